@@ -1,0 +1,33 @@
+/* metrics.h: what the user sees of a run: the line or bar on the terminal, metrics.jsonl, TensorBoard event files. */
+#ifndef MOAI_METRICS_H
+#define MOAI_METRICS_H
+
+#include "base.h"
+
+typedef struct step_metrics {
+    int64_t step, max_steps;                  /* steps done, of */
+    double loss, lr, grad_norm;
+    double tokens_per_second, mfu;            /* mfu < 0: the device's peak is not known, not printed */
+    double step_seconds, data_wait_seconds, eta_seconds;
+    int64_t samples, skipped;                 /* consumed by all ranks; steps skipped for a non-finite norm */
+    const int64_t *sample_numbers;            /* of this step, n of them, when --log_samples; else NULL */
+    int64_t n_sample_numbers;
+} step_metrics;
+
+typedef struct eval_metrics {
+    int64_t step;
+    double loss, perplexity, seconds;
+    int64_t tokens;
+} eval_metrics;
+
+typedef struct metrics metrics;
+/* Opens OUTPUT_DIR/metrics.jsonl for appending (a resume drops lines of steps past `resume_step`, so the file tells one story) and
+ * OUTPUT_DIR/runs/events.out.tfevents.*.  Printing rank only; others pass NULL around.                                 */
+metrics *metrics_open(const char *output_dir, bool tensorboard, bool progress, int64_t resume_step, moai_error *err);
+/* One line a step on a pipe or file; a live bar where stdout is a terminal.  Every numeric field goes to jsonl with %.9g or better. */
+void metrics_step(metrics *, const step_metrics *);
+void metrics_eval(metrics *, const eval_metrics *);
+void metrics_event(metrics *, const char *kind, int64_t step, const char *text);            /* checkpoint saved, stop, skip */
+void metrics_close(metrics *);
+
+#endif

@@ -1,0 +1,69 @@
+/* shard.h: pre-tokenized text in HDF5.
+ *
+ * A shard is one HDF5 file:
+ *   /tokens      uint16 when vocab_size <= 65536, else uint32; 1-D, chunked, Fletcher32; documents one after another, each
+ *                ending with eos
+ *   /documents   uint64 (n_documents + 1) offsets into /tokens
+ *   attributes   format "moai-tokens", version 1, vocab_size, eos, pad, tokenizer_sha256
+ * A manifest (JSON) names the shards of each split, their token and document counts, bytes and XXH3-128 of the file:
+ *   {"format": "moai-manifest", "version": 1, "vocab_size": .., "eos": .., "pad": .., "tokenizer": "tokenizer.model",
+ *    "tokenizer_sha256": "..", "splits": {"train": [{"file": "train-00000.h5", "tokens": .., "documents": .., "bytes": ..,
+ *    "xxh3": ".."}], "validation": [..]}}
+ * File names are relative to the manifest's directory.                                                              */
+#ifndef MOAI_SHARD_H
+#define MOAI_SHARD_H
+
+#include "base.h"
+
+typedef struct shard_info {
+    int64_t vocab_size, eos, pad;
+    char tokenizer_sha256[65];
+} shard_info;
+
+/* Writing.  The file appears under its name only when closed well: written beside as NAME.tmp, flushed, fsynced, renamed. */
+typedef struct shard_writer shard_writer;
+shard_writer *shard_create(const char *path, const shard_info *, moai_error *err);           /* NULL on failure */
+int shard_append(shard_writer *, const int32_t *ids, int64_t n, moai_error *err);            /* one document, eos included */
+int64_t shard_n_tokens(const shard_writer *);
+int shard_close(shard_writer *, moai_error *err);                                            /* frees in either case */
+void shard_discard(shard_writer *);
+
+/* Reading: any range of tokens.  Not thread-safe by itself (serial HDF5): callers hold one reader per thread and the library's
+ * global lock, which these functions take.                                                                           */
+typedef struct shard shard;
+shard *shard_open(const char *path, moai_error *err);                                        /* checks format, version, sizes */
+const shard_info *shard_get_info(const shard *);
+int64_t shard_tokens(const shard *);
+int64_t shard_documents(const shard *);
+int shard_read(shard *, int64_t begin, int64_t n, int32_t *dst, moai_error *err);
+int shard_read_documents(shard *, int64_t begin, int64_t n, uint64_t *offsets, moai_error *err);
+void shard_free(shard *);
+
+typedef struct manifest_shard {
+    char *path;                               /* resolved against the manifest's directory */
+    int64_t tokens, documents, bytes;
+    char xxh3[33];
+} manifest_shard;
+
+typedef struct manifest {
+    shard_info info;
+    char *dir, *tokenizer;                    /* tokenizer resolved; NULL when none is named */
+    struct manifest_split {
+        char *name;
+        manifest_shard *list;
+        int n;
+        int64_t tokens;
+    } *splits;
+    int n_splits;
+} manifest;
+
+int manifest_read(manifest *, const char *path, moai_error *err);       /* path: the file, or the directory that holds manifest.json */
+int manifest_write(const manifest *, const char *path, moai_error *err);/* temporary, fsync, rename */
+const struct manifest_split *manifest_split(const manifest *, const char *name);             /* NULL: no such split */
+void manifest_free(manifest *);
+
+/* XXH3-128 of a whole file as 32 hex digits; SHA-256 (FIPS 180-4) as 64. */
+int file_xxh3(const char *path, char hex[33], int64_t *n_bytes, moai_error *err);
+int file_sha256(const char *path, char hex[65], moai_error *err);
+
+#endif

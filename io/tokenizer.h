@@ -1,0 +1,32 @@
+/* tokenizer.h: SentencePiece behind a C interface (the only C++ of the project is tokenizer.cc). */
+#ifndef MOAI_TOKENIZER_H
+#define MOAI_TOKENIZER_H
+
+#include "base.h"
+
+typedef struct tokenizer tokenizer;
+
+typedef struct tokenizer_train_options {
+    int64_t vocab_size;
+    double character_coverage;                /* 0.9995 */
+    int64_t input_sentence_size;              /* lines sampled for training, 0: all */
+    int n_threads;
+    uint64_t seed;
+} tokenizer_train_options;
+
+/* BPE with byte fallback, pad id 0, <|endoftext|> (eos), <|im_start|>, <|im_end|>, digits split, no normalization
+ * (decode(encode(text)) is text).  Writes PREFIX.model and PREFIX.vocab.  Inputs are plain text or zstd, or .jsonl.   */
+int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *, moai_error *err);
+
+tokenizer *tokenizer_open(const char *model_path, moai_error *err);    /* NULL on failure */
+void tokenizer_free(tokenizer *);
+int64_t tokenizer_vocab_size(const tokenizer *);
+int32_t tokenizer_eos(const tokenizer *);
+int32_t tokenizer_pad(const tokenizer *);
+int32_t tokenizer_id(const tokenizer *, const char *piece);            /* -1: no such piece */
+/* Appends to *ids, growing it with realloc; *n counts, *capacity is its room.  Thread-safe.  Control symbols in text
+ * are text: only the program itself puts eos there.                                                                   */
+int tokenizer_encode(const tokenizer *, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity, moai_error *err);
+char *tokenizer_decode(const tokenizer *, const int32_t *ids, int64_t n, size_t *n_bytes);   /* malloc'd, NUL-terminated */
+
+#endif

@@ -1,0 +1,115 @@
+/* base.c: see base.h */
+#include "base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void abort_one(int status) { _Exit(status); }
+static void leave_one(int status) { exit(status); }
+
+process_hooks base_process = {.abort_all = abort_one, .leave = leave_one, .printer = true};
+int64_t base_step = -1;
+
+void die_at(const char *file, int line, const char *fmt, ...)
+{
+    char text[1024], step[32] = "";
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (base_step >= 0) snprintf(step, sizeof step, " step %lld", (long long)base_step);
+    fflush(stdout);
+    if (base_process.identity[0])
+        fprintf(stderr, "[%s%s] %s:%d: %s\n", base_process.identity, step, file, line, text);
+    else
+        fprintf(stderr, "moai: %s:%d: %s\n", file, line, text);
+    fflush(stderr);
+    base_process.abort_all(STATUS_FAILED);
+    abort();
+}
+
+void config_error(const char *fmt, ...)
+{
+    if (base_process.printer) {
+        va_list ap;
+        fflush(stdout);
+        fputs("moai: ", stderr);
+        va_start(ap, fmt);
+        vfprintf(stderr, fmt, ap);
+        va_end(ap);
+        fputc('\n', stderr);
+        fflush(stderr);
+    }
+    base_process.leave(STATUS_CONFIG);
+    abort();
+}
+
+int error_set(moai_error *err, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(err->text, sizeof err->text, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+static void print_line(const char *prefix, const char *fmt, va_list ap)
+{
+    if (!base_process.printer) return;
+    fputs(prefix, stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    fflush(stderr);
+}
+
+void say(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    print_line("", fmt, ap);
+    va_end(ap);
+}
+
+void warn(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    print_line("warning: ", fmt, ap);
+    va_end(ap);
+}
+
+double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void *xmalloc(size_t n_bytes)
+{
+    void *p = calloc(1, n_bytes ? n_bytes : 1);
+    CHECK(p, "out of host memory: %zu bytes", n_bytes);
+    return p;
+}
+
+char *xstrdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(xmalloc(n), s, n);
+}
+
+char *xasprintf(const char *fmt, ...)
+{
+    va_list ap;
+    char *text = NULL;
+
+    va_start(ap, fmt);
+    int n = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    CHECK(n >= 0, "out of host memory");
+    return text;
+}

@@ -1,0 +1,79 @@
+/* config.h: the model file (a Hugging Face config.json) and the run file (JSON keys that are also flags). */
+#ifndef MOAI_CONFIG_H
+#define MOAI_CONFIG_H
+
+#include "base.h"
+
+typedef enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_YARN } rope_kind;
+
+/* Qwen3ForCausalLM.  Field names are config.json's. */
+typedef struct model_config {
+    int64_t num_hidden_layers, hidden_size, intermediate_size;
+    int64_t num_attention_heads, num_key_value_heads, head_dim;
+    int64_t vocab_size, max_position_embeddings;
+    int64_t pad_token_id, bos_token_id, eos_token_id;   /* -1: none */
+    bool tie_word_embeddings;
+    double rms_norm_eps, initializer_range, rope_theta;
+    struct {
+        rope_kind kind;
+        double factor, beta_fast, beta_slow;            /* `beta`, `alpha` are read as beta_fast, beta_slow */
+        double attention_factor, mscale, mscale_all_dim;/* 0: not given */
+        int64_t original_max_position_embeddings;       /* 0: max_position_embeddings */
+        bool truncate;                                  /* yarn: round the correction range, default true */
+    } rope;
+} model_config;
+
+/* Reads a config.json (Transformers 4 `rope_theta` + `rope_scaling`, 5 `rope_parameters`).  Another architecture, an unknown rope
+ * type, biases, sliding windows or a missing key fail with the file, key and value named.  Not collective.            */
+int model_config_read(model_config *, const char *path, moai_error *err);
+/* Writes a config.json that Transformers 4 and 5 both load.  torch_dtype is "float32" or "bfloat16". */
+int model_config_write(const model_config *, const char *path, const char *torch_dtype, moai_error *err);
+/* true parameter count: 5,167,084,288 for MOAI-3B */
+int64_t model_n_params(const model_config *);
+/* model FLOPs per token, forward and backward, at sequence length T: 6 * (products + causal attention), embedding look-up and
+ * recomputation excluded; the two parts separately for the report (DESIGN.md 1)                                       */
+double model_flops_products(const model_config *);
+double model_flops_attention(const model_config *, int64_t seq_len);
+/* compares every field; on a difference returns -1 naming key and both values */
+int model_config_same(const model_config *a, const model_config *b, moai_error *err);
+
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } recompute_mode;
+typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } schedule_kind;
+
+/* One field per key of the run file; the table in config.c holds each key's name, aliases, default, range and help. */
+typedef struct run_config {
+    /* files */
+    char *model, *data, *tokenizer, *output_dir, *resume_from_checkpoint;   /* resume: a directory, "auto", "" */
+    /* layout */
+    int64_t tensor_parallel, context_parallel, pipeline_parallel, data_parallel;  /* data_parallel 0: what is left */
+    char *device;                                       /* cpu | cuda | auto */
+    int64_t num_threads;                                /* 0: cores of this rank */
+    /* batch, in samples of seq_length tokens */
+    int64_t seq_length, per_device_train_batch_size, gradient_accumulation_steps;
+    int64_t global_batch_size;                          /* 0: per_device * accumulation * dp; else fixes accumulation */
+    int64_t per_device_eval_batch_size;
+    /* optimization */
+    double learning_rate, min_lr_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
+    schedule_kind lr_scheduler_type;
+    int64_t max_steps, warmup_steps, decay_steps;       /* decay_steps: WSD's last part */
+    int64_t seed;
+    /* numbers and memory */
+    bool bf16, fp16;
+    recompute_mode gradient_checkpointing;              /* none | selective | full; true means full */
+    /* data */
+    int64_t dataloader_num_workers, dataloader_prefetch_factor;
+    /* output */
+    int64_t logging_steps, eval_steps, eval_batches, save_steps, save_total_limit;
+    bool save_on_exit, tensorboard, progress, log_samples;
+    /* questions only */
+    bool plan;                                          /* print the plan and leave */
+} run_config;
+
+/* Defaults, then the run file named by --config, then the other flags (--key value, --key=value, --no_key for bools).  Unknown keys name
+ * the nearest known key; values out of range name key, value and range.  --help prints the table and leaves with 0.
+ * Not collective: every rank reads the same words and comes to the same end.                                          */
+int run_config_read(run_config *, int argc, char **argv, moai_error *err);
+void run_config_help(void);
+char *run_config_json(const run_config *);              /* every key, for the checkpoint and metrics; caller frees */
+
+#endif

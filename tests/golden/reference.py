@@ -1,0 +1,102 @@
+"""Qwen3 written from the papers in double precision, independent of Transformers: the judge of the golden files themselves.
+
+RMSNorm arXiv 1910.07467, rotary embedding 2104.09864, YaRN 2309.00071, grouped queries 2305.13245, SwiGLU 2002.05202,
+AdamW 1711.05101.  Shapes: B sequences, T positions, H hidden, D head_dim; weights by their Hugging Face names, float64.
+"""
+import math
+
+import torch
+
+
+def rope_frequencies(cfg, seq_len):
+    """(D/2) angular frequencies and the factor on cos and sin."""
+    rope, dim = cfg["rope_parameters"], cfg["head_dim"]
+    kind, base, factor = rope["rope_type"], rope["rope_theta"], rope.get("factor", 1.0)
+    if kind == "dynamic":  # the base grows so that the slowest frequency is stretched to the sequence at hand
+        original = cfg["max_position_embeddings"]
+        base *= (factor * max(seq_len, original) / original - (factor - 1)) ** (dim / (dim - 2))
+    freq = torch.tensor([base ** (-2 * i / dim) for i in range(dim // 2)], dtype=torch.float64)
+    if kind == "linear":
+        freq = freq / factor
+    if kind != "yarn":
+        return freq, 1.0
+
+    def pair_that_turns(n):  # index of the frequency that turns n times within the original length
+        return dim * math.log(rope["original_max_position_embeddings"] / (2 * math.pi * n)) / (2 * math.log(base))
+
+    low = max(math.floor(pair_that_turns(rope.get("beta_fast", 32))), 0)
+    high = min(math.ceil(pair_that_turns(rope.get("beta_slow", 1))), dim - 1)
+    ramp = ((torch.arange(dim // 2, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+    return freq * (1 - ramp) + freq / factor * ramp, 0.1 * math.log(factor) + 1.0
+
+
+def rmsnorm(x, w, eps):
+    return w * x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
+
+
+def rotate(x, cos, sin):  # x (B, n, T, D): pairs (i, i + D/2)
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def attention(cfg, w, x, cos, sin):
+    (b, t, _), d, eps = x.shape, cfg["head_dim"], cfg["rms_norm_eps"]
+    group = cfg["num_attention_heads"] // cfg["num_key_value_heads"]
+
+    def heads(name):
+        return (x @ w(f"self_attn.{name}_proj").T).view(b, t, -1, d).transpose(1, 2)
+
+    q = rotate(rmsnorm(heads("q"), w("self_attn.q_norm"), eps), cos, sin)
+    k = rotate(rmsnorm(heads("k"), w("self_attn.k_norm"), eps), cos, sin).repeat_interleave(group, 1)
+    v = heads("v").repeat_interleave(group, 1)
+    future = torch.ones(t, t, dtype=torch.bool).triu(1)
+    p = (q @ k.transpose(2, 3) / math.sqrt(d)).masked_fill(future, -math.inf).softmax(-1)
+    return (p @ v).transpose(1, 2).reshape(b, t, -1) @ w("self_attn.o_proj").T
+
+
+def logits(cfg, weights, inputs):
+    """inputs (B, T) -> (B, T, vocab)"""
+    eps, x = cfg["rms_norm_eps"], weights["model.embed_tokens.weight"][inputs]
+    freq, scale = rope_frequencies(cfg, inputs.shape[1])
+    angle = torch.arange(inputs.shape[1], dtype=torch.float64)[:, None] * freq
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    for layer in range(cfg["num_hidden_layers"]):
+
+        def w(name, layer=layer):
+            return weights[f"model.layers.{layer}.{name}.weight"]
+
+        x = x + attention(cfg, w, rmsnorm(x, w("input_layernorm"), eps), cos, sin)
+        n = rmsnorm(x, w("post_attention_layernorm"), eps)
+        gate = n @ w("mlp.gate_proj").T
+        x = x + (gate * torch.sigmoid(gate) * (n @ w("mlp.up_proj").T)) @ w("mlp.down_proj").T
+    head = "model.embed_tokens.weight" if cfg["tie_word_embeddings"] else "lm_head.weight"
+    return rmsnorm(x, weights["model.norm.weight"], eps) @ weights[head].T
+
+
+def mean_loss(cfg, weights, ids):
+    """ids (B, T+1): positions 0..T-1 predict 1..T."""
+    z = logits(cfg, weights, ids[:, :-1])
+    return (torch.logsumexp(z, -1) - z.gather(-1, ids[:, 1:, None])[..., 0]).mean()
+
+
+def train(cfg, weights, batches, lr, betas, eps, decay, max_norm):
+    """AdamW with global-norm clipping; weights are updated in place.  Returns losses, norms and the first step's gradients."""
+    weights = {n: x.requires_grad_() for n, x in weights.items()}
+    m = {n: torch.zeros_like(x) for n, x in weights.items()}
+    v = {n: torch.zeros_like(x) for n, x in weights.items()}
+    losses, norms, first = [], [], None
+    for t, ids in enumerate(batches, 1):
+        loss = mean_loss(cfg, weights, ids)
+        grads = dict(zip(weights, torch.autograd.grad(loss, list(weights.values()))))
+        norm = torch.sqrt(sum((g * g).sum() for g in grads.values()))
+        losses.append(loss.item())
+        norms.append(norm.item())
+        first = first or grads
+        with torch.no_grad():
+            for n, x in weights.items():
+                g = grads[n] * min(1.0, max_norm / (norm + 1e-6))
+                m[n] = betas[0] * m[n] + (1 - betas[0]) * g
+                v[n] = betas[1] * v[n] + (1 - betas[1]) * g * g
+                x *= 1 - lr * (decay if x.ndim == 2 else 0.0)
+                x -= lr * m[n] / (1 - betas[0] ** t) / ((v[n] / (1 - betas[1] ** t)).sqrt() + eps)
+    return losses, norms, first

@@ -28,6 +28,7 @@ typedef struct moai_grid {
  * Returns this process's world size; a program started without mpirun is a world of 1.                               */
 int process_start(int *argc, char ***argv);
 int process_rank(void);
+int process_cores(void);                      /* this rank's share of its host's cores, at least 1: threads it may use */
 void process_finish(void);                    /* collective; MPI_Finalize */
 
 /* Fills a 0 in one extent (dp) from the world size and checks that the product is `world`.  Returns 0, or -1 with

@@ -1,0 +1,109 @@
+/* process.c: this process as one rank of many: start, identity, and the two ways out; see grid.h */
+#include "comm_mpi.h"
+#include "grid.h"
+
+#include <mpi.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static int world_rank, world_size, cores_per_rank = 1;
+static process_hooks alone;                   /* the hooks of a single process, put back by process_finish */
+
+static void abort_mpi(int status)
+{
+    fflush(stdout);
+    fflush(stderr);
+    MPI_Abort(MPI_COMM_WORLD, status);
+    _Exit(status);
+}
+
+static void leave_mpi(int status)
+{
+    process_finish();
+    exit(status);
+}
+
+/* Open MPI's shared-memory transport copies with process_vm_readv where the kernel has it, but does not see that a container
+ * forbids the call.  Asking for a copy of one byte of ourselves tells; the user's own setting stands.                  */
+static void avoid_forbidden_copies(void)
+{
+    char from = 1, to = 0;
+    struct iovec local = {&to, 1}, remote = {&from, 1};
+
+    if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != 1)
+        setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
+}
+
+/* A container's limit on processor time, in cores; `most` when there is none. */
+static int quota_cores(int most)
+{
+    long quota, period;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+
+    if (!f) return most;
+    int n = fscanf(f, "%ld %ld", &quota, &period);        /* "200000 100000", or "max 100000" */
+    fclose(f);
+    if (n != 2 || period <= 0) return most;
+    int cores = (int)((quota + period - 1) / period);
+    return cores < most ? cores : most;
+}
+
+/* The cores that the ranks of this host may run on, all together, against their number. */
+static void find_cores(void)
+{
+    MPI_Comm host;
+    cpu_set_t own, all;
+    int ranks;
+
+    CPU_ZERO(&own);
+    CHECK(sched_getaffinity(0, sizeof own, &own) == 0, "sched_getaffinity failed");
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+    MPI_Comm_size(host, &ranks);
+    MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, host);
+    MPI_Comm_free(&host);
+
+    int cores = quota_cores(CPU_COUNT(&all));
+    cores_per_rank = cores > ranks ? cores / ranks : 1;
+    if (cores_per_rank > CPU_COUNT(&own)) cores_per_rank = CPU_COUNT(&own);
+    comm_mpi_share_cores(ranks > cores);
+    if (ranks > cores) prctl(PR_SET_TIMERSLACK, 1000UL);   /* ns: by default a short sleep takes 50 us longer */
+}
+
+int process_start(int *argc, char ***argv)
+{
+    int provided;
+    char host[64] = "?";
+
+    avoid_forbidden_copies();
+    CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS, "MPI does not start");
+    CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI allows no threads beside it (level %d)", provided);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &world_rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &world_size);
+
+    alone = base_process;
+    base_process.abort_all = abort_mpi;
+    base_process.leave = leave_mpi;
+    base_process.printer = world_rank == 0;
+    gethostname(host, sizeof host - 1);
+    if (world_size > 1) snprintf(base_process.identity, sizeof base_process.identity, "rank %d host %s", world_rank, host);
+    find_cores();
+    return world_size;
+}
+
+int process_rank(void) { return world_rank; }
+int process_cores(void) { return cores_per_rank; }
+
+void process_finish(void)
+{
+    fflush(stdout);
+    fflush(stderr);
+    MPI_Finalize();
+    base_process.abort_all = alone.abort_all;
+    base_process.leave = alone.leave;
+}

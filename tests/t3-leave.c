@@ -1,0 +1,48 @@
+/* A rank's ways out, for t3-process.sh: t3-leave [die | config | truncate].  Without a word: a world of one rank. */
+#include "grid.h"
+#include "tap.h"
+
+#include <string.h>
+
+static moai_grid grid;
+
+/* A transport that fails: the message is longer than the room for it. */
+static void truncate_message(void)
+{
+    static float room[100];
+
+    CHECK(grid.pp.size == 2, "run me on 4 ranks");
+    comm_request r = grid.pp.rank == 0 ? send_begin(&grid.pp, room, 100, DT_F32, 1) : recv_begin(&grid.pp, room, 10, DT_F32, 0);
+    comm_end(&r);
+    comm_barrier(&grid.host_world);
+}
+
+static void test_alone(void)
+{
+    moai_error err = {"plain"};
+
+    ok(grid.world == 1 && grid.rank == 0 && base_process.printer, "a world of one");
+    ok(base_process.identity[0] == '\0', "needs no name");
+    ok(comm_agree(&grid.host_world, true, &err) == -1 && strcmp(err.text, "plain") == 0, "agrees with itself");
+    comm_barrier(&grid.host_world);
+    ok(grid.embed.size == 1 && grid.kv.size == 1 && grid.pp.size == 1, "every axis has one rank");
+}
+
+int main(int argc, char **argv)
+{
+    int world = process_start(&argc, &argv);
+    const char *how = argc > 1 ? argv[1] : "alone";
+
+    grid_init(&grid, world == 4 ? (grid_shape){2, 1, 1, 2} : (grid_shape){1, 1, world, 1}, 2);
+    base_step = 42;
+    if (!strcmp(how, "die") && grid.rank == (world > 1 ? 2 : 0)) die("the pump of %d bar failed", 3);
+    if (!strcmp(how, "config")) config_error("tensor_parallel %d is not for us", 3);
+    if (!strcmp(how, "truncate")) truncate_message();
+    if (!strcmp(how, "alone")) test_alone();
+    comm_barrier(&grid.host_world);
+    if (strcmp(how, "alone")) printf("rank %d is still here\n", grid.rank);
+    grid_free(&grid);
+    int status = tap_done();
+    process_finish();
+    return status;
+}

@@ -40,7 +40,7 @@ int model_config_same(const model_config *a, const model_config *b, moai_error *
 typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } recompute_mode;
 typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } schedule_kind;
 
-/* One field per key of the run file; the table in config.c holds each key's name, aliases, default, range and help. */
+/* One field per key of the run file; the table in run_config.c holds each key's name, aliases, default, range and help. */
 typedef struct run_config {
     /* files */
     char *model, *data, *tokenizer, *output_dir, *resume_from_checkpoint;   /* resume: a directory, "auto", "" */
@@ -69,11 +69,13 @@ typedef struct run_config {
     bool plan;                                          /* print the plan and leave */
 } run_config;
 
-/* Defaults, then the run file named by --config, then the other flags (--key value, --key=value, --no_key for bools).  Unknown keys name
+/* Strings are never NULL ("" when not given) and belong to the struct: run_config_free frees them.
+ * Defaults, then the run file named by --config, then the other flags (--key value, --key=value, --no_key for bools).  Unknown keys name
  * the nearest known key; values out of range name key, value and range.  --help prints the table and leaves with 0.
  * Not collective: every rank reads the same words and comes to the same end.                                          */
 int run_config_read(run_config *, int argc, char **argv, moai_error *err);
 void run_config_help(void);
 char *run_config_json(const run_config *);              /* every key, for the checkpoint and metrics; caller frees */
+void run_config_free(run_config *);
 
 #endif

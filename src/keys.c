@@ -1,0 +1,243 @@
+/* keys.c: see keys.h */
+#include "keys.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LONGEST_KEY = 64 };
+
+const key_spec *keys_find(key_table t, const char *name)
+{
+    for (int i = 0; i < t.n; i++)
+        if (!strcmp(t.list[i].name, name) || (t.list[i].alias && !strcmp(t.list[i].alias, name))) return &t.list[i];
+    return NULL;
+}
+
+/* Optimal string alignment: insert, delete, replace, swap of neighbours cost 1. */
+static int edit_distance(const char *a, const char *b)
+{
+    int n = (int)strlen(a), m = (int)strlen(b);
+    int row[3][LONGEST_KEY + 1];
+
+    if (n > LONGEST_KEY || m > LONGEST_KEY) return LONGEST_KEY;
+    for (int j = 0; j <= m; j++) row[0][j] = j;
+    for (int i = 1; i <= n; i++) {
+        int *now = row[i % 3], *above = row[(i + 2) % 3], *above2 = row[(i + 1) % 3];
+        now[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            if (above[j] + 1 < best) best = above[j] + 1;
+            if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && above2[j - 2] + 1 < best)
+                best = above2[j - 2] + 1;
+            now[j] = best;
+        }
+    }
+    return row[n % 3][m];
+}
+
+const key_spec *keys_nearest(key_table t, const char *name, int within)
+{
+    const key_spec *nearest = NULL;
+
+    for (int i = 0; i < t.n; i++) {
+        int distance = edit_distance(name, t.list[i].name);
+        if (t.list[i].alias) distance = (int)min_i64(distance, edit_distance(name, t.list[i].alias));
+        if (distance <= within) nearest = &t.list[i], within = distance - 1;
+    }
+    return nearest;
+}
+
+static void *field_of(const key_spec *k, void *base) { return (char *)base + k->offset; }
+
+static void set_string(char **field, const char *text)
+{
+    free(*field);
+    *field = xstrdup(text);
+}
+
+void keys_defaults(key_table t, void *base)
+{
+    moai_error err;
+
+    for (int i = 0; i < t.n; i++) {
+        const key_spec *k = &t.list[i];
+        if (k->initial)
+            CHECK(!key_set_text(k, base, k->name, k->initial, &err), "default of %s", err.text);
+        else if (k->type == KEY_STRING)
+            set_string(field_of(k, base), "");
+    }
+}
+
+void keys_free(key_table t, void *base)
+{
+    for (int i = 0; i < t.n; i++)
+        if (t.list[i].type == KEY_STRING) {
+            char **field = field_of(&t.list[i], base);
+            free(*field);
+            *field = NULL;
+        }
+}
+
+char *key_range_fault(const key_spec *k, double value)
+{
+    if (value >= k->min && value <= k->max) return NULL;
+    if (isinf(k->max)) return xasprintf("is %.17g, must be at least %.15g", value, k->min);
+    return xasprintf("is %.17g, must be between %.15g and %.15g", value, k->min, k->max);
+}
+
+static int set_number(const key_spec *k, void *base, const char *label, const char *text, moai_error *err)
+{
+    char *end;
+    double value;
+    int64_t whole = 0;
+
+    errno = 0;
+    if (k->type == KEY_INT)
+        value = (double)(whole = strtoll(text, &end, 10));
+    else
+        value = strtod(text, &end);
+    if (end == text || *end || (k->type == KEY_INT && errno) || !isfinite(value))
+        return error_set(err, "%s is \"%s\", must be %s", label, text, k->type == KEY_INT ? "an integer" : "a number");
+    char *fault = key_range_fault(k, value);
+    if (fault) {
+        error_set(err, "%s %s", label, fault);
+        free(fault);
+        return -1;
+    }
+    if (k->type == KEY_INT)
+        *(int64_t *)field_of(k, base) = whole;
+    else
+        *(double *)field_of(k, base) = value;
+    return 0;
+}
+
+static int set_choice(const key_spec *k, void *base, const char *label, const char *text, moai_error *err)
+{
+    char names[512] = "";
+
+    for (const key_choice *c = k->choices; c->name; c++) {
+        if (!strcmp(c->name, text)) {
+            memcpy(field_of(k, base), &c->value, sizeof c->value);
+            return 0;
+        }
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", c == k->choices ? "" : ", ", c->name);
+    }
+    return error_set(err, "%s is \"%s\", must be one of %s", label, text, names);
+}
+
+int key_set_text(const key_spec *k, void *base, const char *label, const char *text, moai_error *err)
+{
+    switch (k->type) {
+    case KEY_INT:
+    case KEY_DOUBLE: return set_number(k, base, label, text, err);
+    case KEY_CHOICE: return set_choice(k, base, label, text, err);
+    case KEY_STRING: set_string(field_of(k, base), text); return 0;
+    case KEY_BOOL: break;
+    }
+    if (strcmp(text, "true") && strcmp(text, "false"))
+        return error_set(err, "%s is \"%s\", must be true or false", label, text);
+    *(bool *)field_of(k, base) = text[0] == 't';
+    return 0;
+}
+
+static bool type_suits(const key_spec *k, const json_t *value)
+{
+    switch (k->type) {
+    case KEY_INT: return json_is_integer(value);
+    case KEY_DOUBLE: return json_is_number(value);
+    case KEY_BOOL: return json_is_boolean(value);
+    case KEY_STRING: return json_is_string(value);
+    case KEY_CHOICE: return json_is_string(value) || json_is_boolean(value);
+    }
+    return false;
+}
+
+int key_set_json(const key_spec *k, void *base, const char *label, const json_t *value, moai_error *err)
+{
+    static const char *const wanted[] = {[KEY_INT] = "an integer", [KEY_DOUBLE] = "a number", [KEY_BOOL] = "true or false",
+                                         [KEY_STRING] = "a string", [KEY_CHOICE] = "a string"};
+    char *shown = json_text(value, JSON_COMPACT);
+    int status;
+
+    if (!type_suits(k, value))
+        status = error_set(err, "%s is %.80s, must be %s", label, shown, wanted[k->type]);
+    else
+        status = key_set_text(k, base, label, json_is_string(value) ? json_string_value(value) : shown, err);
+    free(shown);
+    return status;
+}
+
+json_t *key_get_json(const key_spec *k, const void *base)
+{
+    const void *field = (const char *)base + k->offset;
+    int value;
+
+    switch (k->type) {
+    case KEY_INT: return json_integer(*(const int64_t *)field);
+    case KEY_DOUBLE: return json_real(*(const double *)field);
+    case KEY_BOOL: return json_boolean(*(const bool *)field);
+    case KEY_STRING: return json_string(*(char *const *)field);
+    case KEY_CHOICE: break;
+    }
+    memcpy(&value, field, sizeof value);
+    const key_choice *c = k->choices;
+    while (c->name && c->value != value) c++;
+    CHECK(c->name, "%s has no name for value %d", k->name, value);
+    return json_string(c->name);
+}
+
+json_t *json_read_object(const char *path, moai_error *err)
+{
+    json_error_t at;
+    FILE *f = fopen(path, "r");
+
+    if (!f) {
+        error_set(err, "%s: %s", path, strerror(errno));
+        return NULL;
+    }
+    json_t *object = json_loadf(f, JSON_REJECT_DUPLICATES, &at);
+    fclose(f);
+    if (!object)
+        error_set(err, "%s: line %d, column %d: %s", path, at.line, at.column, at.text);
+    else if (!json_is_object(object)) {
+        error_set(err, "%s: not a JSON object ({...})", path);
+        json_decref(object);
+        object = NULL;
+    }
+    return object;
+}
+
+char *json_text(const json_t *value, size_t flags)
+{
+    for (int digits = 15;; digits++) {
+        char *text = json_dumps(value, flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits));
+        CHECK(text, "a JSON value cannot be written");
+        json_t *back = json_loads(text, JSON_DECODE_ANY, NULL);
+        bool same = digits == 17 || json_equal(value, back);
+        json_decref(back);
+        if (same) return text;
+        free(text);
+    }
+}
+
+int json_write_file(const json_t *value, const char *path, moai_error *err)
+{
+    char *temporary = xasprintf("%s.tmp", path), *text = json_text(value, JSON_INDENT(2));
+    FILE *f = fopen(temporary, "w");
+    bool written = f && fprintf(f, "%s\n", text) > 0 && !fflush(f) && !fsync(fileno(f));
+    int status = 0;
+
+    if (f && fclose(f)) written = false;
+    if (!written || rename(temporary, path)) {
+        status = error_set(err, "%s: cannot write: %s", path, strerror(errno));
+        if (f) unlink(temporary);
+    }
+    free(temporary);
+    free(text);
+    return status;
+}

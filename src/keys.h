@@ -1,0 +1,53 @@
+/* keys.h: tables of keys.  One row per key of a JSON object, each filling one field of a C struct; reading JSON, flags, help,
+ * writing and error messages all come from the row.                                                                    */
+#ifndef MOAI_KEYS_H
+#define MOAI_KEYS_H
+
+#include "base.h"
+
+#include <jansson.h>
+
+typedef enum { KEY_INT, KEY_DOUBLE, KEY_BOOL, KEY_STRING, KEY_CHOICE } key_type;   /* int64_t, double, bool, char *, an enum */
+
+/* A choice's names; the first name of a value is the one written.  "true" and "false" let a JSON boolean or a bare flag choose. */
+typedef struct key_choice {
+    const char *name;                         /* NULL ends the list */
+    int value;
+} key_choice;
+
+typedef struct key_spec {
+    const char *name, *alias;
+    key_type type;
+    size_t offset;                            /* of the field in the struct */
+    const char *initial;                      /* the default as text; NULL: the key must be given */
+    double min, max;                          /* both ends allowed; numbers only */
+    const key_choice *choices;
+    const char *help;
+} key_spec;
+
+typedef struct key_table {
+    const key_spec *list;
+    int n;
+} key_table;
+
+const key_spec *keys_find(key_table, const char *name);                 /* by name or alias; NULL */
+/* The known key with the smallest edit distance, when that is at most `within`; else NULL. */
+const key_spec *keys_nearest(key_table, const char *name, int within);
+void keys_defaults(key_table, void *base);    /* a required key gets 0, "" or false */
+void keys_free(key_table, void *base);        /* the strings */
+
+/* Sets the field from text or JSON.  `label` is what messages call the key: "run.json: max_steps", "--max_steps".        */
+int key_set_text(const key_spec *, void *base, const char *label, const char *text, moai_error *err);
+int key_set_json(const key_spec *, void *base, const char *label, const json_t *value, moai_error *err);
+json_t *key_get_json(const key_spec *, const void *base);               /* a new reference */
+/* "is -1, must be at least 0" for a number outside the row's range; NULL when it is inside.  Caller frees. */
+char *key_range_fault(const key_spec *, double value);
+
+/* The object in the file; duplicate keys and malformed text fail with line and column.  NULL on failure. */
+json_t *json_read_object(const char *path, moai_error *err);
+/* Text with the fewest digits (15, 16 or 17) that read back as the same doubles.  Caller frees. */
+char *json_text(const json_t *, size_t flags);
+/* Indented; written beside the name first (PATH.tmp), flushed, fsynced, renamed. */
+int json_write_file(const json_t *, const char *path, moai_error *err);
+
+#endif

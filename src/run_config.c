@@ -1,0 +1,258 @@
+/* run_config.c: the run file and the flags, see config.h */
+#include "config.h"
+#include "keys.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const key_choice schedules[] = {{"cosine", SCHEDULE_COSINE},
+                                       {"wsd", SCHEDULE_WSD},
+                                       {"linear", SCHEDULE_LINEAR},
+                                       {"constant", SCHEDULE_CONSTANT},
+                                       {"warmup_stable_decay", SCHEDULE_WSD},
+                                       {"constant_with_warmup", SCHEDULE_CONSTANT},
+                                       {NULL, 0}};
+static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selective", RECOMPUTE_SELECTIVE}, {"full", RECOMPUTE_FULL},
+                                            {"true", RECOMPUTE_FULL}, {"false", RECOMPUTE_NONE},          {NULL, 0}};
+
+#define ROW(t, key, value, ...) {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
+#define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
+#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
+#define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
+#define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
+#define CHOICE(key, value, list, h) ROW(KEY_CHOICE, key, value, .choices = list, .help = h)
+
+static const key_spec rows[] = {
+    TEXT(model, "", "model file, a Hugging Face config.json"),
+    TEXT(data, "", "manifest.json of the token shards, or its directory"),
+    TEXT(tokenizer, "", "tokenizer.model; \"\": the one that the manifest names"),
+    TEXT(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
+    TEXT(resume_from_checkpoint, "", "a checkpoint directory; auto: the newest complete one of output_dir, if any; \"\": start anew"),
+
+    INT(tensor_parallel, "1", 1, 4096, "ranks that split each layer (TP)"),
+    INT(context_parallel, "1", 1, 4096, "ranks that split each sequence (CP)"),
+    INT(pipeline_parallel, "1", 1, 1024, "stages of consecutive layers (PP)"),
+    INT(data_parallel, "0", 0, 65536, "copies of the model (DP); 0: the ranks left over by TP, CP and PP"),
+    TEXT(device, "auto", "cpu, cuda or auto"),
+    INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: its share of the node's cores"),
+
+    INT(seq_length, "4096", 1, INT32_MAX, "tokens per sample (T)"),
+    ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536, .help = "samples per micro-batch"),
+    INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),
+    INT(global_batch_size, "0", 0, 1 << 30, "samples per step over all ranks; 0: batch x accumulation x DP, else it fixes the accumulation"),
+    INT(per_device_eval_batch_size, "1", 1, 65536, "samples per evaluation micro-batch"),
+
+    REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate"),
+    REAL(min_lr_ratio, "0.1", 0, 1, "last learning rate over the peak"),
+    REAL(weight_decay, "0.1", 0, 10, "AdamW decay of the matrices"),
+    REAL(adam_beta1, "0.9", 0, 0.999999999, "decay of the first moment"),
+    REAL(adam_beta2, "0.95", 0, 0.999999999, "decay of the second moment"),
+    REAL(adam_epsilon, "1e-8", 0, 1, "added to the root of the second moment"),
+    REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping"),
+    CHOICE(lr_scheduler_type, "cosine", schedules, "cosine, wsd, linear or constant, each after the warm-up"),
+    INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run"),
+    INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up"),
+    INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls"),
+    INT(seed, "42", 0, 1ll << 52, "initial weights and data order"),
+
+    BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere"),
+    BOOL(fp16, "false", "fp16 with loss scaling (not in this version)"),
+    CHOICE(gradient_checkpointing, "none", recomputations, "activations recomputed in the backward pass: none, selective or full"),
+
+    INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
+    INT(dataloader_prefetch_factor, "2", 1, 4096, "micro-batches ready ahead, per worker"),
+
+    INT(logging_steps, "1", 1, 1ll << 40, "steps between progress lines"),
+    INT(eval_steps, "0", 0, 1ll << 40, "steps between evaluations; 0: none"),
+    INT(eval_batches, "0", 0, 1ll << 40, "evaluation micro-batches per DP rank; 0: the whole validation split"),
+    INT(save_steps, "500", 0, 1ll << 40, "steps between checkpoints; 0: none on the way"),
+    INT(save_total_limit, "3", 0, 1 << 20, "newest checkpoints kept; 0: all"),
+    BOOL(save_on_exit, "true", "a checkpoint at the end and on SIGTERM or SIGUSR1"),
+    BOOL(tensorboard, "true", "write OUTPUT_DIR/runs/events.out.tfevents.*"),
+    BOOL(progress, "true", "a live bar where the output is a terminal"),
+    BOOL(log_samples, "false", "each step's sample numbers in metrics.jsonl"),
+
+    BOOL(plan, "false", "print the layout and the memory per rank, and leave"),
+};
+static const key_table keys = {rows, sizeof rows / sizeof *rows};
+
+/* a slip of the pen: a third of the letters, but at least two */
+static const key_spec *nearest_key(const char *name)
+{
+    int within = (int)strlen(name) / 3;
+    return keys_nearest(keys, name, within < 2 ? 2 : within);
+}
+
+static int read_file(run_config *c, const char *path, moai_error *err)
+{
+    json_t *object = json_read_object(path, err), *value;
+    const char *seen[sizeof rows / sizeof *rows] = {NULL}, *name;
+    int status = object ? 0 : -1;
+
+    json_object_foreach(object, name, value) {
+        const key_spec *k = keys_find(keys, name), *near;
+        char label[1024];
+        if (!k) {
+            near = nearest_key(name);
+            status = near ? error_set(err, "%s: unknown key \"%s\"; did you mean \"%s\"?", path, name, near->name)
+                          : error_set(err, "%s: unknown key \"%s\"; --help lists them", path, name);
+            break;
+        }
+        const char **earlier = &seen[k - rows];
+        if (*earlier) {
+            status = error_set(err, "%s: \"%s\" and \"%s\" are the same key", path, *earlier, name);
+            break;
+        }
+        *earlier = name;
+        snprintf(label, sizeof label, "%s: %s", path, name);
+        if (!json_is_null(value) && (status = key_set_json(k, c, label, value, err))) break;
+    }
+    json_decref(object);
+    return status;
+}
+
+/* One argument of the command line taken apart: --NAME, --NAME=VALUE, --NAME VALUE or --no_NAME. */
+typedef struct flag {
+    char name[128];
+    const char *value;                        /* NULL: none */
+    int used;                                 /* arguments */
+} flag;
+
+static int flag_parse(flag *f, int argc, char **argv, int i, moai_error *err)
+{
+    const char *arg = argv[i], *equals = strchr(arg, '=');
+    size_t n = equals ? (size_t)(equals - arg) : strlen(arg);
+
+    if (strncmp(arg, "--", 2) || n < 3 || n - 2 >= sizeof f->name)
+        return error_set(err, "unexpected argument \"%s\"; options are --key value, --help lists them", arg);
+    memcpy(f->name, arg + 2, n - 2);
+    f->name[n - 2] = 0;
+    for (char *p = f->name; *p; p++)
+        if (*p == '-') *p = '_';
+    f->value = equals ? equals + 1 : i + 1 < argc && strncmp(argv[i + 1], "--", 2) ? argv[i + 1] : NULL;
+    f->used = f->value && !equals ? 2 : 1;
+    return 0;
+}
+
+/* A switch takes the next argument only when it is one of its words. */
+static bool is_word_of(const key_spec *k, const char *value)
+{
+    if (k->type == KEY_BOOL) return !strcmp(value, "true") || !strcmp(value, "false");
+    return true;
+}
+
+static int unknown_flag(const char *name, moai_error *err)
+{
+    const key_spec *near = nearest_key(name);
+
+    return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name)
+                : error_set(err, "unknown option --%s; --help lists them", name);
+}
+
+/* Sets the key that argv[i] names; *used counts the arguments taken. */
+static int read_flag(run_config *c, int argc, char **argv, int i, int *used, moai_error *err)
+{
+    flag f;
+    char label[160];
+
+    if (flag_parse(&f, argc, argv, i, err)) return -1;
+    *used = f.used;
+    if (!strcmp(f.name, "config")) return 0;
+    const key_spec *k = keys_find(keys, f.name), *negated = !strncmp(f.name, "no_", 3) ? keys_find(keys, f.name + 3) : NULL;
+    snprintf(label, sizeof label, "--%s", f.name);
+    if (!k && negated && negated->type == KEY_BOOL) {
+        if (strchr(argv[i], '=')) return error_set(err, "%s takes no value", argv[i]);
+        *used = 1;
+        return key_set_text(negated, c, label, "false", err);
+    }
+    if (!k) return unknown_flag(f.name, err);
+    if (*used == 2 && !is_word_of(k, f.value)) f.value = NULL, *used = 1;
+    if (!f.value && (k->type == KEY_BOOL || k->choices == recomputations)) f.value = "true";
+    if (!f.value) return error_set(err, "--%s needs a value", f.name);
+    return key_set_text(k, c, label, f.value, err);
+}
+
+/* the file that --config names, wherever it stands */
+static int find_config(int argc, char **argv, const char **path, moai_error *err)
+{
+    *path = NULL;
+    for (int i = 1; i < argc; i++) {
+        flag f;
+        if (strncmp(argv[i], "--config", 8) || (argv[i][8] && argv[i][8] != '=')) continue;
+        if (flag_parse(&f, argc, argv, i, err)) return -1;
+        if (!f.value || !*f.value) return error_set(err, "--config needs a value");
+        if (*path) return error_set(err, "--config is given twice: %s, %s", *path, f.value);
+        *path = f.value;
+    }
+    return 0;
+}
+
+/* what no single key can see */
+static int check_together(const run_config *c, moai_error *err)
+{
+    if (c->bf16 && c->fp16) return error_set(err, "bf16 and fp16 are both true; choose one");
+    if (c->fp16) return error_set(err, "fp16 is true, but this version has no fp16 mode; use bf16 or neither");
+    if (c->context_parallel > 1)
+        return error_set(err, "context_parallel is %lld, but this version has no context parallelism; must be 1",
+                         (long long)c->context_parallel);
+    if (strcmp(c->device, "cpu") && strcmp(c->device, "cuda") && strcmp(c->device, "auto"))
+        return error_set(err, "device is \"%s\", must be cpu, cuda or auto", c->device);
+    if (c->warmup_steps > c->max_steps)
+        return error_set(err, "warmup_steps is %lld, must not exceed max_steps %lld", (long long)c->warmup_steps, (long long)c->max_steps);
+    if (c->lr_scheduler_type == SCHEDULE_WSD && c->warmup_steps + c->decay_steps > c->max_steps)
+        return error_set(err, "warmup_steps %lld and decay_steps %lld together exceed max_steps %lld", (long long)c->warmup_steps,
+                         (long long)c->decay_steps, (long long)c->max_steps);
+    if (!*c->output_dir) return error_set(err, "output_dir is \"\", must name a directory");
+    if (!*c->model && !*c->resume_from_checkpoint) return error_set(err, "model is missing: --model FILE names the config.json");
+    if (!*c->data && !c->plan) return error_set(err, "data is missing: --data FILE names the manifest of the token shards");
+    return 0;
+}
+
+int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
+{
+    const char *path;
+
+    memset(c, 0, sizeof *c);
+    keys_defaults(keys, c);
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            if (base_process.printer) run_config_help();
+            base_process.leave(STATUS_OK);
+        }
+    if (find_config(argc, argv, &path, err) || (path && read_file(c, path, err))) return -1;
+    for (int i = 1, used; i < argc; i += used)
+        if (read_flag(c, argc, argv, i, &used, err)) return -1;
+    return check_together(c, err);
+}
+
+void run_config_help(void)
+{
+    static const char *const kind[] = {[KEY_INT] = "INT", [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "", [KEY_STRING] = "TEXT",
+                                       [KEY_CHOICE] = "NAME"};
+
+    printf("usage: moai_train [--config RUN.json] [--key value ...]\n"
+           "Every key below may stand in the run file or be given as a flag; flags win.  A switch is --key, --no_key or --key false.\n\n");
+    for (int i = 0; i < keys.n; i++) {
+        const key_spec *k = &keys.list[i];
+        char left[80];
+        snprintf(left, sizeof left, "--%s %s", k->name, kind[k->type]);
+        printf("  %-40s %s [%s]", left, k->help, *k->initial ? k->initial : "\"\"");
+        printf(k->alias ? " (also --%s)\n" : "\n", k->alias);
+    }
+}
+
+char *run_config_json(const run_config *c)
+{
+    json_t *object = json_object();
+
+    for (int i = 0; i < keys.n; i++)
+        if (keys.list[i].offset != offsetof(run_config, plan))
+            json_object_set_new(object, keys.list[i].name, key_get_json(&keys.list[i], c));
+    char *text = json_text(object, JSON_INDENT(2));
+    json_decref(object);
+    return text;
+}
+
+void run_config_free(run_config *c) { keys_free(keys, c); }

@@ -20,7 +20,8 @@ typedef enum { REDUCE_SUM, REDUCE_MAX } reduce_op;
 
 typedef struct comm_ops {
     const char *name;                         /* "mpi", "nccl" */
-    /* Collective over the comm.  n_elem counts the elements of ONE rank's share; the whole has size * n_elem.         */
+    /* Collective over the comm.  n_elem counts the elements of ONE rank's share; the whole has size * n_elem.  The share may lie in
+     * the whole, at rank * n_elem (in place).                                                                         */
     comm_request (*all_gather)(const comm *, void *out, const void *in, size_t n_elem, dtype);
     comm_request (*reduce_scatter)(const comm *, void *out, const void *in, size_t n_elem, dtype);        /* sum       */
     comm_request (*all_reduce)(const comm *, void *buf, size_t n_elem, dtype, reduce_op);                 /* in place  */

@@ -37,6 +37,8 @@ int grid_factor(grid_shape *size, int world, moai_error *err);
 /* Splits the world.  n_kv_heads decides the kv groups.  Collective over all ranks; the shape must have passed grid_factor.  */
 void grid_init(moai_grid *, grid_shape size, int n_kv_heads);
 void grid_free(moai_grid *);
+/* A grid as seen by the rank at `at`, whose collectives do nothing: for planning.  Not collective, needs no MPI. */
+void grid_dry(moai_grid *, grid_shape size, grid_shape at, int n_kv_heads);
 static inline bool grid_first_stage(const moai_grid *g) { return g->at.pp == 0; }
 static inline bool grid_last_stage(const moai_grid *g) { return g->at.pp == g->size.pp - 1; }
 

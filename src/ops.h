@@ -117,6 +117,7 @@ typedef struct moai_ops {
 } moai_ops;
 
 extern const moai_ops ops_cpu;
+extern const moai_ops ops_dry;                /* computes nothing: memory is planned by running on it; some entries are NULL */
 
 /* n_threads 0: OpenMP's own choice.  `products` names the library behind matmul ("oneDNN 2.6.3", "CBLAS OpenBLAS ..."). */
 moai_device *device_open_cpu(int n_threads);

@@ -118,7 +118,7 @@ static void bucket_close(builder *b)
     b->at = k->offset + k->n_padded;
 }
 
-static void add_table(builder *b, const char *bucket_name, const char *name, const char *norm, bool tied_copy)
+static bucket *add_table(builder *b, const char *bucket_name, const char *name, const char *norm)
 {
     const int64_t H = b->cfg->hidden_size;
     bucket *k = &b->t->buckets[b->t->n_buckets];
@@ -130,9 +130,9 @@ static void add_table(builder *b, const char *bucket_name, const char *name, con
         place(b, p, false);
     }
     k->n_unique = k->n_matrix = bucket_mark(b);
-    k->tied_copy = tied_copy;
     if (norm) place(b, add(b, PARAM_TP_REPLICATED, 1, 1, H, norm), false);
     bucket_close(b);
+    return k;
 }
 
 static void add_layer(builder *b, int64_t layer)
@@ -167,16 +167,19 @@ static void add_layer(builder *b, int64_t layer)
 void params_init(param_table *t, const model_config *cfg, grid_shape size, grid_shape at, int64_t seq_len)
 {
     const int64_t first = stage_begin(cfg, size.pp, at.pp, seq_len), end = stage_begin(cfg, size.pp, at.pp + 1, seq_len);
-    const bool first_stage = at.pp == 0, last_stage = at.pp == size.pp - 1;
+    const bool first_stage = at.pp == 0, last_stage = at.pp == size.pp - 1, tied = cfg->tie_word_embeddings && size.pp > 1;
+    const char *const embed = "model.embed_tokens.weight";
     builder b = {.t = t, .cfg = cfg, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
 
     *t = (param_table){.list = xmalloc((size_t)(11 * (end - first) + 4) * sizeof *t->list),
                        .buckets = xmalloc((size_t)(end - first + 3) * sizeof *t->buckets)};
-    if (first_stage) add_table(&b, "embedding", "model.embed_tokens.weight", NULL, false);
+    if (first_stage) add_table(&b, "embedding", embed, NULL)->tied = tied;
     for (int64_t layer = first; layer < end; layer++) add_layer(&b, layer);
-    if (last_stage && cfg->tie_word_embeddings && !first_stage)
-        add_table(&b, "tied embedding", "model.embed_tokens.weight", NULL, true);
-    if (last_stage) add_table(&b, "head", cfg->tie_word_embeddings ? NULL : "lm_head.weight", "model.norm.weight", false);
+    if (last_stage && tied) {
+        bucket *copy = add_table(&b, "tied embedding", embed, NULL);
+        copy->tied = copy->tied_copy = true;
+    }
+    if (last_stage) add_table(&b, "head", cfg->tie_word_embeddings ? NULL : "lm_head.weight", "model.norm.weight");
     t->n_elem = b.at;
     t->n_own = b.at / size.dp;
 }

@@ -31,7 +31,8 @@ typedef struct bucket {
     int64_t offset;                           /* in the flat buffers, elements */
     int64_t n_unique, n_matrix, n;            /* ends of the three ranges, counted from offset */
     int64_t n_padded;                         /* n rounded up so that dp equal, aligned shares exist */
-    bool tied_copy;                           /* last stage's copy of a tied embedding: neither counted nor saved */
+    bool tied;                                /* a tied embedding on the first and last of several stages: summed over grid.embed */
+    bool tied_copy;                           /* the last stage's copy of it: neither counted nor saved */
 } bucket;
 
 typedef struct param_table {

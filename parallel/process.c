@@ -11,6 +11,16 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* Leaks are looked for while MPI's modules are still loaded, so that tests/leaks.supp can tell theirs from ours. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+static void leaks_watch(bool on) { on ? __lsan_enable() : __lsan_disable(); }
+static void leaks_report(void) { __lsan_do_leak_check(); }
+#else
+static void leaks_watch(bool on) { (void)on; }
+static void leaks_report(void) {}
+#endif
+
 static int world_rank, world_size, cores_per_rank = 1;
 static process_hooks alone;                   /* the hooks of a single process, put back by process_finish */
 
@@ -80,7 +90,10 @@ int process_start(int *argc, char ***argv)
     char host[64] = "?";
 
     avoid_forbidden_copies();
-    CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) == MPI_SUCCESS, "MPI does not start");
+    leaks_watch(false);                       /* modules that MPI tries and closes again keep things nobody can name later */
+    int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    leaks_watch(true);
+    CHECK(code == MPI_SUCCESS, "MPI does not start");
     CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI allows no threads beside it (level %d)", provided);
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &world_rank);
@@ -103,6 +116,7 @@ void process_finish(void)
 {
     fflush(stdout);
     fflush(stderr);
+    leaks_report();
     MPI_Finalize();
     base_process.abort_all = alone.abort_all;
     base_process.leave = alone.leave;

@@ -15,13 +15,13 @@ static inline float from_bf16(bf16 x)
     return y;
 }
 
+/* To nearest even.  A NaN made of bf16 numbers has zeros below the cut, so rounding leaves it one. */
 static inline bf16 to_bf16(float x)
 {
     uint32_t bits;
 
     memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (bf16)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded);    /* a NaN stays one */
+    return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 static inline float from_f16(f16 x) { return (float)x; }

@@ -187,7 +187,7 @@ static void test_rounding(const comm *c)
     ok(isnan(nan), "a NaN of one rank reaches all");
     uint16_t half_nan = c->rank == 2 ? 0x7fff : 0x3f80;
     comm_all_reduce(c, &half_nan, 1, DT_BF16, REDUCE_SUM);
-    ok((half_nan & 0x7fff) > 0x7f80, "and in bf16, where rounding its bits up would make it -0");
+    ok((half_nan & 0x7fff) > 0x7f80, "and in bf16, of the greatest payload");
 }
 
 /* Sums whose order matters: the same on every rank and every time. */

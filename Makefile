@@ -41,6 +41,7 @@ build-tests: $(tests)
 $(BUILD)/parallel/%.o: CPPFLAGS += $(MPI_CFLAGS)
 $(BUILD)/io/%.o: CPPFLAGS += $(HDF5_CFLAGS)
 $(BUILD)/src/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
+$(BUILD)/src/cpu_%.o: CFLAGS += -ffp-contract=fast
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

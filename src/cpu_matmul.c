@@ -1,0 +1,28 @@
+/* cpu_matmul.c: the three products of a linear map y = x W^T, W (out, in) */
+#include "cpu.h"
+
+static void check_product(const char *op, tensor y, tensor x, tensor w)
+{
+    CHECK(y.rows == x.rows && x.cols == w.cols && y.cols == w.rows,
+          "%s: (%lld, %lld) = (%lld, %lld) with W (%lld, %lld)", op, (long long)y.rows, (long long)y.cols,
+          (long long)x.rows, (long long)x.cols, (long long)w.rows, (long long)w.cols);
+}
+
+void matmul_cpu(moai_device *dev, tensor y, tensor x, tensor w)
+{
+    check_product("matmul", y, x, w);
+    product(dev, y, x, AS_STORED, w, TRANSPOSED, false);
+}
+
+void matmul_dx_cpu(moai_device *dev, tensor dx, tensor dy, tensor w)
+{
+    check_product("matmul_dx", dy, dx, w);
+    product(dev, dx, dy, AS_STORED, w, AS_STORED, false);
+}
+
+void matmul_dw_cpu(moai_device *dev, tensor dw, tensor dy, tensor x)
+{
+    check_product("matmul_dw", dy, x, dw);
+    CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
+    product(dev, dw, dy, TRANSPOSED, x, AS_STORED, true);
+}

@@ -1,0 +1,286 @@
+/* metrics.c: see metrics.h */
+#include "metrics.h"
+#include "tensorboard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct metrics {
+    FILE *lines;                              /* metrics.jsonl */
+    char *path;
+    tensorboard *board;                       /* NULL: not wanted, or given up */
+    bool live, bar_shown, lines_failed;
+};
+
+/* mpirun gives its ranks a terminal of their own, whatever its output is: there the launcher's output decides. */
+static bool on_terminal(void)
+{
+    char path[64];
+
+    if (!isatty(STDOUT_FILENO)) return false;
+    if (!getenv("OMPI_COMM_WORLD_SIZE")) return true;
+    snprintf(path, sizeof path, "/proc/%d/fd/1", (int)getppid());
+    int fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    bool terminal = fd >= 0 && isatty(fd);
+    if (fd >= 0) close(fd);
+    return terminal;
+}
+
+static int terminal_columns(void)
+{
+    struct winsize size;
+
+    return !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col ? size.ws_col : 100;
+}
+
+static int make_directory(const char *path, moai_error *err)
+{
+    char *part = xstrdup(path);
+    int status = 0;
+
+    for (char *p = part + 1; !status; p++) {
+        if (*p && *p != '/') continue;
+        bool last = !*p;
+        *p = 0;
+        if (mkdir(part, 0777) && errno != EEXIST) status = error_set(err, "%s: cannot make the directory: %s", part, strerror(errno));
+        if (last) break;
+        *p = '/';
+    }
+    free(part);
+    return status;
+}
+
+/* A line that a resume keeps: whole, and of a step that is not told again. */
+static bool line_stays(const char *line, size_t n, int64_t resume_step)
+{
+    json_t *object = n && line[n - 1] == '\n' ? json_loads(line, 0, NULL) : NULL;
+    const json_t *step = json_object_get(object, "step");
+    bool stays = json_is_integer(step) && json_integer_value(step) <= resume_step;
+
+    json_decref(object);
+    return stays;
+}
+
+/* Copies the lines that stay; the file as it was remains as PATH.old when any line goes. */
+static int drop_later_lines(const char *path, int64_t resume_step, moai_error *err)
+{
+    char *kept_path = xasprintf("%s.tmp", path), *old_path = xasprintf("%s.old", path), *line = NULL;
+    FILE *from = fopen(path, "r"), *to = from ? fopen(kept_path, "w") : NULL;
+    bool dropped = false, failed = from ? !to : errno != ENOENT;
+    size_t room = 0;
+
+    for (ssize_t n; from && to && (n = getline(&line, &room, from)) > 0;)
+        if (resume_step > 0 && line_stays(line, (size_t)n, resume_step))
+            failed |= fputs(line, to) < 0;
+        else
+            dropped = true;
+    if (to) failed |= fflush(to) || fsync(fileno(to));
+    if (to) failed |= fclose(to) != 0;
+    if (from) fclose(from);
+    if (dropped && !failed) {
+        unlink(old_path);
+        failed = link(path, old_path) || rename(kept_path, path);
+    }
+    if (failed) error_set(err, "%s: %s", path, strerror(errno));
+    if (to && (failed || !dropped)) unlink(kept_path);
+    free(line);
+    free(kept_path);
+    free(old_path);
+    return failed ? -1 : 0;
+}
+
+metrics *metrics_open(const char *output_dir, bool tensorboard_wanted, bool progress, int64_t resume_step, moai_error *err)
+{
+    metrics *m = xmalloc(sizeof *m);
+    char *runs = xasprintf("%s/runs", output_dir);
+    int status = make_directory(output_dir, err);
+
+    m->path = xasprintf("%s/metrics.jsonl", output_dir);
+    m->live = progress && on_terminal();
+    if (!status) status = drop_later_lines(m->path, resume_step, err);
+    if (!status && !(m->lines = fopen(m->path, "a"))) status = error_set(err, "%s: %s", m->path, strerror(errno));
+    if (!status && tensorboard_wanted) {
+        status = make_directory(runs, err);
+        if (!status && !(m->board = tensorboard_open(runs, resume_step, err))) status = -1;
+    }
+    free(runs);
+    if (!status) return m;
+    metrics_close(m);
+    return NULL;
+}
+
+/* JSON has no NaN: null stands for it. */
+static void put_real(FILE *f, const char *key, double value)
+{
+    if (isfinite(value))
+        fprintf(f, ",\"%s\":%.17g", key, value);
+    else
+        fprintf(f, ",\"%s\":null", key);
+}
+
+static void put_text(FILE *f, const char *key, const char *text)
+{
+    json_t *string = json_string(text);
+    char *quoted = string ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
+
+    fprintf(f, ",\"%s\":%s", key, quoted ? quoted : "null");       /* null: the text is not UTF-8 */
+    free(quoted);
+    json_decref(string);
+}
+
+/* A full disk costs the record, not the run. */
+static void end_line(metrics *m)
+{
+    fputs("}\n", m->lines);
+    bool failed = fflush(m->lines) || ferror(m->lines);
+    if (failed && !m->lines_failed) warn("%s: %s; the record has a gap, training goes on", m->path, strerror(errno));
+    m->lines_failed = failed;
+    clearerr(m->lines);
+}
+
+static void put_board(metrics *m, int64_t step, const tensorboard_scalar *scalars, int n)
+{
+    moai_error err;
+
+    if (!m->board || !tensorboard_write(m->board, step, scalars, n, &err)) return;
+    warn("%s; no more TensorBoard events, training goes on", err.text);
+    tensorboard_close(m->board);
+    m->board = NULL;
+}
+
+static const char *duration(char text[32], double seconds)
+{
+    long long s = seconds < 0 || !isfinite(seconds) ? 0 : (long long)(seconds + 0.5);
+
+    if (s >= 86400)
+        snprintf(text, 32, "%lldd%02lldh", s / 86400, s % 86400 / 3600);
+    else if (s >= 3600)
+        snprintf(text, 32, "%lld:%02lld:%02lld", s / 3600, s % 3600 / 60, s % 60);
+    else
+        snprintf(text, 32, "%lld:%02lld", s / 60, s % 60);
+    return text;
+}
+
+/* three significant digits: 950, 12.3k, 4.56M */
+static const char *short_number(char text[32], double x)
+{
+    static const char suffix[] = " kMGT";
+    int i = 0;
+
+    for (; x >= 999.5 && i < 4; i++) x /= 1000;
+    snprintf(text, 32, "%.*f%.*s", x >= 99.95 || !i ? 0 : x >= 9.995 ? 1 : 2, x, i > 0, suffix + i);
+    return text;
+}
+
+static void step_text(char *text, size_t n, const step_metrics *s)
+{
+    char rate[32], eta[32], mfu[32] = "";
+
+    if (s->mfu >= 0) snprintf(mfu, sizeof mfu, "  MFU %.1f%%", 100 * s->mfu);
+    snprintf(text, n, "loss %.4f  lr %.2e  norm %.3f  %s tok/s%s  %.3f s/step  data %.3f s  ETA %s", s->loss, s->lr, s->grad_norm,
+             short_number(rate, s->tokens_per_second), mfu, s->step_seconds, s->data_wait_seconds, duration(eta, s->eta_seconds));
+}
+
+static void clear_bar(metrics *m)
+{
+    if (m->bar_shown) fputs("\r\033[K", stdout);
+    m->bar_shown = false;
+}
+
+static void show_step(metrics *m, const step_metrics *s)
+{
+    enum { BAR = 20 };
+    double done = s->max_steps > 0 ? (double)s->step / (double)s->max_steps : 1;
+    char text[256], line[512], bar[BAR + 1];
+
+    step_text(text, sizeof text, s);
+    if (!m->live) {
+        printf("step %lld/%lld  %5.1f%%  %s\n", (long long)s->step, (long long)s->max_steps, 100 * done, text);
+        fflush(stdout);
+        return;
+    }
+    for (int i = 0; i < BAR; i++) bar[i] = i < (int)(done * BAR) ? '#' : '.';
+    bar[BAR] = 0;
+    snprintf(line, sizeof line, "%3.0f%% [%s] %lld/%lld  %s", 100 * done, bar, (long long)s->step, (long long)s->max_steps, text);
+    printf("\r%.*s\033[K", terminal_columns() - 1, line);
+    m->bar_shown = true;
+    fflush(stdout);
+}
+
+void metrics_step(metrics *m, const step_metrics *s)
+{
+    if (!m) return;
+    fprintf(m->lines, "{\"step\":%lld", (long long)s->step);
+    put_real(m->lines, "loss", s->loss);
+    put_real(m->lines, "lr", s->lr);
+    put_real(m->lines, "grad_norm", s->grad_norm);
+    put_real(m->lines, "tokens_per_second", s->tokens_per_second);
+    if (s->mfu >= 0) put_real(m->lines, "mfu", s->mfu);
+    put_real(m->lines, "step_seconds", s->step_seconds);
+    put_real(m->lines, "data_wait_seconds", s->data_wait_seconds);
+    fprintf(m->lines, ",\"samples\":%lld,\"skipped\":%lld", (long long)s->samples, (long long)s->skipped);
+    if (s->sample_numbers) {
+        fputs(",\"sample_numbers\":[", m->lines);
+        for (int64_t i = 0; i < s->n_sample_numbers; i++) fprintf(m->lines, "%s%lld", i ? "," : "", (long long)s->sample_numbers[i]);
+        fputc(']', m->lines);
+    }
+    end_line(m);
+    const tensorboard_scalar scalars[] = {
+        {"train/loss", s->loss},
+        {"train/learning_rate", s->lr},
+        {"train/grad_norm", s->grad_norm},
+        {"speed/tokens_per_second", s->tokens_per_second},
+        {"speed/step_seconds", s->step_seconds},
+        {"speed/data_wait_seconds", s->data_wait_seconds},
+        {"speed/mfu", s->mfu},
+    };
+    put_board(m, s->step, scalars, s->mfu >= 0 ? 7 : 6);
+    show_step(m, s);
+}
+
+void metrics_eval(metrics *m, const eval_metrics *e)
+{
+    if (!m) return;
+    fprintf(m->lines, "{\"step\":%lld", (long long)e->step);
+    put_real(m->lines, "eval_loss", e->loss);
+    put_real(m->lines, "eval_perplexity", e->perplexity);
+    put_real(m->lines, "eval_seconds", e->seconds);
+    fprintf(m->lines, ",\"eval_tokens\":%lld", (long long)e->tokens);
+    end_line(m);
+    const tensorboard_scalar scalars[] = {{"eval/loss", e->loss}, {"eval/perplexity", e->perplexity}};
+    put_board(m, e->step, scalars, 2);
+    clear_bar(m);
+    printf("eval at step %lld  loss %.4f  perplexity %.2f  %lld tokens in %.1f s\n", (long long)e->step, e->loss, e->perplexity,
+           (long long)e->tokens, e->seconds);
+    fflush(stdout);
+}
+
+void metrics_event(metrics *m, const char *kind, int64_t step, const char *text)
+{
+    if (!m) return;
+    fprintf(m->lines, "{\"step\":%lld", (long long)step);
+    put_text(m->lines, "event", kind);
+    put_text(m->lines, "text", text);
+    end_line(m);
+    clear_bar(m);
+    printf("%s at step %lld  %s\n", kind, (long long)step, text);
+    fflush(stdout);
+}
+
+void metrics_close(metrics *m)
+{
+    if (!m) return;
+    if (m->bar_shown) putchar('\n'), fflush(stdout);
+    if (m->lines) fclose(m->lines);
+    tensorboard_close(m->board);
+    free(m->path);
+    free(m);
+}

@@ -1,0 +1,163 @@
+/* metrics.jsonl and the TensorBoard files: full precision, a resume tells one story, bad output directories are named */
+#include "tap.h"
+
+#include "metrics.h"
+
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char dir[400], path[512];
+
+static char *contents(const char *name)
+{
+    FILE *f = fopen(name, "r");
+    char *text = xmalloc(1 << 16);
+    CHECK(f, "%s: cannot read", name);
+    size_t n = fread(text, 1, (1 << 16) - 1, f);
+    text[n] = 0;
+    fclose(f);
+    return text;
+}
+
+static double loss_at(int64_t step) { return exp(-0.1 * (double)step) + 1.0 / 3; }
+
+static void log_steps(int64_t from, int64_t to)
+{
+    const int64_t samples[] = {5, 3};
+    moai_error err;
+    metrics *m = metrics_open(dir, true, true, from, &err);
+
+    CHECK(m, "%s", err.text);
+    for (int64_t s = from + 1; s <= to; s++)
+        metrics_step(m, &(step_metrics){.step = s, .max_steps = to, .loss = loss_at(s), .lr = 1e-3 / (double)s, .grad_norm = s == 2 ? NAN : 0.1,
+                                        .tokens_per_second = 12345.6, .mfu = s == 1 ? -1 : 0.25, .step_seconds = 0.5, .eta_seconds = 3700,
+                                        .samples = 2 * s, .sample_numbers = samples, .n_sample_numbers = 2});
+    metrics_eval(m, &(eval_metrics){.step = to, .loss = 2, .perplexity = exp(2), .seconds = 1, .tokens = 100});
+    metrics_event(m, "checkpoint", to, "a \"quoted\" name");
+    metrics_close(m);
+}
+
+/* the line of a step, as "...\n"; NULL when there is none; *count is how many there are */
+static const char *line_of(const char *text, int64_t step, const char *key, int *count)
+{
+    char start[64];
+    const char *found = NULL;
+
+    snprintf(start, sizeof start, "{\"step\":%lld,\"%s\":", (long long)step, key);
+    *count = 0;
+    for (const char *p = text; (p = strstr(p, start)); p++) found = p, ++*count;
+    return found;
+}
+
+static void test_lines(void)
+{
+    int n;
+
+    log_steps(0, 3);
+    char *text = contents(path);
+    bool exact = true;
+    for (int64_t s = 1; s <= 3; s++) {
+        const char *line = line_of(text, s, "loss", &n);
+        exact &= n == 1 && strtod(strchr(line, ',') + 8, NULL) == loss_at(s);
+    }
+    ok(exact, "losses come back bit for bit");
+    const char *line = line_of(text, 2, "loss", &n);
+    ok(strstr(line, "\"grad_norm\":null"), "a norm that is not finite is null");
+    ok(strstr(line, "\"sample_numbers\":[5,3]}\n"), "sample numbers");
+    ok(line_of(text, 3, "eval_loss", &n) && strstr(text, "\"text\":\"a \\\"quoted\\\" name\""), "evaluation and event");
+    free(text);
+}
+
+static void test_resume(void)
+{
+    int n1, n2, n3, n4, n_event;
+    FILE *f = fopen(path, "a");
+
+    fputs("{\"step\":2,\"loss\":9", f);                                  /* a line cut short by a crash */
+    fclose(f);
+    log_steps(2, 4);
+    char *text = contents(path), *old_path = xasprintf("%s.old", path), *old = contents(old_path);
+    line_of(text, 1, "loss", &n1), line_of(text, 2, "loss", &n2), line_of(text, 3, "loss", &n3), line_of(text, 4, "loss", &n4);
+    line_of(text, 3, "event", &n_event);
+    ok(n1 == 1 && n2 == 1 && n3 == 1 && n4 == 1 && n_event == 0, "resume at 2: steps told %d %d %d %d times, later event %d", n1, n2, n3, n4,
+       n_event);
+    ok(strstr(old, "{\"step\":2,\"loss\":9"), "what was dropped is kept in metrics.jsonl.old");
+    free(old);
+    free(text);
+    log_steps(0, 1);
+    text = contents(path);
+    line_of(text, 1, "loss", &n1), line_of(text, 4, "loss", &n4);
+    ok(n1 == 1 && n4 == 0, "a new start tells a new story");
+    old = contents(old_path);
+    line_of(old, 4, "loss", &n4);
+    ok(n4 == 1, "and the last one is kept beside it");
+    free(old);
+    free(text);
+    free(old_path);
+}
+
+static char *events_of(int resumed_at)
+{
+    char *pattern = xasprintf("%s/runs/events.out.tfevents.*", dir), *found = NULL;
+    glob_t files;
+
+    CHECK(!glob(pattern, 0, NULL, &files), "no %s", pattern);
+    for (size_t i = 0; i < files.gl_pathc && !found; i++) {
+        char *command = xasprintf("perl tests/tfevents.pl '%s'", files.gl_pathv[i]), *text = xmalloc(1 << 16), start[32];
+        FILE *pipe = popen(command, "r");
+        size_t n = fread(text, 1, (1 << 16) - 1, pipe);
+        text[n] = 0;
+        snprintf(start, sizeof start, "start %d\n", resumed_at + 1);
+        bool good = !pclose(pipe);
+        free(command);
+        if (good && strstr(text, start))
+            found = text;
+        else
+            free(text);
+    }
+    globfree(&files);
+    free(pattern);
+    return found;
+}
+
+static void test_board(void)
+{
+    char line[128], *text = events_of(2);
+
+    ok(text && !strncmp(text, "version brain.Event:2\nstart 3\n", 30), "the event file of the resume opens%s", text ? "" : ": none is readable");
+    for (int64_t s = 3; s <= 4; s++) {
+        snprintf(line, sizeof line, "\n%lld train/loss %.7g\n", (long long)s, (double)(float)loss_at(s));
+        ok(text && strstr(text, line), "TensorBoard has the loss of step %lld, %.7g", (long long)s, loss_at(s));
+    }
+    ok(text && strstr(text, "4 eval/perplexity 7.389056\n") && strstr(text, "4 speed/mfu 0.25\n"), "and the other scalars");
+    free(text);
+}
+
+static void test_bad_directory(void)
+{
+    moai_error err = {""};
+    char *blocked = xasprintf("%s/metrics.jsonl/deeper", dir);
+
+    ok(!metrics_open(blocked, true, true, 0, &err) && strstr(err.text, "metrics.jsonl/deeper: cannot make the directory: Not a directory"), "%s",
+       err.text);
+    free(blocked);
+    unlink(path);
+    mkdir(path, 0777);
+    ok(!metrics_open(dir, true, true, 0, &err) && strstr(err.text, "metrics.jsonl: Is a directory"), "%s", err.text);
+}
+
+int main(void)
+{
+    const char *scratch = getenv("TMPDIR");
+
+    snprintf(dir, sizeof dir, "%s/run/out", scratch ? scratch : "/tmp");
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    test_lines();
+    test_resume();
+    test_board();
+    test_bad_directory();
+    return tap_done();
+}

@@ -51,11 +51,11 @@ typedef struct run_config {
     /* batch, in samples of seq_length tokens */
     int64_t seq_length, per_device_train_batch_size, gradient_accumulation_steps;
     int64_t global_batch_size;                          /* 0: per_device * accumulation * dp; else fixes accumulation */
-    int64_t per_device_eval_batch_size;
     /* optimization */
     double learning_rate, min_lr_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
     schedule_kind lr_scheduler_type;
     int64_t max_steps, warmup_steps, decay_steps;       /* decay_steps: WSD's last part */
+    int64_t stop_at_step;                               /* 0: none */
     int64_t seed;
     /* numbers and memory */
     bool bf16, fp16;

@@ -42,7 +42,6 @@ static const key_spec rows[] = {
     ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536, .help = "samples per micro-batch"),
     INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),
     INT(global_batch_size, "0", 0, 1 << 30, "samples per step over all ranks; 0: batch x accumulation x DP, else it fixes the accumulation"),
-    INT(per_device_eval_batch_size, "1", 1, 65536, "samples per evaluation micro-batch"),
 
     REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate"),
     REAL(min_lr_ratio, "0.1", 0, 1, "last learning rate over the peak"),
@@ -53,6 +52,7 @@ static const key_spec rows[] = {
     REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping"),
     CHOICE(lr_scheduler_type, "cosine", schedules, "cosine, wsd, linear or constant, each after the warm-up"),
     INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run"),
+    INT(stop_at_step, "0", 0, 1ll << 40, "leave after this step as on SIGTERM, schedules unchanged; 0: at max_steps"),
     INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up"),
     INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls"),
     INT(seed, "42", 0, 1ll << 52, "initial weights and data order"),
@@ -66,7 +66,7 @@ static const key_spec rows[] = {
 
     INT(logging_steps, "1", 1, 1ll << 40, "steps between progress lines"),
     INT(eval_steps, "0", 0, 1ll << 40, "steps between evaluations; 0: none"),
-    INT(eval_batches, "0", 0, 1ll << 40, "evaluation micro-batches per DP rank; 0: the whole validation split"),
+    INT(eval_batches, "0", 0, 1ll << 40, "evaluation takes this many times a step's samples; 0: the whole validation split"),
     INT(save_steps, "500", 0, 1ll << 40, "steps between checkpoints; 0: none on the way"),
     INT(save_total_limit, "3", 0, 1 << 20, "newest checkpoints kept; 0: all"),
     BOOL(save_on_exit, "true", "a checkpoint at the end and on SIGTERM or SIGUSR1"),

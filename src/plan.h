@@ -1,0 +1,22 @@
+/* plan.h: what a run will be, before it is: shape, true parameter count, bytes per rank by arena, and whether it fits. */
+#ifndef MOAI_PLAN_H
+#define MOAI_PLAN_H
+
+#include "config.h"
+#include "grid.h"
+#include "model.h"
+
+/* The batch of a step, settled from the run file and the layout. */
+typedef struct batch_plan {
+    int64_t micro_batch, accumulation, global;/* samples, micro-batches of a step, samples of a step */
+} batch_plan;
+
+/* Fills the batch; -1 when global_batch_size is not a multiple of micro_batch * dp.  Not collective. */
+int batch_settle(batch_plan *, const run_config *, int dp, moai_error *err);
+
+model_options model_options_of(const run_config *, const batch_plan *, grid_shape size, int stage);
+
+/* Prints (on stderr, the printing rank) layout, counts, FLOPs, the table of bytes by arena and stage, and how many ranks fit here. */
+void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *);
+
+#endif

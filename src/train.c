@@ -1,0 +1,379 @@
+/* train.c: see train.h */
+#include "train.h"
+
+#include "checkpoint.h"
+#include "evaluate.h"
+#include "loader.h"
+#include "metrics.h"
+#include "optimizer.h"
+#include "pipeline.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct trainer {
+    const run_config *run;
+    const model_config *cfg;
+    batch_plan batch;
+    moai_grid grid;
+    moai_device *dev;
+    moai_model model;
+    pipe_schedule schedule;
+
+    bool reads;                               /* first and last stages need ids */
+    dataset *train_set, *eval_set;            /* NULL where nothing is read; eval_set NULL too when nothing is evaluated */
+    loader *loader;
+    int32_t *ids;                             /* (micro_batch, seq_len + 1) */
+    int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
+    double waited;                            /* for data, in this step */
+
+    int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */
+    int64_t saved_step, evaluated_step;       /* the last ones, -1: none */
+    char *tokenizer;                          /* path, or NULL */
+    char tokenizer_sha256[65];
+    metrics *metrics;                         /* rank 0 only */
+} trainer;
+
+/* Signals: finish the step, checkpoint, leave. */
+static volatile sig_atomic_t signal_seen;
+static void on_signal(int number) { signal_seen = number; }
+
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+/* The signal that any rank has seen, the same answer on all ranks. */
+static int agreed_signal(const trainer *t)
+{
+    int32_t seen = signal_seen;
+
+    comm_all_reduce(&t->grid.host_world, &seen, 1, DT_I32, REDUCE_MAX);
+    return seen;
+}
+
+static int make_output_dir(const char *dir, moai_error *err)
+{
+    char *probe = xasprintf("%s/.writable", dir), *at = xstrdup(dir);
+    int status = 0;
+
+    for (char *slash = strchr(at + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(at, 0777);
+        *slash = '/';
+    }
+    mkdir(dir, 0777);                         /* whatever failed shows in the probe */
+    FILE *f = fopen(probe, "w");
+    if (!f || fclose(f) != 0) status = error_set(err, "output_dir %s is not writable: %s", dir, strerror(errno));
+    unlink(probe);
+    free(probe);
+    free(at);
+    return status;
+}
+
+static int open_data(trainer *t, moai_error *err)
+{
+    const run_config *run = t->run;
+    manifest m;
+
+    if (manifest_read(&m, run->data, err)) return -1;
+    if (run->tokenizer[0] || m.tokenizer) t->tokenizer = xstrdup(run->tokenizer[0] ? run->tokenizer : m.tokenizer);
+    memcpy(t->tokenizer_sha256, m.info.tokenizer_sha256, sizeof t->tokenizer_sha256);
+    manifest_free(&m);
+    if (run->tokenizer[0] && file_sha256(run->tokenizer, t->tokenizer_sha256, err)) return -1;   /* dataset_open compares */
+    t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, t->tokenizer_sha256, err);
+    if (!t->train_set) return -1;
+    if (run->eval_steps == 0) return 0;
+    t->eval_set = dataset_open(run->data, "validation", t->cfg->vocab_size, t->tokenizer_sha256, err);
+    if (!t->eval_set) return -1;
+    if (dataset_samples(t->eval_set, run->seq_length) < 1)
+        return error_set(err, "%s: the validation split has %lld tokens, fewer than one sample of seq_length %lld + 1; eval_steps needs it",
+                         run->data, (long long)dataset_tokens(t->eval_set), (long long)run->seq_length);
+    return 0;
+}
+
+static loader_plan plan_of(const trainer *t, int64_t first)
+{
+    return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch, .accumulation = t->batch.accumulation,
+                         .dp_size = t->grid.dp.size, .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true,
+                         .first = first, .n_workers = (int)t->run->dataloader_num_workers,
+                         .prefetch = (int)t->run->dataloader_prefetch_factor};
+}
+
+static checkpoint_state state_of(trainer *t)
+{
+    checkpoint_state s = {.params = &t->model.params, .grid = &t->grid, .ops = t->model.ctx.ops, .dev = t->dev};
+
+    for (int i = 0; i < N_STATES; i++) s.own[i] = t->model.own[i];
+    return s;
+}
+
+/* What must not change between a checkpoint and the run that goes on from it. */
+static int check_meta(const trainer *t, const checkpoint_meta *meta, const char *dir, moai_error *err)
+{
+    moai_error why;
+
+    if (model_config_same(&meta->model, t->cfg, &why)) return error_set(err, "%s is of another model: %s", dir, why.text);
+    if (meta->samples == 0) return 0;         /* nothing consumed yet: any data will do */
+    if (meta->seq_length != t->run->seq_length)
+        return error_set(err, "%s was trained with seq_length %lld, this run has %lld: its data position has no meaning here", dir,
+                         (long long)meta->seq_length, (long long)t->run->seq_length);
+    if (meta->seed != (uint64_t)t->run->seed)
+        return error_set(err, "%s was trained with seed %llu, this run has %lld: samples would repeat", dir,
+                         (unsigned long long)meta->seed, (long long)t->run->seed);
+    if (strcmp(meta->tokenizer_sha256, t->tokenizer_sha256) != 0)
+        return error_set(err, "%s was trained with tokenizer %s, the data has %s", dir, meta->tokenizer_sha256, t->tokenizer_sha256);
+    return 0;
+}
+
+static int load_checkpoint(trainer *t, const char *dir, moai_error *err)
+{
+    const checkpoint_state state = state_of(t);
+    checkpoint_meta meta;
+
+    if (checkpoint_read_meta(dir, &meta, err)) return -1;
+    int status = check_meta(t, &meta, dir, err);
+    if (!status) status = checkpoint_load(dir, &state, err);
+    t->step = meta.step, t->samples = meta.samples, t->updates = meta.updates, t->skipped = meta.skipped;
+    checkpoint_meta_free(&meta);
+    return status;
+}
+
+/* The directory to resume from, agreed by all ranks; NULL: start anew.  Caller frees. */
+static char *resume_dir(const trainer *t)
+{
+    char path[4096] = "";
+    const char *wanted = t->run->resume_from_checkpoint;
+
+    if (strcmp(wanted, "auto") != 0) return wanted[0] ? xstrdup(wanted) : NULL;
+    if (t->grid.rank == 0) {
+        char *latest = checkpoint_latest(t->run->output_dir);
+        if (latest) strncpy(path, latest, sizeof path - 1);
+        free(latest);
+    }
+    comm_broadcast(&t->grid.host_world, path, sizeof path, DT_U8, 0);
+    return path[0] ? xstrdup(path) : NULL;
+}
+
+static int start_weights(trainer *t, moai_error *err)
+{
+    char *dir = resume_dir(t);
+    int failed = 0;
+
+    if (!dir) {
+        model_init_weights(&t->model, (uint64_t)t->run->seed);
+        weights_from_master(&t->model);
+        return 0;
+    }
+    failed = load_checkpoint(t, dir, err);
+    failed = comm_agree(&t->grid.host_world, failed, err);
+    if (!failed) {
+        weights_from_master(&t->model);
+        say("resumed    %s: step %lld, %lld samples consumed", dir, (long long)t->step, (long long)t->samples);
+    }
+    free(dir);
+    return failed;
+}
+
+static int open_loader(trainer *t, moai_error *err)
+{
+    const loader_plan plan = plan_of(t, t->samples);
+
+    t->ids = xmalloc((size_t)(t->batch.micro_batch * (t->run->seq_length + 1)) * sizeof *t->ids);
+    t->samples_read = xmalloc((size_t)(t->batch.micro_batch * t->batch.accumulation) * sizeof *t->samples_read);
+    t->loader = loader_start(t->train_set, &plan, err);
+    return t->loader ? 0 : -1;
+}
+
+/* Everything that can be wrong is found here, one part after another, agreed by all ranks before the next. */
+static int trainer_open(trainer *t, moai_error *err)
+{
+    const comm *world = &t->grid.host_world;
+    const model_options opt = model_options_of(t->run, &t->batch, t->grid.size, t->grid.at.pp);
+    int failed = 0;
+
+    if (t->grid.rank == 0) failed = make_output_dir(t->run->output_dir, err);
+    if (comm_agree(world, failed, err)) return -1;
+    t->reads = grid_first_stage(&t->grid) || grid_last_stage(&t->grid);
+    failed = open_data(t, err);               /* middle stages check too, and close */
+    if (comm_agree(world, failed, err)) return -1;
+    model_plan(&t->model, t->cfg, &t->grid, &opt);
+    failed = model_alloc(&t->model, &ops_cpu, t->dev, &t->grid, err);
+    if (comm_agree(world, failed, err)) return -1;
+    if (start_weights(t, err)) return -1;
+    if (t->reads) failed = open_loader(t, err);
+    if (comm_agree(world, failed, err)) return -1;
+    if (t->grid.rank == 0) {
+        t->metrics = metrics_open(t->run->output_dir, t->run->tensorboard, t->run->progress, t->step, err);
+        failed = t->metrics ? 0 : -1;
+    }
+    return comm_agree(world, failed, err);
+}
+
+static void trainer_close(trainer *t)
+{
+    if (t->loader) loader_stop(t->loader);
+    if (t->train_set) dataset_free(t->train_set);
+    if (t->eval_set) dataset_free(t->eval_set);
+    if (t->metrics) metrics_close(t->metrics);
+    if (t->model.slots) model_free(&t->model);
+    schedule_free(&t->schedule);
+    device_close_cpu(t->dev);
+    grid_free(&t->grid);
+    free(t->ids);
+    free(t->samples_read);
+    free(t->tokenizer);
+}
+
+static void feed_train(void *arg, moai_model *m, int micro_batch, int slot)
+{
+    trainer *t = arg;
+    moai_error err;
+
+    CHECK(loader_next(t->loader, t->ids, t->samples_read + micro_batch * t->batch.micro_batch, &t->waited, &err) == 0, "%s", err.text);
+    model_set_ids(m, slot, t->ids);
+}
+
+/* Rank 0 gets the sample numbers of the whole step, as the first stage's ranks read them; others get NULL.  Caller frees. */
+static int64_t *gather_samples(trainer *t)
+{
+    const comm *dp = &t->grid.host_dp;
+    const size_t n = (size_t)(t->batch.micro_batch * t->batch.accumulation);
+
+    if (!t->run->log_samples || t->grid.at.pp != 0 || t->grid.at.tp != 0) return NULL;
+    int64_t *all = xmalloc(n * (size_t)dp->size * sizeof *all);
+    comm_request r = all_gather_begin(dp, all, t->samples_read, n * sizeof *all, DT_U8);
+    comm_end(&r);
+    if (t->grid.rank == 0) return all;
+    free(all);
+    return NULL;
+}
+
+static step_result train_step(trainer *t)
+{
+    moai_model *m = &t->model;
+    const moai_ctx *c = &m->ctx;
+    const double tokens = (double)(t->batch.global * t->run->seq_length);
+
+    c->ops->zero(c->dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
+    c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
+    pipeline_run(m, &t->schedule, (float)(1 / tokens), feed_train, t);
+    step_result r = optimizer_step(m, t->run, learning_rate(t->run, t->step), t->updates + 1);
+    t->step++;
+    t->samples += t->batch.global;
+    if (r.skipped)
+        t->skipped++;
+    else
+        t->updates++;
+    return r;
+}
+
+static void report_step(trainer *t, step_result r, double lr, double seconds)
+{
+    const double tokens = (double)(t->batch.global * t->run->seq_length);
+    int64_t *samples = gather_samples(t);
+
+    if (t->grid.rank == 0 && (t->step % t->run->logging_steps == 0 || t->step == t->run->max_steps || r.skipped)) {
+        metrics_step(t->metrics, &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens, .lr = lr,
+                                                 .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds, .mfu = -1,
+                                                 .step_seconds = seconds, .data_wait_seconds = t->waited,
+                                                 .eta_seconds = seconds * (double)(t->run->max_steps - t->step),
+                                                 .samples = t->samples, .skipped = t->skipped, .sample_numbers = samples,
+                                                 .n_sample_numbers = samples ? t->batch.global : 0});
+        if (r.skipped) metrics_event(t->metrics, "skipped", t->step, "the gradient norm is not finite: weights left as they were");
+    }
+    free(samples);
+}
+
+static void evaluate(trainer *t)
+{
+    eval_metrics e;
+    const double begin = now_seconds();
+
+    if (t->run->eval_steps == 0 || t->evaluated_step == t->step) return;
+    e.loss = evaluation_loss(&t->model, t->eval_set, t->run, &t->batch, &e.tokens);
+    e.step = t->step;
+    e.perplexity = exp(e.loss);
+    e.seconds = now_seconds() - begin;
+    t->evaluated_step = t->step;
+    if (t->metrics) metrics_eval(t->metrics, &e);
+}
+
+/* A failed save is no reason to stop: the run goes on and the older checkpoints are whole.  Returns the status of the save. */
+static int save(trainer *t)
+{
+    const run_config *run = t->run;
+    const checkpoint_state state = state_of(t);
+    const double begin = now_seconds();
+    moai_error err;
+    checkpoint_meta meta = {.step = t->step, .samples = t->samples, .updates = t->updates, .skipped = t->skipped, .layout = t->grid.size,
+                            .seed = (uint64_t)run->seed, .seq_length = run->seq_length, .global_batch_size = t->batch.global,
+                            .model = *t->cfg, .run_json = run_config_json(run)};
+
+    if (t->saved_step == t->step) return 0;
+    memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
+    int failed = checkpoint_save(run->output_dir, &meta, &state, t->tokenizer, (int)run->save_total_limit, &err);
+    free(meta.run_json);
+    if (!failed) t->saved_step = t->step;
+    if (failed) warn("checkpoint of step %lld not saved: %s", (long long)t->step, err.text);
+    if (t->metrics) {
+        char *text = failed ? xstrdup(err.text) : xasprintf("checkpoint-%lld in %.2f s", (long long)t->step, now_seconds() - begin);
+        metrics_event(t->metrics, failed ? "save_failed" : "saved", t->step, text);
+        free(text);
+    }
+    return failed;
+}
+
+static bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
+
+/* The loop; returns the exit status. */
+static int train(trainer *t)
+{
+    const run_config *run = t->run;
+    const int64_t end = run->stop_at_step > 0 ? min_i64(run->stop_at_step, run->max_steps) : run->max_steps;
+    int stop = 0, failed = 0;
+
+    while (t->step < end && !stop) {
+        const double begin = now_seconds(), lr = learning_rate(run, t->step);
+        base_step = t->step + 1;
+        t->waited = 0;
+        step_result r = train_step(t);
+        report_step(t, r, lr, now_seconds() - begin);
+        if (every(t->step, run->eval_steps)) evaluate(t);
+        if (every(t->step, run->save_steps)) save(t);
+        stop = agreed_signal(t);
+    }
+    if (!stop) evaluate(t);
+    if (stop && t->metrics) metrics_event(t->metrics, "stop", t->step, stop == SIGUSR1 ? "SIGUSR1" : "SIGTERM");
+    if (run->save_on_exit && t->step > 0) failed = save(t);
+    base_step = -1;
+    return failed ? STATUS_FAILED : STATUS_OK;
+}
+
+int train_run(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
+{
+    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .saved_step = -1, .evaluated_step = -1};
+    moai_error err;
+
+    grid_init(&t.grid, size, (int)cfg->num_key_value_heads);
+    t.dev = device_open_cpu(run->num_threads ? (int)run->num_threads : process_cores());
+    say("device     cpu, %d threads a rank, products by %s", run->num_threads ? (int)run->num_threads : process_cores(),
+        device_products_cpu(t.dev));
+    t.schedule = schedule_1f1b(size.pp, t.grid.at.pp, (int)batch->accumulation);
+    catch_signals();
+    int failed = trainer_open(&t, &err), status = STATUS_FAILED;
+    if (failed && t.grid.rank == 0) fprintf(stderr, "moai: %s\n", err.text);
+    if (!failed) status = train(&t);
+    trainer_close(&t);
+    return status;
+}

@@ -1,0 +1,22 @@
+/* files.h: what the C library leaves out about files and directories: everything written, flushed to the disk, or named in an error. */
+#ifndef MOAI_FILES_H
+#define MOAI_FILES_H
+
+#include "base.h"
+
+bool file_exists(const char *path);
+/* The whole file with a NUL behind it, malloc'd; NULL when it cannot be read or is longer than `max_bytes`. */
+char *file_read(const char *path, size_t max_bytes, size_t *n_bytes, moai_error *err);
+/* Exactly n bytes at `offset`; a file that ends before is an error.  Thread-safe. */
+int file_read_at(int fd, const char *path, void *dst, size_t n_bytes, int64_t offset, moai_error *err);
+/* Creates or truncates, writes and fsyncs; no rename. */
+int file_write(const char *path, const void *data, size_t n_bytes, moai_error *err);
+int file_copy(const char *from, const char *to, moai_error *err);          /* fsynced */
+int file_sync(const char *path, moai_error *err);                          /* a file or a directory */
+void file_xxh3_text(const void *data, size_t n_bytes, char hex[33]);       /* XXH3-128 as xxhsum -H2 prints it */
+
+int dir_make(const char *path, moai_error *err);                           /* with its parents; existing is well */
+int dir_remove(const char *path, moai_error *err);                         /* with all below it; missing is well */
+int dir_sync_parent(const char *path, moai_error *err);                    /* fsyncs the directory that holds `path` */
+
+#endif

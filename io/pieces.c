@@ -1,0 +1,154 @@
+/* pieces.c: the rectangles of a rank's share, and reading pieces back; see pieces.h */
+#include "pieces.h"
+#include "files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian fp32 as it lies in memory");
+
+enum { BLOCK_ELEM = 1 << 22 };                /* 16 MiB of fp32 at a time */
+
+static int add_share(share *list, int n, const param *p, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols, int64_t own)
+{
+    if (n_rows <= 0 || n_cols <= 0) return n;
+    list[n] = (share){p, {p->row0 + row, n_rows, p->col0 + col, n_cols}, own};
+    return n + 1;
+}
+
+/* Elements [lo, hi) of the block, cut at row ends: the rest of a first row, whole rows, the beginning of a last row. */
+static int cut_rows(share *list, int n, const param *p, int64_t lo, int64_t hi, int64_t own)
+{
+    const int64_t w = p->n_cols, head_end = min_i64(round_up(lo, w), hi), body_end = max_i64(hi / w * w, head_end);
+
+    n = add_share(list, n, p, lo / w, 1, lo % w, head_end - lo, own);
+    n = add_share(list, n, p, head_end / w, (body_end - head_end) / w, 0, w, own + head_end - lo);
+    return add_share(list, n, p, body_end / w, 1, 0, hi - body_end, own + body_end - lo);
+}
+
+share *shares_of(const param_table *t, int dp_size, int dp_rank, int *n)
+{
+    share *list = xmalloc((size_t)t->n * 3 * sizeof *list);
+
+    *n = 0;
+    for (int i = 0; i < t->n; i++) {
+        const param *p = &t->list[i];
+        const own_range own = params_own(t, p->bucket, dp_size, dp_rank);
+        const int64_t begin = max_i64(own.begin, p->offset), end = min_i64(own.end, p->offset + p->n_rows * p->n_cols);
+        if (begin < end) *n = cut_rows(list, *n, p, begin - p->offset, end - p->offset, own.own + begin - own.begin);
+    }
+    return list;
+}
+
+void piece_file_free(piece_file *f)
+{
+    for (int i = 0; i < f->n; i++) free(f->list[i].name);
+    free(f->list);
+    free(f->name);
+    *f = (piece_file){0};
+}
+
+int piece_file_open(const char *dir, const piece_file *f, moai_error *err)
+{
+    struct stat st;
+    char *path = xasprintf("%s/%s", dir, f->name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        error_set(err, "%s: %s", path, errno == ENOENT ? "missing, though the manifest names it" : strerror(errno));
+    else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size != f->bytes) {
+        error_set(err, "%s: %lld bytes, the manifest says %lld", path, (long long)st.st_size, (long long)f->bytes);
+        close(fd), fd = -1;
+    }
+    free(path);
+    return fd;
+}
+
+void hash_hex(const XXH3_state_t *hash, char hex[33])
+{
+    XXH128_canonical_t c;
+
+    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(hash));
+    for (int i = 0; i < 16; i++) {
+        hex[2 * i] = "0123456789abcdef"[c.digest[i] >> 4];
+        hex[2 * i + 1] = "0123456789abcdef"[c.digest[i] & 15];
+    }
+    hex[32] = 0;
+}
+
+int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, piece_each each, void *to, moai_error *err)
+{
+    const int64_t w = p->at.n_cols, rows_at_once = max_i64(BLOCK_ELEM / w, 1);
+    char *path = xasprintf("%s/%s", dir, f->name), hex[33];
+    float *x = xmalloc((size_t)(min_i64(rows_at_once, p->at.n_rows) * w) * sizeof *x);
+    XXH3_state_t *hash = XXH3_createState();
+    int rc = 0;
+
+    CHECK(hash, "out of host memory");
+    XXH3_128bits_reset(hash);
+    for (int64_t row = 0; rc == 0 && row < p->at.n_rows; row += rows_at_once) {
+        const rect block = {p->at.row0 + row, min_i64(rows_at_once, p->at.n_rows - row), p->at.col0, w};
+        const size_t n_bytes = (size_t)rect_n_elem(block) * sizeof *x;
+        if (p->address >= 0) rc = file_read_at(fd, path, x, n_bytes, p->address + row * w * (int64_t)sizeof *x, err);
+        if (rc != 0) break;
+        XXH3_128bits_update(hash, x, n_bytes);
+        if (each) each(to, p, block, x);
+    }
+    if (rc == 0) hash_hex(hash, hex);
+    if (rc == 0 && strcmp(hex, p->xxh3) != 0)
+        rc = error_set(err, "%s: /%s/%s/%d: damaged: XXH3 is %s, the manifest says %s", path, checkpoint_state_names[p->state], p->name,
+                       p->index, hex, p->xxh3);
+    XXH3_freeState(hash);
+    free(x);
+    free(path);
+    return rc;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const int64_t x = (*(const piece *const *)a)->address, y = (*(const piece *const *)b)->address;
+    return (x > y) - (x < y);
+}
+
+static int hash_range(int fd, const char *path, XXH3_state_t *hash, int64_t begin, int64_t end, moai_error *err)
+{
+    enum { ROOM = 1 << 16 };
+    char *buffer = xmalloc(ROOM);
+    int rc = 0;
+
+    for (int64_t at = begin; rc == 0 && at < end; at += ROOM) {
+        const size_t n = (size_t)min_i64(ROOM, end - at);
+        rc = file_read_at(fd, path, buffer, n, at, err);
+        if (rc == 0) XXH3_128bits_update(hash, buffer, n);
+    }
+    free(buffer);
+    return rc;
+}
+
+int piece_file_structure(int fd, const char *path, const piece_file *f, char hex[33], moai_error *err)
+{
+    const piece **sorted = xmalloc((size_t)f->n * sizeof *sorted);
+    XXH3_state_t *hash = XXH3_createState();
+    int64_t at = 0;
+    int n = 0, rc = 0;
+
+    CHECK(hash, "out of host memory");
+    XXH3_128bits_reset(hash);
+    for (int i = 0; i < f->n; i++)
+        if (f->list[i].address >= 0) sorted[n++] = &f->list[i];
+    qsort(sorted, (size_t)n, sizeof *sorted, by_address);
+    for (int i = 0; rc == 0 && i < n; i++) {
+        rc = hash_range(fd, path, hash, at, sorted[i]->address, err);
+        at = sorted[i]->address + rect_n_elem(sorted[i]->at) * (int64_t)sizeof(float);
+    }
+    if (rc == 0) rc = hash_range(fd, path, hash, at, f->bytes, err);
+    hash_hex(hash, hex);
+    XXH3_freeState(hash);
+    free(sorted);
+    return rc;
+}

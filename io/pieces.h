@@ -1,0 +1,117 @@
+/* pieces.h: how a checkpoint lies on disk.  Shared by the files that save, load, verify and export checkpoints.
+ *
+ * A piece is a rectangle of one parameter's state: the contiguous fp32 dataset /STATE/NAME/INDEX of a rank's HDF5 file.  The manifest
+ * records at which byte of the file its data lies, so readers need no HDF5: they read with pread, in any number of threads, and
+ * a damaged file meets a hash before it meets a parser.  A piece without an address was never allocated: all zero.    */
+#ifndef MOAI_PIECES_H
+#define MOAI_PIECES_H
+
+#include "checkpoint.h"
+
+struct XXH3_state_s;
+
+typedef struct rect {
+    int64_t row0, n_rows, col0, n_cols;
+} rect;
+static inline int64_t rect_n_elem(rect r) { return r.n_rows * r.n_cols; }
+static inline rect rect_intersect(rect a, rect b)
+{
+    const int64_t row0 = max_i64(a.row0, b.row0), row1 = min_i64(a.row0 + a.n_rows, b.row0 + b.n_rows);
+    const int64_t col0 = max_i64(a.col0, b.col0), col1 = min_i64(a.col0 + a.n_cols, b.col0 + b.n_cols);
+
+    return (rect){row0, max_i64(row1 - row0, 0), col0, max_i64(col1 - col0, 0)};
+}
+
+typedef struct piece {
+    int state;                                /* STATE_WEIGHT ... */
+    char *name;                               /* of the parameter; owned */
+    int index;                                /* counts the pieces of one state of one parameter in one file */
+    int64_t rows, cols;                       /* global shape */
+    rect at;
+    int64_t address;                          /* byte in the file, -1: all zero */
+    char xxh3[33];                            /* of the data, row by row, little-endian fp32 */
+} piece;
+
+typedef struct piece_file {
+    char *name;                               /* "rank-00003.h5" */
+    int64_t bytes;
+    char structure_xxh3[33];                  /* of the bytes that belong to no piece, in order: HDF5's own */
+    piece *list;
+    int n;
+} piece_file;
+
+/* The rectangles that a rank owns under ZeRO-1, and where they lie in the own-state buffers, row after row. */
+typedef struct share {
+    const param *p;
+    rect at;
+    int64_t own;
+} share;
+share *shares_of(const param_table *, int dp_size, int dp_rank, int *n);   /* caller frees */
+
+/* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, row-major; NULL for a piece of zeros.  After a
+ * failure only piece_file_close may follow; it frees in any case, and given no piece_file it abandons.  Rows are filled whole. */
+typedef int (*piece_fill)(void *from, int64_t first, int64_t n, float *dst, moai_error *err);
+typedef struct piece_writer piece_writer;
+piece_writer *piece_file_create(const char *path, moai_error *err);        /* NULL on failure */
+int piece_write(piece_writer *, piece *, piece_fill fill, void *from, moai_error *err);    /* fills address and xxh3 */
+int piece_file_close(piece_writer *, piece_file *, moai_error *err);       /* fills bytes and structure_xxh3; fsynced */
+void piece_file_free(piece_file *);
+
+/* Reading.  piece_scan reads the whole piece in blocks of whole rows, hands each to `each` (may be NULL) and checks the hash at the
+ * end.  `file` is opened by the caller with piece_file_open, which checks the size.  Thread-safe.                     */
+int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or -1 */
+typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
+int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_each each, void *to, moai_error *err);
+int piece_file_structure(int fd, const char *path, const piece_file *, char hex[33], moai_error *err);     /* its structure_xxh3 */
+void hash_hex(const struct XXH3_state_s *, char hex[33]);
+
+/* All pieces of one state of one parameter. */
+typedef struct stored_tensor {
+    int state;
+    const char *name;
+    int64_t rows, cols;
+    struct piece_ref {
+        int file;
+        const piece *p;
+    } *refs;                                  /* by first row, then first column */
+    int n;
+} stored_tensor;
+
+typedef struct small_file {                   /* config.json, tokenizer.model */
+    char *name;
+    int64_t bytes;
+    char xxh3[33];
+} small_file;
+
+typedef struct checkpoint_manifest {
+    char *dir, *saved_at;                     /* UTC, ISO 8601 */
+    checkpoint_meta meta;                     /* without the model, which is in config.json */
+    piece_file *files;
+    int n_files;
+    small_file *small;
+    int n_small;
+    stored_tensor *tensors;                   /* sorted by state and name */
+    int n_tensors;
+    struct piece_ref *refs;                   /* the memory behind tensors[].refs */
+} checkpoint_manifest;
+
+/* Reads and checks DIR/manifest.json: its own hash, every field, and that the pieces tile each of their tensors exactly once. */
+int manifest_load(checkpoint_manifest *, const char *dir, moai_error *err);
+void manifest_unload(checkpoint_manifest *);
+const stored_tensor *manifest_find(const checkpoint_manifest *, int state, const char *name);      /* NULL: not there */
+int manifest_check_small(const checkpoint_manifest *, const small_file *, moai_error *err);
+int manifest_model(const checkpoint_manifest *, model_config *, moai_error *err);                  /* config.json, hash checked */
+/* The tensors of every state are those of the model, shape for shape.  Calls `report` for each difference; their number. */
+int64_t manifest_check_names(const checkpoint_manifest *, const model_config *, void (*report)(void *, const char *), void *arg);
+
+/* One file's entry as JSON text (caller frees), and the manifest from the entries of all files. */
+char *manifest_entry(const piece_file *);
+int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries, int n_entries, moai_error *err);
+
+/* The directory of a save, single-process parts: output_dir/checkpoint-STEP.tmp with config.json and the tokenizer, then its name. */
+char *save_path(const char *output_dir, int64_t step, const char *suffix);
+int save_begin(const char *output_dir, const checkpoint_meta *, const char *tokenizer_path, moai_error *err);
+int save_commit(const char *output_dir, int64_t step, moai_error *err);
+void save_abandon(const char *output_dir, int64_t step);
+
+#endif

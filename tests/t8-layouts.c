@@ -1,0 +1,91 @@
+/* run: mpirun -np 8 %s */
+/* A checkpoint written by one layout is read, bit for bit, by every other. */
+#include "checkpoint_state.h"
+#include "tap.h"
+
+#include <unistd.h>
+
+static moai_grid world;
+
+static bool agree(bool holds)
+{
+    moai_error err = {"t8-layouts"};
+    return comm_agree(&world.host_world, !holds, &err) == 0;
+}
+
+typedef struct model_case {
+    const char *name;
+    model_config cfg;
+    grid_shape save[5], load[8];
+} model_case;
+
+static void save_and_load(const model_case *c, const grid_shape *layout, moai_device *dev)
+{
+    char *dir = xasprintf("%s/run", getenv("TMPDIR")), *name = xasprintf("%s/checkpoint-5", dir);
+    const checkpoint_meta meta = small_meta(&c->cfg, *layout, 5);
+    moai_grid grid;
+    moai_error err = {""};
+    small_state s;
+
+    grid_init(&grid, *layout, (int)c->cfg.num_key_value_heads);
+    state_init(&s, &c->cfg, &grid, dev);
+    state_fill(&s);
+    int rc = checkpoint_save(dir, &meta, &s.st, NULL, 1, &err);
+    ok(rc == 0, "%s: saved as TP%d DP%d PP%d %s", c->name, layout->tp, layout->dp, layout->pp, err.text);
+
+    if (grid.rank == 0) rc = checkpoint_verify(name, NULL, NULL, &err) == 0 ? 0 : -1;
+    ok(rc == 0, "its pieces tile every tensor once");
+    for (const grid_shape *to = c->load; to->tp; to++) {
+        int64_t n_wrong = 0;
+        for (int rank = grid.rank; rank < to->tp * to->dp * to->pp && n_wrong == 0; rank += grid.world)
+            n_wrong = state_load_as(name, &c->cfg, *to, rank, dev, &err);
+        ok(n_wrong == 0, "loaded as TP%d DP%d PP%d: %lld wrong elements %s", to->tp, to->dp, to->pp, (long long)n_wrong, err.text);
+    }
+    state_free(&s);
+    grid_free(&grid);
+    free(dir);
+    free(name);
+}
+
+static void metadata(moai_device *dev)
+{
+    char *dir = xasprintf("%s/run", getenv("TMPDIR")), *latest = checkpoint_latest(dir);
+    moai_error err = {""};
+    checkpoint_meta m = {0};
+
+    (void)dev;
+    ok(latest && checkpoint_read_meta(latest, &m, &err) == 0, "metadata is read %s", err.text);
+    ok(m.step == 5 && m.samples == 40 && m.updates == 4 && m.skipped == 1 && m.seed == 1234 && m.seq_length == 16 &&
+       m.global_batch_size == 8, "counters come back");
+    ok(m.run_json && strstr(m.run_json, "learning_rate"), "the run configuration comes back");
+    ok(m.layout.tp == 2 && m.layout.dp == 2 && m.layout.pp == 2, "the layout comes back");
+    ok(model_config_same(&m.model, &(model_config){0}, &err) != 0 && m.model.num_hidden_layers == 5, "the model comes back");
+    checkpoint_meta_free(&m);
+    free(latest);
+    free(dir);
+}
+
+int main(int argc, char **argv)
+{
+    const model_case cases[] = {
+        {"7:1 heads, odd vocabulary", small_model(5, 14, 2, 101, false),
+         {{1, 1, 8, 1}, {2, 1, 4, 1}, {2, 1, 2, 2}},
+         {{1, 1, 1, 1}, {2, 1, 1, 1}, {14, 1, 1, 1}, {1, 1, 7, 1}, {1, 1, 1, 5}, {2, 1, 3, 2}, {1, 1, 4, 1}}},
+        {"KV heads replicated, tied", small_model(5, 16, 4, 103, true),
+         {{8, 1, 1, 1}, {1, 1, 2, 4}, {2, 1, 2, 2}},
+         {{1, 1, 1, 1}, {8, 1, 2, 1}, {16, 1, 1, 2}, {1, 1, 5, 1}, {4, 1, 1, 3}}},
+    };
+    process_start(&argc, &argv);
+    grid_init(&world, (grid_shape){1, 1, 8, 1}, 1);
+    tap_agree = agree;
+    moai_device *dev = device_open_cpu(1);
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (const grid_shape *layout = cases[i].save; layout->tp; layout++) save_and_load(&cases[i], layout, dev);
+    metadata(dev);
+    device_close_cpu(dev);
+    grid_free(&world);
+    int status = tap_done();
+    process_finish();
+    return status;
+}

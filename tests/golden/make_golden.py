@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Golden files for tests/t2-golden.c, from PyTorch and Transformers' Qwen3ForCausalLM (fp32, eager attention, one thread).
+"""Golden files for tests/t2-golden.c: PyTorch and Transformers' Qwen3ForCausalLM, fp32, eager attention, one thread.
 
-    python3 tests/golden/make_golden.py            writes tests/golden/NAME/ for every configuration below
-    python3 tests/golden/make_golden.py --check    writes nothing: holds the committed files against reference.py (float64)
+    tests/golden/make_golden.py            writes tests/golden/NAME/ for every configuration below, then checks
+    tests/golden/make_golden.py --check    writes nothing: holds the committed files against reference.py (float64)
 
-A directory holds what `save_pretrained` writes (config.json, model.safetensors, in one case sharded), config-4x.json (the same
-model as Transformers 4 spells it) and results.safetensors:
-    ids (3*B, T+1)       three batches; ids as floats, because the product's reader knows floating types only
-    logits (B*T, V)      of the first batch                  loss (1)         its mean cross-entropy over B*T targets
-    grad.NAME            d loss / d NAME, first batch        grad_norm (1)    over all parameters, a tied one once
-    losses, grad_norms (3), after.NAME                       three AdamW steps with clipping, one batch each
-    bf16.loss (1), bf16.NAME (1)                             the bfloat16 model: loss, and ||grad - fp32 grad|| / ||fp32 grad||
+A directory holds what `save_pretrained` writes (config.json, model.safetensors, in one case sharded), config-4x.json
+(the same model as Transformers 4 spells it) and results.safetensors:
+    ids (3*B, T+1)             three batches; as floats, because the product's reader knows floating types only
+    logits (B*T, V)            of the first batch
+    loss (1)                   its mean cross-entropy over B*T targets
+    grad.NAME, grad_norm (1)   d loss / d NAME; the norm over all parameters, a tied one once
+    losses, grad_norms (3)     three AdamW steps with clipping, one batch each;
+    after.NAME                 the weights they lead to
+    bf16.loss (1)              the bfloat16 model's loss on the first batch
+    bf16.NAME (1)              its ||gradient - fp32 gradient|| / ||fp32 gradient||
 Weights are rounded to bfloat16 first, so that both precisions start from the same numbers.
 """
+
 import copy
 import itertools
 import json
@@ -32,30 +36,31 @@ ADAMW = dict(lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
 DECAY, MAX_NORM = 0.1, 1.0
 MIN_GRADIENT = 7e-7  # of the elements that are not exactly zero; the typical one is 2e-2
 
-# name: (T, number of bytes of a weight shard or None, the configuration's keys)
-CONFIGS = {
+
+def qwen3(layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, positions, rope, **more):
+    return dict(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=intermediate, num_attention_heads=heads,
+                num_key_value_heads=kv_heads, head_dim=head_dim, vocab_size=vocab, max_position_embeddings=positions,
+                rope_parameters=rope, **more)  # fmt: skip
+
+
+# fmt: off
+CONFIGS = {  #       layers  H   I   q  kv  D    V  positions
     # 7:1 grouped queries, 14 * 8 != 40; no pad id, so that id 0 is a word like others
-    "gqa7": (37, None, dict(
-        num_hidden_layers=2, hidden_size=40, intermediate_size=56, num_attention_heads=14, num_key_value_heads=2, head_dim=8,
-        vocab_size=67, max_position_embeddings=64, pad_token_id=None, rope_parameters=dict(rope_type="default", rope_theta=1e6))),
-    "tied": (33, None, dict(
-        num_hidden_layers=3, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=4, head_dim=8,
-        vocab_size=101, max_position_embeddings=64, tie_word_embeddings=True,
-        rope_parameters=dict(rope_type="default", rope_theta=1e4))),
-    "linear": (41, 60_000, dict(
-        num_hidden_layers=2, hidden_size=48, intermediate_size=40, num_attention_heads=6, num_key_value_heads=3, head_dim=16,
-        vocab_size=64, max_position_embeddings=64, rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=1e4))),
+    "gqa7":    qwen3(2,     40, 56, 14, 2, 8,  67, 64, dict(rope_type="default", rope_theta=1e6), pad_token_id=None),
+    "tied":    qwen3(3,     32, 48, 4,  4, 8, 101, 64, dict(rope_type="default", rope_theta=1e4),
+                     tie_word_embeddings=True),
+    "linear":  qwen3(2,     48, 40, 6,  3, 16, 64, 64, dict(rope_type="linear", rope_theta=1e4, factor=4.0)),
     # the original length is max_position_embeddings: 53 positions stretch it 3.3 times
-    "dynamic": (53, None, dict(
-        num_hidden_layers=2, hidden_size=32, intermediate_size=64, num_attention_heads=8, num_key_value_heads=2, head_dim=16,
-        vocab_size=71, max_position_embeddings=16, rope_parameters=dict(rope_type="dynamic", factor=2.0, rope_theta=1e3))),
-    # x4: 59 positions on an original 24; frequencies 0..4 of 16 lie on the ramp
-    "yarn": (59, None, dict(
-        num_hidden_layers=2, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=1, head_dim=32,
-        vocab_size=83, max_position_embeddings=96,
-        rope_parameters=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=24, beta_fast=32.0, beta_slow=1.0,
-                             rope_theta=1e3))),
+    "dynamic": qwen3(2,     32, 64, 8,  2, 16, 71, 16, dict(rope_type="dynamic", rope_theta=1e3, factor=2.0)),
+    # 59 positions on an original 24; of 16 frequencies 1 to 3 lie on the ramp between extrapolation and interpolation
+    "yarn":    qwen3(2,     32, 48, 4,  1, 32, 83, 96, dict(rope_type="yarn", rope_theta=1e3, factor=4.0,
+                                                            beta_fast=32.0, beta_slow=1.0,
+                                                            original_max_position_embeddings=24)),
 }
+# fmt: on
+SEQ_LEN = {"gqa7": 37, "tied": 33, "linear": 41, "dynamic": 53, "yarn": 59}
+SHARD_BYTES = {"linear": 60_000}  # of a sharded model.safetensors
+STORED_AS_BF16 = ("tied", "dynamic", "yarn")
 
 
 def build(cfg):
@@ -72,7 +77,7 @@ def make_model(keys):
 
 
 def make_ids(vocab_size, seq_len, with_zero):
-    """Skewed ids, so that some rows of the embedding are met often and some never; 0 only where it is not the pad id, whose
+    """Skewed ids: some rows of the embedding are met often, some never; 0 only where it is not the pad id, whose
     gradient PyTorch's embedding drops."""
     p = 1.0 / torch.arange(1, vocab_size + 1, dtype=torch.float64)
     p[0] = p[3] if with_zero else 0.0
@@ -94,8 +99,9 @@ def gradients(model, ids):
 def train(model, batches):
     matrices = [x for x in model.parameters() if x.ndim == 2]
     vectors = [x for x in model.parameters() if x.ndim == 1]
-    optimizer = torch.optim.AdamW([dict(params=matrices, weight_decay=DECAY), dict(params=vectors, weight_decay=0.0)],
-                                  foreach=False, **ADAMW)
+    optimizer = torch.optim.AdamW(
+        [dict(params=matrices, weight_decay=DECAY), dict(params=vectors, weight_decay=0.0)], foreach=False, **ADAMW
+    )
     losses, norms = [], []
     for ids in batches:
         _, loss, _ = gradients(model, ids)
@@ -115,21 +121,19 @@ def as_transformers_4(keys):
 
 
 def write_golden(name):
-    seq_len, shard_bytes, keys = CONFIGS[name]
-    out = HERE / name
+    keys, out = CONFIGS[name], HERE / name
     for seed in itertools.count(1):
         torch.manual_seed(seed)
         model = make_model(keys)
-        batches = make_ids(keys["vocab_size"], seq_len, model.config.pad_token_id is None)
+        batches = make_ids(keys["vocab_size"], SEQ_LEN[name], model.config.pad_token_id is None)
         z, loss, grads = gradients(model, batches[0])
         # Adam's first step is g / |g|: an element that is zero but for rounding would step at random
         if min(g[g != 0].abs().min() for g in grads.values()) > MIN_GRADIENT:
             break
     print(name, "seed", seed)
     shutil.rmtree(out, ignore_errors=True)
-    # every number is a bfloat16: half of the directories store it so, which also tests that reading
-    stored = copy.deepcopy(model).bfloat16() if name in ("tied", "dynamic", "yarn") else model
-    stored.save_pretrained(out, max_shard_size=shard_bytes or 10**9)
+    stored = copy.deepcopy(model).bfloat16() if name in STORED_AS_BF16 else model
+    stored.save_pretrained(out, max_shard_size=SHARD_BYTES.get(name, 10**9))
     (out / "generation_config.json").unlink()
     config = json.loads((out / "config.json").read_text())
     (out / "config-4x.json").write_text(json.dumps(as_transformers_4(config), indent=2) + "\n")
@@ -138,7 +142,12 @@ def write_golden(name):
     assert torch.equal(gradients(again, batches[0])[0], z), "both spellings must mean the same model"
 
     _, bf16_loss, bf16_grads = gradients(copy.deepcopy(model).bfloat16(), batches[0])
-    results = {"ids": batches.flatten(0, 1).float(), "logits": z, "loss": loss[None], "bf16.loss": bf16_loss.float()[None]}
+    results = {
+        "ids": batches.flatten(0, 1).float(),
+        "logits": z,
+        "loss": loss[None],
+        "bf16.loss": bf16_loss.float()[None],
+    }
     results["grad_norm"] = torch.stack([g.norm() for g in grads.values()]).norm()[None]
     for n, g in grads.items():
         results["grad." + n] = g
@@ -153,7 +162,7 @@ def difference(a, b):
 
 
 def check_golden(name):
-    """Transformers' fp32 numbers against the float64 model; returns False when they are farther apart than rounding explains."""
+    """Transformers' fp32 numbers against the float64 model; False when farther apart than rounding explains."""
     out = HERE / name
     cfg, got = json.loads((out / "config.json").read_text()), load_file(out / "results.safetensors")
     weights = {n: x.double() for f in out.glob("model*.safetensors") for n, x in load_file(f).items()}
@@ -170,8 +179,10 @@ def check_golden(name):
     }
     norm0 = got["grad_norm"].item()
     fine = all(a <= limit for a, limit in worst.values()) and abs(norm0 / norms[0] - 1) < 2e-5
-    print(f"{'ok' if fine else 'not ok'} - {name}: loss {losses[0]:.6f}, gradient norm {norm0:.4f};  against float64: "
-          + ", ".join(f"{what} {a:.1e}" for what, (a, _) in worst.items()))
+    print(
+        f"{'ok' if fine else 'not ok'} - {name}: loss {losses[0]:.6f}, gradient norm {norm0:.4f};  against float64: "
+        + ", ".join(f"{what} {a:.1e}" for what, (a, _) in worst.items())
+    )
     return fine
 
 

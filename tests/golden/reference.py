@@ -1,8 +1,9 @@
-"""Qwen3 written from the papers in double precision, independent of Transformers: the judge of the golden files themselves.
+"""Qwen3 written from the papers in double precision, independent of Transformers: the judge of the golden files.
 
 RMSNorm arXiv 1910.07467, rotary embedding 2104.09864, YaRN 2309.00071, grouped queries 2305.13245, SwiGLU 2002.05202,
 AdamW 1711.05101.  Shapes: B sequences, T positions, H hidden, D head_dim; weights by their Hugging Face names, float64.
 """
+
 import math
 
 import torch
@@ -80,7 +81,7 @@ def mean_loss(cfg, weights, ids):
 
 
 def train(cfg, weights, batches, lr, betas, eps, decay, max_norm):
-    """AdamW with global-norm clipping; weights are updated in place.  Returns losses, norms and the first step's gradients."""
+    """AdamW with global-norm clipping; updates weights in place.  Returns losses, norms, the first step's gradients."""
     weights = {n: x.requires_grad_() for n, x in weights.items()}
     m = {n: torch.zeros_like(x) for n, x in weights.items()}
     v = {n: torch.zeros_like(x) for n, x in weights.items()}

@@ -109,6 +109,13 @@ static void bucket_open(builder *b, const char *name)
 
 static int64_t bucket_mark(const builder *b) { return b->at - b->t->buckets[b->t->n_buckets].offset; }
 
+/* The end of the matrices, rounded so that what follows is equally long on ranks whose shares differ by a row. */
+static int64_t bucket_mark_aligned(builder *b)
+{
+    b->at = round_up(b->at, ALIGN_ELEM);
+    return bucket_mark(b);
+}
+
 static void bucket_close(builder *b)
 {
     bucket *k = &b->t->buckets[b->t->n_buckets++];
@@ -129,7 +136,7 @@ static bucket *add_table(builder *b, const char *bucket_name, const char *name, 
         split_rows(b, p);
         place(b, p, false);
     }
-    k->n_unique = k->n_matrix = bucket_mark(b);
+    k->n_unique = k->n_matrix = bucket_mark_aligned(b);
     if (norm) place(b, add(b, PARAM_TP_REPLICATED, 1, 1, H, norm), false);
     bucket_close(b);
     return k;
@@ -156,7 +163,7 @@ static void add_layer(builder *b, int64_t layer)
     k->n_unique = bucket_mark(b);
     keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.k_proj"), kv0 * D, (kv0 + n_kv) * D), place(b, p, true);
     keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.v_proj"), kv0 * D, (kv0 + n_kv) * D), place(b, p, true);
-    k->n_matrix = bucket_mark(b);
+    k->n_matrix = bucket_mark_aligned(b);
     place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "input_layernorm"), false);
     place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "post_attention_layernorm"), false);
     place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, D, layer, "self_attn.q_norm"), false);

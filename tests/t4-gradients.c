@@ -1,0 +1,185 @@
+/* run: mpirun -np 8 %s */
+/* One step's loss, gradient norm and every gradient tensor, on layouts of eight ranks against one rank alone. */
+#include "grid.h"
+#include "model.h"
+#include "pipeline.h"
+#include "rng.h"
+#include "tap.h"
+#include "zero.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { T = 13, GLOBAL_BATCH = 8 };
+
+static moai_grid *world;
+static moai_device *device;
+
+static bool agree(bool holds)
+{
+    int32_t bad = !holds;
+    if (world) comm_all_reduce(&world->host_world, &bad, 1, DT_I32, REDUCE_MAX);
+    return !bad;
+}
+
+/* Extents that no axis divides evenly; head_dim * heads != hidden. */
+static model_config model_of(int layers, int heads, int kv_heads, bool tied)
+{
+    return (model_config){.num_hidden_layers = layers, .hidden_size = 44, .intermediate_size = 75, .num_attention_heads = heads,
+                          .num_key_value_heads = kv_heads, .head_dim = 4, .vocab_size = 59, .max_position_embeddings = T,
+                          .pad_token_id = -1, .bos_token_id = -1, .eos_token_id = -1, .tie_word_embeddings = tied,
+                          .rms_norm_eps = 1e-6, .initializer_range = 0.1, .rope_theta = 1e4};
+}
+
+typedef struct step {
+    param_table *table;                       /* of one rank alone: where each tensor lies in `grads` */
+    float *grads;
+    double loss, sum_squares;
+} step;
+
+/* The micro-batches as the loader deals them: m of rank d holds samples (m * dp + d) * batch + [0, batch). */
+static void feed(void *arg, moai_model *m, int micro_batch, int slot)
+{
+    const moai_grid *g = m->ctx.grid;
+    const int64_t batch = m->opt.micro_batch, first = (micro_batch * g->size.dp + g->at.dp) * batch;
+    int32_t *ids = xmalloc((size_t)(batch * (T + 1)) * sizeof *ids);
+
+    (void)arg;
+    for (int64_t i = 0; i < batch * (T + 1); i++)
+        ids[i] = (int32_t)(rng_uniform(rng_key(3, "ids"), (uint64_t)(first * (T + 1) + i)) * (double)m->cfg.vocab_size);
+    model_set_ids(m, slot, ids);
+    free(ids);
+}
+
+/* Adds what this rank counts of its gradients into the tensors of the whole model. */
+static void collect(const moai_model *m, step *s)
+{
+    for (int i = 0; i < m->params.n; i++) {
+        const param *p = &m->params.list[i], *whole = params_find(s->table, p->name);
+        const own_range own = params_counted(&m->params, m->ctx.grid, p->bucket);
+        for (int64_t e = 0; e < p->n_rows * p->n_cols; e++) {
+            int64_t at = p->offset + e, row = p->row0 + e / p->n_cols, col = p->col0 + e % p->n_cols;
+            if (at >= own.begin && at < own.end) s->grads[whole->offset + row * p->cols + col] += m->grads[at];
+        }
+    }
+    for (int b = 0; b < m->params.n_buckets; b++) {
+        const own_range own = params_counted(&m->params, m->ctx.grid, b);
+        for (int64_t e = own.begin; e < own.end; e++) s->sum_squares += (double)m->grads[e] * m->grads[e];
+    }
+    if (grid_last_stage(m->ctx.grid) && m->ctx.grid->at.tp == 0) s->loss = m->totals[0] / (GLOBAL_BATCH * T);
+}
+
+static void run_step(const moai_grid *g, const model_config *cfg, int batch, recompute_mode recompute, step *s)
+{
+    const int n_micro = GLOBAL_BATCH / (batch * g->size.dp);
+    pipe_schedule schedule = schedule_1f1b(g->size.pp, g->at.pp, n_micro);
+    const model_options opt = {.dt = DT_F32, .recompute = recompute, .micro_batch = batch, .seq_len = T, .n_slots = schedule.n_slots,
+                               .train = true};
+    moai_model m;
+    moai_error err;
+
+    model_plan(&m, cfg, g, &opt);
+    CHECK(model_alloc(&m, &ops_cpu, device, g, &err) == 0, "%s", err.text);
+    model_init_weights(&m, 5);
+    weights_gather(&m.params, g, m.weights, DT_F32);
+    pipeline_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
+    gradients_reduce(&m.params, g, m.grads);
+    s->loss = s->sum_squares = 0;
+    memset(s->grads, 0, (size_t)s->table->n_elem * sizeof(float));
+    collect(&m, s);
+    model_free(&m);
+    schedule_free(&schedule);
+}
+
+/* |a - b| / |b| of the worst tensor, and its name */
+static double worst_tensor(const step *a, const step *b, const char **name)
+{
+    double worst = -1;
+
+    for (int i = 0; i < b->table->n; i++) {
+        const param *p = &b->table->list[i];
+        double apart = 0, norm = 0;
+        for (int64_t e = p->offset; e < p->offset + p->rows * p->cols; e++) {
+            apart += pow((double)a->grads[e] - b->grads[e], 2);
+            norm += pow(b->grads[e], 2);
+        }
+        double d = norm > 0 ? sqrt(apart / norm) : INFINITY;
+        if (!(d <= worst)) worst = d, *name = p->name;
+    }
+    return worst;
+}
+
+static void test_layout(const model_config *cfg, grid_shape size, int batch, recompute_mode recompute, const step *alone)
+{
+    static const char *const recompute_names[] = {"none", "selective", "full"};
+    moai_grid g;
+    step s = {.table = alone->table, .grads = xmalloc((size_t)alone->table->n_elem * sizeof(float))};
+    char what[128];
+    const char *name = "?";
+
+    grid_init(&g, size, (int)cfg->num_key_value_heads);
+    world = &g;
+    run_step(&g, cfg, batch, recompute, &s);
+    comm_all_reduce(&g.host_world, s.grads, (size_t)s.table->n_elem, DT_F32, REDUCE_SUM);
+    comm_all_reduce(&g.host_world, &s.loss, 1, DT_F64, REDUCE_SUM);
+    comm_all_reduce(&g.host_world, &s.sum_squares, 1, DT_F64, REDUCE_SUM);
+
+    snprintf(what, sizeof what, "tp%d dp%d pp%d, batch %d, recompute %s", size.tp, size.dp, size.pp, batch, recompute_names[recompute]);
+    double worst = worst_tensor(&s, alone, &name);
+    ok(worst <= 1e-5, "%s: every gradient; worst %.1e, %s", what, worst, name);
+    ok(fabs(s.loss / alone->loss - 1) < 1e-6, "%s: loss %.9g against %.9g", what, s.loss, alone->loss);
+    ok(fabs(sqrt(s.sum_squares / alone->sum_squares) - 1) < 1e-6, "%s: gradient norm %.9g against %.9g", what, sqrt(s.sum_squares),
+       sqrt(alone->sum_squares));
+    grid_free(&g);
+    world = NULL;
+    free(s.grads);
+}
+
+typedef struct layout {
+    grid_shape size;
+    int batch;
+    recompute_mode recompute;
+} layout;
+
+static void test_model(const model_config *cfg, const layout *list, int n)
+{
+    const grid_shape one = {1, 1, 1, 1};
+    moai_grid g;
+    param_table table;
+
+    grid_dry(&g, one, (grid_shape){0, 0, 0, 0}, (int)cfg->num_key_value_heads);
+    params_init(&table, cfg, one, g.at, T);
+    step alone = {.table = &table, .grads = xmalloc((size_t)table.n_elem * sizeof(float))};
+    run_step(&g, cfg, 4, RECOMPUTE_NONE, &alone);
+    for (int i = 0; i < n; i++) test_layout(cfg, list[i].size, list[i].batch, list[i].recompute, &alone);
+    free(alone.grads);
+    params_free(&table);
+}
+
+int main(int argc, char **argv)
+{
+    static const layout wide[] = {{{4, 1, 2, 1}, 1, RECOMPUTE_NONE},  {{2, 1, 2, 2}, 2, RECOMPUTE_FULL}, {{1, 1, 8, 1}, 1, RECOMPUTE_NONE},
+                                  {{1, 1, 1, 8}, 1, RECOMPUTE_SELECTIVE}, {{4, 1, 1, 2}, 8, RECOMPUTE_NONE}, {{1, 1, 2, 4}, 1, RECOMPUTE_FULL},
+                                  {{2, 1, 4, 1}, 1, RECOMPUTE_SELECTIVE}, {{2, 1, 1, 4}, 2, RECOMPUTE_NONE}};
+    static const layout above[] = {{{8, 1, 1, 1}, 1, RECOMPUTE_NONE}, {{8, 1, 1, 1}, 8, RECOMPUTE_FULL}, {{4, 1, 2, 1}, 2, RECOMPUTE_NONE}};
+    int n = process_start(&argc, &argv);
+
+    CHECK(n == 8, "run me on 8 ranks, not %d", n);
+    device = device_open_cpu(1);
+    tap_agree = agree;
+
+    model_config cfg = model_of(8, 28, 4, false);
+    test_model(&cfg, wide, sizeof wide / sizeof *wide);
+    cfg = model_of(8, 28, 4, true);
+    test_model(&cfg, wide, sizeof wide / sizeof *wide);
+    cfg = model_of(2, 16, 4, false);          /* TP 8: each KV head on two ranks */
+    test_model(&cfg, above, sizeof above / sizeof *above);
+    cfg = model_of(2, 8, 2, true);            /* and on four */
+    test_model(&cfg, above, 2);
+
+    device_close_cpu(device);
+    tap_agree = NULL;
+    int status = tap_done();
+    process_finish();
+    return status;
+}

@@ -10,8 +10,8 @@ typedef struct safetensors safetensors;
 typedef struct safetensors_entry {
     char *name;
     dtype dt;                                 /* F32, BF16, F16; others are listed but cannot be read */
-    bool readable;
-    int ndim;
+    bool readable;                            /* 1-D or 2-D of a dtype above */
+    int ndim;                                 /* may exceed 4 */
     int64_t shape[4];
     uint64_t begin, end;                      /* bytes in the file */
 } safetensors_entry;
@@ -20,16 +20,18 @@ safetensors *safetensors_open(const char *path, moai_error *err);
 int safetensors_count(const safetensors *);
 const safetensors_entry *safetensors_get(const safetensors *, int i);
 const safetensors_entry *safetensors_find(const safetensors *, const char *name);
-/* A block of a 1-D (one row) or 2-D tensor as fp32. */
+/* A block of a 1-D (one row) or 2-D tensor as fp32, row i at dst + i * stride.  Thread-safe. */
 int safetensors_read(safetensors *, const safetensors_entry *, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
                      int64_t stride, moai_error *err);
 void safetensors_close(safetensors *);
 
-/* Writing: declare all, then write in the same order; closing checks that every byte came, flushes, fsyncs, renames from a temporary. */
+/* Writing: declare all, then write in the same order; finish checks that every element came, flushes, fsyncs and renames from PATH.tmp.
+ * finish and abandon both free.  More or fewer elements than declared are a broken program (die).                    */
 typedef struct safetensors_writer safetensors_writer;
-safetensors_writer *safetensors_create(const char *path, moai_error *err);
-int safetensors_declare(safetensors_writer *, const char *name, dtype, int ndim, const int64_t *shape);
+safetensors_writer *safetensors_create(const char *path, moai_error *err);                  /* NULL on failure */
+void safetensors_declare(safetensors_writer *, const char *name, dtype, int ndim, const int64_t *shape);    /* F32, BF16, F16 */
 int safetensors_write(safetensors_writer *, const float *x, int64_t n, moai_error *err);    /* the next n elements, rounded to the dtype */
 int safetensors_finish(safetensors_writer *, moai_error *err);
+void safetensors_abandon(safetensors_writer *);             /* leaves nothing behind; NULL is well */
 
 #endif

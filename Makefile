@@ -1,41 +1,85 @@
-# MOAI.  make            build the programs for the CPU (build/moai_train, moai_tokenize, moai_checkpoint, moai_generate)
-#        make test       install what is missing, build, run every test that needs no GPU;  make test T=t4 runs one family
-#        make info       what was detected
-# Options: ASAN=1 (address and undefined-behaviour sanitizers)  V=1 (show commands)  ARCH=native (x86-64-v4, ...)  O=-O3
+# MOAI: a pretraining job for Qwen3-style language models.
+#
+#   make              the programs for the CPU: build/moai_train, moai_tokenize, moai_checkpoint, moai_generate
+#   make test         installs what is missing (apt), builds, runs every test;  make test T=t4 runs one family
+#   make demo         a small model learns real text on four MPI ranks and writes some;  TEXT=my.txt takes your own
+#   make test-slow    the long tests;  make bench measures speed
+#   make info         what was detected;  make deps installs what is missing;  make install PREFIX=/usr/local;  make clean
+#
+# Options: ASAN=1         address and undefined-behaviour sanitizers, in build-asan/
+#          PREFIXES=/a:/b look for libraries under /a and /b first (include, lib, lib/pkgconfig, bin)
+#          MPICC=...      Open MPI's compiler wrapper        ONEDNN=  products through CBLAS instead of oneDNN
+#          ARCH=native    the processor built for            V=1      show the commands, and each check of the tests
 .DEFAULT_GOAL := all
+T ?= t
 V ?= 0
-Q := $(if $(filter 1,$(V)),,@)
 ARCH ?= native
+PREFIX ?= /usr/local
 BUILD ?= build$(if $(ASAN),-asan)
-
+MPICC ?= mpicc
 CC  = gcc
 CXX = g++
-MPICC ?= mpicc
-OPT   = $(if $(ASAN),-O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O3 -g)
+Q := $(if $(filter 1,$(V)),,@)
 comma := ,
-WARN  = -Wall -Wextra -Wshadow -Wvla
-CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP
-CFLAGS   += -std=c11 $(OPT) $(WARN) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
-CXXFLAGS += -std=c++17 $(OPT) -Wall -Wextra -march=$(ARCH)
 
-has = $(shell echo '\#include <$(1)>' | $(CC) -E $(CPPFLAGS) $(2) - >/dev/null 2>&1 && echo 1)
+ifneq ($(filter-out 0,$(CUDA)),)
+$(error CUDA=$(CUDA): not yet: the CUDA backend is not part of this version.  Build without it: make)
+endif
 
-HDF5_CFLAGS := $(shell pkg-config --cflags hdf5 2>/dev/null)
-HDF5_LIBS   := $(shell pkg-config --libs hdf5 2>/dev/null || echo -lhdf5)
-ONEDNN := $(call has,oneapi/dnnl/dnnl.h)
+# ---- what is there -----------------------------------------------------------------------------------------------
+prefixes := $(subst :, ,$(PREFIXES))
+$(foreach p,$(prefixes),$(if $(wildcard $p/.),,$(error PREFIXES: $p is not a directory)))
+export PATH := $(subst $() ,,$(foreach p,$(prefixes),$p/bin:))$(PATH)
+export PKG_CONFIG_PATH := $(subst $() ,,$(foreach p,$(prefixes),$p/lib/pkgconfig:))$(PKG_CONFIG_PATH)
+PREFIX_CFLAGS := $(prefixes:%=-I%/include)
+PREFIX_LIBS   := $(foreach p,$(prefixes),-L$p/lib -Wl$(comma)-rpath$(comma)$p/lib)
+
+HDF5_PC     := $(firstword $(foreach p,hdf5-serial hdf5,$(if $(shell pkg-config --exists $p 2>/dev/null && echo yes),$p)))
+HDF5_CFLAGS := $(if $(HDF5_PC),$(shell pkg-config --cflags $(HDF5_PC)))
+HDF5_LIBS   := $(if $(HDF5_PC),$(shell pkg-config --libs $(HDF5_PC)),-lhdf5)
 BLAS_CFLAGS := $(shell pkg-config --cflags openblas 2>/dev/null)
 BLAS_LIBS   := $(shell pkg-config --libs openblas 2>/dev/null || echo -lopenblas)
-PRODUCT_LIBS = $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS))
 MPI_CFLAGS  := $(shell $(MPICC) --showme:compile 2>/dev/null)
 MPI_LIBS    := $(shell $(MPICC) --showme:link 2>/dev/null)
-LDLIBS = $(MPI_LIBS) $(HDF5_LIBS) $(PRODUCT_LIBS) -lsentencepiece -lsentencepiece_train -ljansson -lxxhash -lzstd -lstdc++ -lpthread -lm
+
+# HEADER:PACKAGE and PROGRAM:PACKAGE, the names that Debian 12 and Ubuntu 24.04 give the packages
+headers = mpi.h:libopenmpi-dev hdf5.h:libhdf5-dev sentencepiece_trainer.h:libsentencepiece-dev jansson.h:libjansson-dev \
+          xxhash.h:libxxhash-dev zstd.h:libzstd-dev cblas.h:libopenblas-dev
+build_programs = gcc:build-essential g++:build-essential pkg-config:pkg-config $(MPICC):libopenmpi-dev mpirun:openmpi-bin
+test_programs  = h5dump:hdf5-tools zstd:zstd perl:perl prove:perl
+name_of    = $(word 1,$(subst :, ,$1))
+package_of = $(word 2,$(subst :, ,$1))
+hash      := \#
+no_header  = $(shell printf '$(foreach h,$1,$(hash)if !__has_include(<$(call name_of,$h)>)\n$(call package_of,$h)\n$(hash)endif\n)' | \
+             $(CXX) $(PREFIX_CFLAGS) $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(MPI_CFLAGS) -x c++ -E -P - 2>/dev/null || echo build-essential)
+no_program = $(foreach p,$1,$(if $(shell command -v $(call name_of,$p)),,$(call package_of,$p)))
+
+$(if $(filter command%,$(origin MPICC)),$(if $(call no_program,$(MPICC):none),$(error MPICC=$(MPICC) is not found)))
+no_onednn := $(call no_header,oneapi/dnnl/dnnl.h:libdnnl-dev)
+ifeq ($(origin ONEDNN),undefined)
+ONEDNN := $(if $(no_onednn),,1)
+else
+$(if $(ONEDNN),$(if $(no_onednn),$(error ONEDNN=$(ONEDNN): oneapi/dnnl/dnnl.h is not found (package libdnnl-dev, or PREFIXES=))))
+endif
+missing := $(sort $(call no_header,$(headers)) $(call no_program,$(build_programs)))
+PYTHON := $(firstword $(foreach p,python3 /usr/bin/python3,$(if $(shell $p -c 'import h5py' 2>&1),,$p)))
+missing_for_tests = $(sort $(call no_program,$(test_programs)) $(if $(PYTHON),,python3-h5py))
+
+# ---- how it is compiled ------------------------------------------------------------------------------------------
+OPT       = $(if $(ASAN),-O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O3 -g)
+CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP $(PREFIX_CFLAGS)
+CFLAGS   += -std=c11 $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
+CXXFLAGS += -std=c++17 $(OPT) -Wall -Wextra -march=$(ARCH)
+LDLIBS    = $(PREFIX_LIBS) $(MPI_LIBS) $(HDF5_LIBS) $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS)) -lsentencepiece -lsentencepiece_train \
+            -ljansson -lxxhash -lzstd -lstdc++ -lpthread -lm
 
 programs = moai_train moai_tokenize moai_checkpoint moai_generate
 sources  = $(wildcard src/*.c parallel/*.c io/*.c)
 library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sources))) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard io/*.cc))
-tests    = $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/t*.c))
+binaries = $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))
+tests    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/t*.c tests/tools/*.c tests/slow/*.c tests/bench/*.c))
 
-all: $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))
+all: $(binaries)
 build-tests: $(tests)
 
 $(BUILD)/parallel/%.o: CPPFLAGS += $(MPI_CFLAGS)
@@ -43,26 +87,94 @@ $(BUILD)/io/%.o: CPPFLAGS += $(HDF5_CFLAGS)
 $(BUILD)/src/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
 $(BUILD)/src/cpu_%.o: CFLAGS += -ffp-contract=fast
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(if $(Q),echo "  CC   $<")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
-$(BUILD)/%.o: %.cc
+$(BUILD)/%.o: %.cc $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(if $(Q),echo "  CXX  $<")
 	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 $(BUILD)/libmoai.a: $(library)
 	@rm -f $@; ar rcs $@ $^
-$(patsubst %,$(BUILD)/%,$(programs)): $(BUILD)/%: $(BUILD)/src/%.o $(BUILD)/libmoai.a
+$(binaries): $(BUILD)/%: $(BUILD)/src/%.o $(BUILD)/libmoai.a
 	@$(if $(Q),echo "  LD   $@")
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libmoai.a
+$(tests): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libmoai.a
 	@$(if $(Q),echo "  LD   $@")
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# other flags than last time: everything is compiled again; a missing header is named before the compiler stumbles over it
+flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN)
+$(BUILD)/flags: FORCE
+	$(if $(missing),$(error missing: $(missing).  `make deps` installs packages on Debian and Ubuntu; $(elsewhere)))
+	@mkdir -p $(@D); echo '$(flags)' | cmp -s - $@ || echo '$(flags)' > $@
+
+# ---- what is missing ---------------------------------------------------------------------------------------------
+# Nothing is installed when all is there.  oneDNN and the demo's text are wanted, not needed: without oneDNN CBLAS does the products.
+elsewhere = libraries elsewhere are found through PREFIXES=/where/one/is:/and/another and MPICC=/path/to/mpicc
+# $(call install_packages,NEEDED,WANTED)
+define install_packages
+	@needed="$(strip $1)" wanted="$(strip $2)"; sudo=; \
+	[ -n "$$needed$$wanted" ] || exit 0; \
+	if command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && sudo="sudo -n"; }; }; then \
+	    echo "installing: $$needed $$wanted"; \
+	    get="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq"; $$get update; \
+	    $$get install -y --no-install-recommends $$needed $$wanted || $$get install -y --no-install-recommends $$needed; \
+	elif [ -n "$$needed" ]; then \
+	    echo "missing (names of Debian and Ubuntu): $$needed"; echo "  as root: apt-get install $$needed $$wanted"; \
+	    echo "  $(elsewhere)"; exit 1; \
+	fi
+endef
+
+deps:
+	$(call install_packages,$(missing) $(missing_for_tests),$(no_onednn))
+demo-deps:
+	$(call install_packages,$(missing),$(no_onednn) $(if $(TEXT),,$(no_corpus)))
+
+info:
+	@echo "compiler   $(CC) $$($(CC) -dumpfullversion), -march=$(ARCH)$(if $(ASAN),$(comma) address and undefined-behaviour sanitizers)"
+	@echo "MPI        $$(mpirun --version 2>/dev/null | head -n 1)"
+	@echo "HDF5       $(HDF5_PC) $$(pkg-config --modversion $(HDF5_PC) 2>/dev/null)"
+	@echo "products   $(if $(ONEDNN),oneDNN,CBLAS (oneDNN is $(if $(no_onednn),not found,switched off)): OpenBLAS $$(pkg-config --modversion openblas 2>/dev/null))"
+	@echo "tokenizer  SentencePiece $$(pkg-config --modversion sentencepiece 2>/dev/null)"
+	@echo "GPU        none: the CUDA backend is not part of this version"
+	@echo "missing    $(or $(strip $(missing) $(missing_for_tests) $(no_onednn)),nothing)"
+
+# ---- what is run -------------------------------------------------------------------------------------------------
+jobs  = $(if $(findstring j,$(filter-out --%,$(MAKEFLAGS))),,-j$(shell nproc))
+again = $(MAKE) --no-print-directory $(if $(Q),-s)
+prove = MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) prove -j1 $(if $(filter 1,$(V)),-v) --exec tests/run
+chosen      = $(sort $(wildcard tests/$(T)*.c tests/$(T)*.sh))
+chosen_slow = $(sort $(wildcard tests/slow/$(T)*.c tests/slow/$(T)*.sh))
+
+test: deps
+	@$(again) $(jobs) all build-tests
+	@$(again) prove-tests
+test-slow: deps
+	@$(again) $(jobs) all build-tests
+	@$(again) prove-slow
+bench: deps
+	@$(again) $(jobs) all build-tests
+	@for b in $(sort $(wildcard tests/bench/*.sh)); do MOAI_BIN=$(BUILD) tests/run $$b || exit 1; done
+demo: demo-deps
+	@$(again) $(jobs) all
+	@MOAI_BIN=$(BUILD) tests/run tests/demo.sh $(abspath $(TEXT))
+
+prove-tests:
+	@$(if $(chosen),$(prove) $(filter tests/$(T)%,$(chosen)),echo "T=$(T): no test is called tests/$(T)*"; exit 1)
+prove-slow:
+	@$(if $(chosen_slow),$(prove) $(chosen_slow),echo "T=$(T): no test is called tests/slow/$(T)*"; exit 1)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/moai/configs $(DESTDIR)$(PREFIX)/share/moai/slurm
+	install $(binaries) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 configs/*.json $(DESTDIR)$(PREFIX)/share/moai/configs
+	install slurm/*.sh $(DESTDIR)$(PREFIX)/share/moai/slurm
 clean:
 	rm -rf build build-asan
 
-.PHONY: all build-tests clean
+FORCE:
+.PHONY: all build-tests deps demo-deps info test test-slow bench demo prove-tests prove-slow install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -4,11 +4,11 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* 1 / base^(2i/dim) */
-static float frequency(double base, int64_t i, int64_t dim)
+/* base^(2i/dim), the reciprocal of frequency i */
+static float power(double base, int64_t i, int64_t dim)
 {
     float exponent = (float)(2 * i) / (float)dim;
-    return 1.0f / (float)pow((double)(float)base, (double)exponent);
+    return (float)pow((double)(float)base, (double)exponent);
 }
 
 /* The base that stretches the longest wavelength to seq_len (dynamic NTK, r/LocalLLaMA 14mrgpr, as in Transformers). */
@@ -51,9 +51,9 @@ static float yarn_frequency(int64_t i, const model_config *cfg)
     low = fmax(low, 0.0);
     high = fmin(high, (double)cfg->head_dim - 1.0);
     if (low == high) high += 0.001;
-    double ramp = fmin(fmax(((double)i - low) / (high - low), 0.0), 1.0);
-    double f = frequency(cfg->rope_theta, i, cfg->head_dim);
-    return (float)(f / cfg->rope.factor * ramp + f * (1.0 - ramp));
+    float ramp = ((float)i - (float)low) / (float)(high - low);
+    float keep = 1.0f - (ramp < 0.0f ? 0.0f : ramp > 1.0f ? 1.0f : ramp), wavelength = power(cfg->rope_theta, i, cfg->head_dim);
+    return 1.0f / ((float)cfg->rope.factor * wavelength) * (1.0f - keep) + 1.0f / wavelength * keep;
 }
 
 void rope_fill(float *cos_out, float *sin_out, int64_t n_positions, int64_t seq_len, const model_config *cfg)
@@ -63,7 +63,7 @@ void rope_fill(float *cos_out, float *sin_out, int64_t n_positions, int64_t seq_
     double amplitude = cfg->rope.kind == ROPE_YARN ? yarn_attention_factor(cfg) : 1.0;
 
     for (int64_t i = 0; i < half; i++) {
-        float f = cfg->rope.kind == ROPE_YARN ? yarn_frequency(i, cfg) : frequency(base, i, cfg->head_dim);
+        float f = cfg->rope.kind == ROPE_YARN ? yarn_frequency(i, cfg) : 1.0f / power(base, i, cfg->head_dim);
         if (cfg->rope.kind == ROPE_LINEAR) f /= (float)cfg->rope.factor;
         for (int64_t p = 0; p < n_positions; p++) {
             float angle = (float)p * f;

@@ -1,0 +1,173 @@
+/* cast, add, fill, fill_normal, SwiGLU and the memory entries against fp64; -d names the device. */
+#include "battery.h"
+
+#include "rng.h"
+
+static const dtype both[] = {DT_F32, DT_BF16};
+
+static void check_memory(void)
+{
+    float host[1000], back[1000];
+    for (int i = 0; i < 1000; i++) host[i] = (float)i, back[i] = -1.0f;
+    float *a = dut.ops->alloc(dut.dev, sizeof host), *b = dut.ops->alloc(dut.dev, sizeof host);
+
+    dut.ops->copy(dut.dev, a, host, sizeof host, COPY_TO_DEVICE);
+    dut.ops->copy(dut.dev, b, a, sizeof host, COPY_ON_DEVICE);
+    dut.ops->zero(dut.dev, b + 10, 5 * sizeof *b);
+    dut.ops->copy(dut.dev, back, b, sizeof host, COPY_TO_HOST);
+    dut.ops->sync(dut.dev);
+    memset(host + 10, 0, 5 * sizeof *host);
+    ok(memcmp(host, back, sizeof host) == 0, "copy there, on the device, zero, and back");
+    ok((uintptr_t)a % 64 == 0, "allocations are aligned to 64 bytes");
+    dut.ops->free(dut.dev, a), dut.ops->free(dut.dev, b);
+#ifndef __SANITIZE_ADDRESS__                   /* its allocator ends the program instead */
+    ok(dut.ops->alloc(dut.dev, (size_t)1 << 60) == NULL, "2^60 bytes do not fit: NULL");
+#endif
+}
+
+static void check_cast(dtype to, dtype from, bool strided)
+{
+    /* ties, the largest of each type's normal range, subnormals of fp16, zeros, infinities */
+    static const double special[] = {0.0, -0.0, 1.0, 1.00390625, 1.01171875, -1.00390625, 65504.0, -65504.0, 6e-5, 5.9604645e-08,
+                                     INFINITY, -INFINITY, 3.0078125, 0x1.fffffep0, 1e-3};
+    int64_t n = 40, n_special = (int64_t)(sizeof special / sizeof *special);
+    double *values = random_doubles(3 * n);
+    memcpy(values + n, special, sizeof special);
+
+    field x = field_make("x", from, 3, n, strided, values), y = field_output("y", to, 3, n, strided);
+    bool right = true;
+    TWICE(dut.ops->cast(dut.dev, y.t, x.t), &y);
+    for (int64_t i = 0; i < 3 * n; i++) {
+        char rounded[4];
+        number_put(rounded, to, x.v[i]);
+        right = right && field_at(&y, i / n, i % n) == number_get(rounded, to);
+    }
+    ok(right && n_special < n && field_gaps_survive(&y), "cast %s to %s%s: each number rounded to nearest even", dtype_name(from), dtype_name(to),
+       strided ? ", strided" : "");
+
+    double nan_value = NAN;
+    field nan_x = field_make("nan", from, 1, 1, false, &nan_value), nan_y = field_output("y", to, 1, 1, false);
+    dut.ops->zero(dut.dev, nan_y.t.data, nan_y.n_bytes);
+    dut.ops->cast(dut.dev, nan_y.t, nan_x.t);
+    field_fetch(&nan_y);
+    ok(isnan(field_at(&nan_y, 0, 0)), "cast %s to %s: a NaN stays a NaN", dtype_name(from), dtype_name(to));
+    FREE(&x, &y, &nan_x, &nan_y);
+    free(values);
+}
+
+static void check_add(dtype dt, bool strided)
+{
+    int64_t rows = 5, cols = 77;
+    field a = field_random("a", dt, rows, cols, strided), b = field_random("b", dt, rows, cols, false), y = field_output("y", dt, rows, cols, strided);
+    double *sum = doubles(rows * cols);
+
+    for (int64_t i = 0; i < rows * cols; i++) sum[i] = a.v[i] + b.v[i];
+    TWICE(dut.ops->add(dut.dev, y.t, a.t, b.t), &y);
+    ok_field(&y, sum, 1e-7, "add");
+    dut.ops->add(dut.dev, a.t, a.t, b.t);
+    ok_field(&a, sum, 1e-7, "add in place, first operand");
+    field_restart(&a);
+    dut.ops->add(dut.dev, b.t, a.t, b.t);
+    ok_field(&b, sum, 1e-7, "add in place, second operand");
+    FREE(&a, &b, &y);
+    free(sum);
+}
+
+static void check_fills(dtype dt, bool strided)
+{
+    int64_t rows = 9, cols = 35, global_cols = 50, row0 = 3, col0 = 11;
+    uint64_t key = rng_key(7, "a tensor");
+    field y = field_output("y", dt, rows, cols, strided);
+    double *expected = doubles(rows * cols);
+
+    for (int64_t i = 0; i < rows * cols; i++) expected[i] = -1.5;
+    TWICE(dut.ops->fill(dut.dev, y.t, -1.5f), &y);
+    ok_field(&y, expected, 0.0, "fill");
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            expected[i * cols + j] = 0.02 * rng_normal(key, (uint64_t)((row0 + i) * global_cols + col0 + j));
+    TWICE(dut.ops->fill_normal(dut.dev, y.t, key, row0, col0, global_cols, 0.02f), &y);
+    ok_field(&y, expected, 1e-6, "fill_normal of a block of a wider matrix");
+    FREE(&y);
+    free(expected);
+}
+
+/* -- SwiGLU -- */
+
+typedef struct swiglu_problem {
+    int64_t rows, cols;
+    const double *gate_up, *dact;
+} swiglu_problem;
+
+static double silu(double x) { return x / (1.0 + exp(-x)); }
+
+static void swiglu_reference(const swiglu_problem *p, double *act)
+{
+    for (int64_t i = 0; i < p->rows; i++)
+        for (int64_t j = 0; j < p->cols; j++)
+            act[i * p->cols + j] = silu(p->gate_up[i * 2 * p->cols + j]) * p->gate_up[(i * 2 + 1) * p->cols + j];
+}
+
+static double swiglu_loss(const void *problem)
+{
+    const swiglu_problem *p = problem;
+    double *act = doubles(p->rows * p->cols), sum = 0.0;
+
+    swiglu_reference(p, act);
+    for (int64_t i = 0; i < p->rows * p->cols; i++) sum += act[i] * p->dact[i];
+    free(act);
+    return sum;
+}
+
+static void swiglu_backward_reference(const swiglu_problem *p, double *dgate_up)
+{
+    for (int64_t i = 0; i < p->rows; i++) {
+        for (int64_t j = 0; j < p->cols; j++) {
+            double g = p->gate_up[i * 2 * p->cols + j], u = p->gate_up[(i * 2 + 1) * p->cols + j], d = p->dact[i * p->cols + j];
+            double s = 1.0 / (1.0 + exp(-g));
+            dgate_up[i * 2 * p->cols + j] = d * u * (s + g * s * (1.0 - s));
+            dgate_up[(i * 2 + 1) * p->cols + j] = d * silu(g);
+        }
+    }
+}
+
+static void check_swiglu(dtype dt, bool strided)
+{
+    int64_t rows = 7, cols = 45;
+    double *values = random_doubles(rows * 2 * cols);
+    for (int64_t i = 0; i < rows * 2 * cols; i++) values[i] *= 6.0;
+    values[0] = 100.0, values[1] = -100.0, values[2] = 0.0, values[3] = -88.0;          /* where exp leaves the range */
+    field gate_up = field_make("gate_up", dt, rows, 2 * cols, strided, values), dact = field_random("dact", dt, rows, cols, strided);
+    field act = field_output("act", dt, rows, cols, strided), dgate_up = field_output("dgate_up", dt, rows, 2 * cols, strided);
+    swiglu_problem p = {rows, cols, gate_up.v, dact.v};
+    double *ref = doubles(rows * cols), *dref = doubles(rows * 2 * cols);
+
+    swiglu_reference(&p, ref);
+    swiglu_backward_reference(&p, dref);
+    ok_gradient(swiglu_loss, &p, gate_up.v, rows * 2 * cols, dref, "SwiGLU's reference gradient");
+    TWICE(dut.ops->swiglu(dut.dev, act.t, gate_up.t), &act);
+    ok_field(&act, ref, 3e-7, "swiglu");
+    TWICE(dut.ops->swiglu_backward(dut.dev, dgate_up.t, dact.t, gate_up.t), &dgate_up);
+    ok_field(&dgate_up, dref, 3e-7, "swiglu_backward");
+    TWICE(dut.ops->swiglu_backward(dut.dev, gate_up.t, dact.t, gate_up.t), &gate_up);
+    ok_field(&gate_up, dref, 3e-7, "swiglu_backward in place");
+    FREE(&gate_up, &dact, &act, &dgate_up);
+    free(values), free(ref), free(dref);
+}
+
+int main(int argc, char **argv)
+{
+    static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
+
+    battery_open(argc, argv);
+    check_memory();
+    for (int strided = 0; strided < 2; strided++) {
+        for (int i = 0; i < 9; i++) check_cast(three[i / 3], three[i % 3], strided);
+        for (int i = 0; i < 2; i++) {
+            check_add(both[i], strided);
+            check_fills(both[i], strided);
+            check_swiglu(both[i], strided);
+        }
+    }
+    return battery_done();
+}

@@ -51,7 +51,7 @@ name_of    = $(word 1,$(subst :, ,$1))
 package_of = $(word 2,$(subst :, ,$1))
 hash      := \#
 no_header  = $(shell printf '$(foreach h,$1,$(hash)if !__has_include(<$(call name_of,$h)>)\n$(call package_of,$h)\n$(hash)endif\n)' | \
-             $(CXX) $(PREFIX_CFLAGS) $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(MPI_CFLAGS) -x c++ -E -P - 2>/dev/null || echo build-essential)
+             $(CXX) $(PREFIX_CFLAGS) $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(MPI_CFLAGS) -x c++ -E -P - 2>/dev/null || echo $(foreach h,$1,$(call package_of,$h)))
 no_program = $(foreach p,$1,$(if $(shell command -v $(call name_of,$p)),,$(call package_of,$p)))
 
 $(if $(filter command%,$(origin MPICC)),$(if $(call no_program,$(MPICC):none),$(error MPICC=$(MPICC) is not found)))
@@ -62,7 +62,7 @@ else
 $(if $(ONEDNN),$(if $(no_onednn),$(error ONEDNN=$(ONEDNN): oneapi/dnnl/dnnl.h is not found (package libdnnl-dev, or PREFIXES=))))
 endif
 missing := $(sort $(call no_header,$(headers)) $(call no_program,$(build_programs)))
-PYTHON := $(firstword $(foreach p,python3 /usr/bin/python3,$(if $(shell $p -c 'import h5py' 2>&1),,$p)))
+PYTHON := $(firstword $(foreach p,python3 /usr/bin/python3,$(if $(shell exec 2>/dev/null; $p -c 'import h5py; print(1)'),$p)))
 missing_for_tests = $(sort $(call no_program,$(test_programs)) $(if $(PYTHON),,python3-h5py))
 
 # ---- how it is compiled ------------------------------------------------------------------------------------------

@@ -95,12 +95,12 @@ shard_writer *shard_create(const char *path, const shard_info *info, moai_error 
     hid_t plist = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(plist, false);
     w->file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, plist, H5P_DEFAULT);
-    H5Pclose(plist);
     int status = 0;
     if (w->file < 0)
         status = h5_fail(err, "%s: cannot create", w->tmp);
     else if (write_header(w) != 0)
         status = h5_fail(err, "%s: cannot write the header", w->tmp);
+    H5Pclose(plist);
     h5_unlock();
     if (status == 0) return w;
     shard_discard(w);

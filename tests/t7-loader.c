@@ -1,0 +1,259 @@
+/* t7-loader.c: the loader against its formulas computed the plain way: samples, epochs, layouts, workers, resume, damage. */
+#include "loader.h"
+#include "shards.h"
+#include "tap.h"
+
+#include <sys/stat.h>
+
+enum { VOCAB = 2000, TOKENS = 40000, SEQ = 64 };
+
+static documents all;
+static char *manifest_path, *shard_path[3];
+
+static dataset *open_all(void)
+{
+    moai_error err;
+    dataset *d = dataset_open(manifest_path, "train", VOCAB, NULL, &err);
+    CHECK(d, "%s", err.text);
+    return d;
+}
+
+/* What loader.h says of count c, from the tokens in memory. */
+static bool is_sample(int64_t sample, int64_t count, int64_t n, bool shuffle, const int32_t *ids, int64_t seq_len)
+{
+    bool right = sample >= 0 && sample < n && (shuffle || sample == count % n);
+    return right && memcmp(ids, all.ids + sample * seq_len, (size_t)(seq_len + 1) * sizeof *ids) == 0;
+}
+
+/* Runs one rank's loader for n_steps and checks every sample; appends the sample of each count to by_count. */
+static bool run_rank(const loader_plan *p, int64_t n_steps, int64_t *by_count)
+{
+    moai_error err;
+    dataset *d = open_all();
+    loader *l = loader_start(d, p, &err);
+    int64_t n = dataset_samples(d, p->seq_len), global = p->accumulation * p->dp_size * p->batch;
+    int32_t *ids = xmalloc((size_t)(p->batch * (p->seq_len + 1)) * sizeof *ids);
+    int64_t *samples = xmalloc((size_t)p->batch * sizeof *samples);
+    double waited = 0;
+    bool right = l != NULL;
+
+    for (int64_t step = 0; right && step < n_steps; step++)
+        for (int64_t m = 0; right && m < p->accumulation; m++) {
+            right = loader_next(l, ids, samples, &waited, &err) == 0;
+            for (int64_t i = 0; right && i < p->batch; i++) {
+                int64_t count = p->first + step * global + (m * p->dp_size + p->dp_rank) * p->batch + i;
+                right = is_sample(samples[i], count, n, p->shuffle, ids + i * (p->seq_len + 1), p->seq_len);
+                by_count[count - p->first] = samples[i];
+            }
+        }
+    loader_stop(l);
+    dataset_free(d);
+    free(ids);
+    free(samples);
+    return right && waited >= 0;
+}
+
+/* All ranks of a layout: the sample of each of the first n counts. */
+static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t first, int64_t n, int workers, bool shuffle, int64_t *by_count)
+{
+    bool right = true;
+
+    memset(by_count, -1, (size_t)n * sizeof *by_count);
+    for (int64_t rank = 0; rank < dp; rank++) {
+        const loader_plan p = {.seq_len = SEQ, .batch = batch, .accumulation = accumulation, .dp_size = dp, .dp_rank = rank, .seed = 5,
+                               .shuffle = shuffle, .first = first, .n_workers = workers, .prefetch = 3};
+        right &= run_rank(&p, n / (dp * accumulation * batch), by_count);
+    }
+    return right;
+}
+
+static void test_layouts(void)
+{
+    static const int layouts[][3] = {{1, 1, 12}, {1, 12, 1}, {2, 3, 2}, {3, 2, 2}, {4, 1, 3}, {12, 1, 1}, {6, 2, 1}};   /* dp, accumulation, batch */
+    enum { N = 12 * 120 };                    /* 624 samples an epoch: counts 0..1439 cross two borders */
+    int64_t *one = xmalloc(N * sizeof *one), *other = xmalloc(N * sizeof *other);
+
+    ok(run_layout(1, 1, 1, 0, N, 0, true, one), "one rank, batch 1: ids are those of the sample");
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        const int *at = layouts[i];
+        bool right = run_layout(at[0], at[1], at[2], 0, N, (int)i % 4, true, other);
+        ok(right && memcmp(one, other, N * sizeof *one) == 0, "dp %d, accumulation %d, batch %d, %d workers: the same sample at each count",
+           at[0], at[1], at[2], (int)i % 4);
+    }
+    ok(run_layout(2, 3, 2, 0, N, 2, false, other) && other[0] == 0 && other[700] == 700 - 624, "without shuffle, sample = count");
+
+    int64_t first = 12 * 50;
+    ok(run_layout(3, 2, 2, first, N - first, 2, true, other) && memcmp(one + first, other, (size_t)(N - first) * sizeof *one) == 0,
+       "started at count %lld on another layout: goes on with the next unseen sample", (long long)first);
+    free(one);
+    free(other);
+}
+
+static void test_permutation(void)
+{
+    enum { EPOCHS = 3 };
+    dataset *d = open_all();
+    int64_t n = dataset_samples(d, SEQ), in_place = 0, repeated = 0;
+    int64_t *by_count = xmalloc((size_t)(EPOCHS * n) * sizeof *by_count);
+    int *seen = xmalloc((size_t)(EPOCHS * n) * sizeof *seen);
+    bool once = run_layout(1, 1, 1, 0, EPOCHS * n, 1, true, by_count);
+
+    for (int64_t c = 0; c < EPOCHS * n; c++) {
+        seen[c / n * n + by_count[c]]++;
+        in_place += by_count[c] == c % n;
+        repeated += c >= n && by_count[c] == by_count[c - n];
+    }
+    for (int64_t i = 0; i < EPOCHS * n; i++) once &= seen[i] == 1;
+    ok(n == (TOKENS - 1) / SEQ && once, "each of the %lld samples exactly once in each of %d epochs", (long long)n, EPOCHS);
+    ok(in_place < 20 && repeated < 30, "orders differ: %lld counts map to themselves, %lld to their sample of the epoch before",
+       (long long)in_place, (long long)repeated);
+    dataset_free(d);
+    free(by_count);
+    free(seen);
+}
+
+static void test_lengths(void)
+{
+    static const int64_t lengths[] = {1, 7, 1000, 20000, TOKENS - 1};
+    moai_error err = {""};
+    dataset *d = open_all();
+    int32_t *ids = xmalloc(TOKENS * sizeof *ids);
+    bool right = true;
+
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        for (int64_t n = dataset_samples(d, lengths[i]), s = 0; s < n; s += 1 + n / 97)
+            right &= dataset_sample(d, s, lengths[i], ids, &err) == 0 && is_sample(s, s, n, false, ids, lengths[i]);
+    ok(right, "samples of length 1 to all, across shards %s", err.text);
+    ok(dataset_sample(d, 1, TOKENS - 1, ids, &err) != 0, "a sample beyond the last: %s", err.text);
+
+    loader_plan p = {.seq_len = TOKENS, .batch = 1, .accumulation = 1, .dp_size = 1};
+    ok(!loader_start(d, &p, &err) && strstr(err.text, "40000 tokens"), "fewer tokens than one sample: %s", err.text);
+    dataset_free(d);
+    free(ids);
+}
+
+static bool refuses(const char *what, const char *split, int64_t vocab_size, const char *sha256, const char *want)
+{
+    moai_error err = {""};
+    dataset *d = dataset_open(manifest_path, split, vocab_size, sha256, &err);
+    bool refused = !d && strstr(err.text, want);
+
+    dataset_free(d);
+    return ok(refused, "%s: %s", what, err.text);
+}
+
+static void test_refusals(void)
+{
+    size_t size;
+    char *data = read_whole(shard_path[1], &size), *manifest_text, *tokenizer = in_tmp("set/tokenizer.model");
+    int64_t vocab = VOCAB;
+    size_t manifest_size;
+
+    refuses("no such split", "test", VOCAB, NULL, "test");
+    refuses("another vocabulary", "train", VOCAB + 1, NULL, "2001");
+    refuses("another tokenizer", "train", VOCAB, "beef", "beef");
+    rename(shard_path[1], tokenizer);
+    refuses("a missing shard", "train", VOCAB, NULL, shard_path[1]);
+    rename(tokenizer, shard_path[1]);
+    write_whole(shard_path[1], data, size / 2);
+    refuses("a truncated shard", "train", VOCAB, NULL, shard_path[1]);
+    memset(data, 'x', size);
+    write_whole(shard_path[1], data, size);
+    refuses("a file of the right size that is no shard", "train", VOCAB, NULL, shard_path[1]);
+    write_dataset(in_tmp("set"), &all, 3, VOCAB);
+    flip_byte(shard_path[2], find_bytes(shard_path[2], &vocab, sizeof vocab, 0));
+    refuses("a shard of another vocabulary", "train", VOCAB, NULL, shard_path[2]);
+    write_dataset(in_tmp("set"), &all, 3, VOCAB);
+    write_shard(shard_path[0], &all, 0, all.n_documents / 3 - 1, VOCAB);
+    refuses("a shard with fewer documents", "train", VOCAB, NULL, shard_path[0]);
+    write_dataset(in_tmp("set"), &all, 3, VOCAB);
+
+    manifest_text = read_whole(manifest_path, &manifest_size);
+    char *with = xasprintf("{\"tokenizer\": \"tokenizer.model\", %s", manifest_text + 1);
+    write_whole(manifest_path, with, strlen(with));
+    write_whole(tokenizer, "other", 5);
+    refuses("a tokenizer beside the shards that is not theirs", "train", VOCAB, NULL, tokenizer);
+    write_whole(manifest_path, manifest_text, manifest_size);
+    free(with);
+    free(manifest_text);
+    free(data);
+    free(tokenizer);
+}
+
+/* Micro-batches come well up to the damage, then fail naming the shard. */
+static void test_damage(int workers)
+{
+    moai_error err = {""};
+    loader_plan p = {.seq_len = SEQ, .batch = 2, .accumulation = 1, .dp_size = 1, .n_workers = workers, .prefetch = 4};
+    dataset *d = open_all();
+    int64_t second = all.begin[share_begin(all.n_documents, 3, 1)], batches = 0, samples[2];
+    uint16_t first[16];
+    int32_t ids[2 * (SEQ + 1)];
+    double waited = 0;
+
+    for (int i = 0; i < 16; i++) first[i] = (uint16_t)all.ids[second + i];
+    int64_t at = find_bytes(shard_path[1], first, sizeof first, 0);
+    flip_byte(shard_path[1], at + 100);
+    loader *l = loader_start(d, &p, &err);
+    while (loader_next(l, ids, samples, &waited, &err) == 0) batches++;
+    ok(batches == (second / SEQ) / 2 && strstr(err.text, shard_path[1]), "%d workers: after %lld good micro-batches: %s", workers,
+       (long long)batches, err.text);
+    loader_stop(l);
+    dataset_free(d);
+    flip_byte(shard_path[1], at + 100);
+}
+
+/* Headers that claim a smaller vocabulary than the tokens need. */
+static void test_large_id(void)
+{
+    enum { SMALLER = 1990 };
+    moai_error err = {""};
+    int64_t vocab = VOCAB, smaller = SMALLER, k = 0;
+    size_t size;
+    int32_t ids[SEQ + 1];
+    bool named = false;
+
+    for (int i = 0; i < 3; i++) {
+        char *data = read_whole(shard_path[i], &size);
+        memcpy(data + find_bytes(shard_path[i], &vocab, 8, 0), &smaller, 8);
+        write_whole(shard_path[i], data, size);
+        free(data);
+    }
+    char *text = read_whole(manifest_path, &size);
+    memcpy(strstr(text, "2000"), "1990", 4);
+    write_whole(manifest_path, text, size);
+    while (all.ids[k] < SMALLER) k++;
+    char *want = xasprintf("token %lld is id %d", (long long)k, all.ids[k]);
+    dataset *d = dataset_open(manifest_path, "train", SMALLER, NULL, &err);
+    for (int64_t s = 0; d && !named && s < dataset_samples(d, SEQ); s++)
+        if (dataset_sample(d, s, SEQ, ids, &err) != 0) {
+            named = s == k / SEQ || s == (k - 1) / SEQ;
+            break;
+        }
+    ok(named && strstr(err.text, want), "an id that is not in the vocabulary: %s", err.text);
+    dataset_free(d);
+    free(want);
+    free(text);
+}
+
+int main(void)
+{
+    char *dir = in_tmp("set");
+
+    mkdir(dir, 0777);
+    all = random_documents(TOKENS, 900, VOCAB, 1);
+    manifest_path = write_dataset(dir, &all, 3, VOCAB);
+    for (int i = 0; i < 3; i++) shard_path[i] = xasprintf("%s/train-%05d.h5", dir, i);
+    test_layouts();
+    test_permutation();
+    test_lengths();
+    test_refusals();
+    test_damage(0);
+    test_damage(2);
+    test_large_id();
+    for (int i = 0; i < 3; i++) free(shard_path[i]);
+    free(manifest_path);
+    documents_free(&all);
+    free(dir);
+    return tap_done();
+}

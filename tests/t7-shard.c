@@ -1,0 +1,225 @@
+/* t7-shard.c: token shards, manifests and hashes: what is written is read, damage is found and named. */
+#include "shards.h"
+#include "tap.h"
+
+#include <sys/stat.h>
+
+static bool same_bytes(const char *a, const char *b)
+{
+    moai_error err;
+    char hex_a[33] = "a", hex_b[33] = "b";
+    return file_xxh3(a, hex_a, NULL, &err) == 0 && file_xxh3(b, hex_b, NULL, &err) == 0 && strcmp(hex_a, hex_b) == 0;
+}
+
+/* The whole shard against the documents; reason filled when it cannot be read. */
+static bool reads_as(const char *path, const documents *d, moai_error *err)
+{
+    shard *s = shard_open(path, err);
+    int32_t *ids = xmalloc((size_t)d->n_tokens * sizeof *ids);
+    uint64_t *offsets = xmalloc((size_t)(d->n_documents + 1) * sizeof *offsets);
+    bool counts = s && shard_tokens(s) == d->n_tokens && shard_documents(s) == d->n_documents;
+    bool same = counts && shard_read(s, 0, d->n_tokens, ids, err) == 0 && shard_read_documents(s, 0, d->n_documents + 1, offsets, err) == 0 &&
+                memcmp(ids, d->ids, (size_t)d->n_tokens * sizeof *ids) == 0;
+
+    if (s && !counts) error_set(err, "%s: other counts, which the manifest tells", path);
+    for (int64_t i = 0; same && i <= d->n_documents; i++) same = offsets[i] == (uint64_t)d->begin[i];
+    shard_free(s);
+    free(ids);
+    free(offsets);
+    return same;
+}
+
+static bool reads_ranges(const char *path, const documents *d)
+{
+    moai_error err;
+    shard *s = shard_open(path, &err);
+    uint64_t key = rng_key(1, "ranges");
+    int32_t *ids = xmalloc(100000 * sizeof *ids);
+    bool same = s != NULL;
+
+    for (uint64_t i = 0; same && i < 300; i++) {
+        int64_t begin = (int64_t)(rng_uniform(key, 2 * i) * (double)d->n_tokens);
+        int64_t n = min_i64(d->n_tokens - begin, (int64_t)(rng_uniform(key, 2 * i + 1) * (i % 10 ? 3000 : 100000)));
+        same = shard_read(s, begin, n, ids, &err) == 0 && memcmp(ids, d->ids + begin, (size_t)n * sizeof *ids) == 0;
+    }
+    same = same && shard_read(s, d->n_tokens, 0, ids, &err) == 0 && shard_read(s, d->n_tokens, 1, ids, &err) != 0 &&
+           shard_read(s, -1, 1, ids, &err) != 0 && shard_read(s, 1, INT64_MAX, ids, &err) != 0;
+    shard_free(s);
+    free(ids);
+    return same;
+}
+
+static void test_round_trip(int64_t vocab_size, const char *type)
+{
+    char *path = in_tmp("a.h5"), *again = in_tmp("b.h5");
+    documents d = random_documents(200000, 70000, vocab_size, 7);
+    moai_error err = {"different"};
+
+    write_shard(path, &d, 0, d.n_documents, vocab_size);
+    ok(reads_as(path, &d, &err), "%s: %lld tokens in %lld documents come back: %s", type, (long long)d.n_tokens, (long long)d.n_documents,
+       err.text);
+    ok(reads_ranges(path, &d), "%s: any range comes back, none beyond the end", type);
+    write_shard(again, &d, 0, d.n_documents, vocab_size);
+    ok(same_bytes(path, again), "%s: written twice, the same bytes", type);
+    documents_free(&d);
+    free(path);
+    free(again);
+}
+
+/* Every byte of a chunk is under its sum: flips all over /tokens and /documents. */
+static void test_flips(void)
+{
+    char *path = in_tmp("flip.h5");
+    documents d = random_documents(70000, 3000, 5000, 3);
+    uint16_t first[32];
+    uint64_t offsets[4];
+    moai_error err;
+    int found = 0, named = 0, n = 0;
+
+    for (int i = 0; i < 32; i++) first[i] = (uint16_t)d.ids[i];
+    for (int i = 0; i < 4; i++) offsets[i] = (uint64_t)d.begin[i + 1];
+    write_shard(path, &d, 0, d.n_documents, 5000);
+    int64_t tokens = find_bytes(path, first, sizeof first, 0), table = find_bytes(path, offsets, sizeof offsets, 0);
+    for (int64_t at = tokens; at < tokens + 2 * 32768; at += 1009) {
+        int64_t where = n % 8 == 7 ? table + n : at;
+        flip_byte(path, where);
+        err.text[0] = '\0';
+        found += !reads_as(path, &d, &err);
+        named += strstr(err.text, path) != NULL && strstr(err.text, "damaged") != NULL;
+        flip_byte(path, where);
+        n++;
+    }
+    ok(found == n && named == n, "a flipped byte is found: %d of %d, the shard named %d times", found, n, named);
+    ok(reads_as(path, &d, &err), "and with the bytes put right the shard reads again");
+    documents_free(&d);
+    free(path);
+}
+
+/* A flip anywhere, a cut anywhere: an error or the right content, never a crash. */
+static void test_damage(void)
+{
+    char *path = in_tmp("damage.h5");
+    documents d = random_documents(3000, 300, 5000, 4);
+    moai_error err;
+    size_t size;
+    int well = 0, n = 0;
+
+    write_shard(path, &d, 0, d.n_documents, 5000);
+    char *data = read_whole(path, &size);
+    for (int64_t at = 0; at < (int64_t)size; at += at < 4096 ? 3 : 61) {
+        flip_byte(path, at);
+        err.text[0] = '\0';
+        well += reads_as(path, &d, &err) || strstr(err.text, path);
+        flip_byte(path, at);
+        n++;
+    }
+    ok(well == n, "%d flips all over the file: each read ends well or names the file (%d)", n, well);
+    for (size_t keep = well = n = 0; keep < size; keep += size / 23, n++) {
+        write_whole(path, data, keep);
+        well += !reads_as(path, &d, &err) && strstr(err.text, path);
+    }
+    ok(well == n, "cut short at %d places: found each time (%d), like: %s", n, well, err.text);
+    free(data);
+    documents_free(&d);
+    free(path);
+}
+
+static void test_refusals(void)
+{
+    char *path = in_tmp("no.h5"), *tmp = in_tmp("no.h5.tmp"), *text = in_tmp("text.h5"), *nowhere = in_tmp("none/x.h5");
+    moai_error err;
+    struct stat st;
+    const shard_info info = test_info(300);
+    shard_writer *w = shard_create(path, &info, &err);
+    const int32_t open_end[] = {5, 6}, beyond[] = {5, 300, TEST_EOS}, negative[] = {-1, TEST_EOS};
+
+    ok(w && stat(path, &st) != 0 && stat(tmp, &st) == 0, "a shard has its name only when it is whole");
+    ok(shard_append(w, open_end, 2, &err) != 0 && strstr(err.text, "eos"), "a document without eos: %s", err.text);
+    ok(shard_append(w, beyond, 3, &err) != 0 && strstr(err.text, "300"), "an id beyond the vocabulary: %s", err.text);
+    ok(shard_append(w, negative, 2, &err) != 0, "a negative id: %s", err.text);
+    shard_discard(w);
+    ok(stat(path, &st) != 0 && stat(tmp, &st) != 0, "a discarded shard leaves nothing");
+
+    write_whole(text, "not a shard at all\n", 19);
+    ok(!shard_open(text, &err) && strstr(err.text, text), "not HDF5: %s", err.text);
+    ok(!shard_open(path, &err) && strstr(err.text, "No such file"), "missing: %s", err.text);
+    ok(!shard_create(nowhere, &info, &err) && strstr(err.text, nowhere), "no directory: %s", err.text);
+    free(path);
+    free(tmp);
+    free(text);
+    free(nowhere);
+}
+
+static bool manifest_says(const char *path, const char *text, const char *want)
+{
+    moai_error err = {""};
+    manifest m;
+
+    write_whole(path, text, strlen(text));
+    bool refused = manifest_read(&m, path, &err) != 0 && strstr(err.text, path) && strstr(err.text, want);
+    return ok(refused, "a manifest refused for `%s`: %s", want, err.text);
+}
+
+#define HEAD "{\"format\": \"moai-manifest\", \"version\": 1, \"vocab_size\": 300, \"eos\": 2, \"pad\": 0, \"tokenizer_sha256\": \"\""
+
+static void test_manifest(void)
+{
+    char *dir = in_tmp("set"), *bad = in_tmp("bad.json");
+    documents d = random_documents(5000, 100, 300, 9);
+    moai_error err;
+    manifest m;
+
+    mkdir(dir, 0777);
+    char *path = write_dataset(dir, &d, 3, 300);
+    ok(manifest_read(&m, dir, &err) == 0 && m.info.vocab_size == 300 && m.info.eos == TEST_EOS && m.n_splits == 1 && m.splits[0].n == 3 &&
+           m.splits[0].tokens == 5000 && !manifest_split(&m, "test") && manifest_split(&m, "train")->list[2].documents > 0 && !m.tokenizer,
+       "a manifest comes back, found by its directory");
+    manifest_free(&m);
+    manifest_says(bad, "{\"format\": ", "not JSON");
+    manifest_says(bad, "[]", "format");
+    manifest_says(bad, "{\"format\": \"other\"}", "other");
+    manifest_says(bad, "{\"format\": \"moai-manifest\", \"version\": 2}", "version 2");
+    manifest_says(bad, HEAD "}", "splits");
+    manifest_says(bad, HEAD ", \"splits\": {\"train\": [{\"file\": \"a\", \"tokens\": -5}]}}", "-5");
+    manifest_says(bad, HEAD ", \"splits\": {\"train\": [7]}}", "file");
+    manifest_says(bad, HEAD ", \"splits\": {\"train\": {}}}", "list");
+    documents_free(&d);
+    free(path);
+    free(dir);
+    free(bad);
+}
+
+static void test_hashes(void)
+{
+    char *path = in_tmp("hashed"), *many = xmalloc(1000000), hex[65], hex3[33];
+    moai_error err;
+    int64_t n = -1;
+
+    write_whole(path, "", 0);
+    file_sha256(path, hex, &err);
+    ok(strcmp(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855") == 0, "SHA-256 of nothing: %s", hex);
+    file_xxh3(path, hex3, &n, &err);
+    ok(strcmp(hex3, "99aa06d3014798d86001c324468d497f") == 0 && n == 0, "XXH3-128 of nothing: %s", hex3);
+    write_whole(path, "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56);
+    file_sha256(path, hex, &err);
+    ok(strcmp(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1") == 0, "SHA-256 of FIPS 180's 56 bytes: %s", hex);
+    memset(many, 'a', 1000000);
+    write_whole(path, many, 1000000);
+    file_sha256(path, hex, &err);
+    ok(strcmp(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0") == 0, "SHA-256 of a million a: %s", hex);
+    ok(file_sha256("/nonexistent", hex, &err) != 0 && strstr(err.text, "/nonexistent"), "a missing file: %s", err.text);
+    free(path);
+    free(many);
+}
+
+int main(void)
+{
+    test_hashes();
+    test_round_trip(5000, "uint16");
+    test_round_trip(128000, "uint32");
+    test_flips();
+    test_damage();
+    test_refusals();
+    test_manifest();
+    return tap_done();
+}

@@ -5,7 +5,7 @@
  *                         (a piece), attributes `global_shape` and `offset` (rows, columns; a vector is one row), `xxh3`
  *     config.json         the model; tokenizer.model when the run has one
  *     manifest.json       last: format, version, step, samples consumed, optimizer updates, layout, run configuration, and for each file
- *                         its bytes and its pieces with hash.  A directory without it is not a checkpoint.
+ *                         its bytes and its pieces with hash and address.  A directory without it is not a checkpoint.
  * A ZeRO-1 share is a flat range of the rank's blocks; cut at row ends it is at most three rectangles per parameter.
  * Written to checkpoint-STEP.tmp, every file flushed and fsynced, manifest last, directory renamed, parent fsynced.     */
 #ifndef MOAI_CHECKPOINT_H
@@ -49,13 +49,20 @@ int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
 /* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every element of every
  * parameter must be covered, or it fails naming it.  Not collective; the caller agrees.                               */
 int checkpoint_load(const char *dir, const checkpoint_state *, moai_error *err);
+/* What lies in output_dir, oldest step first, half-written directories too; or output_dir itself, when it is a checkpoint. */
+typedef struct checkpoint_info {
+    char *dir;
+    bool complete;                            /* a manifest that can be read */
+    char fault[256];                          /* why not */
+    int64_t n_bytes;                          /* of its files */
+    int64_t step, samples;                    /* these and below only of complete ones */
+    grid_shape layout;
+    char saved_at[32];                        /* UTC, ISO 8601 */
+} checkpoint_info;
+checkpoint_info *checkpoint_list(const char *output_dir, int *n, moai_error *err);     /* NULL when it cannot be read; else free with */
+void checkpoint_list_free(checkpoint_info *, int n);
 /* Reads everything, checks each hash and that the pieces tile every parameter of every state exactly once.  Calls `report` for
  * each fault (may be NULL); returns the number of faults, or -1 when there is no manifest to check against.            */
 int64_t checkpoint_verify(const char *dir, void (*report)(void *, const char *fault), void *arg, moai_error *err);
-
-/* moai_checkpoint export / import: a Hugging Face directory (config.json, sharded safetensors with index, tokenizer.model,
- * generation_config.json) from a checkpoint, and a checkpoint (zero moments, step 0) from such a directory.           */
-int checkpoint_export(const char *checkpoint_dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err);
-int checkpoint_import(const char *hf_dir, const char *output_dir, moai_error *err);
 
 #endif

@@ -443,11 +443,10 @@ int manifest_model(const checkpoint_manifest *m, model_config *model, moai_error
 
 int64_t manifest_check_names(const checkpoint_manifest *m, const model_config *model, void (*report)(void *, const char *), void *arg)
 {
-    const grid_shape one = {1, 1, 1, 1};
     param_table t;
     int64_t n_faults = 0;
 
-    params_init(&t, model, one, one, 1);
+    params_whole(&t, model);
     for (int i = 0; i < t.n * N_STATES; i++) {
         const param *p = &t.list[i / N_STATES];
         const stored_tensor *s = manifest_find(m, i % N_STATES, p->name);

@@ -45,6 +45,11 @@ share *shares_of(const param_table *t, int dp_size, int dp_rank, int *n)
     return list;
 }
 
+void params_whole(param_table *t, const model_config *model)
+{
+    params_init(t, model, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+}
+
 void piece_file_free(piece_file *f)
 {
     for (int i = 0; i < f->n; i++) free(f->list[i].name);

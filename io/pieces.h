@@ -48,6 +48,9 @@ typedef struct share {
 } share;
 share *shares_of(const param_table *, int dp_size, int dp_rank, int *n);   /* caller frees */
 
+/* The table of a single rank, which holds every parameter whole: what a model consists of. */
+void params_whole(param_table *, const model_config *);
+
 /* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, row-major; NULL for a piece of zeros.  After a
  * failure only piece_file_close may follow; it frees in any case, and given no piece_file it abandons.  Rows are filled whole. */
 typedef int (*piece_fill)(void *from, int64_t first, int64_t n, float *dst, moai_error *err);

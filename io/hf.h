@@ -1,0 +1,24 @@
+/* hf.h: Hugging Face directories: config.json, model.safetensors or its shards with model.safetensors.index.json, tokenizer.model. */
+#ifndef MOAI_HF_H
+#define MOAI_HF_H
+
+#include "config.h"
+#include "safetensors.h"
+
+typedef struct hf_files hf_files;
+/* Opens every safetensors file that the directory's index names (or model.safetensors) and checks the headers. */
+hf_files *hf_open(const char *dir, moai_error *err);
+/* NULL when there is no such tensor; *file is where safetensors_read finds it. */
+const safetensors_entry *hf_find(const hf_files *, const char *name, safetensors **file);
+void hf_close(hf_files *);
+
+/* Writes what Transformers' Qwen3ForCausalLM.from_pretrained loads: config.json, generation_config.json, the tokenizer, and the weights in
+ * one model.safetensors or in shards of at most max_shard_bytes (one tensor at least) with their index.  `dir` is a checkpoint, or again a
+ * Hugging Face directory; `torch_dtype` "float32" or "bfloat16".  hf_dir must not exist, or be empty; it appears whole, by a rename.
+ * Holds one block of a tensor in memory, not the model.                                                               */
+int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err);
+/* output_dir/checkpoint-0 from a Hugging Face directory (also one made by Transformers, fp32, bf16 or fp16): step 0, zero moments, which take
+ * no room on disk.  Seed, sequence length and batch of its metadata are 0: not known.  Fails when it exists.         */
+int hf_import(const char *hf_dir, const char *output_dir, moai_error *err);
+
+#endif

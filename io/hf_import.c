@@ -1,0 +1,82 @@
+/* hf_import.c: see hf.h */
+#include "hf.h"
+#include "files.h"
+#include "pieces.h"
+#include "shard.h"
+#include "weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct weights_block {
+    weights *from;
+    const param *p;
+} weights_block;
+
+/* first and n are whole rows, see piece_write */
+static int fill_from_weights(void *from, int64_t first, int64_t n, float *dst, moai_error *err)
+{
+    const weights_block *b = from;
+    const int64_t w = b->p->cols;
+
+    return weights_read(b->from, b->p->name, first / w, n / w, 0, w, dst, w, err);
+}
+
+static int write_pieces(piece_writer *w, weights *from, const param_table *t, piece_file *f, moai_error *err)
+{
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < t->n * N_STATES; i++) {
+        const param *p = &t->list[i % t->n];
+        weights_block source = {from, p};
+        f->list[f->n] = (piece){.state = i / t->n, .name = xstrdup(p->name), .rows = p->rows, .cols = p->cols,
+                                .at = {0, p->rows, 0, p->cols}};
+        rc = piece_write(w, &f->list[f->n++], i / t->n == STATE_WEIGHT ? fill_from_weights : NULL, &source, err);
+    }
+    return rc;
+}
+
+static int write_file(const char *dir, weights *from, piece_file *f, moai_error *err)
+{
+    char *path = xasprintf("%s/rank-00000.h5", dir);
+    moai_error unused;
+    param_table t;
+
+    params_whole(&t, weights_config(from));
+    *f = (piece_file){.name = xstrdup("rank-00000.h5"), .list = xmalloc((size_t)(t.n * N_STATES) * sizeof *f->list)};
+    piece_writer *w = piece_file_create(path, err);
+    int rc = w ? write_pieces(w, from, &t, f, err) : -1;
+    if (rc == 0)
+        rc = piece_file_close(w, f, err);
+    else if (w)
+        piece_file_close(w, NULL, &unused);
+    params_free(&t);
+    free(path);
+    return rc;
+}
+
+int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
+{
+    weights *from = weights_open(hf_dir, err);
+    char *tmp = save_path(output_dir, 0, ".tmp"), *name = save_path(output_dir, 0, ""), *entry = NULL;
+    checkpoint_meta meta = {.layout = {1, 1, 1, 1}};
+    piece_file f = {0};
+    int rc = from ? 0 : -1;
+
+    if (rc == 0 && file_exists(name)) rc = error_set(err, "%s: exists already", name);
+    if (rc == 0) meta.model = *weights_config(from);
+    if (rc == 0 && weights_tokenizer(from)) rc = file_sha256(weights_tokenizer(from), meta.tokenizer_sha256, err);
+    if (rc == 0) {
+        rc = save_begin(output_dir, &meta, weights_tokenizer(from), err);
+        if (rc == 0) rc = write_file(tmp, from, &f, err);
+        if (rc == 0) rc = manifest_save(tmp, &meta, &(char *){entry = manifest_entry(&f)}, 1, err);
+        if (rc == 0) rc = save_commit(output_dir, 0, err);
+        if (rc != 0) save_abandon(output_dir, 0);
+    }
+    piece_file_free(&f);
+    weights_free(from);
+    free(entry);
+    free(tmp);
+    free(name);
+    return rc;
+}

@@ -1,0 +1,182 @@
+/* weights.c: see weights.h */
+#include "weights.h"
+#include "files.h"
+#include "hf.h"
+#include "pieces.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct weights {
+    char *dir, *tokenizer;
+    model_config cfg;
+    hf_files *hf;                             /* or, when NULL, the checkpoint: */
+    checkpoint_manifest m;
+    struct stored_file {
+        int fd;                               /* -1 until it is needed */
+        bool *checked;                        /* per piece: its hash was found right */
+    } *files;
+};
+
+/* Checkpoints.  A piece is read whole, for its hash, the first time it is touched. */
+
+static int open_checkpoint(weights *w, moai_error *err)
+{
+    if (manifest_load(&w->m, w->dir, err) != 0) return -1;
+    w->files = xmalloc((size_t)w->m.n_files * sizeof *w->files);
+    for (int i = 0; i < w->m.n_files; i++)
+        w->files[i] = (struct stored_file){-1, xmalloc((size_t)w->m.files[i].n * sizeof(bool))};
+    return manifest_model(&w->m, &w->cfg, err);
+}
+
+/* A layout of thousands of ranks has more files than a process may hold open. */
+static void close_some(weights *w)
+{
+    enum { MOST = 256 };
+    int n = 0;
+
+    for (int i = 0; i < w->m.n_files; i++) n += w->files[i].fd >= 0;
+    for (int i = 0; n >= MOST && i < w->m.n_files; i++) {
+        if (w->files[i].fd >= 0) close(w->files[i].fd);
+        w->files[i].fd = -1;
+    }
+}
+
+static int touch_piece(weights *w, const struct piece_ref *r, moai_error *err)
+{
+    struct stored_file *open = &w->files[r->file];
+    const piece_file *f = &w->m.files[r->file];
+    bool *checked = &open->checked[r->p - f->list];
+
+    if (open->fd < 0) {
+        close_some(w);
+        open->fd = piece_file_open(w->dir, f, err);
+    }
+    if (open->fd < 0 || (!*checked && piece_scan(open->fd, w->dir, f, r->p, NULL, NULL, err) != 0)) return -1;
+    *checked = true;
+    return 0;
+}
+
+static int read_piece(weights *w, const struct piece_ref *r, rect want, float *dst, int64_t stride, moai_error *err)
+{
+    const rect both = rect_intersect(want, r->p->at), at = r->p->at;
+    const bool at_once = both.n_cols == at.n_cols && both.n_cols == stride;
+    const int64_t n_runs = at_once ? min_i64(both.n_rows, 1) : both.n_rows, run = at_once ? rect_n_elem(both) : both.n_cols;
+    float *to = dst + (both.row0 - want.row0) * stride + both.col0 - want.col0;
+
+    if (rect_n_elem(both) == 0) return 0;
+    if (touch_piece(w, r, err) != 0) return -1;
+    for (int64_t i = 0; i < n_runs; i++) {
+        const int64_t first = (both.row0 + i - at.row0) * at.n_cols + both.col0 - at.col0;
+        const size_t n_bytes = (size_t)run * sizeof *dst;
+        if (r->p->address < 0)
+            memset(to + i * stride, 0, n_bytes);
+        else if (file_read_at(w->files[r->file].fd, w->m.files[r->file].name, to + i * stride, n_bytes,
+                              r->p->address + first * (int64_t)sizeof *dst, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int read_stored(weights *w, const stored_tensor *t, rect want, float *dst, int64_t stride, moai_error *err)
+{
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < t->n && t->refs[i].p->at.row0 < want.row0 + want.n_rows; i++)
+        rc = read_piece(w, &t->refs[i], want, dst, stride, err);
+    return rc;
+}
+
+/* Both kinds */
+
+static bool shape_of(const weights *w, const char *name, int64_t *rows, int64_t *cols)
+{
+    safetensors *file;
+    const safetensors_entry *e = w->hf ? hf_find(w->hf, name, &file) : NULL;
+    const stored_tensor *t = w->hf ? NULL : manifest_find(&w->m, STATE_WEIGHT, name);
+
+    if (t) *rows = t->rows, *cols = t->cols;
+    if (e && e->readable) *rows = e->ndim == 2 ? e->shape[0] : 1, *cols = e->shape[e->ndim - 1];
+    return t || (e && e->readable);
+}
+
+static int check_names(const weights *w, moai_error *err)
+{
+    param_table t;
+    int rc = 0;
+
+    params_whole(&t, &w->cfg);
+    for (int i = 0; rc == 0 && i < t.n; i++) {
+        const param *p = &t.list[i];
+        int64_t rows, cols;
+        if (!shape_of(w, p->name, &rows, &cols))
+            rc = error_set(err, "%s: %s: no such weights of a readable type, which config.json asks for", w->dir, p->name);
+        else if (rows != p->rows || cols != p->cols)
+            rc = error_set(err, "%s: %s is %lld x %lld, config.json asks for %lld x %lld", w->dir, p->name, (long long)rows,
+                           (long long)cols, (long long)p->rows, (long long)p->cols);
+    }
+    params_free(&t);
+    return rc;
+}
+
+static int open_hf(weights *w, moai_error *err)
+{
+    char *config = xasprintf("%s/config.json", w->dir);
+    int rc = model_config_read(&w->cfg, config, err);
+
+    free(config);
+    if (rc == 0) w->hf = hf_open(w->dir, err);
+    return w->hf ? 0 : -1;
+}
+
+weights *weights_open(const char *dir, moai_error *err)
+{
+    weights *w = xmalloc(sizeof *w);
+    char *manifest = xasprintf("%s/manifest.json", dir);
+
+    w->dir = xstrdup(dir);
+    w->tokenizer = xasprintf("%s/tokenizer.model", dir);
+    int rc = file_exists(manifest) ? open_checkpoint(w, err) : open_hf(w, err);
+    if (rc == 0) rc = check_names(w, err);
+    free(manifest);
+    if (rc == 0) return w;
+    weights_free(w);
+    return NULL;
+}
+
+const model_config *weights_config(const weights *w) { return &w->cfg; }
+const char *weights_tokenizer(const weights *w) { return file_exists(w->tokenizer) ? w->tokenizer : NULL; }
+
+int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst, int64_t stride,
+                 moai_error *err)
+{
+    const bool tied_head = w->cfg.tie_word_embeddings && strcmp(name, "lm_head.weight") == 0;
+    const char *stored = tied_head ? "model.embed_tokens.weight" : name;
+    safetensors *file;
+    int64_t rows, cols;
+
+    if (!shape_of(w, stored, &rows, &cols)) return error_set(err, "%s: %s: no such weights", w->dir, name);
+    if (row0 < 0 || n_rows < 0 || row0 > rows - n_rows || col0 < 0 || n_cols < 0 || col0 > cols - n_cols)
+        return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", w->dir, name, (long long)row0,
+                         (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows, (long long)cols);
+    if (!w->hf)
+        return read_stored(w, manifest_find(&w->m, STATE_WEIGHT, stored), (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
+    const safetensors_entry *e = hf_find(w->hf, stored, &file);
+    return safetensors_read(file, e, row0, n_rows, col0, n_cols, dst, stride, err);
+}
+
+void weights_free(weights *w)
+{
+    if (!w) return;
+    for (int i = 0; w->files && i < w->m.n_files; i++) {
+        if (w->files[i].fd >= 0) close(w->files[i].fd);
+        free(w->files[i].checked);
+    }
+    free(w->files);
+    manifest_unload(&w->m);
+    hf_close(w->hf);
+    free(w->dir);
+    free(w->tokenizer);
+    free(w);
+}

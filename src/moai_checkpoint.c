@@ -1,0 +1,193 @@
+/* moai_checkpoint: look at checkpoints, check them, and turn them into Hugging Face directories and back.  One process, no MPI. */
+#include "checkpoint.h"
+#include "hf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "moai_checkpoint ls DIR                    what lies in a run's output directory\n"
+    "moai_checkpoint verify DIR...             read everything, check every hash; DIR is a checkpoint, or holds some\n"
+    "moai_checkpoint export CHECKPOINT HF_DIR  write a directory that Transformers' Qwen3ForCausalLM.from_pretrained loads\n"
+    "    --dtype float32|bfloat16              of the weights (float32)\n"
+    "    --max_shard_size SIZE                 of a file: 5GB, 500MB, 2GiB (5GB)\n"
+    "moai_checkpoint import HF_DIR OUTPUT_DIR  write OUTPUT_DIR/checkpoint-0, from which moai_train goes on in any layout\n"
+    "\n"
+    "Status: 0 well, 1 failed or damaged, 2 usage.\n";
+
+static int usage(const char *what, const char *value)
+{
+    fprintf(stderr, "moai_checkpoint: %s%s%s\n\n%s", what, value ? ": " : "", value ? value : "", help);
+    return STATUS_CONFIG;
+}
+
+static int fail(const moai_error *err)
+{
+    fprintf(stderr, "moai_checkpoint: %s\n", err->text);
+    return STATUS_FAILED;
+}
+
+/* "1.2 GB" in decimal units, as ls and Hugging Face count */
+static void print_bytes(char *text, size_t room, int64_t n_bytes)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    double x = (double)n_bytes;
+    int u = 0;
+
+    while (x >= 1000 && u < 4) x /= 1000, u++;
+    snprintf(text, room, u == 0 ? "%.0f %s" : "%.2f %s", x, units[u]);
+}
+
+static int list(int argc, char **argv)
+{
+    moai_error err;
+    int n;
+
+    if (argc != 1) return usage("ls takes one directory", NULL);
+    checkpoint_info *all = checkpoint_list(argv[0], &n, &err);
+    if (!all) return fail(&err);
+    if (n == 0) printf("%s: no checkpoints\n", argv[0]);
+    if (n > 0) printf("%10s %12s  %-18s %10s  %-20s  %s\n", "step", "samples", "layout", "size", "saved", "directory");
+    for (int i = 0; i < n; i++) {
+        const checkpoint_info *c = &all[i];
+        char size[32], layout[64];
+        print_bytes(size, sizeof size, c->n_bytes);
+        snprintf(layout, sizeof layout, "TP%d CP%d DP%d PP%d", c->layout.tp, c->layout.cp, c->layout.dp, c->layout.pp);
+        if (c->complete)
+            printf("%10lld %12lld  %-18s %10s  %-20s  %s\n", (long long)c->step, (long long)c->samples, layout, size, c->saved_at, c->dir);
+        else
+            printf("%10s %12s  %-18s %10s  %-20s  %s\n", "-", "-", "incomplete", size, "-", c->fault);
+    }
+    checkpoint_list_free(all, n);
+    return STATUS_OK;
+}
+
+static void print_fault(void *arg, const char *fault)
+{
+    (void)arg;
+    printf("FAULT %s\n", fault);
+}
+
+static int verify_one(const char *dir)
+{
+    moai_error err;
+    const double begin = now_seconds();
+    const int64_t n_faults = checkpoint_verify(dir, print_fault, NULL, &err);
+
+    if (n_faults < 0)
+        printf("FAULT %s\n", err.text);
+    else if (n_faults > 0)
+        printf("%s: %lld faults\n", dir, (long long)n_faults);
+    else
+        printf("%s: complete and undamaged (%.1f s)\n", dir, now_seconds() - begin);
+    return n_faults == 0 ? STATUS_OK : STATUS_FAILED;
+}
+
+/* Half-written directories are no checkpoints: they are left out, unless named. */
+static int verify_all_in(const char *dir)
+{
+    moai_error err;
+    int n, n_checked = 0, status = STATUS_OK;
+    checkpoint_info *all = checkpoint_list(dir, &n, &err);
+
+    if (!all) return fail(&err);
+    for (int i = 0; i < n; i++) {
+        const size_t length = strlen(all[i].dir);
+        if (!all[i].complete && length > 4 && strcmp(all[i].dir + length - 4, ".tmp") == 0) continue;
+        if (verify_one(all[i].dir) != STATUS_OK) status = STATUS_FAILED;
+        n_checked++;
+    }
+    checkpoint_list_free(all, n);
+    return n_checked ? status : verify_one(dir);
+}
+
+static int verify(int argc, char **argv)
+{
+    int status = STATUS_OK;
+
+    if (argc < 1) return usage("verify takes directories", NULL);
+    for (int i = 0; i < argc; i++)
+        if (verify_all_in(argv[i]) != STATUS_OK) status = STATUS_FAILED;
+    return status;
+}
+
+/* "5GB", "500MB", "2GiB", "1000000"; -1 for anything else */
+static int64_t parse_size(const char *text)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1}, {"B", 1}, {"KB", 1e3}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+                 {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    char *end;
+    const double x = strtod(text, &end);
+
+    for (size_t i = 0; end != text && i < sizeof units / sizeof units[0]; i++)
+        if (strcmp(end, units[i].name) == 0 && x * units[i].bytes >= 1 && x * units[i].bytes < 0x1p62)
+            return (int64_t)(x * units[i].bytes);
+    return -1;
+}
+
+/* --key value or --key=value; moves *i past it.  NULL when argv[*i] is another key, "" when the value is missing. */
+static const char *option(const char *key, int argc, char **argv, int *i)
+{
+    const size_t n = strlen(key);
+
+    if (strncmp(argv[*i], key, n) != 0) return NULL;
+    if (argv[*i][n] == '=') return argv[*i] + n + 1;
+    if (argv[*i][n] != 0) return NULL;
+    return *i + 1 < argc ? argv[++*i] : "";
+}
+
+static int export_one(int argc, char **argv)
+{
+    const char *dirs[2], *type = "float32", *size = "5GB";
+    moai_error err;
+    int n = 0;
+
+    for (int i = 0; i < argc; i++) {
+        const char *value;
+        if ((value = option("--dtype", argc, argv, &i)))
+            type = value;
+        else if ((value = option("--max_shard_size", argc, argv, &i)))
+            size = value;
+        else if (argv[i][0] == '-')
+            return usage("unknown option", argv[i]);
+        else if (n == 2)
+            return usage("one argument too many", argv[i]);
+        else
+            dirs[n++] = argv[i];
+    }
+    if (n != 2) return usage("export takes a checkpoint and a directory", NULL);
+    if (strcmp(type, "float32") != 0 && strcmp(type, "bfloat16") != 0) return usage("--dtype is float32 or bfloat16, not", type);
+    if (parse_size(size) < 0) return usage("--max_shard_size is a size like 5GB, not", size);
+    if (hf_export(dirs[0], dirs[1], type, parse_size(size), &err) != 0) return fail(&err);
+    printf("%s: exported as %s to %s\n", dirs[0], type, dirs[1]);
+    return STATUS_OK;
+}
+
+static int import_one(int argc, char **argv)
+{
+    moai_error err;
+
+    if (argc != 2) return usage("import takes a Hugging Face directory and an output directory", NULL);
+    if (hf_import(argv[0], argv[1], &err) != 0) return fail(&err);
+    printf("%s: imported to %s/checkpoint-0\n", argv[0], argv[1]);
+    return STATUS_OK;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+    } verbs[] = {{"ls", list}, {"verify", verify}, {"export", export_one}, {"import", import_one}};
+
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return fputs(help, stdout), STATUS_OK;
+    if (argc < 2) return usage("what to do?", NULL);
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        if (strcmp(argv[1], verbs[i].name) == 0) return verbs[i].run(argc - 2, argv + 2);
+    return usage("unknown command", argv[1]);
+}

@@ -9,6 +9,7 @@
 # Options: ASAN=1         address and undefined-behaviour sanitizers, in build-asan/
 #          PREFIXES=/a:/b look for libraries under /a and /b first (include, lib, lib/pkgconfig, bin)
 #          MPICC=...      Open MPI's compiler wrapper        ONEDNN=  products through CBLAS instead of oneDNN
+#          CUDA=1         the GPU backend (needs nvcc, found through PATH, CUDA_HOME or NVCC=); CUDA_ARCH="80 90a" the cards built for
 #          ARCH=native    the processor built for            V=1      show the commands, and each check of the tests
 .DEFAULT_GOAL := all
 T ?= t
@@ -21,10 +22,6 @@ CC  = gcc
 CXX = g++
 Q := $(if $(filter 1,$(V)),,@)
 comma := ,
-
-ifneq ($(filter-out 0,$(CUDA)),)
-$(error CUDA=$(CUDA): not yet: the CUDA backend is not part of this version.  Build without it: make)
-endif
 
 # ---- what is there -----------------------------------------------------------------------------------------------
 prefixes := $(subst :, ,$(PREFIXES))
@@ -67,15 +64,32 @@ missing_for_tests = $(sort $(call no_program,$(test_programs)) $(if $(PYTHON),,p
 
 # ---- how it is compiled ------------------------------------------------------------------------------------------
 OPT       = $(if $(ASAN),-O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O3 -g)
-CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP $(PREFIX_CFLAGS)
+CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP $(CUDA_CPPFLAGS) $(PREFIX_CFLAGS)
 CFLAGS   += -std=c11 $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
 CXXFLAGS += -std=c++17 $(OPT) -Wall -Wextra -march=$(ARCH)
-LDLIBS    = $(PREFIX_LIBS) $(MPI_LIBS) $(HDF5_LIBS) $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS)) -lsentencepiece -lsentencepiece_train \
+LDLIBS    = $(PREFIX_LIBS) $(CUDA_LIBS) $(MPI_LIBS) $(HDF5_LIBS) $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS)) -lsentencepiece -lsentencepiece_train \
             -ljansson -lxxhash -lzstd -lstdc++ -lpthread -lm
+
+# ---- the GPU: CUDA=1 ---------------------------------------------------------------------------------------------
+CUDA_ARCH ?= 90a
+ifneq ($(filter-out 0,$(CUDA)),)
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc)))
+NVCC      ?= $(CUDA_HOME)/bin/nvcc
+$(if $(shell command -v $(NVCC)),,$(error CUDA=$(CUDA): nvcc is not found.  Name its place (CUDA_HOME=/usr/local/cuda), or build without: make))
+NVCCFLAGS += -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a$(comma)code=sm_$a) -Xcompiler -Wall$(comma)-Wextra
+CUDA_CPPFLAGS = -DMOAI_CUDA -Icuda -isystem $(CUDA_HOME)/include
+CUDA_LIBS     = -L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lcudart
+cuda_sources  = $(wildcard cuda/*.c cuda/*.cc cuda/*.cu)
+$(BUILD)/%.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	@$(if $(Q),echo "  NVCC $<")
+	$(Q)$(NVCC) $(CPPFLAGS) $(NVCCFLAGS) -c -o $@ $<
+endif
 
 programs = moai_train moai_tokenize moai_checkpoint moai_generate
 sources  = $(wildcard src/*.c parallel/*.c io/*.c)
-library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sources))) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard io/*.cc))
+library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sources))) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard io/*.cc)) \
+           $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(cuda_sources))))
 binaries = $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))
 tests    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/t*.c tests/tools/*.c tests/slow/*.c tests/bench/*.c))
 
@@ -105,7 +119,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libmoai.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # other flags than last time: everything is compiled again; a missing header is named before the compiler stumbles over it
-flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN)
+flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN) $(NVCC) $(NVCCFLAGS)
 $(BUILD)/flags: FORCE
 	$(if $(missing),$(error missing: $(missing).  `make deps` installs packages on Debian and Ubuntu; $(elsewhere)))
 	@mkdir -p $(@D); echo '$(flags)' | cmp -s - $@ || echo '$(flags)' > $@
@@ -138,7 +152,7 @@ info:
 	@echo "HDF5       $(HDF5_PC) $$(pkg-config --modversion $(HDF5_PC) 2>/dev/null)"
 	@echo "products   $(if $(ONEDNN),oneDNN,CBLAS (oneDNN is $(if $(no_onednn),not found,switched off)): OpenBLAS $$(pkg-config --modversion openblas 2>/dev/null))"
 	@echo "tokenizer  SentencePiece $$(pkg-config --modversion sentencepiece 2>/dev/null)"
-	@echo "GPU        none: the CUDA backend is not part of this version"
+	@echo "GPU        $(if $(NVCC),CUDA $$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')$(comma) for $(CUDA_ARCH:%=sm_%),none (CUDA=1 builds for one))"
 	@echo "missing    $(or $(strip $(missing) $(missing_for_tests) $(no_onednn)),nothing)"
 
 # ---- what is run -------------------------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+/* moai_train: trains a model.  mpirun -np 32 moai_train --config run.json [--key value ...] */
+#include "config.h"
+#include "ops.h"
+#include "train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What needs neither data nor memory; the same answer on every rank. */
+static int check(run_config *run, model_config *cfg, grid_shape *size, batch_plan *batch, int world, moai_error *err)
+{
+    if (!run->model[0]) return error_set(err, "no model file: give --model config.json");
+    if (!run->data[0] && !run->plan) return error_set(err, "no data: give --data DIRECTORY_OR_MANIFEST");
+    if (model_config_read(cfg, run->model, err)) return -1;
+    *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel, .dp = (int)run->data_parallel,
+                         .pp = (int)run->pipeline_parallel};
+    if (run->plan && world == 1) {            /* a question about a world that is not running */
+        size->dp = size->dp ? size->dp : 1;
+        world = size->tp * size->cp * size->dp * size->pp;
+    }
+    if (grid_factor(size, world, err) || params_check(cfg, *size, err) || batch_settle(batch, run, size->dp, err)) return -1;
+    if (strcmp(run->device, "cuda") == 0) return error_set(err, "device cuda: this build has no CUDA backend");
+    if (strcmp(run->device, "cpu") != 0 && strcmp(run->device, "auto") != 0)
+        return error_set(err, "device \"%s\" is none of cpu, cuda, auto", run->device);
+    if (run->seq_length > cfg->max_position_embeddings && cfg->rope.kind == ROPE_DEFAULT)
+        return error_set(err, "seq_length %lld is larger than max_position_embeddings %lld of %s", (long long)run->seq_length,
+                         (long long)cfg->max_position_embeddings, run->model);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const int world = process_start(&argc, &argv);
+    run_config run;
+    model_config cfg;
+    grid_shape size;
+    batch_plan batch;
+    moai_error err;
+    int status = STATUS_OK;
+
+    if (run_config_read(&run, argc, argv, &err) || check(&run, &cfg, &size, &batch, world, &err)) config_error("%s", err.text);
+    plan_print(&run, &cfg, size, &batch);
+    if (!run.plan) status = train_run(&run, &cfg, size, &batch);
+    run_config_free(&run);
+    process_finish();
+    return status;
+}

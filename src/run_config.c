@@ -27,9 +27,9 @@ static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selecti
 static const key_spec rows[] = {
     TEXT(model, "", "model file, a Hugging Face config.json"),
     TEXT(data, "", "manifest.json of the token shards, or its directory"),
-    TEXT(tokenizer, "", "tokenizer.model; \"\": the one that the manifest names"),
+    TEXT(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
     TEXT(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
-    TEXT(resume_from_checkpoint, "", "a checkpoint directory; auto: the newest complete one of output_dir, if any; \"\": start anew"),
+    TEXT(resume_from_checkpoint, "", "a checkpoint directory, or auto: the newest complete one of output_dir, if any"),
 
     INT(tensor_parallel, "1", 1, 4096, "ranks that split each layer (TP)"),
     INT(context_parallel, "1", 1, 4096, "ranks that split each sequence (CP)"),
@@ -41,7 +41,7 @@ static const key_spec rows[] = {
     INT(seq_length, "4096", 1, INT32_MAX, "tokens per sample (T)"),
     ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536, .help = "samples per micro-batch"),
     INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),
-    INT(global_batch_size, "0", 0, 1 << 30, "samples per step over all ranks; 0: batch x accumulation x DP, else it fixes the accumulation"),
+    INT(global_batch_size, "0", 0, 1 << 30, "samples per step; fixes the accumulation; 0: batch x accumulation x DP"),
 
     REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate"),
     REAL(min_lr_ratio, "0.1", 0, 1, "last learning rate over the peak"),
@@ -233,13 +233,15 @@ void run_config_help(void)
                                        [KEY_CHOICE] = "NAME"};
 
     printf("usage: moai_train [--config RUN.json] [--key value ...]\n"
-           "Every key below may stand in the run file or be given as a flag; flags win.  A switch is --key, --no_key or --key false.\n\n");
+           "Each key may stand in the run file or be a flag; flags win.  A switch is --key, --no_key or --key false.  [default]\n\n");
     for (int i = 0; i < keys.n; i++) {
         const key_spec *k = &keys.list[i];
         char left[80];
         snprintf(left, sizeof left, "--%s %s", k->name, kind[k->type]);
-        printf("  %-40s %s [%s]", left, k->help, *k->initial ? k->initial : "\"\"");
-        printf(k->alias ? " (also --%s)\n" : "\n", k->alias);
+        printf("  %-33s %s", left, k->help);
+        if (*k->initial) printf(" [%s]", k->initial);
+        if (k->alias) printf(" (also --%s)", k->alias);
+        putchar('\n');
     }
 }
 

@@ -1,0 +1,249 @@
+/* golden.h: reads the golden files that make_golden.py writes, and runs the model on their batches, on any layout. */
+#ifndef GOLDEN_H
+#define GOLDEN_H
+
+#include "optimizer.h"
+#include "pipeline.h"
+#include "safetensors.h"
+#include "weights.h"
+#include "zero.h"
+
+#include "../tap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { GOLDEN_SAMPLES = 2, GOLDEN_STEPS = 3 }; /* samples of a batch, batches */
+
+typedef struct golden {
+    const char *name; /* for reports */
+    weights *weights;
+    safetensors *results;
+    const model_config *cfg;
+    int64_t seq_len;
+    int32_t *ids; /* (GOLDEN_STEPS * GOLDEN_SAMPLES, seq_len + 1) */
+} golden;
+
+static inline const safetensors_entry *golden_find(const golden *g, const char *prefix, const char *name)
+{
+    char full[128];
+
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    const safetensors_entry *e = safetensors_find(g->results, full);
+    CHECK(e, "%s: no %s among the results", g->name, full);
+    return e;
+}
+
+/* A block of a result as fp32; the caller frees. */
+static inline float *golden_block(const golden *g, const safetensors_entry *e, int64_t row0, int64_t n_rows,
+                                  int64_t col0, int64_t n_cols)
+{
+    float *x = xmalloc((size_t)(n_rows * n_cols) * sizeof *x);
+    moai_error err;
+
+    CHECK(safetensors_read(g->results, e, row0, n_rows, col0, n_cols, x, n_cols, &err) == 0, "%s", err.text);
+    return x;
+}
+
+static inline float *golden_result(const golden *g, const char *name, int64_t n_elem)
+{
+    const safetensors_entry *e = golden_find(g, "", name);
+    const int64_t rows = e->ndim == 2 ? e->shape[0] : 1, cols = e->shape[e->ndim - 1];
+
+    CHECK(rows * cols == n_elem, "%s: %s has %lld elements, expected %lld", g->name, name, (long long)(rows * cols),
+          (long long)n_elem);
+    return golden_block(g, e, 0, rows, 0, cols);
+}
+
+static inline double golden_scalar(const golden *g, const char *prefix, const char *name)
+{
+    float *x = golden_block(g, golden_find(g, prefix, name), 0, 1, 0, 1);
+    double value = x[0];
+
+    free(x);
+    return value;
+}
+
+/* The weights of one directory, the results of another (often the same). */
+static inline void golden_open(golden *g, const char *name, const char *weights_dir, const char *results_dir)
+{
+    char *path = xasprintf("%s/results.safetensors", results_dir);
+    moai_error err;
+
+    *g = (golden){.name = name, .weights = weights_open(weights_dir, &err)};
+    CHECK(g->weights, "%s", err.text);
+    g->cfg = weights_config(g->weights);
+    g->results = safetensors_open(path, &err);
+    CHECK(g->results, "%s", err.text);
+    const safetensors_entry *e = golden_find(g, "", "ids");
+    const int64_t n_samples = GOLDEN_STEPS * GOLDEN_SAMPLES, n = n_samples * e->shape[1];
+    CHECK(e->ndim == 2 && e->shape[0] == n_samples, "%s: ids of %lld samples, not %lld", path, (long long)e->shape[0],
+          (long long)n_samples);
+    float *ids = golden_result(g, "ids", n);
+    g->seq_len = e->shape[1] - 1;
+    g->ids = xmalloc((size_t)n * sizeof *g->ids);
+    for (int64_t i = 0; i < n; i++) g->ids[i] = (int32_t)ids[i];
+    free(ids);
+    free(path);
+}
+
+static inline void golden_close(golden *g)
+{
+    weights_free(g->weights);
+    safetensors_close(g->results);
+    free(g->ids);
+}
+
+static inline const int32_t *golden_batch(const golden *g, int step)
+{
+    return g->ids + step * GOLDEN_SAMPLES * (g->seq_len + 1);
+}
+
+/* The golden weights into the masters of this rank's shares, and from there into the working weights. */
+static inline void golden_load(moai_model *m, const golden *g)
+{
+    float *flat = xmalloc((size_t)m->params.n_elem * sizeof *flat);
+    const moai_ctx *c = &m->ctx;
+    moai_error err;
+
+    for (int i = 0; i < m->params.n; i++) {
+        const param *p = &m->params.list[i];
+        CHECK(weights_read(g->weights, p->name, p->row0, p->n_rows, p->col0, p->n_cols, flat + p->offset, p->n_cols,
+                           &err) == 0,
+              "%s", err.text);
+    }
+    for (int b = 0; b < m->params.n_buckets; b++) {
+        const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
+        const size_t bytes = (size_t)(r.end - r.begin) * sizeof *flat;
+        c->ops->copy(c->dev, m->own[0] + r.own, flat + r.begin, bytes, COPY_TO_DEVICE);
+    }
+    weights_from_master(m);
+    c->ops->sync(c->dev);
+    free(flat);
+}
+
+/* A model of the golden's shape with its weights.  Frees with model_free. */
+static inline void golden_model(moai_model *m, const golden *g, const moai_grid *grid, moai_device *dev, dtype dt,
+                                recompute_mode mode, int64_t micro_batch)
+{
+    const int n_micro = GOLDEN_SAMPLES / (int)micro_batch / grid->size.dp;
+    pipe_schedule s = schedule_1f1b(grid->size.pp, grid->at.pp, n_micro);
+    const model_options opt = {.dt = dt,
+                               .recompute = mode,
+                               .micro_batch = micro_batch,
+                               .seq_len = g->seq_len,
+                               .n_slots = s.n_slots,
+                               .train = true};
+    moai_error err;
+
+    CHECK(n_micro * micro_batch * grid->size.dp == GOLDEN_SAMPLES, "%d samples are not %lld each on %d ranks",
+          GOLDEN_SAMPLES, (long long)micro_batch, grid->size.dp);
+    schedule_free(&s);
+    model_plan(m, g->cfg, grid, &opt);
+    CHECK(model_alloc(m, &ops_cpu, dev, grid, &err) == 0, "%s", err.text);
+    golden_load(m, g);
+}
+
+/* Micro-batch i of data-parallel rank d takes samples (i * dp + d) * micro_batch onwards, as the loader deals them. */
+static inline void golden_feed(void *ids, moai_model *m, int micro_batch, int slot)
+{
+    const comm *dp = &m->ctx.grid->dp;
+    const int64_t sample = (micro_batch * dp->size + dp->rank) * m->opt.micro_batch;
+
+    model_set_ids(m, slot, (const int32_t *)ids + sample * (m->opt.seq_len + 1));
+}
+
+/* Forward and backward of one batch: gradients of its mean loss, totals[0] the sum of the token losses of this
+ * data-parallel rank on the last stage.  Collective over tp and pp.                                                  */
+static inline void golden_run(moai_model *m, const int32_t *ids)
+{
+    const moai_grid *grid = m->ctx.grid;
+    const int n_micro = GOLDEN_SAMPLES / (int)m->opt.micro_batch / grid->size.dp;
+    pipe_schedule s = schedule_1f1b(grid->size.pp, grid->at.pp, n_micro);
+
+    m->ctx.ops->zero(m->ctx.dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
+    m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
+    pipeline_run(m, &s, 1 / (float)(GOLDEN_SAMPLES * m->opt.seq_len), golden_feed, (void *)ids);
+    schedule_free(&s);
+}
+
+/* torch.optim.AdamW after clip_grad_norm_, as make_golden.py sets them. */
+static inline step_result golden_step(moai_model *m, const golden *g, int step)
+{
+    static const run_config adamw = {.learning_rate = 1e-3,
+                                     .weight_decay = 0.1,
+                                     .adam_beta1 = 0.9,
+                                     .adam_beta2 = 0.95,
+                                     .adam_epsilon = 1e-8,
+                                     .max_grad_norm = 1.0};
+
+    golden_run(m, golden_batch(g, step));
+    return optimizer_step(m, &adamw, adamw.learning_rate, step + 1);
+}
+
+/* How far a tensor is from its golden: ||a - b|| / ||b||, and the largest |a - b| over the largest |b|. */
+typedef struct distance {
+    double norm, peak;
+    int64_t at; /* element of the largest |a - b| */
+} distance;
+
+static inline distance distance_of(const float *a, const float *b, int64_t n)
+{
+    double diff2 = 0, norm2 = 0, diff = -1, scale = 0;
+    distance d = {0};
+
+    for (int64_t i = 0; i < n; i++) {
+        const double e = fabs((double)a[i] - b[i]);
+        diff2 += e * e;
+        norm2 += (double)b[i] * b[i];
+        if (!(e <= diff)) diff = e, d.at = i;
+        scale = fmax(scale, fabs((double)b[i]));
+    }
+    d.norm = sqrt(diff2 / norm2); /* NaN where a is */
+    d.peak = diff / scale;
+    return d;
+}
+
+/* This rank's block of every tensor in `flat` against the results PREFIX + name: both distances within `tolerance`. */
+static inline void golden_compare(const moai_model *m, const golden *g, const float *flat, const char *prefix,
+                                  double tolerance, const char *what)
+{
+    distance worst = {.norm = -1, .peak = -1};
+    const char *name = "none";
+    double ours = 0, theirs = 0;
+    bool fine = true;
+
+    for (int i = 0; i < m->params.n; i++) {
+        const param *p = &m->params.list[i];
+        const float *got = flat + p->offset;
+        float *want = golden_block(g, golden_find(g, prefix, p->name), p->row0, p->n_rows, p->col0, p->n_cols);
+        const distance d = distance_of(got, want, p->n_rows * p->n_cols);
+        fine = fine && d.norm <= tolerance && d.peak <= tolerance;
+        if (!(fmax(d.norm, d.peak) <= fmax(worst.norm, worst.peak)))
+            worst = d, name = p->name, ours = got[d.at], theirs = want[d.at];
+        free(want);
+    }
+    ok(fine, "%s: %s of %d tensors within %.0e; worst %s %.1e by norm, %.1e by element (%.9g against %.9g)", g->name,
+       what, m->params.n, tolerance, name, worst.norm, worst.peak, ours, theirs);
+}
+
+/* Losses and norms of three steps, and the weights that they lead to (fp32: the working weights). */
+static inline void golden_compare_steps(moai_model *m, const golden *g, const char *how)
+{
+    float *losses = golden_result(g, "losses", GOLDEN_STEPS), *norms = golden_result(g, "grad_norms", GOLDEN_STEPS);
+    char what[128];
+
+    for (int step = 0; step < GOLDEN_STEPS; step++) {
+        step_result r = golden_step(m, g, step);
+        snprintf(what, sizeof what, "%s: loss of step %d, %s", g->name, step + 1, how);
+        ok_close(r.loss_sum / (double)(GOLDEN_SAMPLES * g->seq_len), losses[step], 1e-5, 0, what);
+        snprintf(what, sizeof what, "%s: gradient norm of step %d, %s", g->name, step + 1, how);
+        ok_close(r.grad_norm, norms[step], 1e-5, 0, what);
+    }
+    snprintf(what, sizeof what, "weights after %d steps, %s,", GOLDEN_STEPS, how);
+    golden_compare(m, g, m->weights, "after.", 1e-5, what);
+    free(losses);
+    free(norms);
+}
+
+#endif

@@ -1,0 +1,177 @@
+/* t2-golden: the whole model on one rank against Transformers' Qwen3ForCausalLM and torch.optim.AdamW: logits, loss,
+ * every gradient and three steps in all recomputation modes, and bf16.  With arguments WEIGHTS RESULTS ... it holds the
+ * weights of a checkpoint or Hugging Face directory against the results of another (tests/slow/hf-roundtrip.sh).     */
+#include "golden/golden.h"
+
+static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn"};
+static const char *const mode_names[] = {"none", "selective", "full"};
+
+/* Both spellings of config.json are one model. */
+static void check_config(const golden *g)
+{
+    char *path = xasprintf("tests/golden/%s/config-4x.json", g->name);
+    moai_error err = {.text = "yes"};
+    model_config older;
+
+    bool same = model_config_read(&older, path, &err) == 0 && model_config_same(g->cfg, &older, &err) == 0;
+    ok(same, "%s: Transformers 4 and 5 spell one configuration: %s", g->name, err.text);
+    free(path);
+}
+
+static void check_logits(moai_model *m, const golden *g)
+{
+    const int64_t n = GOLDEN_SAMPLES * g->seq_len, n_elem = n * g->cfg->vocab_size;
+    float *want = golden_result(g, "logits", n_elem), *got = xmalloc((size_t)n_elem * sizeof *got);
+
+    model_set_ids(m, 0, golden_batch(g, 0));
+    stage_forward(m, 0, m->out[0]);
+    model_logits(m, m->out[0], 0, n, got);
+    const int64_t at = distance_of(got, want, n_elem).at;
+    const double apart = fabs((double)got[at] - want[at]);
+    ok(apart <= 1e-4, "%s: %lld logits within 1e-4, the farthest %.9g against %.9g (%.1e apart)", g->name,
+       (long long)n_elem, got[at], want[at], apart);
+    free(want);
+    free(got);
+}
+
+/* Mean loss of the first batch, leaving its gradients. */
+static double run_first(moai_model *m, const golden *g)
+{
+    double total;
+
+    golden_run(m, golden_batch(g, 0));
+    m->ctx.ops->copy(m->ctx.dev, &total, m->totals, sizeof total, COPY_TO_HOST);
+    m->ctx.ops->sync(m->ctx.dev);
+    return total / (double)(GOLDEN_SAMPLES * g->seq_len);
+}
+
+static void check_gradients(moai_model *m, const golden *g, const char *how)
+{
+    char what[96];
+    double squares = 0;
+
+    snprintf(what, sizeof what, "%s: loss, %s", g->name, how);
+    ok_close(run_first(m, g), golden_scalar(g, "", "loss"), 1e-5, 0, what);
+    for (int64_t i = 0; i < m->params.n_elem; i++) squares += (double)m->grads[i] * m->grads[i];
+    snprintf(what, sizeof what, "%s: gradient norm, %s", g->name, how);
+    ok_close(sqrt(squares), golden_scalar(g, "", "grad_norm"), 1e-5, 0, what);
+    snprintf(what, sizeof what, "gradients, %s,", how);
+    golden_compare(m, g, m->grads, "grad.", 1e-4, what);
+}
+
+/* fp32 in one recomputation mode; `first` receives the first mode's gradients, the others' are the same bit for bit. */
+static void check_mode(const golden *g, const moai_grid *grid, moai_device *dev, recompute_mode mode, float **first)
+{
+    char how[48];
+    moai_model m;
+
+    snprintf(how, sizeof how, "recomputing %s", mode_names[mode]);
+    golden_model(&m, g, grid, dev, DT_F32, mode, GOLDEN_SAMPLES);
+    const size_t bytes = (size_t)m.params.n_elem * sizeof(float);
+    if (!*first) check_logits(&m, g);
+    check_gradients(&m, g, how);
+    if (*first) {
+        ok(memcmp(*first, m.grads, bytes) == 0, "%s: gradients, %s, are those of none bit for bit", g->name, how);
+    } else {
+        *first = xmalloc(bytes);
+        memcpy(*first, m.grads, bytes);
+    }
+    golden_compare_steps(&m, g, how);
+    model_free(&m);
+}
+
+static void check_accumulation(const golden *g, const moai_grid *grid, moai_device *dev)
+{
+    moai_model m;
+
+    golden_model(&m, g, grid, dev, DT_F32, RECOMPUTE_NONE, 1);
+    check_gradients(&m, g, "2 micro-batches of 1");
+    model_free(&m);
+}
+
+/* Rounding moves a gradient by some percent; PyTorch's own bf16 model says by how much. */
+static void check_bf16_gradients(const moai_model *m, const golden *g, const char *how)
+{
+    double worst = -1, worst_torch = 1;
+    const char *worst_name = "";
+    bool fine = true;
+
+    for (int i = 0; i < m->params.n; i++) {
+        const param *p = &m->params.list[i];
+        float *want = golden_block(g, golden_find(g, "grad.", p->name), 0, p->rows, 0, p->cols);
+        const double moved = distance_of(m->grads + p->offset, want, p->rows * p->cols).norm;
+        const double torch = golden_scalar(g, "bf16.", p->name);
+        fine = fine && moved <= 2 * torch + 0.01;
+        if (!(moved / torch <= worst / worst_torch)) worst = moved, worst_torch = torch, worst_name = p->name;
+        free(want);
+    }
+    ok(fine, "%s: bf16 gradients, %s, as near fp32's as PyTorch's are; worst %s %.1e against %.1e", g->name, how,
+       worst_name, worst, worst_torch);
+}
+
+/* bfloat16 weights and activations. */
+static void check_bf16(const golden *g, const moai_grid *grid, moai_device *dev, recompute_mode mode)
+{
+    char how[48], what[96];
+    moai_model m;
+
+    snprintf(how, sizeof how, "recomputing %s", mode_names[mode]);
+    golden_model(&m, g, grid, dev, DT_BF16, mode, GOLDEN_SAMPLES);
+    const double loss = run_first(&m, g);
+    snprintf(what, sizeof what, "%s: bf16 loss, %s, against fp32's", g->name, how);
+    ok_close(loss, golden_scalar(g, "", "loss"), 1e-2, 0, what);
+    snprintf(what, sizeof what, "%s: bf16 loss, %s, against PyTorch's in bf16", g->name, how);
+    ok_close(loss, golden_scalar(g, "bf16.", "loss"), 1e-2, 0, what);
+    check_bf16_gradients(&m, g, how);
+    model_free(&m);
+}
+
+static void check_golden(const char *name, moai_device *dev)
+{
+    char *dir = xasprintf("tests/golden/%s", name);
+    golden g;
+    moai_grid grid;
+    float *first = NULL;
+
+    golden_open(&g, name, dir, dir);
+    grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)g.cfg->num_key_value_heads);
+    check_config(&g);
+    for (recompute_mode mode = RECOMPUTE_NONE; mode <= RECOMPUTE_FULL; mode++) check_mode(&g, &grid, dev, mode, &first);
+    check_accumulation(&g, &grid, dev);
+    check_bf16(&g, &grid, dev, RECOMPUTE_NONE);
+    check_bf16(&g, &grid, dev, RECOMPUTE_FULL);
+    grid_free(&grid);
+    golden_close(&g);
+    free(first);
+    free(dir);
+}
+
+/* Weights that somebody wrote against what Transformers computed from them. */
+static void check_directory(const char *weights_dir, const char *results_dir, moai_device *dev)
+{
+    golden g;
+    moai_grid grid;
+    moai_model m;
+
+    golden_open(&g, weights_dir, weights_dir, results_dir);
+    grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)g.cfg->num_key_value_heads);
+    golden_model(&m, &g, &grid, dev, DT_F32, RECOMPUTE_NONE, GOLDEN_SAMPLES);
+    check_logits(&m, &g);
+    check_gradients(&m, &g, "of the directory");
+    model_free(&m);
+    grid_free(&grid);
+    golden_close(&g);
+}
+
+int main(int argc, char **argv)
+{
+    process_start(&argc, &argv);
+    moai_device *dev = device_open_cpu(2);
+    CHECK(argc % 2 == 1, "usage: t2-golden [WEIGHTS RESULTS]...");
+    for (int i = 1; i < argc; i += 2) check_directory(argv[i], argv[i + 1], dev);
+    for (size_t i = 0; argc == 1 && i < sizeof names / sizeof *names; i++) check_golden(names[i], dev);
+    device_close_cpu(dev);
+    int status = tap_done();
+    process_finish();
+    return status;
+}

@@ -26,6 +26,12 @@ static inline void tp_reduce_scatter(const moai_ctx *c, tensor part, tensor full
     comm_request r = tp_reduce_scatter_begin(c, part, full);
     comm_end(&r);
 }
+/* Every rank's `full` becomes the sum of all: where the rows are too few to be split. */
+static inline void tp_all_reduce(const moai_ctx *c, tensor full)
+{
+    comm_request r = all_reduce_begin(&c->grid->tp, full.data, (size_t)tensor_n_elem(full), full.dt, REDUCE_SUM);
+    comm_end(&r);
+}
 /* Scratch for the full counterpart of `part`: part itself when TP = 1, so that nothing is copied. */
 static inline tensor tp_full(const moai_ctx *c, tensor part)
 {

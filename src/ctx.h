@@ -24,4 +24,12 @@ typedef struct moai_ctx {
 static inline int64_t ctx_q_cols(const moai_ctx *c) { return c->heads.n_heads * c->heads.head_dim; }
 static inline int64_t ctx_kv_cols(const moai_ctx *c) { return c->heads.n_kv_heads * c->heads.head_dim; }
 
+/* The packed columns of qkv, or of qk. */
+static inline tensor q_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, 0, ctx_q_cols(c)); }
+static inline tensor k_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, ctx_q_cols(c), ctx_kv_cols(c)); }
+static inline tensor v_of(const moai_ctx *c, tensor packed)
+{
+    return tensor_cols(packed, ctx_q_cols(c) + ctx_kv_cols(c), ctx_kv_cols(c));
+}
+
 #endif

@@ -61,11 +61,6 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->act = arena_tensor(selective, c->dt, N, I);
 }
 
-/* The packed columns of qkv, or of qk. */
-static tensor q_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, 0, ctx_q_cols(c)); }
-static tensor k_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, ctx_q_cols(c), ctx_kv_cols(c)); }
-static tensor v_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, ctx_q_cols(c) + ctx_kv_cols(c), ctx_kv_cols(c)); }
-
 /* Everything up to the input of the down projection: what full recomputation repeats. */
 static void forward_to_act(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {

@@ -21,13 +21,13 @@ static tensor outer_view(const param_table *t, const char *name, void *flat, dty
     return tensor_of(tensor_at(tensor_of(flat, dt, 1, t->n_elem), 0, p->offset), dt, p->n_rows, p->n_cols);
 }
 
-static outer_weights outer_views(const moai_model *m, void *flat, dtype dt)
+outer_weights outer_views(const param_table *t, const model_config *cfg, void *flat, dtype dt)
 {
-    outer_weights w = {.embed = outer_view(&m->params, "model.embed_tokens.weight", flat, dt),
-                       .norm = outer_view(&m->params, "model.norm.weight", flat, dt),
-                       .head = outer_view(&m->params, "lm_head.weight", flat, dt)};
+    outer_weights w = {.embed = outer_view(t, "model.embed_tokens.weight", flat, dt),
+                       .norm = outer_view(t, "model.norm.weight", flat, dt),
+                       .head = outer_view(t, "lm_head.weight", flat, dt)};
 
-    if (m->cfg.tie_word_embeddings) w.head = w.embed;
+    if (cfg->tie_word_embeddings) w.head = w.embed;
     return w;
 }
 
@@ -80,8 +80,8 @@ static void plan_views(moai_model *m)
         m->w[l] = layer_view(&m->params, m->first_layer + l, m->weights, m->ctx.dt);
         m->g[l] = layer_view(&m->params, m->first_layer + l, m->grads, DT_F32);
     }
-    m->outer = outer_views(m, m->weights, m->ctx.dt);
-    m->outer_g = outer_views(m, m->grads, DT_F32);
+    m->outer = outer_views(&m->params, &m->cfg, m->weights, m->ctx.dt);
+    m->outer_g = outer_views(&m->params, &m->cfg, m->grads, DT_F32);
 }
 
 /* The same walk with and without memory. */

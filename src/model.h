@@ -27,6 +27,8 @@ typedef struct outer_weights {
     tensor head;                              /* (V/tp, H)   last stage; the embedding itself when tied */
 } outer_weights;
 
+outer_weights outer_views(const param_table *, const model_config *, void *flat, dtype);     /* {0} where the stage holds none */
+
 /* One micro-batch's memory on the stage: its activations and its ids. */
 typedef struct model_slot {
     layer_acts *layers;

@@ -18,6 +18,8 @@ static void qknorm_rope_backward(moai_device *, tensor, tensor, tensor, tensor, 
                                  const int32_t *, attend_shape) {}
 static void attend(moai_device *, tensor, float *, tensor, tensor, tensor, attend_shape) {}
 static void attend_backward(moai_device *, tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor, const float *, attend_shape) {}
+static void kv_append(moai_device *, tensor, tensor, const int32_t *, const int32_t *, int64_t) {}
+static void attend_cached(moai_device *, tensor, tensor, tensor, tensor, const int32_t *, const int32_t *, int64_t, attend_shape) {}
 static void swiglu(moai_device *, tensor, tensor) {}
 static void swiglu_backward(moai_device *, tensor, tensor, tensor) {}
 static void softmax_stats(moai_device *, float *, tensor, const int32_t *, int64_t) {}
@@ -44,6 +46,8 @@ const moai_ops ops_dry = {
     .qknorm_rope_backward = qknorm_rope_backward,
     .attend = attend,
     .attend_backward = attend_backward,
+    .kv_append = kv_append,
+    .attend_cached = attend_cached,
     .swiglu = swiglu,
     .swiglu_backward = swiglu_backward,
     .softmax_stats = softmax_stats,

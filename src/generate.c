@@ -1,0 +1,119 @@
+/* generate.c: see generate.h */
+#include "generate.h"
+
+#include "rng.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct generator {
+    decoder *d;
+    const generate_options *opt;
+    sampler sampler;
+    sequence *list;
+    int64_t n, next;                          /* sequences, the first one that has not begun */
+    int64_t *at;                              /* (n_sequences of the cache) the sequence in each place; -1: free */
+    int32_t *ids, *seq, *pos;                 /* (max_rows) rows of the step ... */
+    int64_t n_rows;
+    int32_t *wanted, *place;                  /* (n_sequences) ... those whose logits are wanted, and their places */
+    int64_t n_wanted;
+    bool reads_prompt;
+    float *logits;                            /* (n_sequences, vocab_size) */
+} generator;
+
+static void generator_open(generator *g)
+{
+    const decoder_options *o = &g->d->opt;
+    const size_t rows = (size_t)o->max_rows, places = (size_t)o->n_sequences;
+
+    CHECK(o->max_rows >= o->n_sequences && o->max_wanted >= o->n_sequences, "%lld sequences in forwards of %lld rows, %lld wanted",
+          (long long)o->n_sequences, (long long)o->max_rows, (long long)o->max_wanted);
+    sampler_init(&g->sampler, g->opt->sample, g->opt->n_vocab);
+    g->at = xmalloc(places * sizeof *g->at);
+    for (int64_t s = 0; s < o->n_sequences; s++) g->at[s] = -1;
+    g->ids = xmalloc(rows * sizeof *g->ids);
+    g->seq = xmalloc(rows * sizeof *g->seq);
+    g->pos = xmalloc(rows * sizeof *g->pos);
+    g->wanted = xmalloc(places * sizeof *g->wanted);
+    g->place = xmalloc(places * sizeof *g->place);
+    g->logits = xmalloc(places * (size_t)g->d->cfg.vocab_size * sizeof *g->logits);
+}
+
+static void generator_close(generator *g)
+{
+    void *const all[] = {g->at, g->ids, g->seq, g->pos, g->wanted, g->place, g->logits};
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    sampler_free(&g->sampler);
+}
+
+static bool is_writing(const sequence *q) { return q->n > q->n_prompt; }
+
+/* Rows for what sequence `place` has not been through, as far as there is room. */
+static void add_rows(generator *g, int64_t place)
+{
+    sequence *q = &g->list[g->at[place]];
+
+    if (!is_writing(q)) g->reads_prompt = true;
+    for (; q->n_cached < q->n && g->n_rows < g->d->opt.max_rows; q->n_cached++, g->n_rows++) {
+        g->ids[g->n_rows] = q->ids[q->n_cached];
+        g->seq[g->n_rows] = (int32_t)place;
+        g->pos[g->n_rows] = (int32_t)q->n_cached;
+    }
+    if (q->n_cached < q->n) return;
+    g->wanted[g->n_wanted] = (int32_t)g->n_rows - 1;
+    g->place[g->n_wanted++] = (int32_t)place;
+}
+
+/* The rows of the next step: those that write first, so that nobody waits for a long prompt.  False: all is done. */
+static bool gather_rows(generator *g)
+{
+    const int64_t places = g->d->opt.n_sequences;
+
+    g->n_rows = g->n_wanted = 0;
+    g->reads_prompt = false;
+    for (int64_t s = 0; s < places; s++) {
+        if (g->at[s] < 0 && g->next < g->n) g->at[s] = g->next++;
+        if (g->at[s] >= 0 && is_writing(&g->list[g->at[s]])) add_rows(g, s);
+    }
+    for (int64_t s = 0; s < places && g->n_rows < g->d->opt.max_rows; s++)
+        if (g->at[s] >= 0 && !is_writing(&g->list[g->at[s]])) add_rows(g, s);
+    return g->n_rows > 0;
+}
+
+/* The next token of the i-th wanted row's sequence. */
+static void write_token(generator *g, int64_t i, generate_sink sink, void *arg)
+{
+    const generate_options *o = g->opt;
+    const int64_t place = g->place[i], number = g->at[place];
+    sequence *q = &g->list[number];
+    char name[40];
+
+    snprintf(name, sizeof name, "sequence %lld", (long long)number);
+    const double u = rng_uniform(rng_key(o->seed, name), (uint64_t)q->n);
+    const int32_t id = sampler_draw(&g->sampler, g->logits + i * g->d->cfg.vocab_size, u);
+    q->ids[q->n++] = id;
+    q->stopped = id == o->stop[0] || id == o->stop[1];
+    const bool finished = q->stopped || q->n == q->n_prompt + o->max_new_tokens;
+    if (finished) g->at[place] = -1;
+    sink(arg, g->list, number, finished);
+}
+
+void generate(decoder *d, sequence *list, int64_t n, const generate_options *opt, generate_sink sink, void *arg, generate_rates *rates)
+{
+    generator g = {.d = d, .opt = opt, .list = list, .n = n};
+
+    *rates = (generate_rates){0};
+    generator_open(&g);
+    while (gather_rows(&g)) {
+        const double begin = now_seconds();
+        decoder_forward(d, (decode_rows){g.n_rows, g.ids, g.seq, g.pos}, g.n_wanted, g.wanted, g.logits);
+        for (int64_t i = 0; i < g.n_wanted; i++) write_token(&g, i, sink, arg);
+        const double seconds = now_seconds() - begin;
+        if (g.reads_prompt)
+            rates->read_tokens += g.n_rows, rates->read_seconds += seconds;
+        else
+            rates->written_tokens += g.n_wanted, rates->written_seconds += seconds;
+    }
+    generator_close(&g);
+}

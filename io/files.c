@@ -138,7 +138,7 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
 
 int dir_remove(const char *path, moai_error *err)
 {
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT) return failed(err, path, "cannot remove");
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT && errno != ENOTDIR) return failed(err, path, "cannot remove");
     return 0;
 }
 

@@ -27,10 +27,17 @@ void h5_unlock(void)
     pthread_mutex_unlock(&library);
 }
 
-/* Walking upwards, entry 0 is the innermost. */
+/* Walking upwards, entry 0 is the innermost.  A failed system call is told in a paragraph; what counts is its quoted words:
+ * "file write failed: time = .., filename = .., errno = 28, error message = 'No space left on device', ..".           */
 static herr_t keep_innermost(unsigned n, const H5E_error2_t *entry, void *text)
 {
-    if (n == 0) snprintf(text, 256, "%s", entry->desc ? entry->desc : "");
+    static const char quote[] = "error message = '";
+    const char *said = entry->desc ? strstr(entry->desc, quote) : NULL;
+
+    if (n == 0 && said)
+        snprintf(text, 256, "%.*s", (int)strcspn(said + sizeof quote - 1, "'"), said + sizeof quote - 1);
+    else if (n == 0)
+        snprintf(text, 256, "%s", entry->desc ? entry->desc : "");
     return 0;
 }
 

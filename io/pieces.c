@@ -135,25 +135,37 @@ static int hash_range(int fd, const char *path, XXH3_state_t *hash, int64_t begi
     return rc;
 }
 
-int piece_file_structure(int fd, const char *path, const piece_file *f, char hex[33], moai_error *err)
+byte_range *piece_file_structure(const piece_file *f, int *n)
 {
     const piece **sorted = xmalloc((size_t)f->n * sizeof *sorted);
-    XXH3_state_t *hash = XXH3_createState();
+    byte_range *ranges = xmalloc((size_t)(f->n + 1) * sizeof *ranges);
+    int n_sorted = 0;
     int64_t at = 0;
-    int n = 0, rc = 0;
+
+    for (int i = 0; i < f->n; i++)
+        if (f->list[i].address >= 0) sorted[n_sorted++] = &f->list[i];
+    qsort(sorted, (size_t)n_sorted, sizeof *sorted, by_address);
+    *n = 0;
+    for (int i = 0; i < n_sorted; i++) {
+        if (at < sorted[i]->address) ranges[(*n)++] = (byte_range){at, sorted[i]->address};
+        at = sorted[i]->address + rect_n_elem(sorted[i]->at) * (int64_t)sizeof(float);
+    }
+    if (at < f->bytes) ranges[(*n)++] = (byte_range){at, f->bytes};
+    free(sorted);
+    return ranges;
+}
+
+int piece_file_hash_structure(int fd, const char *path, const piece_file *f, char hex[33], moai_error *err)
+{
+    XXH3_state_t *hash = XXH3_createState();
+    int n, rc = 0;
+    byte_range *ranges = piece_file_structure(f, &n);
 
     CHECK(hash, "out of host memory");
     XXH3_128bits_reset(hash);
-    for (int i = 0; i < f->n; i++)
-        if (f->list[i].address >= 0) sorted[n++] = &f->list[i];
-    qsort(sorted, (size_t)n, sizeof *sorted, by_address);
-    for (int i = 0; rc == 0 && i < n; i++) {
-        rc = hash_range(fd, path, hash, at, sorted[i]->address, err);
-        at = sorted[i]->address + rect_n_elem(sorted[i]->at) * (int64_t)sizeof(float);
-    }
-    if (rc == 0) rc = hash_range(fd, path, hash, at, f->bytes, err);
+    for (int i = 0; rc == 0 && i < n; i++) rc = hash_range(fd, path, hash, ranges[i].begin, ranges[i].end, err);
     hash_hex(hash, hex);
     XXH3_freeState(hash);
-    free(sorted);
+    free(ranges);
     return rc;
 }

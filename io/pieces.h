@@ -51,8 +51,8 @@ share *shares_of(const param_table *, int dp_size, int dp_rank, int *n);   /* ca
 /* The table of a single rank, which holds every parameter whole: what a model consists of. */
 void params_whole(param_table *, const model_config *);
 
-/* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, row-major; NULL for a piece of zeros.  After a
- * failure only piece_file_close may follow; it frees in any case, and given no piece_file it abandons.  Rows are filled whole. */
+/* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, whole rows; NULL for a piece of zeros.  After a
+ * failure only piece_file_close may follow; it frees in any case, and given no piece_file it abandons.  A broken library is a broken rank (die). */
 typedef int (*piece_fill)(void *from, int64_t first, int64_t n, float *dst, moai_error *err);
 typedef struct piece_writer piece_writer;
 piece_writer *piece_file_create(const char *path, moai_error *err);        /* NULL on failure */
@@ -65,7 +65,11 @@ void piece_file_free(piece_file *);
 int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or -1 */
 typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
 int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_each each, void *to, moai_error *err);
-int piece_file_structure(int fd, const char *path, const piece_file *, char hex[33], moai_error *err);     /* its structure_xxh3 */
+typedef struct byte_range {
+    int64_t begin, end;
+} byte_range;
+byte_range *piece_file_structure(const piece_file *, int *n);              /* the bytes that belong to no piece; caller frees */
+int piece_file_hash_structure(int fd, const char *path, const piece_file *, char hex[33], moai_error *err);
 void hash_hex(const struct XXH3_state_s *, char hex[33]);
 
 /* All pieces of one state of one parameter. */

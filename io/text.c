@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ typedef struct window {
 } window;
 
 struct text_file {
+    atomic_int n_users;                       /* the opener and each block */
     char *path;
     const text_format *format;
     bool jsonl;
@@ -74,6 +76,7 @@ text_file *text_open(const char *path, const text_format *format, moai_error *er
 {
     text_file *f = xmalloc(sizeof *f);
 
+    f->n_users = 1;
     f->path = xstrdup(path);
     f->format = format;
     f->jsonl = ends_with(path, ".jsonl") || ends_with(path, ".jsonl.zst");
@@ -87,7 +90,7 @@ text_file *text_open(const char *path, const text_format *format, moai_error *er
 
 void text_close(text_file *f)
 {
-    if (!f) return;
+    if (!f || atomic_fetch_sub(&f->n_users, 1) > 1) return;
     if (f->fd >= 0) close(f->fd);
     ZSTD_freeDStream(f->zstd);
     free((void *)(uintptr_t)f->in.src);
@@ -99,6 +102,7 @@ void text_close(text_file *f)
 bool text_sequential(const text_file *f) { return f->zstd != NULL; }
 bool text_undivided(const text_file *f) { return !f->jsonl && f->format->separation == SEPARATE_FILE; }
 int64_t text_bytes(const text_file *f) { return f->n_bytes; }
+int64_t text_position(const text_file *f) { return (int64_t)lseek(f->fd, 0, SEEK_CUR); }
 
 static int fill_plain(const text_file *f, window *w, moai_error *err)
 {
@@ -251,6 +255,7 @@ int text_read_block(text_file *f, int64_t begin, int64_t n_bytes, text_block *b,
         goto done;
     }
     *b = (text_block){.file = f, .offset = from, .n_bytes = (size_t)(to - from), .data = xmalloc((size_t)(to - from) + 1)};
+    atomic_fetch_add(&f->n_users, 1);
     memcpy(b->data, w->data + (from - w->base), b->n_bytes);
     if (from == 0 && b->n_bytes >= 3 && memcmp(b->data, "\xEF\xBB\xBF", 3) == 0) b->at = 3;
 done:
@@ -260,6 +265,7 @@ done:
 
 void text_block_free(text_block *b)
 {
+    text_close(b->file);
     free(b->data);
     free(b->document);
     *b = (text_block){0};

@@ -24,13 +24,14 @@ void text_format_parse(text_format *, const char *separator);
 typedef struct text_file text_file;
 /* `format` is borrowed.  zstd is told by its magic number, .jsonl and .jsonl.zst by the name.  NULL on failure. */
 text_file *text_open(const char *path, const text_format *format, moai_error *err);
-void text_close(text_file *);
+void text_close(text_file *);                 /* blocks read from it stay good */
 bool text_sequential(const text_file *);      /* zstd: blocks only in order, one thread at a time */
 bool text_undivided(const text_file *);       /* one document: one block however long */
 int64_t text_bytes(const text_file *);        /* of the file as it lies on disk */
+int64_t text_position(const text_file *);     /* of a sequential file: bytes of it read so far */
 
 typedef struct text_block {
-    const text_file *file;
+    text_file *file;
     char *data;                               /* whole documents, with their separators */
     size_t n_bytes, at;                       /* at: how far text_next has come */
     int64_t offset;                           /* of data[0] in the file's text */

@@ -1,0 +1,415 @@
+/* encode.c: step 1 of encode.h, blocks of text to parts, and the frame around the steps */
+#include "encode_parts.h"
+#include "files.h"
+#include "progress.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What the threads of a rank share. */
+typedef struct encoder {
+    const encode_options *options;
+    const tokenizer *tokenizer;
+    int rank, world, part;                    /* part: file descriptor */
+    char *part_path, *failed_path;            /* failed_path exists once some rank has failed */
+    int64_t block_bytes;
+    encode_parts *out;
+    atomic_bool stop;
+    pthread_mutex_t lock;                     /* over all below, and out */
+    pthread_cond_t finished;
+    int n_running;
+    int status;
+    moai_error err;
+    /* where the next block is: all ranks walk over all blocks in the same order */
+    int file;
+    int64_t number;
+    text_file *open;                          /* of `file`, or NULL */
+    int64_t part_bytes, input_bytes, input_done, text_done;
+} encoder;
+
+/* A block to encode: read already when its file is sequential. */
+typedef struct task {
+    int file;
+    int64_t number;
+    bool is_read;
+    text_block block;
+} task;
+
+/* What a thread keeps from block to block. */
+typedef struct worker_room {
+    int32_t *ids;
+    int64_t n_ids, ids_capacity;
+    int64_t *lengths, lengths_capacity;
+} worker_room;
+
+char *encode_part_path(const encode_parts *p, int rank) { return xasprintf("%s/rank-%05d", p->directory, rank); }
+
+void encode_parts_free(encode_parts *p)
+{
+    for (int64_t i = 0; i < p->n_own; i++) free(p->own[i].lengths);
+    free(p->own);
+    free(p->n_blocks);
+    free(p->directory);
+    *p = (encode_parts){0};
+}
+
+/* Ends the open file; lock held. */
+static void finish_file(encoder *e, int64_t n_blocks)
+{
+    e->out->n_blocks[e->file] = n_blocks;
+    text_close(e->open);
+    e->open = NULL;
+    e->file++;
+    e->number = 0;
+}
+
+/* Moves on by one block.  1: it is this rank's and in *t; 0: it is not, or a file has ended; -1.  Lock held. */
+static int step_on(encoder *e, task *t, moai_error *err)
+{
+    const char *path = e->options->inputs[e->file];
+
+    if (!e->open && !(e->open = text_open(path, &e->options->format, err))) return -1;
+    bool whole = text_undivided(e->open), own = encode_owner(e->file, e->number, e->world) == e->rank;
+    int64_t begin = e->number * e->block_bytes, size = text_bytes(e->open);
+    if (whole ? e->number > 0 : !text_sequential(e->open) && begin >= size) {
+        finish_file(e, e->number);
+        return 0;
+    }
+    *t = (task){.file = e->file, .number = e->number};
+    if (text_sequential(e->open) && !whole) {
+        int64_t before = text_position(e->open);
+        int got = text_read_block(e->open, begin, e->block_bytes, own ? &t->block : NULL, err);
+        e->input_done += text_position(e->open) - before;
+        if (got == 0) finish_file(e, e->number);
+        if (got <= 0) return got;
+        e->text_done += e->block_bytes;
+        t->is_read = own;
+    } else {
+        int64_t n = whole ? size : min_i64(e->block_bytes, size - begin);
+        e->input_done += n;
+        e->text_done += n;
+    }
+    e->number++;
+    return own;
+}
+
+/* The next block of this rank: 1; 0 when there is none; -1.  Takes the lock. */
+static int next_task(encoder *e, task *t, moai_error *err)
+{
+    int got = 0;
+
+    pthread_mutex_lock(&e->lock);
+    while (got == 0 && !e->stop && e->file < e->options->n_inputs) got = step_on(e, t, err);
+    pthread_mutex_unlock(&e->lock);
+    return got;
+}
+
+static int append_document(worker_room *r, encoded_block *b, const tokenizer *tok, const char *text, size_t n_bytes, moai_error *err)
+{
+    int64_t before = r->n_ids;
+
+    if (tokenizer_encode(tok, text, n_bytes, &r->ids, &r->n_ids, &r->ids_capacity, err) != 0) return -1;
+    if (r->n_ids == r->ids_capacity) {
+        r->ids_capacity += 1024;
+        r->ids = realloc(r->ids, (size_t)r->ids_capacity * sizeof *r->ids);
+        CHECK(r->ids, "out of host memory: %lld tokens", (long long)r->ids_capacity);
+    }
+    r->ids[r->n_ids++] = tokenizer_eos(tok);
+    if (b->n_documents == r->lengths_capacity) {
+        r->lengths_capacity = 2 * r->lengths_capacity + 64;
+        r->lengths = realloc(r->lengths, (size_t)r->lengths_capacity * sizeof *r->lengths);
+        CHECK(r->lengths, "out of host memory: %lld documents", (long long)r->lengths_capacity);
+    }
+    r->lengths[b->n_documents++] = r->n_ids - before;
+    return 0;
+}
+
+static int write_at(int fd, const char *path, const void *data, size_t n, int64_t offset, moai_error *err)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t wrote = pwrite(fd, (const char *)data + done, n - done, (off_t)(offset + (int64_t)done));
+        if (wrote < 0 && errno == EINTR) continue;
+        if (wrote < 0) return error_set(err, "%s: cannot write: %s", path, strerror(errno));
+        done += (size_t)wrote;
+    }
+    return 0;
+}
+
+/* Puts an encoded block behind the others in the part and on the list. */
+static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_bytes, int64_t n_empty, moai_error *err)
+{
+    encode_parts *out = e->out;
+    size_t lengths_bytes = (size_t)b->n_documents * sizeof *r->lengths, tokens_bytes = (size_t)r->n_ids * (size_t)out->width;
+
+    pthread_mutex_lock(&e->lock);
+    b->offset = e->part_bytes;
+    e->part_bytes += (int64_t)(lengths_bytes + tokens_bytes);
+    pthread_mutex_unlock(&e->lock);
+    if (out->width == 2)                      /* narrowed in place: the write position never passes the read position */
+        for (int64_t i = 0; i < r->n_ids; i++) {
+            uint16_t id = (uint16_t)r->ids[i];
+            memcpy((char *)r->ids + 2 * i, &id, 2);
+        }
+    if (write_at(e->part, e->part_path, r->lengths, lengths_bytes, b->offset, err) != 0 ||
+        write_at(e->part, e->part_path, r->ids, tokens_bytes, b->offset + (int64_t)lengths_bytes, err) != 0)
+        return -1;
+    b->n_tokens = r->n_ids;
+    b->lengths = xmalloc(lengths_bytes);
+    if (lengths_bytes) memcpy(b->lengths, r->lengths, lengths_bytes);
+    pthread_mutex_lock(&e->lock);
+    if (out->n_own == out->capacity) {
+        out->capacity = 2 * out->capacity + 64;
+        out->own = realloc(out->own, (size_t)out->capacity * sizeof *out->own);
+        CHECK(out->own, "out of host memory: %lld blocks", (long long)out->capacity);
+    }
+    out->own[out->n_own++] = *b;
+    out->n_bytes += n_bytes;
+    out->n_empty += n_empty;
+    pthread_mutex_unlock(&e->lock);
+    return 0;
+}
+
+static int read_task(const encoder *e, task *t, moai_error *err)
+{
+    text_file *f = text_open(e->options->inputs[t->file], &e->options->format, err);
+
+    if (!f) return -1;
+    int got = text_undivided(f) ? text_read_block(f, 0, INT64_MAX, &t->block, err)
+                                : text_read_block(f, t->number * e->block_bytes, e->block_bytes, &t->block, err);
+    if (got == 0) t->block.n_empty = text_undivided(f);       /* an empty file */
+    text_close(f);
+    return got < 0 ? -1 : 0;
+}
+
+static int encode_task(encoder *e, task *t, worker_room *r, moai_error *err)
+{
+    encoded_block b = {.file = t->file, .number = t->number};
+    const char *text;
+    size_t n;
+    int64_t n_bytes = 0;
+    int got;
+
+    r->n_ids = 0;
+    if (!t->is_read && read_task(e, t, err) != 0) return -1;
+    while ((got = t->block.data ? text_next(&t->block, &text, &n, err) : 0) > 0) {
+        n_bytes += (int64_t)n;
+        if (append_document(r, &b, e->tokenizer, text, n, err) != 0) return -1;
+    }
+    return got < 0 ? -1 : keep_block(e, r, &b, n_bytes, t->block.n_empty, err);
+}
+
+/* Notes the first failure and lets the threads of all ranks know. */
+static void fail(encoder *e, const moai_error *err)
+{
+    pthread_mutex_lock(&e->lock);
+    if (e->status == 0) {
+        int fd = open(e->failed_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+        if (fd >= 0) close(fd);
+        e->err = *err;
+    }
+    e->status = -1;
+    e->stop = true;
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void *work(void *arg)
+{
+    encoder *e = arg;
+    worker_room room = {0};
+    moai_error err;
+    task t;
+    int got;
+
+    while ((got = next_task(e, &t, &err)) > 0) {
+        int status = encode_task(e, &t, &room, &err);
+        text_block_free(&t.block);
+        if (status != 0) fail(e, &err);
+        if (access(e->failed_path, F_OK) == 0) e->stop = true;
+    }
+    if (got < 0) fail(e, &err);
+    free(room.ids);
+    free(room.lengths);
+    pthread_mutex_lock(&e->lock);
+    e->n_running--;
+    pthread_cond_signal(&e->finished);
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+/* Starts the threads, shows how far they are, and waits for them. */
+static void run_threads(encoder *e)
+{
+    pthread_t *threads = xmalloc((size_t)e->options->n_threads * sizeof *threads);
+    progress bar;
+
+    progress_start(&bar, "encode");
+    e->n_running = e->options->n_threads;
+    for (int i = 0; i < e->options->n_threads; i++) {
+        int failed = pthread_create(&threads[i], NULL, work, e);
+        CHECK(failed == 0, "cannot start thread %d of %d: %s", i + 1, e->options->n_threads, strerror(failed));
+    }
+    pthread_mutex_lock(&e->lock);
+    while (e->n_running > 0) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 200000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&e->finished, &e->lock, &until);
+        if (e->options->progress) progress_show(&bar, e->input_done, e->input_bytes, e->text_done);
+    }
+    pthread_mutex_unlock(&e->lock);
+    progress_clear(&bar);
+    for (int i = 0; i < e->options->n_threads; i++) pthread_join(threads[i], NULL);
+    free(threads);
+}
+
+/* The size of all inputs; each must open. */
+static int measure_inputs(const encode_options *o, int64_t *n_bytes, moai_error *err)
+{
+    *n_bytes = 0;
+    for (int i = 0; i < o->n_inputs; i++) {
+        text_file *f = text_open(o->inputs[i], &o->format, err);
+        if (!f) return -1;
+        *n_bytes += text_bytes(f);
+        text_close(f);
+    }
+    return 0;
+}
+
+int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int world, encode_parts *out, moai_error *err)
+{
+    enum { SMALLEST = 1 << 16, LARGEST = 1 << 24, BLOCKS = 1024 };
+    encoder e = {.options = o, .tokenizer = tok, .rank = rank, .world = world, .out = out};
+
+    if (measure_inputs(o, &e.input_bytes, err) != 0) return -1;
+    e.block_bytes = max_i64(SMALLEST, min_i64(LARGEST, e.input_bytes / BLOCKS));
+    out->width = tokenizer_vocab_size(tok) <= 65536 ? 2 : 4;
+    out->n_blocks = xmalloc((size_t)o->n_inputs * sizeof *out->n_blocks);
+    e.failed_path = xasprintf("%s/failed", out->directory);
+    e.part_path = encode_part_path(out, rank);
+    e.part = open(e.part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (e.part < 0) {
+        e.status = error_set(&e.err, "%s: %s", e.part_path, strerror(errno));
+    } else {
+        pthread_mutex_init(&e.lock, NULL);
+        pthread_cond_init(&e.finished, NULL);
+        run_threads(&e);
+        pthread_cond_destroy(&e.finished);
+        pthread_mutex_destroy(&e.lock);
+        text_close(e.open);
+        if (close(e.part) != 0 && e.status == 0) e.status = error_set(&e.err, "%s: %s", e.part_path, strerror(errno));
+    }
+    free(e.failed_path);
+    free(e.part_path);
+    if (e.status != 0) *err = e.err;
+    return e.status;
+}
+
+/* Rank 0: the output directory is there, holds no finished shards unless they may be overwritten, and its .parts is empty. */
+static int prepare_output(const encode_options *o, const char *parts, moai_error *err)
+{
+    char *manifest_path = xasprintf("%s/manifest.json", o->output);
+    int status = dir_make(o->output, err);
+
+    if (status == 0 && file_exists(manifest_path)) {
+        if (!o->overwrite)
+            status = error_set(err, "%s: exists already; --overwrite replaces it", manifest_path);
+        else if (unlink(manifest_path) != 0)
+            status = error_set(err, "%s: %s", manifest_path, strerror(errno));
+    }
+    if (status == 0) status = dir_remove(parts, err);
+    if (status == 0) status = dir_make(parts, err);
+    free(manifest_path);
+    return status;
+}
+
+/* Rank 0: shards of an earlier manifest that the new one does not name. */
+static void remove_old_shards(const manifest *old, const manifest *new)
+{
+    for (int i = 0; i < old->n_splits; i++)
+        for (int k = 0; k < old->splits[i].n; k++) {
+            const struct manifest_split *split = manifest_split(new, old->splits[i].name);
+            bool named = false;
+            for (int j = 0; split && j < split->n; j++) named |= strcmp(split->list[j].path, old->splits[i].list[k].path) == 0;
+            if (!named) unlink(old->splits[i].list[k].path);
+        }
+}
+
+/* Rank 0: the tokenizer beside the shards, and the manifest that makes them a data set. */
+static int finish_output(const encode_options *o, manifest *m, moai_error *err)
+{
+    char *path = xasprintf("%s/manifest.json", o->output);
+    int status = file_copy(o->tokenizer, m->tokenizer, err);
+
+    if (status == 0) status = manifest_write(m, path, err);
+    free(path);
+    return status;
+}
+
+static void report(const encode_options *o, const manifest *m, const encode_parts *parts, const comm *world, double seconds)
+{
+    double sums[] = {(double)parts->n_bytes, (double)parts->n_empty};
+
+    comm_all_reduce(world, sums, 2, DT_F64, REDUCE_SUM);
+    int64_t documents[2] = {0}, tokens = 0;
+    for (int i = 0; i < m->n_splits; i++) {
+        for (int k = 0; k < m->splits[i].n; k++) documents[i] += m->splits[i].list[k].documents;
+        tokens += m->splits[i].tokens;
+    }
+    say("encode: %.2f MB in %lld + %lld documents (train + validation), %lld tokens, %.2f bytes each, in %.2f s: %.1f MB/s to %s", sums[0] / 1e6,
+        (long long)documents[0], (long long)documents[1], (long long)tokens, sums[0] / (double)tokens, seconds, sums[0] / 1e6 / seconds,
+        o->output);
+    if (sums[1] > 0) warn("%lld documents without text were left out", (long long)sums[1]);
+    if (documents[1] == 0 && (o->validation_fraction > 0 || o->validation_documents > 0))
+        warn("no document fell to the validation split");
+}
+
+static int open_tokenizer(const encode_options *o, tokenizer **tok, manifest *m, moai_error *err)
+{
+    *tok = tokenizer_open(o->tokenizer, err);
+    if (!*tok || file_sha256(o->tokenizer, m->info.tokenizer_sha256, err) != 0) return -1;
+    m->info.vocab_size = tokenizer_vocab_size(*tok);
+    m->info.eos = tokenizer_eos(*tok);
+    m->info.pad = tokenizer_pad(*tok);
+    m->dir = xstrdup(o->output);
+    m->tokenizer = xasprintf("%s/tokenizer.model", o->output);
+    return m->info.eos < 0 ? error_set(err, "%s: the tokenizer has no eos to end documents with", o->tokenizer) : 0;
+}
+
+int encode_run(const encode_options *o, const comm *world, moai_error *err)
+{
+    encode_parts parts = {.directory = xasprintf("%s/.parts", o->output)};
+    manifest m = {0}, old = {0};
+    tokenizer *tok = NULL;
+    moai_error none;
+    double begin = now_seconds();
+    int status = open_tokenizer(o, &tok, &m, err);
+
+    if (status == 0 && world->rank == 0 && o->overwrite) manifest_read(&old, o->output, &none);
+    if ((status = comm_agree(world, status != 0, err)) != 0) goto done;
+    if (world->rank == 0) status = prepare_output(o, parts.directory, err);
+    if ((status = comm_agree(world, status != 0, err)) != 0) goto done;
+    status = encode_blocks(o, tok, world->rank, world->size, &parts, err);
+    status = comm_agree(world, status != 0, err);
+    if (status == 0) status = encode_shards(o, &parts, world, &m, err);
+    if (world->rank == 0) {
+        if (status == 0) status = finish_output(o, &m, err);
+        if (status == 0) remove_old_shards(&old, &m);
+        dir_remove(parts.directory, &none);
+    }
+    status = comm_agree(world, status != 0, err);
+    if (status == 0) report(o, &m, &parts, world, now_seconds() - begin);
+done:
+    manifest_free(&m);
+    manifest_free(&old);
+    encode_parts_free(&parts);
+    tokenizer_free(tok);
+    return status;
+}

@@ -1,0 +1,36 @@
+/* encode_parts.h: the tokens of blocks between encoding and shards; the two halves of encode.h meet here.
+ * A part, for each block: n_documents int64 lengths, then n_tokens uint16 (uint32 when the vocabulary is larger than 65536).   */
+#ifndef MOAI_ENCODE_PARTS_H
+#define MOAI_ENCODE_PARTS_H
+
+#include "encode.h"
+#include "shard.h"
+#include "tokenizer.h"
+
+typedef struct encoded_block {
+    int file;
+    int64_t number;                           /* in the file */
+    int64_t offset;                           /* in the part */
+    int64_t n_documents, n_tokens;
+    int64_t *lengths;                         /* (n_documents), eos counted */
+} encoded_block;
+
+typedef struct encode_parts {
+    char *directory;
+    int width;                                /* bytes per token */
+    int64_t *n_blocks;                        /* (n_inputs) of each file, known to every rank */
+    encoded_block *own;                       /* this rank's, in no order */
+    int64_t n_own, capacity;
+    int64_t n_bytes, n_empty;                 /* of text encoded, documents without text: on this rank */
+} encode_parts;
+
+static inline int encode_owner(int file, int64_t number, int world) { return (int)((file + number) % world); }
+char *encode_part_path(const encode_parts *, int rank);                  /* caller frees */
+
+/* Step 1: all blocks of this rank.  Not collective. */
+int encode_blocks(const encode_options *, const tokenizer *, int rank, int world, encode_parts *, moai_error *err);
+void encode_parts_free(encode_parts *);
+/* Steps 2 and 3.  Collective; fills the manifest's splits `train` and `validation` on every rank. */
+int encode_shards(const encode_options *, const encode_parts *, const comm *world, manifest *, moai_error *err);
+
+#endif

@@ -1,0 +1,18 @@
+/* progress.h: a bar with rate and remaining time on a terminal, a line now and then elsewhere.  Printing rank only. */
+#ifndef MOAI_PROGRESS_H
+#define MOAI_PROGRESS_H
+
+#include "base.h"
+
+typedef struct progress {
+    const char *what;
+    double begin, printed;                    /* seconds */
+    bool terminal, shown;
+} progress;
+
+void progress_start(progress *, const char *what);
+/* `done` of `all` bytes of input, `text` bytes of text so far. */
+void progress_show(progress *, int64_t done, int64_t all, int64_t text);
+void progress_clear(progress *);              /* wipes the bar */
+
+#endif

@@ -32,7 +32,7 @@ typedef enum { AS_STORED, TRANSPOSED } orientation;
 struct products *products_open(void);
 void products_close(struct products *);
 const char *products_name(const struct products *);
-/* c = op(a) op(b), or c += with accumulate (fp32 c only).  a and b share a dtype; c has it or fp32. */
+/* c = op(a) op(b), or c += with accumulate (fp32 c only).  a and b share a dtype; c has it or fp32.  Nothing is empty. */
 void product(moai_device *, tensor c, tensor a, orientation, tensor b, orientation, bool accumulate);
 
 /* -- numbers -- */

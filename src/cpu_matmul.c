@@ -8,21 +8,31 @@ static void check_product(const char *op, tensor y, tensor x, tensor w)
           (long long)x.rows, (long long)x.cols, (long long)w.rows, (long long)w.cols);
 }
 
+/* The libraries see no empty operand: a sum over nothing is zero. */
+static void product_or_zero(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
+{
+    if (tensor_n_elem(c) == 0) return;
+    if (tensor_n_elem(a) > 0)
+        product(dev, c, a, a_is, b, b_is, accumulate);
+    else if (!accumulate)
+        rows_zero(c, 0);
+}
+
 void matmul_cpu(moai_device *dev, tensor y, tensor x, tensor w)
 {
     check_product("matmul", y, x, w);
-    product(dev, y, x, AS_STORED, w, TRANSPOSED, false);
+    product_or_zero(dev, y, x, AS_STORED, w, TRANSPOSED, false);
 }
 
 void matmul_dx_cpu(moai_device *dev, tensor dx, tensor dy, tensor w)
 {
     check_product("matmul_dx", dy, dx, w);
-    product(dev, dx, dy, AS_STORED, w, AS_STORED, false);
+    product_or_zero(dev, dx, dy, AS_STORED, w, AS_STORED, false);
 }
 
 void matmul_dw_cpu(moai_device *dev, tensor dw, tensor dy, tensor x)
 {
     check_product("matmul_dw", dy, x, dw);
     CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
-    product(dev, dw, dy, TRANSPOSED, x, AS_STORED, true);
+    product_or_zero(dev, dw, dy, TRANSPOSED, x, AS_STORED, true);
 }

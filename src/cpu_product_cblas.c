@@ -44,7 +44,6 @@ void product(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, o
     tensor c32 = fp32_view(c, copies + copy_size(a) + copy_size(b));
     int64_t inner = a_is == TRANSPOSED ? a.rows : a.cols;
 
-    if (c.rows == 0 || c.cols == 0) return;
     fp32_load(a32, a);
     fp32_load(b32, b);
     cblas_sgemm(CblasRowMajor, a_is == TRANSPOSED ? CblasTrans : CblasNoTrans, b_is == TRANSPOSED ? CblasTrans : CblasNoTrans,

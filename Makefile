@@ -78,8 +78,8 @@ NVCC      ?= $(CUDA_HOME)/bin/nvcc
 $(if $(shell command -v $(NVCC)),,$(error CUDA=$(CUDA): nvcc is not found.  Name its place (CUDA_HOME=/usr/local/cuda), or build without: make))
 NVCCFLAGS += -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a$(comma)code=sm_$a) -Xcompiler -Wall$(comma)-Wextra
 CUDA_CPPFLAGS = -DMOAI_CUDA -Icuda -isystem $(CUDA_HOME)/include
-CUDA_LIBS     = -L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lcudart
-cuda_sources  = $(wildcard cuda/*.c cuda/*.cc cuda/*.cu)
+CUDA_LIBS     = -L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart
+cuda_sources  = $(wildcard cuda/*.c cuda/*.cc cuda/*.cu) parallel/comm_nccl.c
 $(BUILD)/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(if $(Q),echo "  NVCC $<")
@@ -87,7 +87,7 @@ $(BUILD)/%.o: %.cu $(BUILD)/flags
 endif
 
 programs = moai_train moai_tokenize moai_checkpoint moai_generate
-sources  = $(wildcard src/*.c parallel/*.c io/*.c)
+sources  = $(filter-out parallel/comm_nccl.c,$(wildcard src/*.c parallel/*.c io/*.c))
 library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sources))) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard io/*.cc)) \
            $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(cuda_sources))))
 binaries = $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))

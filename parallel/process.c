@@ -21,7 +21,7 @@ static void leaks_watch(bool on) { (void)on; }
 static void leaks_report(void) {}
 #endif
 
-static int world_rank, world_size, cores_per_rank = 1;
+static int world_rank, world_size, host_rank, host_ranks = 1, cores_per_rank = 1;
 static process_hooks alone;                   /* the hooks of a single process, put back by process_finish */
 
 static void abort_mpi(int status)
@@ -68,20 +68,20 @@ static void find_cores(void)
 {
     MPI_Comm host;
     cpu_set_t own, all;
-    int ranks;
 
     CPU_ZERO(&own);
     CHECK(sched_getaffinity(0, sizeof own, &own) == 0, "sched_getaffinity failed");
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
-    MPI_Comm_size(host, &ranks);
+    MPI_Comm_rank(host, &host_rank);
+    MPI_Comm_size(host, &host_ranks);
     MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, host);
     MPI_Comm_free(&host);
 
     int cores = quota_cores(CPU_COUNT(&all));
-    cores_per_rank = cores > ranks ? cores / ranks : 1;
+    cores_per_rank = cores > host_ranks ? cores / host_ranks : 1;
     if (cores_per_rank > CPU_COUNT(&own)) cores_per_rank = CPU_COUNT(&own);
-    comm_mpi_share_cores(ranks > cores);
-    if (ranks > cores) prctl(PR_SET_TIMERSLACK, 1000UL);   /* ns: by default a short sleep takes 50 us longer */
+    comm_mpi_share_cores(host_ranks > cores);
+    if (host_ranks > cores) prctl(PR_SET_TIMERSLACK, 1000UL);   /* ns: by default a short sleep takes 50 us longer */
 }
 
 int process_start(int *argc, char ***argv)
@@ -111,6 +111,8 @@ int process_start(int *argc, char ***argv)
 
 int process_rank(void) { return world_rank; }
 int process_cores(void) { return cores_per_rank; }
+int process_host_rank(void) { return host_rank; }
+int process_host_ranks(void) { return host_ranks; }
 
 void process_finish(void)
 {

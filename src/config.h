@@ -47,6 +47,7 @@ typedef struct run_config {
     /* layout */
     int64_t tensor_parallel, context_parallel, pipeline_parallel, data_parallel;  /* data_parallel 0: what is left */
     char *device;                                       /* cpu | cuda | auto */
+    bool deterministic;                                 /* GPU: same bits in every run */
     int64_t num_threads;                                /* 0: cores of this rank */
     /* batch, in samples of seq_length tokens */
     int64_t seq_length, per_device_train_batch_size, gradient_accumulation_steps;

@@ -1,10 +1,8 @@
 /* moai_train: trains a model.  mpirun -np 32 moai_train --config run.json [--key value ...] */
 #include "config.h"
-#include "ops.h"
 #include "train.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* What needs neither data nor memory; the same answer on every rank. */
 static int check(run_config *run, model_config *cfg, grid_shape *size, batch_plan *batch, int world, moai_error *err)
@@ -19,9 +17,6 @@ static int check(run_config *run, model_config *cfg, grid_shape *size, batch_pla
         world = size->tp * size->cp * size->dp * size->pp;
     }
     if (grid_factor(size, world, err) || params_check(cfg, *size, err) || batch_settle(batch, run, size->dp, err)) return -1;
-    if (strcmp(run->device, "cuda") == 0) return error_set(err, "device cuda: this build has no CUDA backend");
-    if (strcmp(run->device, "cpu") != 0 && strcmp(run->device, "auto") != 0)
-        return error_set(err, "device \"%s\" is none of cpu, cuda, auto", run->device);
     if (run->seq_length > cfg->max_position_embeddings && cfg->rope.kind == ROPE_DEFAULT)
         return error_set(err, "seq_length %lld is larger than max_position_embeddings %lld of %s", (long long)run->seq_length,
                          (long long)cfg->max_position_embeddings, run->model);

@@ -2,6 +2,7 @@
 #include "train.h"
 
 #include "checkpoint.h"
+#include "device.h"
 #include "evaluate.h"
 #include "loader.h"
 #include "metrics.h"
@@ -22,7 +23,7 @@ typedef struct trainer {
     const model_config *cfg;
     batch_plan batch;
     moai_grid grid;
-    moai_device *dev;
+    device device;
     moai_model model;
     pipe_schedule schedule;
 
@@ -112,7 +113,7 @@ static loader_plan plan_of(const trainer *t, int64_t first)
 
 static checkpoint_state state_of(trainer *t)
 {
-    checkpoint_state s = {.params = &t->model.params, .grid = &t->grid, .ops = t->model.ctx.ops, .dev = t->dev};
+    checkpoint_state s = {.params = &t->model.params, .grid = &t->grid, .ops = t->model.ctx.ops, .dev = t->device.dev};
 
     for (int i = 0; i < N_STATES; i++) s.own[i] = t->model.own[i];
     return s;
@@ -202,13 +203,18 @@ static int trainer_open(trainer *t, moai_error *err)
     const model_options opt = model_options_of(t->run, &t->batch, t->grid.size, t->grid.at.pp);
     int failed = 0;
 
+    failed = device_open(&t->device, &(device_options){.name = t->run->device, .deterministic = t->run->deterministic,
+                                                        .n_threads = t->run->num_threads ? (int)t->run->num_threads : process_cores()}, err);
+    if (comm_agree(world, failed, err)) return -1;
+    device_connect(&t->device, &t->grid);
+    say("device     %s", t->device.text);
     if (t->grid.rank == 0) failed = make_output_dir(t->run->output_dir, err);
     if (comm_agree(world, failed, err)) return -1;
     t->reads = grid_first_stage(&t->grid) || grid_last_stage(&t->grid);
     failed = open_data(t, err);               /* middle stages check too, and close */
     if (comm_agree(world, failed, err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
-    failed = model_alloc(&t->model, &ops_cpu, t->dev, &t->grid, err);
+    failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;
     if (start_weights(t, err)) return -1;
     if (t->reads) failed = open_loader(t, err);
@@ -228,8 +234,8 @@ static void trainer_close(trainer *t)
     if (t->metrics) metrics_close(t->metrics);
     if (t->model.slots) model_free(&t->model);
     schedule_free(&t->schedule);
-    device_close_cpu(t->dev);
     grid_free(&t->grid);
+    device_close(&t->device);
     free(t->ids);
     free(t->samples_read);
     free(t->tokenizer);
@@ -281,11 +287,13 @@ static step_result train_step(trainer *t)
 static void report_step(trainer *t, step_result r, double lr, double seconds)
 {
     const double tokens = (double)(t->batch.global * t->run->seq_length);
+    const double flops = model_flops_products(t->cfg) + model_flops_attention(t->cfg, t->run->seq_length);
+    const double peak = t->device.peak_flops * t->grid.world, mfu = peak > 0 ? tokens / seconds * flops / peak : -1;
     int64_t *samples = gather_samples(t);
 
     if (t->grid.rank == 0 && (t->step % t->run->logging_steps == 0 || t->step == t->run->max_steps || r.skipped)) {
         metrics_step(t->metrics, &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens, .lr = lr,
-                                                 .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds, .mfu = -1,
+                                                 .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds, .mfu = mfu,
                                                  .step_seconds = seconds, .data_wait_seconds = t->waited,
                                                  .eta_seconds = seconds * (double)(t->run->max_steps - t->step),
                                                  .samples = t->samples, .skipped = t->skipped, .sample_numbers = samples,
@@ -366,9 +374,6 @@ int train_run(const run_config *run, const model_config *cfg, grid_shape size, c
     moai_error err;
 
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);
-    t.dev = device_open_cpu(run->num_threads ? (int)run->num_threads : process_cores());
-    say("device     cpu, %d threads a rank, products by %s", run->num_threads ? (int)run->num_threads : process_cores(),
-        device_products_cpu(t.dev));
     t.schedule = schedule_1f1b(size.pp, t.grid.at.pp, (int)batch->accumulation);
     catch_signals();
     int failed = trainer_open(&t, &err), status = STATUS_FAILED;

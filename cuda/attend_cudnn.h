@@ -1,0 +1,29 @@
+/* attend_cudnn.h: fused attention of cuDNN, private to cuda/attend*. */
+#ifndef MOAI_ATTEND_CUDNN_H
+#define MOAI_ATTEND_CUDNN_H
+
+#include "cuda.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct attend_cudnn attend_cudnn;     /* the library's handle and the plans built so far, one a shape */
+
+attend_cudnn *attend_cudnn_open(moai_device *);
+void attend_cudnn_close(attend_cudnn *);
+const char *attend_cudnn_version(void);       /* "cuDNN 9.14.0" */
+
+/* As attend and attend_backward of ops.h, without the padding rows.  False: cuDNN has no plan for this shape and dtype; nothing was queued,
+ * and `why` (not NULL) tells.  The workspace of a plan is taken when the plan is built.                               */
+bool attend_cudnn_forward(attend_cudnn *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape, const char **why);
+bool attend_cudnn_backward(attend_cudnn *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v, tensor att,
+                           const float *lse, attend_shape, const char **why);
+/* Bytes of workspace that the plans of a shape take, for the memory plan; building them needs the GPU. */
+size_t attend_cudnn_workspace(const attend_cudnn *);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

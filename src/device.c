@@ -1,0 +1,83 @@
+/* device.c: see device.h.  The only place that knows which backends were built in. */
+#include "device.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#ifdef MOAI_CUDA
+#include "comm_nccl.h"
+#include "cuda_device.h"
+
+/* Dense bf16 FLOP/s by the vendors' data sheets (SXM parts). */
+static double peak_of(const char *text)
+{
+    static const struct {
+        const char *card;
+        double flops;
+    } peaks[] = {{"H100", 989.4e12}, {"H200", 989.4e12}, {"A100", 312e12}, {"B200", 2250e12}};
+
+    for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++)
+        if (strstr(text, peaks[i].card)) return peaks[i].flops;
+    return 0;
+}
+
+static int open_cuda(device *d, const device_options *o, moai_error *err)
+{
+    const int n_gpus = device_count_cuda(), ranks = process_host_ranks(), gpu = process_host_rank();
+
+    if (n_gpus > 0 && ranks > n_gpus)
+        return error_set(err, "%d ranks on this host and %d GPUs: one rank a GPU (start fewer, or set CUDA_VISIBLE_DEVICES)", ranks, n_gpus);
+    d->ops = &ops_cuda;
+    d->dev = device_open_cuda(gpu, o->deterministic, err);
+    if (!d->dev) return -1;
+    snprintf(d->text, sizeof d->text, "%s", device_describe_cuda(d->dev));
+    d->peak_flops = peak_of(d->text);
+    return 0;
+}
+#else
+static int device_count_cuda(void) { return 0; }
+
+static int open_cuda(device *d, const device_options *o, moai_error *err)
+{
+    (void)d;
+    return error_set(err, "device %s: this build has no CUDA backend (build with make CUDA=1)", o->name);
+}
+#endif
+
+static int open_cpu(device *d, const device_options *o)
+{
+    d->ops = &ops_cpu;
+    d->dev = device_open_cpu(o->n_threads);
+    snprintf(d->text, sizeof d->text, "cpu, %d threads a rank, products by %s", o->n_threads, device_products_cpu(d->dev));
+    return 0;
+}
+
+int device_open(device *d, const device_options *o, moai_error *err)
+{
+    *d = (device){0};
+    if (strcmp(o->name, "cpu") == 0) return open_cpu(d, o);
+    if (strcmp(o->name, "cuda") == 0) return open_cuda(d, o, err);
+    if (strcmp(o->name, "auto") == 0) return device_count_cuda() > 0 ? open_cuda(d, o, err) : open_cpu(d, o);
+    return error_set(err, "device \"%s\" is none of cpu, cuda, auto", o->name);
+}
+
+void device_connect(device *d, moai_grid *grid)
+{
+#ifdef MOAI_CUDA
+    if (d->ops == &ops_cuda) grid_use_nccl(grid, d->dev);
+#else
+    (void)d, (void)grid;
+#endif
+}
+
+void device_close(device *d)
+{
+    if (!d->dev) return;
+#ifdef MOAI_CUDA
+    if (d->ops == &ops_cuda) {
+        device_close_cuda(d->dev);
+        return;
+    }
+#endif
+    device_close_cpu(d->dev);
+}

@@ -231,8 +231,10 @@ static void check_addresses(reader *r, const piece_file *f)
     for (int i = 0; i < f->n && !r->failed; i++) {
         const int64_t n_bytes = rect_n_elem(sorted[i]->at) * (int64_t)sizeof(float), at = sorted[i]->address;
         if (at < 0) continue;
-        if (at < end || n_bytes > f->bytes || at > f->bytes - n_bytes) bad(r, f->name, "a piece's address is outside the file or taken");
-        end = at + n_bytes;
+        if (at < end || n_bytes > f->bytes || at > f->bytes - n_bytes)
+            bad(r, f->name, "a piece's address is outside the file or taken");
+        else
+            end = at + n_bytes;
     }
     free(sorted);
 }
@@ -441,21 +443,32 @@ int manifest_model(const checkpoint_manifest *m, model_config *model, moai_error
     return rc;
 }
 
+/* What config.json asks of one state of one parameter against what is stored; NULL when they agree, else the fault. */
+static char *compare_shape(const checkpoint_manifest *m, const param *p, int state)
+{
+    const stored_tensor *s = manifest_find(m, state, p->name);
+
+    if (!s) return xasprintf("%s/manifest.json: %s of %s is in no piece", m->dir, checkpoint_state_names[state], p->name);
+    if (s->rows == p->rows && s->cols == p->cols) return NULL;
+    return xasprintf("%s/manifest.json: %s of %s is %lld x %lld, config.json wants %lld x %lld", m->dir, checkpoint_state_names[state],
+                     p->name, (long long)s->rows, (long long)s->cols, (long long)p->rows, (long long)p->cols);
+}
+
 int64_t manifest_check_names(const checkpoint_manifest *m, const model_config *model, void (*report)(void *, const char *), void *arg)
 {
     param_table t;
     int64_t n_faults = 0;
 
     params_whole(&t, model);
-    for (int i = 0; i < t.n * N_STATES; i++) {
-        const param *p = &t.list[i / N_STATES];
-        const stored_tensor *s = manifest_find(m, i % N_STATES, p->name);
-        if (s && s->rows == p->rows && s->cols == p->cols) continue;
-        char *fault = s ? xasprintf("%s/manifest.json: %s of %s is %lld x %lld, config.json wants %lld x %lld", m->dir,
-                                    checkpoint_state_names[i % N_STATES], p->name, (long long)s->rows, (long long)s->cols,
-                                    (long long)p->rows, (long long)p->cols)
-                        : xasprintf("%s/manifest.json: %s of %s is in no piece", m->dir, checkpoint_state_names[i % N_STATES], p->name);
-        if (report) report(arg, fault);
+    for (int i = 0; i < t.n * N_STATES + m->n_tensors; i++) {
+        const stored_tensor *s = i < m->n_tensors ? &m->tensors[i] : NULL;
+        char *fault = NULL;
+        if (!s)
+            fault = compare_shape(m, &t.list[(i - m->n_tensors) / N_STATES], (i - m->n_tensors) % N_STATES);
+        else if (!params_find(&t, s->name))
+            fault = xasprintf("%s/manifest.json: %s is not of the model in config.json", m->dir, s->name);
+        if (!fault) continue;
+        report(arg, fault);
         free(fault);
         n_faults++;
     }

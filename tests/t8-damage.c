@@ -1,0 +1,272 @@
+/* run: mpirun -np 4 %s */
+/* Damage of every kind is found and named, and never believed.  Arguments: flipped bytes, mutated manifests (50 and 300). */
+#include "checkpoint_state.h"
+#include "files.h"
+#include "tap.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <unistd.h>
+
+static moai_grid grid;
+static moai_device *dev;
+static model_config cfg;
+static char *dir;                             /* the checkpoint */
+static uint64_t draws;                        /* random numbers used up */
+
+static uint64_t draw(uint64_t n) { return (uint64_t)(rng_uniform(99, draws++) * (double)n); }
+
+static void keep_fault(void *arg, const char *fault) { snprintf(arg, 1024, "%s", fault); }
+
+/* "" when all is well, else the last fault */
+static int64_t verify(char fault[1024])
+{
+    moai_error err;
+    fault[0] = 0;
+    const int64_t n = checkpoint_verify(dir, keep_fault, fault, &err);
+
+    if (n < 0) snprintf(fault, 1024, "%s", err.text);
+    return n;
+}
+
+static int64_t load(moai_error *err) { return state_load_as(dir, &cfg, (grid_shape){1, 1, 1, 1}, 0, dev, err); }
+
+static char *path_of(const char *name) { return xasprintf("%s/%s", dir, name); }
+
+/* The names of the checkpoint's files; there are few. */
+static int list_files(char names[16][64])
+{
+    DIR *d = opendir(dir);
+    int n = 0;
+
+    CHECK(d, "%s: %s", dir, strerror(errno));
+    for (struct dirent *e; n < 16 && (e = readdir(d));)
+        if (e->d_name[0] != '.') snprintf(names[n++], 64, "%.63s", e->d_name);
+    closedir(d);
+    return n;
+}
+
+static void flips(int n)
+{
+    char names[16][64], fault[1024];
+    const int n_files = list_files(names);
+    int found = 0, believed = 0;
+    moai_error err;
+
+    for (int i = 0; i < n; i++) {
+        size_t n_bytes;
+        char *path = path_of(names[i % n_files]), *data = file_read(path, 1 << 30, &n_bytes, &err);
+        CHECK(data, "%s", err.text);
+        const size_t at = (size_t)draw(n_bytes);
+        const char flip = (char)(1 + draw(255));
+        data[at] ^= flip;
+        CHECK(file_write(path, data, n_bytes, &err) == 0, "%s", err.text);
+        const bool seen = verify(fault) != 0 && strstr(fault, names[i % n_files]);
+        if (!seen) printf("# byte %zu of %s: %s\n", at, path, fault);
+        found += seen;
+        believed += load(&err) > 0;           /* wrong elements, and no complaint */
+        data[at] ^= flip;
+        CHECK(file_write(path, data, n_bytes, &err) == 0, "%s", err.text);
+        free(data);
+        free(path);
+    }
+    ok(found == n, "flipped bytes in %d files: %d of %d found and the file named", n_files, found, n);
+    ok(believed == 0, "a load never takes damaged data: %d times", believed);
+    ok(verify(fault) == 0, "and all is well again");
+}
+
+static void named_piece(void)
+{
+    char fault[1024], *path = path_of("rank-00001.h5");
+    moai_error err;
+    size_t n_bytes;
+    char *data = file_read(path, 1 << 30, &n_bytes, &err), *copy = xmalloc(n_bytes);
+    float first;
+
+    CHECK(data, "%s", err.text);
+    memcpy(copy, data, n_bytes);
+    first = state_value(STATE_EXP_AVG, rng_key(7, "model.layers.1.mlp.up_proj.weight"), 26 * 48);    /* tp 1's first element */
+    char *there = memmem(data, n_bytes, &first, sizeof first);
+    ok(there != NULL, "the moment of an element is found in its rank's file");
+    if (there) {
+        there[1] ^= 1;
+        CHECK(file_write(path, data, n_bytes, &err) == 0, "%s", err.text);
+        const int64_t n = verify(fault);
+        ok(n == 1 && strstr(fault, "rank-00001.h5") && strstr(fault, "/exp_avg/model.layers.1.mlp.up_proj.weight/0"),
+           "the fault names file and piece: %s", fault);
+        ok(load(&err) < 0 && strstr(err.text, "/exp_avg/model.layers.1.mlp.up_proj.weight/0"), "so does a load");
+    }
+    CHECK(file_write(path, copy, n_bytes, &err) == 0, "%s", err.text);
+    free(copy);
+    free(data);
+    free(path);
+}
+
+/* Puts `bytes` (NULL: nothing, the file is gone) in the place of a file, looks, and restores it. */
+static void instead(const char *name, const char *bytes, size_t n_bytes, const char *words)
+{
+    char fault[1024], *path = path_of(name);
+    moai_error err;
+    size_t n_old;
+    char *old = file_read(path, 1 << 30, &n_old, &err);
+
+    CHECK(old, "%s", err.text);
+    if (bytes)
+        CHECK(file_write(path, bytes, n_bytes, &err) == 0, "%s", err.text);
+    else
+        CHECK(unlink(path) == 0, "%s: %s", path, strerror(errno));
+    const bool config = strcmp(name, "config.json") == 0;     /* which only the metadata's reader opens */
+    checkpoint_meta meta;
+    const bool refused = config ? checkpoint_read_meta(dir, &meta, &err) != 0 : load(&err) < 0;
+    const int64_t n = verify(fault);
+    ok(n != 0 && refused && strstr(err.text, words) && strstr(fault, words), "%s, %zu bytes: %s", name, n_bytes, err.text);
+    CHECK(file_write(path, old, n_old, &err) == 0, "%s", err.text);
+    free(old);
+    free(path);
+}
+
+static void files(void)
+{
+    char *path = path_of("rank-00002.h5"), *manifest = path_of("manifest.json");
+    moai_error err;
+    size_t n_bytes, n_manifest;
+    char *data = file_read(path, 1 << 30, &n_bytes, &err), *json = file_read(manifest, 1 << 30, &n_manifest, &err);
+
+    instead("rank-00002.h5", NULL, 0, "rank-00002.h5: missing");
+    instead("rank-00002.h5", data, n_bytes - 1, "the manifest says");
+    instead("rank-00002.h5", data, n_bytes + 1, "the manifest says");
+    instead("rank-00002.h5", "", 0, "the manifest says");
+    instead("manifest.json", NULL, 0, "no manifest.json");
+    instead("manifest.json", json, n_manifest / 2, "damaged");
+    instead("manifest.json", "", 0, "damaged");
+    instead("config.json", NULL, 0, "config.json");
+    instead("config.json", "{}", 2, "config.json: damaged");
+    free(json);
+    free(data);
+    free(manifest);
+    free(path);
+}
+
+/* A manifest whose own hash is right again: what remains is the reader's care. */
+static void seal(char *text, size_t n_bytes)
+{
+    char hex[33];
+
+    if (n_bytes < 46) return;
+    file_xxh3_text(text, n_bytes - 46, hex);
+    char *line = xasprintf(",\n\"xxh3\": \"%s\"}\n", hex);
+    memcpy(text + n_bytes - 46, line, 46);
+    free(line);
+}
+
+/* Replaces the first `from` after `after` by `to`, which may have another length. */
+static void edited(const char *after, const char *from, const char *to, const char *words)
+{
+    char *path = path_of("manifest.json");
+    moai_error err;
+    size_t n_bytes;
+    char *text = file_read(path, 1 << 30, &n_bytes, &err), *begin = strstr(text, after), *at = begin ? strstr(begin, from) : NULL;
+
+    CHECK(at, "manifest.json has no %s after %s", from, after);
+    char *hostile = xasprintf("%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    seal(hostile, strlen(hostile));
+    instead("manifest.json", hostile, strlen(hostile), words);
+    free(hostile);
+    free(text);
+    free(path);
+}
+
+static void hostile(void)
+{
+    edited("{", "moai-checkpoint", "moai-tokens", "format");
+    edited("{", "\"version\": 1", "\"version\": 2", "version");
+    edited("{", "\"step\": 5", "\"step\": -5", "step: out of range");
+    edited("{", "\"step\": 5", "\"step\": \"5\"", "step: not an integer");
+    edited("{", "\"step\": 5,", "", "step: missing");
+    edited("{", "\"rank-00001.h5\"", "\"../rank-00001.h5\"", "not a plain file name");
+    edited("\"files\"", "\"offset\": [\n      0,", "\"offset\": [\n      1,", "two pieces overlap");
+    edited("\"files\"", "\"name\": \"model.norm", "\"name\": \"model.morn", "model.norm.weight");
+    edited("\"files\"", "\"address\": ", "\"address\": 9223372036854775807, \"was\": ", "address");
+    edited("\"files\"", "\"address\": ", "\"address\": 1e30, \"was\": ", "address");
+    edited("\"files\"", "\"size\": [", "\"size\": [2147483648, 2147483648], \"was\": [", "outside its tensor");
+    edited("\"files\"", "\"state\": \"weight\"", "\"state\": \"exp_avg\"", "in no piece");
+    edited("\"files\"", "\"pieces\": [", "\"pieces\": [], \"was\": [", "in no piece");
+    edited("\"files\"", "\"pieces\": [", "\"pieces\": {}, \"was\": [", "not a list");
+}
+
+/* Bytes changed at random: the reader may refuse or, where the change means nothing, read; it never takes wrong data. */
+static void mutations(int n)
+{
+    char *path = path_of("manifest.json"), fault[1024];
+    moai_error err;
+    size_t n_bytes;
+    char *text = file_read(path, 1 << 30, &n_bytes, &err), *mutant = xmalloc(n_bytes);
+    int refused = 0, wrong = 0;
+
+    for (int i = 0; i < n; i++) {
+        static const char *const bits[] = {"-", "9", "0", "\"", "{", "}", "[", "]", ",", "e", "99999999999999999999", "null", "\\u0000"};
+        memcpy(mutant, text, n_bytes);
+        for (uint64_t m = 1 + draw(3); m > 0; m--) {
+            const char *with = bits[draw(sizeof bits / sizeof bits[0])];
+            memcpy(mutant + draw(n_bytes - 70), with, strlen(with));
+        }
+        seal(mutant, n_bytes);
+        CHECK(file_write(path, mutant, n_bytes, &err) == 0, "%s", err.text);
+        verify(fault);
+        const int64_t n_wrong = load(&err);
+        refused += n_wrong < 0;
+        wrong += n_wrong > 0;
+    }
+    CHECK(file_write(path, text, n_bytes, &err) == 0, "%s", err.text);
+    ok(refused > 0 && wrong == 0, "%d mutated manifests: %d refused, %d gave wrong data", n, refused, wrong);
+    free(mutant);
+    free(text);
+    free(path);
+}
+
+static void other_model(void)
+{
+    const model_config right = cfg;
+    moai_error err;
+
+    cfg = small_model(3, 14, 2, 103, false);
+    ok(load(&err) < 0 && strstr(err.text, "101") && strstr(err.text, "103"), "another vocabulary: %s", err.text);
+    cfg = small_model(4, 14, 2, 101, false);
+    ok(load(&err) < 0 && strstr(err.text, "model.layers.3."), "more layers: %s", err.text);
+    cfg = right;
+    ok(load(&err) == 0, "the right model again");
+}
+
+int main(int argc, char **argv)
+{
+    char *output_dir = xasprintf("%s/run", getenv("TMPDIR"));
+    small_state s;
+    moai_error err;
+
+    process_start(&argc, &argv);
+    grid_init(&grid, (grid_shape){2, 1, 2, 1}, 2);
+    dev = device_open_cpu(1);
+    cfg = small_model(3, 14, 2, 101, false);
+    dir = xasprintf("%s/checkpoint-5", output_dir);
+    const checkpoint_meta meta = small_meta(&cfg, grid.size, 5);
+    state_init(&s, &cfg, &grid, dev);
+    state_fill(&s);
+    CHECK(checkpoint_save(output_dir, &meta, &s.st, NULL, 0, &err) == 0, "%s", err.text);
+    state_free(&s);
+    if (grid.rank == 0) {                     /* the others only wrote their files */
+        flips(argc > 1 ? atoi(argv[1]) : 50);
+        named_piece();
+        files();
+        hostile();
+        mutations(argc > 2 ? atoi(argv[2]) : 300);
+        other_model();
+    }
+    comm_barrier(&grid.host_world);
+    free(output_dir);
+    free(dir);
+    device_close_cpu(dev);
+    grid_free(&grid);
+    int status = tap_done();
+    process_finish();
+    return status;
+}

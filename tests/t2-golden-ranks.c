@@ -25,6 +25,9 @@ static const layout layouts[] = {
     /* 4:1 heads: the KV head on all ranks; 59 tokens */
     {"yarn", {.tp = 4, .cp = 1, .dp = 1, .pp = 1}, 1},
     {"yarn", {.tp = 2, .cp = 1, .dp = 1, .pp = 2}, 1},
+    /* 1042 tokens of a micro-batch: the head works in two chunks */
+    {"long", {.tp = 4, .cp = 1, .dp = 1, .pp = 1}, 2},
+    {"long", {.tp = 2, .cp = 1, .dp = 1, .pp = 2}, 2},
 };
 
 static const comm *world;

@@ -3,7 +3,7 @@
  * weights of a checkpoint or Hugging Face directory against the results of another (tests/slow/hf-roundtrip.sh).     */
 #include "golden/golden.h"
 
-static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn"};
+static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn", "long"};
 static const char *const mode_names[] = {"none", "selective", "full"};
 
 /* Both spellings of config.json are one model. */

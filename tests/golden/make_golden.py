@@ -56,9 +56,11 @@ CONFIGS = {  #       layers  H   I   q  kv  D    V  positions
     "yarn":    qwen3(2,     32, 48, 4,  1, 32, 83, 96, dict(rope_type="yarn", rope_theta=1e3, factor=4.0,
                                                             beta_fast=32.0, beta_slow=1.0,
                                                             original_max_position_embeddings=24)),
+    # more positions than a tile of attention, more tokens than a chunk of the head
+    "long":    qwen3(2,     24, 32, 4,  2, 8,  37, 521, dict(rope_type="default", rope_theta=1e6)),
 }
 # fmt: on
-SEQ_LEN = {"gqa7": 37, "tied": 33, "linear": 41, "dynamic": 53, "yarn": 59}
+SEQ_LEN = {"gqa7": 37, "tied": 33, "linear": 41, "dynamic": 53, "yarn": 59, "long": 521}
 SHARD_BYTES = {"linear": 60_000}  # of a sharded model.safetensors
 STORED_AS_BF16 = ("tied", "dynamic", "yarn")
 

@@ -2,6 +2,7 @@
 /* Damage of every kind is found and named, and never believed.  Arguments: flipped bytes, mutated manifests (50 and 300). */
 #include "checkpoint_state.h"
 #include "files.h"
+#include "scratch.h"
 #include "tap.h"
 
 #include <dirent.h>
@@ -60,13 +61,13 @@ static void flips(int n)
         const size_t at = (size_t)draw(n_bytes);
         const char flip = (char)(1 + draw(255));
         data[at] ^= flip;
-        CHECK(file_write(path, data, n_bytes, &err) == 0, "%s", err.text);
+        scratch_write(path, data, n_bytes);
         const bool seen = verify(fault) != 0 && strstr(fault, names[i % n_files]);
         if (!seen) printf("# byte %zu of %s: %s\n", at, path, fault);
         found += seen;
         believed += load(&err) > 0;           /* wrong elements, and no complaint */
         data[at] ^= flip;
-        CHECK(file_write(path, data, n_bytes, &err) == 0, "%s", err.text);
+        scratch_write(path, data, n_bytes);
         free(data);
         free(path);
     }
@@ -90,13 +91,13 @@ static void named_piece(void)
     ok(there != NULL, "the moment of an element is found in its rank's file");
     if (there) {
         there[1] ^= 1;
-        CHECK(file_write(path, data, n_bytes, &err) == 0, "%s", err.text);
+        scratch_write(path, data, n_bytes);
         const int64_t n = verify(fault);
         ok(n == 1 && strstr(fault, "rank-00001.h5") && strstr(fault, "/exp_avg/model.layers.1.mlp.up_proj.weight/0"),
            "the fault names file and piece: %s", fault);
         ok(load(&err) < 0 && strstr(err.text, "/exp_avg/model.layers.1.mlp.up_proj.weight/0"), "so does a load");
     }
-    CHECK(file_write(path, copy, n_bytes, &err) == 0, "%s", err.text);
+    scratch_write(path, copy, n_bytes);
     free(copy);
     free(data);
     free(path);
@@ -112,7 +113,7 @@ static void instead(const char *name, const char *bytes, size_t n_bytes, const c
 
     CHECK(old, "%s", err.text);
     if (bytes)
-        CHECK(file_write(path, bytes, n_bytes, &err) == 0, "%s", err.text);
+        scratch_write(path, bytes, n_bytes);
     else
         CHECK(unlink(path) == 0, "%s: %s", path, strerror(errno));
     const bool config = strcmp(name, "config.json") == 0;     /* which only the metadata's reader opens */
@@ -120,7 +121,7 @@ static void instead(const char *name, const char *bytes, size_t n_bytes, const c
     const bool refused = config ? checkpoint_read_meta(dir, &meta, &err) != 0 : load(&err) < 0;
     const int64_t n = verify(fault);
     ok(n != 0 && refused && strstr(err.text, words) && strstr(fault, words), "%s, %zu bytes: %s", name, n_bytes, err.text);
-    CHECK(file_write(path, old, n_old, &err) == 0, "%s", err.text);
+    scratch_write(path, old, n_old);
     free(old);
     free(path);
 }
@@ -211,13 +212,13 @@ static void mutations(int n)
             memcpy(mutant + draw(n_bytes - 70), with, strlen(with));
         }
         seal(mutant, n_bytes);
-        CHECK(file_write(path, mutant, n_bytes, &err) == 0, "%s", err.text);
+        scratch_write(path, mutant, n_bytes);
         verify(fault);
         const int64_t n_wrong = load(&err);
         refused += n_wrong < 0;
         wrong += n_wrong > 0;
     }
-    CHECK(file_write(path, text, n_bytes, &err) == 0, "%s", err.text);
+    scratch_write(path, text, n_bytes);
     ok(refused > 0 && wrong == 0, "%d mutated manifests: %d refused, %d gave wrong data", n, refused, wrong);
     free(mutant);
     free(text);

@@ -227,6 +227,17 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32
     return status;
 }
 
+int tokenizer_encode_plain(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
+                           moai_error *err)
+{
+    std::vector<int> list;
+    auto status = t->sp.Encode(absl::string_view(text, n_bytes), &list);
+
+    if (!status.ok()) return error_set(err, "SentencePiece: %s", status.ToString().c_str());
+    id_list{ids, n, capacity}.append(list.data(), list.size());
+    return 0;
+}
+
 char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, size_t *n_bytes)
 {
     std::string text;

@@ -12,6 +12,8 @@ typedef struct tokenizer_train_options {
     int64_t input_sentence_size;              /* lines sampled for training, 0: all */
     int n_threads;
     uint64_t seed;
+    const char *text_key;                     /* of .jsonl: "text" */
+    bool replace_invalid;                     /* U+FFFD for what is not UTF-8, else an error */
 } tokenizer_train_options;
 
 /* BPE with byte fallback, pad id 0, <|endoftext|> (eos), <|im_start|>, <|im_end|>, digits split, no normalization
@@ -27,6 +29,8 @@ int32_t tokenizer_id(const tokenizer *, const char *piece);            /* -1: no
 /* Appends to *ids, growing it with realloc; *n counts, *capacity is its room.  Thread-safe.  Control symbols in text
  * are text: only the program itself puts eos there.                                                                   */
 int tokenizer_encode(const tokenizer *, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity, moai_error *err);
+/* The same through SentencePiece alone, the text whole: what tests and the bench compare with. */
+int tokenizer_encode_plain(const tokenizer *, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity, moai_error *err);
 char *tokenizer_decode(const tokenizer *, const int32_t *ids, int64_t n, size_t *n_bytes);   /* malloc'd, NUL-terminated */
 
 #endif

@@ -135,7 +135,7 @@ static int check_options(const tokenizer_train_options *o, moai_error *err)
 int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o, moai_error *err)
 {
     moai_error reading = {};
-    text_format format = {SEPARATE_LINE, nullptr, "text", false};
+    text_format format = {SEPARATE_LINE, nullptr, o->text_key, o->replace_invalid};
 
     if (check_options(o, err) != 0) return -1;
     document_lines lines(inputs, n_inputs, &format, &reading);

@@ -399,12 +399,12 @@ int encode_run(const encode_options *o, const comm *world, moai_error *err)
     status = encode_blocks(o, tok, world->rank, world->size, &parts, err);
     status = comm_agree(world, status != 0, err);
     if (status == 0) status = encode_shards(o, &parts, world, &m, err);
-    if (world->rank == 0) {
-        if (status == 0) status = finish_output(o, &m, err);
-        if (status == 0) remove_old_shards(&old, &m);
-        dir_remove(parts.directory, &none);
+    if (status == 0) {
+        if (world->rank == 0) status = finish_output(o, &m, err);
+        if (status == 0 && world->rank == 0) remove_old_shards(&old, &m);
+        status = comm_agree(world, status != 0, err);
     }
-    status = comm_agree(world, status != 0, err);
+    if (world->rank == 0) dir_remove(parts.directory, &none);
     if (status == 0) report(o, &m, &parts, world, now_seconds() - begin);
 done:
     manifest_free(&m);

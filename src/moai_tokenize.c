@@ -31,10 +31,16 @@ typedef struct tokenize_options {
 enum { INVALID_ERROR, INVALID_REPLACE };
 static const key_choice invalid_words[] = {{"error", INVALID_ERROR}, {"replace", INVALID_REPLACE}, {NULL, 0}};
 
+#define TEXT_KEY TEXT(text_key, "text", "key of the text in a .jsonl line")
+#define INVALID_UTF8 \
+    ROW(KEY_CHOICE, invalid_utf8, "error", .choices = invalid_words, .help = "error, or replace: U+FFFD for what is not UTF-8")
+
 static const key_spec train_rows[] = {
     TEXT(output, NULL, "PREFIX of the files PREFIX.model and PREFIX.vocab"),
     INT(vocab_size, "32000", 1, INT32_MAX, "pieces, with 5 special symbols and 256 bytes among them"),
     REAL(character_coverage, "0.9995", 0, 1, "part of the text's characters that get a piece; the others go by their bytes"),
+    TEXT_KEY,
+    INVALID_UTF8,
     INT(input_sentence_size, "0", 0, INT32_MAX, "lines sampled to train on; 0: all"),
     INT(num_threads, "0", 0, 1024, "0: as many as cores"),
     INT(seed, "42", 0, 1ll << 31, "of the sample of lines"),
@@ -45,8 +51,8 @@ static const key_spec encode_rows[] = {
     INT(shard_tokens, "100000000", 1, 1ll << 40, "tokens of a shard; the last document goes beyond it"),
     TEXT(document_separator, "file",
          "of a .txt: file (all is one document), line (each line one), blank_line, or any other text: lines equal to it"),
-    TEXT(text_key, "text", "key of the text in a .jsonl line"),
-    ROW(KEY_CHOICE, invalid_utf8, "error", .choices = invalid_words, .help = "error, or replace: U+FFFD for what is not UTF-8"),
+    TEXT_KEY,
+    INVALID_UTF8,
     REAL(validation_fraction, "0.01", 0, 1, "part of the documents for validation, each chosen by a hash of its number"),
     INT(validation_documents, "0", 0, 1ll << 40, "exactly so many documents for validation instead"),
     INT(seed, "42", 0, 1ll << 52, "of the validation split"),
@@ -75,6 +81,7 @@ static int run_train(const tokenize_options *o, moai_error *err)
 {
     const tokenizer_train_options options = {.vocab_size = o->vocab_size, .character_coverage = o->character_coverage,
                                              .input_sentence_size = o->input_sentence_size, .seed = (uint64_t)o->seed,
+                                             .text_key = o->text_key, .replace_invalid = o->invalid_utf8 == INVALID_REPLACE,
                                              .n_threads = (int)(o->num_threads ? o->num_threads : sysconf(_SC_NPROCESSORS_ONLN))};
     double begin = now_seconds();
     const char *slash = strrchr(o->output, '/');

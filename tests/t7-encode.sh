@@ -1,0 +1,132 @@
+#!/bin/bash
+# t7-encode.sh: moai_tokenize from the command line: the same shards whatever the threads and ranks, what other programs see in them,
+# damage found by audit, bad input refused on all ranks.
+set -u
+tokenize=$MOAI_BIN/moai_tokenize
+n=0 failed=0
+ok() {                                        # ok WHAT COMMAND...: the command succeeds
+    local what=$1; shift
+    n=$((n + 1))
+    if "$@" > "$TMPDIR/out" 2>&1; then echo "ok $n - $what"; else
+        failed=1; echo "not ok $n - $what"; sed 's/^/# /' "$TMPDIR/out"
+    fi
+}
+refuses() {                                   # refuses WHAT STATUS WORDS COMMAND...: ends with the status and says the words
+    local what=$1 status=$2 words=$3; shift 3
+    n=$((n + 1))
+    timeout 60 "$@" > "$TMPDIR/out" 2>&1; local got=$?
+    if [ $got = "$status" ] && grep -q -- "$words" "$TMPDIR/out"; then echo "ok $n - $what: $(grep -m 1 -- "$words" "$TMPDIR/out")"; else
+        failed=1; echo "not ok $n - $what: status $got, not $status, or no \"$words\""; sed 's/^/# /' "$TMPDIR/out"
+    fi
+}
+flip() { perl -e 'open F, "+<", $ARGV[0]; seek F, $ARGV[1], 0; read F, $b, 1; seek F, $ARGV[1], 0; print F chr(ord($b) ^ 64)' "$1" "$2"; }
+tmp=$TMPDIR
+
+# ---- the texts: this repository's own files, as .txt, zstd, and .jsonl ----
+cat src/*.c > "$tmp/all.txt"
+perl -0pe 's/\n\n+/\n---\n/g' README.md src/*.h > "$tmp/marked.txt" 2> /dev/null
+for f in io/*.c; do perl -MJSON::PP -0ne 'print JSON::PP->new->ascii->encode({name => $ARGV, text => $_}), "\n"' "$f"; done > "$tmp/files.jsonl"
+zstd -q "$tmp/files.jsonl" -o "$tmp/more.jsonl.zst"
+inputs="$tmp/all.txt $tmp/files.jsonl $tmp/more.jsonl.zst"
+ok "train" $tokenize train --input $inputs --vocab_size 700 --output "$tmp/new/tok"
+encode="$tokenize encode --tokenizer $tmp/new/tok.model --document_separator blank_line --shard_tokens 20000 --validation_fraction 0.1"
+ok "encode with one thread" $encode --input $inputs --output "$tmp/a" --num_threads 1
+ok "encode with three threads" $encode --input $inputs --output "$tmp/b" --num_threads 3
+ok "the same bytes" diff -r "$tmp/a" "$tmp/b"
+ok "encode on three ranks" mpirun -np 3 $encode --input $inputs --output "$tmp/c" --num_threads 2
+ok "the same bytes" diff -r "$tmp/a" "$tmp/c"
+ok "several shards in each split" test -f "$tmp/a/train-00003.h5" -a -f "$tmp/a/validation-00000.h5"
+ok "nothing else is left" test "$(ls -A "$tmp/c" | grep -cv -e '^train-' -e '^validation-' -e '^manifest.json$' -e '^tokenizer.model$')" = 0
+ok "audit finds no fault" $tokenize audit "$tmp/a"
+ok "audit of a lone shard" $tokenize audit "$tmp/a/train-00000.h5"
+ok "inspect" $tokenize inspect "$tmp/a/manifest.json"
+ok "bigram" $tokenize bigram "$tmp/a/manifest.json"
+ok "exactly 7 documents for validation" sh -c "$encode --input $inputs --output $tmp/d --overwrite --validation_fraction 0 2>&1 > /dev/null;
+    $tokenize encode --tokenizer $tmp/new/tok.model --document_separator blank_line --validation_documents 7 --input $inputs --output $tmp/d \
+    --overwrite 2>&1 | grep -q '+ 7 documents'"
+ok "an overwritten set is whole, its old shards gone" sh -c "$tokenize audit $tmp/d && test ! -e $tmp/d/train-00001.h5"
+
+# ---- what others see ----
+ok "h5dump shows tokens, documents and attributes" sh -c "h5dump -H -p $tmp/a/train-00000.h5 | tr -s ' \n' ' ' |
+    grep -q 'ATTRIBUTE \"eos\".*ATTRIBUTE \"format\".*ATTRIBUTE \"pad\".*ATTRIBUTE \"tokenizer_sha256\".*ATTRIBUTE \"version\".*ATTRIBUTE \"vocab_size\".*DATASET \"documents\" { DATATYPE H5T_STD_U64LE.*FLETCHER32.*DATASET \"tokens\" { DATATYPE H5T_STD_U16LE.*CHUNKED.*FLETCHER32'"
+if ${PYTHON:-python3} -c 'import h5py' 2> /dev/null; then
+    cat > "$tmp/look.py" <<'PY'
+import h5py, json, hashlib, sys
+d = sys.argv[1]
+m = json.load(open(d + "/manifest.json"))
+sha = hashlib.sha256(open(d + "/tokenizer.model", "rb").read()).hexdigest()
+assert m["tokenizer_sha256"] == sha and m["vocab_size"] == 700, m
+for s in m["splits"].values():
+    for x in s:
+        f = h5py.File(d + "/" + x["file"], "r")
+        t, o = f["tokens"][...], f["documents"][...]
+        assert str(t.dtype) == "uint16" and str(o.dtype) == "uint64" and len(t) == x["tokens"] and len(o) == x["documents"] + 1
+        assert f.attrs["format"] in ("moai-tokens", b"moai-tokens") and f.attrs["version"] == 1 and f.attrs["vocab_size"] == 700
+        a = f.attrs["tokenizer_sha256"]
+        assert (a.decode() if isinstance(a, bytes) else a) == sha
+        assert o[0] == 0 and o[-1] == len(t) and (t[o[1:].astype(int) - 1] == f.attrs["eos"]).all() and t.max() < 700
+PY
+    ok "h5py reads what is documented" ${PYTHON:-python3} "$tmp/look.py" "$tmp/a"
+    cat > "$tmp/foreign.py" <<'PY'
+import h5py, numpy, sys
+f = h5py.File(sys.argv[1], "w"); f["data"] = numpy.arange(9)
+f = h5py.File(sys.argv[2], "w"); f["tokens"] = numpy.arange(9, dtype="uint16"); f["documents"] = numpy.array([0, 9], dtype="uint64")
+f.attrs.update(format="moai-tokens", version=1, vocab_size=700, eos=2, pad=0, tokenizer_sha256="x")
+PY
+    ${PYTHON:-python3} "$tmp/foreign.py" "$tmp/foreign.h5" "$tmp/plain.h5"
+    refuses "a foreign HDF5 file" 1 'not a token shard' $tokenize audit "$tmp/foreign.h5"
+    refuses "tokens without checksums" 1 '/tokens is not in chunks' $tokenize audit "$tmp/plain.h5"
+else
+    for what in "h5py reads what is documented" "a foreign HDF5 file" "tokens without checksums"; do n=$((n + 1)); echo "ok $n - $what # SKIP no h5py"; done
+fi
+
+# ---- damage ----
+shard=$tmp/b/train-00001.h5
+size=$(stat -c %s "$shard")
+flip "$shard" $((size / 2))
+refuses "a flipped token" 1 "FAULT $shard: /tokens .*damaged" $tokenize audit "$tmp/b"
+refuses "and by itself" 1 "FAULT $shard" $tokenize audit "$shard"
+refuses "a bigram of it" 1 "$shard" $tokenize bigram "$tmp/b"
+flip "$shard" $((size / 2))
+flip "$shard" $((size - 3))
+refuses "a flipped byte elsewhere" 1 "FAULT $shard: hash" $tokenize audit "$tmp/b"
+truncate -s -100 "$shard"
+refuses "a shard cut short" 1 "FAULT $shard: .*bytes, the manifest says" $tokenize audit "$tmp/b"
+rm "$shard"
+refuses "a missing shard" 1 "FAULT $shard: No such file" $tokenize audit "$tmp/b"
+flip "$tmp/b/tokenizer.model" 99
+refuses "another tokenizer beside the shards" 1 'FAULT .*tokenizer.model: sha256' $tokenize audit "$tmp/b"
+refuses "no manifest" 1 'No such file' $tokenize audit "$tmp/nothing"
+
+# ---- bad input ----
+refuses "shards that exist" 1 'manifest.json: exists already; --overwrite' $encode --input $inputs --output "$tmp/a"
+ok "which are untouched" diff -r "$tmp/a" "$tmp/c"
+printf 'good\n\nbad \377\n' > "$tmp/bad.txt"
+refuses "not UTF-8, on three ranks" 1 'bad.txt: byte 0xff at offset 10 (line 3) is not UTF-8' \
+    mpirun -np 3 $encode --input $inputs "$tmp/bad.txt" --output "$tmp/e"
+ok "no manifest is left" test ! -e "$tmp/e/manifest.json" -a ! -e "$tmp/e/.parts"
+ok "replaced when asked" $encode --input "$tmp/bad.txt" --invalid_utf8 replace --output "$tmp/e" --validation_fraction 0
+printf '{"text": "a"}\n{"text": 5}\n' > "$tmp/bad.jsonl"
+refuses "a line of .jsonl without text" 1 'bad.jsonl:2: no text under the key' $encode --input "$tmp/bad.jsonl" --output "$tmp/f"
+head -c 3000 "$tmp/more.jsonl.zst" > "$tmp/cut.jsonl.zst"
+refuses "truncated zstd" 1 'cut.jsonl.zst: the zstd data is truncated' $encode --input "$tmp/cut.jsonl.zst" --output "$tmp/f"
+: > "$tmp/empty.txt"
+refuses "an empty text" 1 'empty.txt: no text in it' $encode --input "$tmp/empty.txt" --output "$tmp/f"
+refuses "a missing text" 1 'missing.txt: No such file' mpirun -np 2 $encode --input "$tmp/missing.txt" --output "$tmp/f"
+refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" --input $inputs --output "$tmp/f"
+refuses "an output that is a file" 1 'empty.txt' $encode --input $inputs --output "$tmp/empty.txt"
+refuses "all documents for validation" 1 'none of 1 documents' $tokenize encode --tokenizer "$tmp/new/tok.model" --input "$tmp/all.txt" \
+    --validation_fraction 1 --output "$tmp/f"
+refuses "an unknown option" 2 'unknown option --shard_token; did you mean --shard_tokens' $encode --shard_token 5 --input x --output "$tmp/f"
+refuses "a value out of range" 2 'shard_tokens' $encode --input x --output "$tmp/f" --shard_tokens 0
+refuses "a missing option" 2 'tokenizer is needed' $tokenize encode --input x --output "$tmp/f"
+refuses "an unknown command" 2 'unknown command' $tokenize encdoe
+refuses "help" 0 'Status: 0 well' $tokenize --help
+refuses "help of a command" 0 'document_separator' $tokenize encode --help
+
+# ---- 100 MB in one line ----
+perl -e '$s = join " ", map { "word$_ of the line" } 1..5000; $s x= 1 + 100e6 / length $s; print substr $s, 0, 100e6' > "$tmp/line.txt"
+ok "one line of 100 MB" $tokenize encode --tokenizer "$tmp/new/tok.model" --input "$tmp/line.txt" --validation_fraction 0 --output "$tmp/g"
+ok "holds all of it" sh -c "$tokenize audit $tmp/g | grep -q 'tokens in 1 documents: 0 faults'"
+echo "1..$n"
+exit $failed

@@ -1,0 +1,105 @@
+#!/bin/sh
+# What moai_train says to bad input: the file, key or rank and the value; every rank leaves within seconds, and nothing is lost.
+set -u
+export OMP_NUM_THREADS=1
+train=$MOAI_BIN/moai_train
+dir=$TMPDIR
+count=0 failed=0
+ok() {  # ok STATUS NAME
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 15 "$dir/out" | sed 's/^/# /'; fi
+}
+# refused STATUS RANKS TEXT [flags]: status and text, one line of it from all ranks together, within 20 s; 124 is timeout's
+refused() {
+    status=$1 ranks=$2 text=$3
+    shift 3
+    timeout 20 mpirun -np "$ranks" "$train" --model "$dir/model.json" --data "$dir/data" --output_dir "$dir/out-dir" --device cpu \
+        --num_threads 1 --seq_length 16 --max_steps 2 --no_tensorboard "$@" > "$dir/out" 2>&1
+    got=$?
+    said=$(grep -c -F -- "$text" "$dir/out")
+    [ "$got" = "$status" ] && [ "$said" = 1 ]
+    ok $? "$ranks ranks: \"$text\" once (is $said times), status $status (is $got)"
+}
+shape='"num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8,
+       "max_position_embeddings": 64, "rope_theta": 10000'
+model() { echo "{\"model_type\": \"${2:-qwen3}\", \"vocab_size\": ${3:-97}, $shape}" > "$dir/$1.json"; }
+
+model model
+mkdir "$dir/data"
+"$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 97 40 16 || exit 1
+timeout 60 "$train" --model "$dir/model.json" --data "$dir/data" --output_dir "$dir/out-dir" --seq_length 16 --max_steps 2 --num_threads 1 \
+    > "$dir/out" 2>&1
+ok $? "good input trains"
+good() { cp -r "$dir/data" "$dir/$1"; }
+
+# keys and values
+refused 2 2 'unknown option --learning_rat; did you mean --learning_rate?' --learning_rat 1
+echo '{"max_steps": 2, "warmup_stepz": 1}' > "$dir/run.json"
+refused 2 2 'run.json: unknown key "warmup_stepz"; did you mean "warmup_steps"?' --config "$dir/run.json"
+echo '{"seq_length": 16, "seed": [1]}' > "$dir/run.json"
+refused 2 2 'run.json: seed is [1], must be an integer' --config "$dir/run.json"
+echo '{"seq_length": 16 "seed": 1}' > "$dir/run.json"
+refused 2 2 'run.json: line 1, column' --config "$dir/run.json"
+refused 2 1 '--learning_rate is -1, must be between 0 and 1000' --learning_rate=-1
+refused 2 1 'bf16 and fp16 are both true' --bf16 --fp16
+refused 2 1 'context_parallel is 2' --context_parallel 2
+refused 2 2 'global_batch_size 3 is not a multiple of per_device_train_batch_size 1 x data_parallel 2' --global_batch_size 3
+refused 2 1 'seq_length 65 is larger than max_position_embeddings 64 of' --seq_length 65
+
+# layout
+refused 2 4 'num_attention_heads 6 is not divisible by tensor_parallel 4' --tensor_parallel 4
+refused 2 3 'tensor_parallel 3 neither divides num_key_value_heads 2 nor is a multiple of it' --tensor_parallel 3
+refused 2 3 'world size 3 is not tensor_parallel 2' --tensor_parallel 2
+refused 2 4 'world size 4 is not tensor_parallel 1 x context_parallel 1 x data_parallel 3' --data_parallel 3
+refused 2 3 'pipeline_parallel 3 is larger than num_hidden_layers 2' --pipeline_parallel 3
+
+# the model file
+model llama llama
+refused 2 2 'llama.json: model_type is "llama", must be "qwen3"' --model "$dir/llama.json"
+refused 2 2 'nowhere.json: No such file or directory' --model "$dir/nowhere.json"
+model larger qwen3 98
+refused 1 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
+
+# the data
+refused 1 2 "$dir/nothing: No such file or directory" --data "$dir/nothing"
+mkdir "$dir/few" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/few" 97 1 16 || exit 1
+refused 1 2 'few: a split of 17 tokens has fewer than one sample of seq_length 32' --seq_length 32 --data "$dir/few"
+shard=$(find "$dir/data" -name 'train*.h5' -exec basename {} \; | sort | head -n 1)
+good missing; rm "$dir/missing/$shard"
+refused 1 2 "missing/$shard: No such file or directory" --data "$dir/missing"
+good cut; head -c 2000 "$dir/data/$shard" > "$dir/cut/$shard"
+refused 1 2 "cut/$shard: 2000 bytes, the manifest says" --data "$dir/cut"
+good foreign; head -c "$(wc -c < "$dir/data/$shard")" /dev/zero > "$dir/foreign/$shard"
+refused 1 2 "foreign/$shard: cannot open as HDF5" --data "$dir/foreign"
+good flipped
+"$PYTHON" - "$dir/flipped/$shard" <<'END'
+import h5py, sys
+with h5py.File(sys.argv[1]) as f:
+    at = f['tokens'].id.get_chunk_info(0).byte_offset + 40
+with open(sys.argv[1], 'r+b') as f:
+    f.seek(at)
+    byte = f.read(1)
+    f.seek(at)
+    f.write(bytes([byte[0] ^ 16]))
+END
+refused 1 4 "flipped/$shard: /tokens 0 to" --data "$dir/flipped" --max_steps 20
+good id
+"$PYTHON" - "$dir/id/$shard" <<'END'
+import h5py, sys
+with h5py.File(sys.argv[1], 'r+') as f:
+    f['tokens'][77] = 97
+END
+refused 1 4 "id/$shard: token 77 is id 97, not below vocab_size 97" --data "$dir/id" --max_steps 20
+echo 'not a tokenizer of this data' > "$dir/other.model"
+refused 1 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$dir/other.model"
+
+# the output directory: a file stands in the way (root may write where permissions say no)
+echo precious > "$dir/file"
+refused 1 2 "output_dir $dir/file is not writable" --output_dir "$dir/file"
+[ "$(cat "$dir/file")" = precious ]; ok $? "and the file is as it was"
+"$MOAI_BIN/moai_checkpoint" verify "$dir/out-dir/checkpoint-2" > "$dir/out" 2>&1
+ok $? "after all that the checkpoint of the good run is whole"
+refused 1 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"
+
+echo "1..$count"
+exit $failed

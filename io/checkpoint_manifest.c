@@ -433,12 +433,14 @@ int manifest_check_small(const checkpoint_manifest *m, const small_file *f, moai
 
 int manifest_model(const checkpoint_manifest *m, model_config *model, moai_error *err)
 {
-    char *path = xasprintf("%s/config.json", m->dir);
-    int rc = error_set(err, "%s/manifest.json: small_files: config.json is not among them", m->dir);
+    const small_file *config = NULL;
 
     for (int i = 0; i < m->n_small; i++)
-        if (strcmp(m->small[i].name, "config.json") == 0) rc = manifest_check_small(m, &m->small[i], err);
-    if (rc == 0) rc = model_config_read(model, path, err);
+        if (strcmp(m->small[i].name, "config.json") == 0) config = &m->small[i];
+    if (!config) return error_set(err, "%s/manifest.json: small_files: config.json is not among them", m->dir);
+    if (manifest_check_small(m, config, err) != 0) return -1;
+    char *path = xasprintf("%s/config.json", m->dir);
+    int rc = model_config_read(model, path, err);
     free(path);
     return rc;
 }

@@ -1,0 +1,234 @@
+/* Hugging Face directories in and out: what Transformers wrote becomes a checkpoint and a directory again, element for element. */
+#include "checkpoint_state.h"
+#include "files.h"
+#include "hf.h"
+#include "scratch.h"
+#include "tap.h"
+#include "weights.h"
+
+#include <dirent.h>
+#include <jansson.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char *scratch(const char *name) { return xasprintf("%s/%s", getenv("TMPDIR"), name); }
+
+static uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* To nearest even in the upper half, as bf16 keeps it. */
+static float rounded(float x)
+{
+    uint32_t bits = bits_of(x);
+    float y;
+
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+/* Elements of b that differ from a's, or from a's rounded to bf16; -1 when they cannot be read. */
+static int64_t n_different(const char *dir_a, const char *dir_b, bool round, moai_error *err)
+{
+    weights *a = weights_open(dir_a, err), *b = a ? weights_open(dir_b, err) : NULL;
+    int64_t n = b && model_config_same(weights_config(a), weights_config(b), err) == 0 ? 0 : -1;
+    param_table t = {0};
+
+    if (n == 0) params_init(&t, weights_config(a), (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    for (int i = 0; n >= 0 && i < t.n; i++) {
+        const param *p = &t.list[i];
+        float *x = xmalloc((size_t)(p->rows * p->cols) * sizeof *x), *y = xmalloc((size_t)(p->rows * p->cols) * sizeof *y);
+        if (weights_read(a, p->name, 0, p->rows, 0, p->cols, x, p->cols, err) != 0 ||
+            weights_read(b, p->name, 0, p->rows, 0, p->cols, y, p->cols, err) != 0)
+            n = -1;
+        for (int64_t e = 0; n >= 0 && e < p->rows * p->cols; e++) n += bits_of(round ? rounded(x[e]) : x[e]) != bits_of(y[e]);
+        free(x);
+        free(y);
+    }
+    params_free(&t);
+    weights_free(a);
+    weights_free(b);
+    return n;
+}
+
+/* A block of a tensor that lies in many pieces or in one file. */
+static void block(const char *dir)
+{
+    moai_error err = {""};
+    weights *w = weights_open(dir, &err);
+    const model_config *cfg = weights_config(w);
+    const int64_t H = cfg->hidden_size;
+    float *all = xmalloc((size_t)(cfg->vocab_size * H) * sizeof *all), part[3 * 8];
+    const char *name = "model.embed_tokens.weight", *head = cfg->tie_word_embeddings ? "lm_head.weight" : name;
+    bool same = weights_read(w, name, 0, cfg->vocab_size, 0, H, all, H, &err) == 0 && weights_read(w, head, 5, 3, 7, 6, part, 8, &err) == 0;
+
+    for (int i = 0; same && i < 3; i++)
+        for (int j = 0; j < 6; j++) same = same && part[8 * i + j] == all[(5 + i) * H + 7 + j];
+    ok(same, "a block of %s %s", head, err.text);
+    ok(weights_read(w, name, cfg->vocab_size - 1, 2, 0, H, all, H, &err) != 0 && weights_read(w, "model.none", 0, 1, 0, 1, all, 1, &err) != 0,
+       "a block outside, a name unknown: %s", err.text);
+    free(all);
+    weights_free(w);
+}
+
+typedef struct tally {
+    int n_files;
+    int64_t largest;
+} tally;
+
+static tally safetensors_in(const char *dir)
+{
+    DIR *d = opendir(dir);
+    tally t = {0};
+
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct stat st;
+        const size_t n = strlen(e->d_name);
+        if (n < 12 || strcmp(e->d_name + n - 12, ".safetensors") != 0 || fstatat(dirfd(d), e->d_name, &st, 0) != 0) continue;
+        t.n_files++;
+        t.largest = max_i64(t.largest, st.st_size);
+    }
+    if (d) closedir(d);
+    return t;
+}
+
+/* The index names every tensor once and their bytes altogether. */
+static void index_of(const char *dir, const model_config *cfg, int64_t element)
+{
+    char *path = xasprintf("%s/model.safetensors.index.json", dir);
+    json_t *root = json_load_file(path, 0, NULL);
+    param_table t;
+
+    params_init(&t, cfg, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    const json_t *map = json_object_get(root, "weight_map");
+    const int64_t total = json_integer_value(json_object_get(json_object_get(root, "metadata"), "total_size"));
+    ok((int)json_object_size(map) == t.n && total == model_n_params(cfg) * element, "the index has %d names of %d, %lld bytes",
+       (int)json_object_size(map), t.n, (long long)total);
+    params_free(&t);
+    json_decref(root);
+    free(path);
+}
+
+static void round_trip(const char *name)
+{
+    char *hf = xasprintf("tests/golden/%s", name), *run = scratch(name), *checkpoint = xasprintf("%s/checkpoint-0", run);
+    char *plain = xasprintf("%s.plain", run), *sharded = xasprintf("%s.sharded", run), *again = xasprintf("%s.again", run);
+    moai_error err = {""};
+    checkpoint_meta m = {0};
+
+    ok(hf_import(hf, run, &err) == 0, "%s: imported %s", name, err.text);
+    ok(checkpoint_verify(checkpoint, NULL, NULL, &err) == 0, "it verifies %s", err.text);
+    ok(checkpoint_read_meta(checkpoint, &m, &err) == 0 && m.step == 0 && m.samples == 0 && m.updates == 0, "at step 0 %s", err.text);
+    ok(n_different(hf, checkpoint, false, &err) == 0, "every element is the same in the checkpoint %s", err.text);
+    ok(hf_export(checkpoint, plain, "float32", 5000000000, &err) == 0 && safetensors_in(plain).n_files == 1, "exported in one file %s", err.text);
+    ok(n_different(hf, plain, false, &err) == 0, "every element is the same there %s", err.text);
+    const int rc = hf_export(checkpoint, sharded, "bfloat16", 40000, &err);
+    const tally t = safetensors_in(sharded);
+    ok(rc == 0 && t.n_files > 1 && t.largest < 44000, "exported as bf16 in %d files of at most %lld bytes %s", t.n_files,
+       (long long)t.largest, err.text);
+    ok(n_different(hf, sharded, true, &err) == 0, "every element is the nearest bf16 %s", err.text);
+    index_of(sharded, &m.model, 2);
+    ok(hf_import(sharded, again, &err) == 0 && n_different(sharded, again, false, &err) < 0, "a run's directory is no weights: %s", err.text);
+    block(checkpoint);
+    block(sharded);
+    checkpoint_meta_free(&m);
+    free(hf), free(run), free(checkpoint), free(plain), free(sharded), free(again);
+}
+
+/* The moments of an import are zero on every layout. */
+static void zero_moments(moai_device *dev)
+{
+    char *dir = scratch("gqa7/checkpoint-0");
+    moai_error err = {""};
+    checkpoint_meta m;
+    int64_t n_nonzero[N_STATES] = {0}, n_weights = 0;
+
+    CHECK(checkpoint_read_meta(dir, &m, &err) == 0, "%s", err.text);
+    for (int rank = 0; rank < 4; rank++) {
+        moai_grid grid;
+        small_state s;
+        grid_dry(&grid, (grid_shape){2, 1, 2, 1}, rank_at((grid_shape){2, 1, 2, 1}, rank), (int)m.model.num_key_value_heads);
+        state_init(&s, &m.model, &grid, dev);
+        for (int state = 0; state < N_STATES; state++)
+            for (int64_t i = 0; i < s.params.n_own; i++) s.st.own[state][i] = 1;
+        CHECK(checkpoint_load(dir, &s.st, &err) == 0, "%s", err.text);
+        for (int state = 0; state < N_STATES; state++)
+            for (int64_t i = 0; i < s.params.n_own; i++) n_nonzero[state] += s.st.own[state][i] != 0;
+        n_weights += s.params.n_own;
+        state_free(&s);
+    }
+    ok(n_nonzero[STATE_WEIGHT] > n_weights / 2, "imported weights are loaded as TP2 DP2");
+    ok(n_nonzero[STATE_EXP_AVG] == 0 && n_nonzero[STATE_EXP_AVG_SQ] == 0, "with zero moments");
+    checkpoint_meta_free(&m);
+    free(dir);
+}
+
+/* A copy of a sharded directory with one thing wrong. */
+static void refused(const char *file, const char *from, const char *to, const char *words)
+{
+    static const char *const names[] = {"config.json", "model.safetensors.index.json", "model-00001-of-00004.safetensors",
+                                        "model-00002-of-00004.safetensors", "model-00003-of-00004.safetensors",
+                                        "model-00004-of-00004.safetensors"};
+    char *dir = scratch("wrong"), *out = scratch("wrong.run");
+    moai_error err = {""};
+
+    CHECK(dir_remove(dir, &err) == 0 && dir_make(dir, &err) == 0, "%s", err.text);
+    for (int i = 0; i < 6; i++) {
+        char *source = xasprintf("tests/golden/linear/%s", names[i]), *path = xasprintf("%s/%s", dir, names[i]);
+        size_t n_bytes;
+        char *data = file_read(source, 1 << 30, &n_bytes, &err), *at = NULL;
+        CHECK(data, "%s", err.text);
+        if (strcmp(file, names[i]) == 0 && from) {
+            CHECK(at = memmem(data, n_bytes, from, strlen(from)), "%s has no %s", source, from);
+            char *changed = xasprintf("%.*s%s%s", (int)(at - data), data, to, at + strlen(from));     /* only JSON is changed so */
+            scratch_write(path, changed, strlen(changed));
+            free(changed);
+        } else if (strcmp(file, names[i]) != 0)
+            scratch_write(path, data, n_bytes);
+        free(data);
+        free(path);
+        free(source);
+    }
+    ok(hf_import(dir, out, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file, err.text);
+    free(dir);
+    free(out);
+}
+
+static void wrong(void)
+{
+    moai_error err = {""};
+    char *full = scratch("full"), *file = scratch("full/file"), *run = scratch("tied");
+
+    refused("model-00002-of-00004.safetensors", NULL, NULL, "model-00002-of-00004.safetensors: No such file");
+    refused("config.json", NULL, NULL, "config.json");
+    refused("model.safetensors.index.json", NULL, NULL, "model.safetensors: No such file");
+    refused("model.safetensors.index.json", "weight_map", "weights", "weight_map");
+    refused("model.safetensors.index.json", "\"model-00004", "\"../model-00004", "not a plain file name");
+    refused("model.safetensors.index.json", "model-00004", "model-00001", "and is not");
+    refused("model.safetensors.index.json", "}", "", "index.json:");
+    refused("config.json", "Qwen3ForCausalLM", "LlamaForCausalLM", "LlamaForCausalLM");
+    refused("config.json", "\"vocab_size\": 6", "\"vocab_size\": 7", "config.json asks for");
+    refused("config.json", "\"num_hidden_layers\": ", "\"num_hidden_layers\": 1", "which config.json asks for");
+
+    CHECK(dir_make(full, &err) == 0, "%s", err.text);
+    scratch_write(file, "x", 1);
+    ok(hf_export("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not empty"), "%s", err.text);
+    ok(hf_import("tests/golden/tied", run, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
+    free(full), free(file), free(run);
+}
+
+int main(void)
+{
+    static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn"};
+    moai_device *dev = device_open_cpu(1);
+
+    for (int i = 0; i < 5; i++) round_trip(names[i]);
+    zero_moments(dev);
+    wrong();
+    device_close_cpu(dev);
+    return tap_done();
+}

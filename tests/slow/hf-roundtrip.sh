@@ -1,0 +1,79 @@
+#!/bin/sh
+# To Hugging Face and back: weights trained here and exported give Transformers the logits, loss and gradients that they
+# give our model; directories that Transformers wrote (sharded, bf16, tied) likewise, and exported again are the same.
+# Needs a Python with torch, transformers and safetensors: PYTHON=..., else one is made in the build directory with pip.
+. tests/layouts.sh
+
+has_libraries() { "$1" -c 'import torch, transformers, safetensors' > /dev/null 2>&1; }
+make_venv() {
+    "${PYTHON:-python3}" -m venv "$1" || return 1
+    "$1/bin/pip" install -q --retries 1 --index-url https://download.pytorch.org/whl/cpu torch || "$1/bin/pip" install -q torch
+    "$1/bin/pip" install -q transformers safetensors
+}
+python=${PYTHON:-python3}
+if ! has_libraries "$python"; then
+    python=$MOAI_BIN/hf-venv/bin/python
+    has_libraries "$python" || make_venv "$MOAI_BIN/hf-venv" > "$runs/log" 2>&1
+    if ! has_libraries "$python"; then
+        sed 's/^/# /' "$runs/log"
+        echo "Bail out! no Python with torch, transformers and safetensors: give one as PYTHON=..."
+        exit 1
+    fi
+fi
+
+# try WHAT COMMAND...: its output shows when it fails
+try() {
+    what=$1
+    shift
+    "$@" > "$runs/log" 2>&1
+    status=$?
+    [ $status = 0 ] || sed 's/^/# /' "$runs/log"
+    check $status "$what"
+}
+hf() { "$python" -B tests/slow/hf_directories.py "$@"; }
+# compare WHAT WEIGHTS RESULTS: our model with these weights against what Transformers computed
+compare() {
+    try "$1" "$MOAI_BIN/tests/t2-golden" "$runs/$2" "$runs/$3"
+    sed -n 's/^ok [0-9]* - [^:]*: /# /p' "$runs/log"
+}
+checkpoint() { "$MOAI_BIN/moai_checkpoint" "$@"; }
+
+# train and export
+data corpus 64
+steps=6 learning_rate=1e-2
+model small 3 14 2
+model tied 3 4 4 true
+for use_model in small tied; do
+    run=$use_model-run
+    layout "$run" 4 --tensor_parallel 2 --pipeline_parallel 2
+    saved=$run/checkpoint-6
+    for dtype in float32 bfloat16; do
+        out=$run-$dtype
+        try "$use_model: export $dtype" \
+            checkpoint export "$runs/$saved" "$runs/$out" --dtype $dtype --max_shard_size 100KB
+        [ "$(find "$runs/$out" -name '*.safetensors' | wc -l)" -gt 1 ]
+        check $? "in shards of 100 kB"
+        try "Transformers loads it" hf results "$runs/$out" "$runs/$out-results"
+        compare "and computes what our model does from it" "$out" "$out-results"
+    done
+    compare "and what our model does from the checkpoint" "$saved" "$run-float32-results"
+done
+
+# import
+for kind in sharded bf16; do
+    dtype=float32
+    [ $kind = bf16 ] && dtype=bfloat16
+    try "Transformers writes a $kind directory" hf make $kind "$runs/$kind"
+    try "import it" checkpoint import "$runs/$kind" "$runs/$kind-run"
+    try "Transformers computes from the directory" hf results "$runs/$kind" "$runs/$kind-results"
+    compare "what our model does from the checkpoint" $kind-run/checkpoint-0 $kind-results
+    try "export it again" checkpoint export "$runs/$kind-run/checkpoint-0" "$runs/$kind-again" --dtype $dtype
+    try "the same tensors and configuration" hf same "$runs/$kind" "$runs/$kind-again"
+done
+
+# train on from imported weights
+cp "$runs/sharded/config.json" "$runs/imported.json"
+use_model=imported steps=20
+layout sharded-run 2 --tensor_parallel 2 --resume_from_checkpoint auto
+learns sharded-run
+done_testing

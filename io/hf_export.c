@@ -4,6 +4,7 @@
 #include "pieces.h"
 #include "weights.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -126,16 +127,6 @@ static int write_generation_config(const export *x, moai_error *err)
     return write_json(x, "generation_config.json", o, err);
 }
 
-static int write_tokenizer(const export *x, moai_error *err)
-{
-    const char *model = weights_tokenizer(x->from);
-    char *path = xasprintf("%s/tokenizer.model", x->dir);
-    int rc = model ? file_copy(model, path, err) : 0;
-
-    free(path);
-    return rc;
-}
-
 static int write_all(export *x, const char *torch_dtype, moai_error *err)
 {
     char *config = xasprintf("%s/config.json", x->dir);
@@ -143,12 +134,24 @@ static int write_all(export *x, const char *torch_dtype, moai_error *err)
 
     if (rc == 0) rc = file_sync(config, err);
     if (rc == 0) rc = write_generation_config(x, err);
-    if (rc == 0) rc = write_tokenizer(x, err);
+    if (rc == 0 && weights_tokenizer(x->from))
+        rc = hf_write_tokenizer(x->dir, weights_tokenizer(x->from), weights_config(x->from), err);
     for (int shard = 0; rc == 0 && shard < x->n_shards; shard++) rc = write_shard(x, shard, err);
     if (rc == 0 && x->n_shards > 1) rc = write_index(x, err);
     if (rc == 0) rc = file_sync(x->dir, err);
     free(config);
     return rc;
+}
+
+/* Missing or empty: rename() will take its place. */
+static bool is_free(const char *path)
+{
+    DIR *dir = opendir(path);
+    int n = 0;
+
+    while (dir && readdir(dir)) n++;          /* "." and ".." are two */
+    if (dir) closedir(dir);
+    return dir ? n <= 2 : !file_exists(path);
 }
 
 int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err)
@@ -158,6 +161,7 @@ int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int6
     moai_error unused;
     int rc = x.from ? 0 : -1;
 
+    if (rc == 0 && !is_free(hf_dir)) rc = error_set(err, "%s: exists and is not an empty directory", hf_dir);
     if (rc == 0) rc = dir_remove(tmp, err);
     if (rc == 0) rc = dir_make(tmp, err);
     if (rc == 0) {
@@ -165,7 +169,7 @@ int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int6
         assign_shards(&x, max_shard_bytes);
         rc = write_all(&x, torch_dtype, err);
         if (rc == 0 && rename(tmp, hf_dir) != 0)
-            rc = error_set(err, "%s: %s", hf_dir, errno == ENOTEMPTY || errno == EEXIST ? "exists and is not empty" : strerror(errno));
+            rc = error_set(err, "%s: cannot be renamed to %s: %s", tmp, hf_dir, strerror(errno));
         if (rc == 0) rc = dir_sync_parent(hf_dir, err);
         if (rc != 0) dir_remove(tmp, &unused);
         params_free(&x.params);

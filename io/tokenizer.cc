@@ -194,6 +194,23 @@ int64_t tokenizer_vocab_size(const tokenizer *t) { return t->sp.GetPieceSize(); 
 int32_t tokenizer_eos(const tokenizer *t) { return t->sp.eos_id(); }
 int32_t tokenizer_pad(const tokenizer *t) { return t->sp.pad_id(); }
 
+const char *tokenizer_piece(const tokenizer *t, int32_t id, piece_kind *kind)
+{
+    *kind = t->sp.IsByte(id) ? PIECE_BYTE : t->sp.IsControl(id) || t->sp.IsUnknown(id) ? PIECE_SPECIAL : PIECE_TEXT;
+    return t->sp.IdToPiece(id).c_str();
+}
+
+/* The trainer scores its merges 0, -1, -2, ... in the order of ids; a unigram model has logarithms. */
+bool tokenizer_is_byte_pair(const tokenizer *t)
+{
+    int merge = 0;
+
+    for (int id = 0; id < t->sp.GetPieceSize(); id++)
+        if (!t->sp.IsByte(id) && !t->sp.IsControl(id) && !t->sp.IsUnknown(id) && t->sp.GetScore(id) != static_cast<float>(-merge++))
+            return false;
+    return t->lossless;
+}
+
 int32_t tokenizer_id(const tokenizer *t, const char *piece)
 {
     int id = t->sp.PieceToId(piece);

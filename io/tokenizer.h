@@ -26,6 +26,10 @@ int64_t tokenizer_vocab_size(const tokenizer *);
 int32_t tokenizer_eos(const tokenizer *);
 int32_t tokenizer_pad(const tokenizer *);
 int32_t tokenizer_id(const tokenizer *, const char *piece);            /* -1: no such piece */
+/* Piece id as SentencePiece writes it (a space is U+2581, a byte "<0x0A>"); valid as long as the tokenizer. */
+typedef enum { PIECE_TEXT, PIECE_BYTE, PIECE_SPECIAL } piece_kind;
+const char *tokenizer_piece(const tokenizer *, int32_t id, piece_kind *);
+bool tokenizer_is_byte_pair(const tokenizer *);                         /* BPE with byte fallback that changes nothing in a text */
 /* Appends to *ids, growing it with realloc; *n counts, *capacity is its room.  Thread-safe.  Control symbols in text
  * are text: only the program itself puts eos there.                                                                   */
 int tokenizer_encode(const tokenizer *, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity, moai_error *err);

@@ -216,7 +216,7 @@ static void wrong(void)
 
     CHECK(dir_make(full, &err) == 0, "%s", err.text);
     scratch_write(file, "x", 1);
-    ok(hf_export("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not empty"), "%s", err.text);
+    ok(hf_export("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not an empty"), "%s", err.text);
     ok(hf_import("tests/golden/tied", run, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
     free(full), free(file), free(run);
 }

@@ -60,6 +60,7 @@ $(if $(ONEDNN),$(if $(no_onednn),$(error ONEDNN=$(ONEDNN): oneapi/dnnl/dnnl.h is
 endif
 missing := $(sort $(call no_header,$(headers)) $(call no_program,$(build_programs)))
 PYTHON := $(firstword $(foreach p,python3 /usr/bin/python3,$(if $(shell exec 2>/dev/null; $p -c 'import h5py; print(1)'),$p)))
+no_corpus = $(if $(TEXT),,$(call no_program,bible:bible-kjv))
 missing_for_tests = $(sort $(call no_program,$(test_programs)) $(if $(PYTHON),,python3-h5py))
 
 # ---- how it is compiled ------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D); echo '$(flags)' | cmp -s - $@ || echo '$(flags)' > $@
 
 # ---- what is missing ---------------------------------------------------------------------------------------------
-# Nothing is installed when all is there.  oneDNN and the demo's text are wanted, not needed: without oneDNN CBLAS does the products.
+# Nothing is installed when all is there.  oneDNN is wanted, not needed: without it CBLAS does the products.
 elsewhere = libraries elsewhere are found through PREFIXES=/where/one/is:/and/another and MPICC=/path/to/mpicc
 # $(call install_packages,NEEDED,WANTED)
 define install_packages
@@ -144,7 +145,7 @@ endef
 deps:
 	$(call install_packages,$(missing) $(missing_for_tests),$(no_onednn))
 demo-deps:
-	$(call install_packages,$(missing),$(no_onednn) $(if $(TEXT),,$(no_corpus)))
+	$(call install_packages,$(missing) $(no_corpus),$(no_onednn))
 
 info:
 	@echo "compiler   $(CC) $$($(CC) -dumpfullversion), -march=$(ARCH)$(if $(ASAN),$(comma) address and undefined-behaviour sanitizers)"
@@ -170,10 +171,13 @@ test-slow: deps
 	@$(again) prove-slow
 bench: deps
 	@$(again) $(jobs) all build-tests
-	@for b in $(sort $(wildcard tests/bench/*.sh)); do MOAI_BIN=$(BUILD) tests/run $$b || exit 1; done
+	@for b in $(sort $(wildcard tests/bench/*.c tests/bench/*.sh)); do MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) tests/run $$b || exit 1; done
 demo: demo-deps
 	@$(again) $(jobs) all
-	@MOAI_BIN=$(BUILD) tests/run tests/demo.sh $(abspath $(TEXT))
+	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh $(TEXT)
+demo-data: demo-deps
+	@$(again) $(jobs) all
+	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh data $(TEXT)
 
 prove-tests:
 	@$(if $(chosen),$(prove) $(filter tests/$(T)%,$(chosen)),echo "T=$(T): no test is called tests/$(T)*"; exit 1)
@@ -189,6 +193,6 @@ clean:
 	rm -rf build build-asan
 
 FORCE:
-.PHONY: all build-tests deps demo-deps info test test-slow bench demo prove-tests prove-slow install clean
+.PHONY: all build-tests deps demo-deps info test test-slow bench demo demo-data prove-tests prove-slow install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

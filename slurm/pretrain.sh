@@ -27,7 +27,7 @@ if [ -n "${SLURM_JOB_ID:-}" ]; then
     fi
     [ "${launch[0]}" = srun ] || launch+=(-np "$SLURM_NTASKS")
 else
-    run=configs/demo.json
+    run=configs/demo/run.json
     launch=(mpirun -np "${NP:-4}" --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
     [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     [ $# -gt 0 ] || [ -e output/demo/data/manifest.json ] || make demo-data || exit 1

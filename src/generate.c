@@ -11,14 +11,13 @@ typedef struct generator {
     const generate_options *opt;
     sampler sampler;
     sequence *list;
-    int64_t n, next;                          /* sequences, the first one that has not begun */
-    int64_t *at;                              /* (n_sequences of the cache) the sequence in each place; -1: free */
-    int32_t *ids, *seq, *pos;                 /* (max_rows) rows of the step ... */
-    int64_t n_rows;
-    int32_t *wanted, *place;                  /* (n_sequences) ... those whose logits are wanted, and their places */
+    int64_t n, next;          /* sequences, the first one that has not begun */
+    int64_t *at;              /* (n_sequences of the cache) the sequence in each place; -1: free */
+    int32_t *ids, *seq, *pos; /* (max_rows) rows of the step ... */
+    int64_t n_rows, n_prompt_rows;
+    int32_t *wanted, *place; /* (n_sequences) ... those whose logits are wanted, and their places */
     int64_t n_wanted;
-    bool reads_prompt;
-    float *logits;                            /* (n_sequences, vocab_size) */
+    float *logits; /* (n_sequences, vocab_size) */
 } generator;
 
 static void generator_open(generator *g)
@@ -26,8 +25,9 @@ static void generator_open(generator *g)
     const decoder_options *o = &g->d->opt;
     const size_t rows = (size_t)o->max_rows, places = (size_t)o->n_sequences;
 
-    CHECK(o->max_rows >= o->n_sequences && o->max_wanted >= o->n_sequences, "%lld sequences in forwards of %lld rows, %lld wanted",
-          (long long)o->n_sequences, (long long)o->max_rows, (long long)o->max_wanted);
+    CHECK(o->max_rows >= o->n_sequences && o->max_wanted >= o->n_sequences,
+          "%lld sequences in forwards of %lld rows, %lld wanted", (long long)o->n_sequences, (long long)o->max_rows,
+          (long long)o->max_wanted);
     sampler_init(&g->sampler, g->opt->sample, g->opt->n_vocab);
     g->at = xmalloc(places * sizeof *g->at);
     for (int64_t s = 0; s < o->n_sequences; s++) g->at[s] = -1;
@@ -54,8 +54,8 @@ static void add_rows(generator *g, int64_t place)
 {
     sequence *q = &g->list[g->at[place]];
 
-    if (!is_writing(q)) g->reads_prompt = true;
     for (; q->n_cached < q->n && g->n_rows < g->d->opt.max_rows; q->n_cached++, g->n_rows++) {
+        g->n_prompt_rows += !is_writing(q);
         g->ids[g->n_rows] = q->ids[q->n_cached];
         g->seq[g->n_rows] = (int32_t)place;
         g->pos[g->n_rows] = (int32_t)q->n_cached;
@@ -70,8 +70,7 @@ static bool gather_rows(generator *g)
 {
     const int64_t places = g->d->opt.n_sequences;
 
-    g->n_rows = g->n_wanted = 0;
-    g->reads_prompt = false;
+    g->n_rows = g->n_prompt_rows = g->n_wanted = 0;
     for (int64_t s = 0; s < places; s++) {
         if (g->at[s] < 0 && g->next < g->n) g->at[s] = g->next++;
         if (g->at[s] >= 0 && is_writing(&g->list[g->at[s]])) add_rows(g, s);
@@ -99,7 +98,8 @@ static void write_token(generator *g, int64_t i, generate_sink sink, void *arg)
     sink(arg, g->list, number, finished);
 }
 
-void generate(decoder *d, sequence *list, int64_t n, const generate_options *opt, generate_sink sink, void *arg, generate_rates *rates)
+void generate(decoder *d, sequence *list, int64_t n, const generate_options *opt, generate_sink sink, void *arg,
+              generate_rates *rates)
 {
     generator g = {.d = d, .opt = opt, .list = list, .n = n};
 
@@ -110,10 +110,11 @@ void generate(decoder *d, sequence *list, int64_t n, const generate_options *opt
         decoder_forward(d, (decode_rows){g.n_rows, g.ids, g.seq, g.pos}, g.n_wanted, g.wanted, g.logits);
         for (int64_t i = 0; i < g.n_wanted; i++) write_token(&g, i, sink, arg);
         const double seconds = now_seconds() - begin;
-        if (g.reads_prompt)
-            rates->read_tokens += g.n_rows, rates->read_seconds += seconds;
-        else
-            rates->written_tokens += g.n_wanted, rates->written_seconds += seconds;
+        const double reading = seconds * (double)g.n_prompt_rows / (double)g.n_rows;
+        rates->read_tokens += g.n_prompt_rows;
+        rates->read_seconds += reading;
+        rates->written_tokens += g.n_rows - g.n_prompt_rows;
+        rates->written_seconds += seconds - reading;
     }
     generator_close(&g);
 }

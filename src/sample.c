@@ -6,8 +6,8 @@
 
 void sampler_init(sampler *s, sample_options opt, int64_t n_vocab)
 {
-    CHECK(opt.temperature >= 0 && opt.top_k >= 0 && opt.top_p > 0 && opt.top_p <= 1, "temperature %g, top_k %lld, top_p %g",
-          opt.temperature, (long long)opt.top_k, opt.top_p);
+    CHECK(opt.temperature >= 0 && opt.top_k >= 0 && opt.top_p > 0 && opt.top_p <= 1,
+          "temperature %g, top_k %lld, top_p %g", opt.temperature, (long long)opt.top_k, opt.top_p);
     *s = (sampler){.opt = opt, .n_vocab = n_vocab};
     s->list = xmalloc((size_t)n_vocab * sizeof *s->list);
     s->spare = xmalloc((size_t)n_vocab * sizeof *s->spare);
@@ -120,6 +120,6 @@ int32_t sampler_draw(sampler *s, const float *logits, double u)
     int64_t i = 0;
 
     for (double below = s->list[0].p; i < n - 1 && below <= u; below += s->list[i].p) i++;
-    while (s->list[i].p == 0 && i > 0) i--;                     /* a sum short of 1 must not end at a token that cannot come */
+    while (s->list[i].p == 0 && i > 0) i--; /* a sum short of 1 must not end at a token that cannot come */
     return s->list[i].id;
 }

@@ -1,5 +1,6 @@
 /* run: mpirun -np 4 %s */
-/* Decoding against the forward of training, on 1, 2 and 4 tensor ranks (4 > 2 KV heads: replicated; odd shares of the vocabulary). */
+/* Decoding against the forward of training, on 1, 2 and 4 tensor ranks (4 > 2 KV heads: replicated; odd shares of
+ * the vocabulary). */
 #include "generate.h"
 #include "tap.h"
 
@@ -8,10 +9,21 @@
 
 enum { T = 24, V = 71, N_SEQUENCES = 3, PER_GENERATION = 12 };
 
-static const model_config plain = {.num_hidden_layers = 3, .hidden_size = 48, .intermediate_size = 70, .num_attention_heads = 8,
-                                   .num_key_value_heads = 2, .head_dim = 16, .vocab_size = V, .max_position_embeddings = 64,
-                                   .pad_token_id = 0, .bos_token_id = -1, .eos_token_id = 1, .rms_norm_eps = 1e-6,
-                                   .initializer_range = 0.3, .rope_theta = 1000, .rope = {.factor = 1}};
+static const model_config plain = {.num_hidden_layers = 3,
+                                   .hidden_size = 48,
+                                   .intermediate_size = 70,
+                                   .num_attention_heads = 8,
+                                   .num_key_value_heads = 2,
+                                   .head_dim = 16,
+                                   .vocab_size = V,
+                                   .max_position_embeddings = 64,
+                                   .pad_token_id = 0,
+                                   .bos_token_id = -1,
+                                   .eos_token_id = 1,
+                                   .rms_norm_eps = 1e-6,
+                                   .initializer_range = 0.3,
+                                   .rope_theta = 1000,
+                                   .rope = {.factor = 1}};
 static moai_device *dev;
 static moai_grid world;
 
@@ -127,7 +139,7 @@ static double worst_difference(const float *a, const float *b, int64_t n)
 
     for (int64_t i = 0; i < n; i++) {
         const double difference = fabs((double)a[i] - b[i]);
-        if (!(difference <= worst)) worst = difference;                 /* a NaN stays */
+        if (!(difference <= worst)) worst = difference; /* a NaN stays */
         scale = fmax(scale, fabs((double)b[i]));
     }
     return worst / scale;
@@ -135,7 +147,8 @@ static double worst_difference(const float *a, const float *b, int64_t n)
 
 static void test_logits(const char *what, const model_config *cfg, const moai_grid *grid, dtype dt, double tolerance)
 {
-    const decoder_options opt = {.dt = dt, .n_sequences = N_SEQUENCES, .max_len = T, .max_rows = N_SEQUENCES * T, .max_wanted = N_SEQUENCES * T};
+    const decoder_options opt = {
+        .dt = dt, .n_sequences = N_SEQUENCES, .max_len = T, .max_rows = N_SEQUENCES * T, .max_wanted = N_SEQUENCES * T};
     float *expected = expected_logits(cfg, dt), *logits = xmalloc(N_SEQUENCES * T * V * sizeof *logits);
     decoder d;
 
@@ -144,8 +157,8 @@ static void test_logits(const char *what, const model_config *cfg, const moai_gr
     for (int s = 0; s < N_SEQUENCES; s++) {
         static const char *const how[] = {"in one piece", "token by token", "in chunks of 5"};
         const double worst = worst_difference(logits + s * T * V, expected + s * T * V, T * V);
-        ok(worst <= tolerance, "%s, %s, TP %d, %s: logits differ by %.2g of the largest, allowed %.2g", what, dtype_name(dt), grid->size.tp,
-           how[s], worst, tolerance);
+        ok(worst <= tolerance, "%s, %s, TP %d, %s: logits differ by %.2g of the largest, allowed %.2g", what,
+           dtype_name(dt), grid->size.tp, how[s], worst, tolerance);
     }
     decoder_free(&d);
     free(expected);
@@ -173,9 +186,11 @@ static void count_call(void *arg, const sequence *list, int64_t i, bool finished
 }
 
 /* Texts [first, end) with `places` in the cache and forwards of max_rows. */
-static void write_texts(texts *t, const moai_grid *grid, int64_t places, int64_t max_rows, const generate_options *opt, generate_rates *rates)
+static void write_texts(texts *t, const moai_grid *grid, int64_t places, int64_t max_rows, const generate_options *opt,
+                        generate_rates *rates)
 {
-    const decoder_options o = {.dt = DT_F32, .n_sequences = places, .max_len = T, .max_rows = max_rows, .max_wanted = places};
+    const decoder_options o = {
+        .dt = DT_F32, .n_sequences = places, .max_len = T, .max_rows = max_rows, .max_wanted = places};
     decoder d;
 
     memset(t, 0, sizeof *t);
@@ -202,9 +217,11 @@ static void test_generate(const moai_grid *grid, generate_options opt, const cha
     ok(same_texts(&one, expected), "%s, TP %d: the same texts as on one rank", what, tp);
     for (int i = 0; i < N_TEXTS; i++) read += prompt_length[i];
     ok(rates.read_tokens == read && rates.written_tokens == N_TEXTS * (PER_GENERATION - 1),
-       "%s, TP %d: %lld tokens read, %lld written beyond the first ones", what, tp, (long long)rates.read_tokens, (long long)rates.written_tokens);
+       "%s, TP %d: %lld tokens read, %lld written beyond the first ones", what, tp, (long long)rates.read_tokens,
+       (long long)rates.written_tokens);
     for (int i = 0; i < N_TEXTS; i++)
-        complete &= one.calls[i] == PER_GENERATION && one.finished[i] == 1 && one.list[i].n == prompt_length[i] + PER_GENERATION;
+        complete &= one.calls[i] == PER_GENERATION && one.finished[i] == 1 &&
+                    one.list[i].n == prompt_length[i] + PER_GENERATION;
     ok(complete, "%s, TP %d: every token is announced once", what, tp);
     write_texts(&few, grid, 2, 7, &opt, &rates);
     ok(same_texts(&one, &few), "%s, TP %d: two at a time, prompts in pieces, the same texts", what, tp);
@@ -214,8 +231,11 @@ static void test_generate(const moai_grid *grid, generate_options opt, const cha
 
 static generate_options options(double temperature, uint64_t seed)
 {
-    return (generate_options){.sample = {temperature, 0, temperature > 0 ? 0.9 : 1}, .seed = seed, .max_new_tokens = PER_GENERATION,
-                              .n_vocab = V, .stop = {-1, -1}};
+    return (generate_options){.sample = {temperature, 0, temperature > 0 ? 0.9 : 1},
+                              .seed = seed,
+                              .max_new_tokens = PER_GENERATION,
+                              .n_vocab = V,
+                              .stop = {-1, -1}};
 }
 
 static void test_seeds_and_stops(const moai_grid *alone, const texts *greedy, const texts *sampled)
@@ -233,15 +253,17 @@ static void test_seeds_and_stops(const moai_grid *alone, const texts *greedy, co
     int64_t first = 0;
     while (greedy->ids[1][prompt_length[1] + first] != opt.stop[1]) first++;
     write_texts(&t, alone, 2, 8, &opt, &rates);
-    ok(t.list[1].stopped && t.list[1].n == prompt_length[1] + first + 1, "a stop token ends its sequence after %lld tokens, here %lld",
-       (long long)first + 1, (long long)(t.list[1].n - prompt_length[1]));
+    ok(t.list[1].stopped && t.list[1].n == prompt_length[1] + first + 1,
+       "a stop token ends its sequence after %lld tokens, here %lld", (long long)first + 1,
+       (long long)(t.list[1].n - prompt_length[1]));
 
     opt = options(1, 11);
     opt.n_vocab = 9;
     write_texts(&t, alone, 2, 8, &opt, &rates);
     int32_t largest = 0;
     for (int i = 0; i < N_TEXTS; i++)
-        for (int64_t p = prompt_length[i]; p < t.list[i].n; p++) largest = t.ids[i][p] > largest ? t.ids[i][p] : largest;
+        for (int64_t p = prompt_length[i]; p < t.list[i].n; p++)
+            largest = t.ids[i][p] > largest ? t.ids[i][p] : largest;
     ok(largest < 9, "only ids below n_vocab are drawn, the largest is %d", (int)largest);
 }
 
@@ -252,8 +274,11 @@ static void test_reach(void)
     ok(decoder_reach(&cfg) == 64, "without scaling positions end at max_position_embeddings");
     cfg.rope.kind = ROPE_YARN, cfg.rope.factor = 4, cfg.rope.original_max_position_embeddings = 32;
     ok(decoder_reach(&cfg) == 128, "yarn stretches the original length: %lld", (long long)decoder_reach(&cfg));
-    cfg.rope.original_max_position_embeddings = 16, cfg.max_position_embeddings = 64;
-    ok(decoder_reach(&cfg) == 64, "which max_position_embeddings may count already: %lld", (long long)decoder_reach(&cfg));
+    cfg.rope.kind = ROPE_DYNAMIC;
+    ok(decoder_reach(&cfg) == INT32_MAX, "dynamic NTK adapts to any length");
+    cfg.rope.kind = ROPE_YARN, cfg.rope.original_max_position_embeddings = 16, cfg.max_position_embeddings = 64;
+    ok(decoder_reach(&cfg) == 64, "which max_position_embeddings may count already: %lld",
+       (long long)decoder_reach(&cfg));
 }
 
 int main(int argc, char **argv)
@@ -271,7 +296,9 @@ int main(int argc, char **argv)
     for (int tp = 1; tp <= n_ranks; tp *= 2) {
         moai_grid grid;
         grid_init(&grid, (grid_shape){tp, 1, n_ranks / tp, 1}, 2);
-        if (tp == 1) write_texts(&greedy_texts, &grid, 1, 64, &greedy, &rates), write_texts(&sampled_texts, &grid, 1, 64, &sampling, &rates);
+        if (tp == 1)
+            write_texts(&greedy_texts, &grid, 1, 64, &greedy, &rates),
+                write_texts(&sampled_texts, &grid, 1, 64, &sampling, &rates);
         test_logits("plain", &plain, &grid, DT_F32, 1e-5);
         test_logits("dynamic", &dynamic, &grid, DT_F32, 1e-5);
         test_logits("tied", &tied, &grid, DT_F32, 1e-5);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum { N = 6 };
-static const double known[N] = {0.06, 0.4, 0.2, 0.04, 0.3, 0};              /* token 5 never comes */
+static const double known[N] = {0.06, 0.4, 0.2, 0.04, 0.3, 0}; /* token 5 never comes */
 
 static void logits_of(float *logits, const double *p)
 {
@@ -27,13 +27,14 @@ static void expect(const char *what, sample_options opt, const double *p, const 
     int64_t n = sampler_candidates(&s, logits);
     for (int64_t i = 0; i < n; i++) got[s.list[i].id] += s.list[i].p;
     for (int i = 0; i < N; i++) worst = fmax(worst, fabs(got[i] - expected[i]));
-    ok(worst < 1e-6, "%s: probabilities %.4f %.4f %.4f %.4f %.4f %.4f", what, got[0], got[1], got[2], got[3], got[4], got[5]);
+    ok(worst < 1e-6, "%s: probabilities %.4f %.4f %.4f %.4f %.4f %.4f", what, got[0], got[1], got[2], got[3], got[4],
+       got[5]);
     sampler_free(&s);
 }
 
 static void test_kept(void)
 {
-    const double half = 1 / (0.16 + 0.09 + 0.04 + 0.0036 + 0.0016);         /* temperature 1/2 squares the probabilities */
+    const double half = 1 / (0.16 + 0.09 + 0.04 + 0.0036 + 0.0016); /* temperature 1/2 squares the probabilities */
 
     expect("all", (sample_options){1, 0, 1}, known, known);
     expect("temperature 0.5", (sample_options){0.5, 0, 1}, known,
@@ -44,10 +45,13 @@ static void test_kept(void)
     expect("top-p below a sum", (sample_options){1, 0, 0.699}, known, (double[N]){0, 4 / 7.0, 0, 0, 3 / 7.0, 0});
     expect("top-p above a sum", (sample_options){1, 0, 0.701}, known, (double[N]){0, 4 / 9.0, 2 / 9.0, 0, 3 / 9.0, 0});
     expect("top-p keeps at least one", (sample_options){1, 0, 1e-9}, known, (double[N]){0, 1});
-    expect("top-p counts among what top-k kept", (sample_options){1, 3, 0.75}, known, (double[N]){0, 4 / 7.0, 0, 0, 3 / 7.0, 0});
-    expect("the temperature comes before top-p", (sample_options){0.5, 0, 0.8}, known, (double[N]){0, 16 / 25.0, 0, 0, 9 / 25.0, 0});
+    expect("top-p counts among what top-k kept", (sample_options){1, 3, 0.75}, known,
+           (double[N]){0, 4 / 7.0, 0, 0, 3 / 7.0, 0});
+    expect("the temperature comes before top-p", (sample_options){0.5, 0, 0.8}, known,
+           (double[N]){0, 16 / 25.0, 0, 0, 9 / 25.0, 0});
     const double ties[N] = {0.25, 0.1, 0.25, 0.1, 0.25, 0.05};
-    expect("top-k keeps what ties with the last", (sample_options){1, 2, 1}, ties, (double[N]){1 / 3.0, 0, 1 / 3.0, 0, 1 / 3.0, 0});
+    expect("top-k keeps what ties with the last", (sample_options){1, 2, 1}, ties,
+           (double[N]){1 / 3.0, 0, 1 / 3.0, 0, 1 / 3.0, 0});
     expect("top-p takes lower ids first among equals", (sample_options){1, 0, 0.4}, ties, (double[N]){0.5, 0, 0.5});
     expect("greedy takes the lowest id among equals", (sample_options){0, 0, 1}, ties, (double[N]){1});
 }
@@ -75,9 +79,11 @@ static double chi_square(sample_options opt, const double *p, int n)
 static void test_draws(void)
 {
     const double kept[N] = {0, 4 / 9.0, 2 / 9.0, 0, 3 / 9.0, 0};
-    double same = chi_square((sample_options){1, 0, 1}, known, 50000), warm = chi_square((sample_options){1.1, 0, 1}, known, 50000);
+    double same = chi_square((sample_options){1, 0, 1}, known, 50000),
+           warm = chi_square((sample_options){1.1, 0, 1}, known, 50000);
 
-    ok(same < 25, "50000 draws follow the probabilities: chi-square %.2f of 4 degrees of freedom", same);   /* 25: p = 5e-5 */
+    ok(same < 25, "50000 draws follow the probabilities: chi-square %.2f of 4 degrees of freedom",
+       same); /* 25: p = 5e-5 */
     ok(warm > 25, "and the statistic tells a temperature of 1.1: %.2f", warm);
     same = chi_square((sample_options){1, 0, 0.85}, kept, 50000);
     ok(same < 25, "draws of a nucleus stay in it: chi-square %.2f", same);
@@ -111,14 +117,16 @@ static void test_large(void)
     const uint64_t key = rng_key(3, "logits");
     sampler s;
 
-    for (int i = 0; i < V; i++) sorted[i] = logits[i] = floorf(400 * rng_normal(key, (uint64_t)i)) / 100;      /* with many ties */
+    for (int i = 0; i < V; i++)
+        sorted[i] = logits[i] = floorf(400 * rng_normal(key, (uint64_t)i)) / 100; /* with many ties */
     qsort(sorted, V, sizeof *sorted, by_value);
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
         int64_t n = 0;
         while (n < V && sorted[n] >= sorted[ks[i] - 1]) n++;
         sampler_init(&s, (sample_options){1, ks[i], 1}, V);
         int64_t got = sampler_candidates(&s, logits);
-        ok(got == n, "top-k %lld of %d keeps %lld tokens, by sorting %lld", (long long)ks[i], V, (long long)got, (long long)n);
+        ok(got == n, "top-k %lld of %d keeps %lld tokens, by sorting %lld", (long long)ks[i], V, (long long)got,
+           (long long)n);
         sampler_free(&s);
     }
     double total = 0;

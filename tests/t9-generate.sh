@@ -1,0 +1,132 @@
+#!/bin/sh
+# Text out: sentences learned by heart come back, from every kind of directory, on 1 and 2 ranks, alone and in a batch; bad input is refused.
+set -u
+export OMP_NUM_THREADS=1
+generate=$MOAI_BIN/moai_generate
+dir=$TMPDIR
+count=0 failed=0
+ok() {  # ok STATUS NAME
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 3 "$dir/out" "$dir/err" | sed 's/^/# /'; fi
+}
+same() { [ "$1" = "$2" ]; ok $? "$3: $1"; }
+on() { if [ "$1" = 1 ]; then shift; "$@"; else mpirun -np "$@"; fi; }           # on RANKS PROGRAM ...
+write() { on 1 timeout 60 "$generate" "$@" --num_threads 1 2> "$dir/err"; }
+write_on() { ranks=$1; shift; on "$ranks" timeout 60 "$generate" "$@" --num_threads 1 2> "$dir/err"; }
+
+# a model that knows eight sentences by heart
+i=0
+while [ $i -lt 40 ]; do
+    i=$((i + 1))
+    cat <<END
+{"text": "Seven ranks crossed the bridge at dawn, and none of them came back."}
+{"text": "A café in København serves coffee to the sailors of 東京 until midnight."}
+{"text": "Gradients flow downhill while the river beside them climbs to the sea."}
+{"text": "My grandmother kept a ledger of every storm since the winter of 1962."}
+{"text": "When the lamp burned out we read the map by touch, fold after fold."}
+{"text": "Please return the ladder to the orchard before the first frost."}
+{"text": "Twelve copper bells were melted so that the clock could keep time."}
+{"text": "Only the archivist knew which of the two keys opened nothing at all."}
+END
+done > "$dir/text.jsonl"
+cat > "$dir/model.json" <<END
+{"model_type": "qwen3", "vocab_size": 380, "num_hidden_layers": 2, "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 6,
+ "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 96, "rope_theta": 10000, "eos_token_id": 2, "pad_token_id": 0}
+END
+{
+    "$MOAI_BIN/moai_tokenize" train --input "$dir/text.jsonl" --vocab_size 380 --output "$dir/tok" --character_coverage 0.98 &&
+    "$MOAI_BIN/moai_tokenize" encode --tokenizer "$dir/tok.model" --input "$dir/text.jsonl" --output "$dir/data" --no_progress &&
+    "$MOAI_BIN/moai_train" --model "$dir/model.json" --data "$dir/data" --output_dir "$dir/run" --seq_length 64 --batch_size 8 \
+        --max_steps 300 --learning_rate 5e-3 --warmup_steps 20 --num_threads 1 --save_steps 150 --logging_steps 50 --no_tensorboard
+} > "$dir/out" 2> "$dir/err" < /dev/null
+ok $? "train a tokenizer and a model: $(grep 'step 300/' "$dir/out")"
+[ $failed = 0 ] || { echo "1..$count"; exit 1; }
+
+# what it knows
+bells=' copper bells were melted so that the clock could keep time.'
+same "$(write "$dir/run" --prompt 'Twelve' --temperature 0)" "$bells" "greedy text from a run's newest checkpoint, until the document ends"
+grep -q "checkpoint-300: .* parameters" "$dir/err"; ok $? "says which checkpoint: $(head -n 1 "$dir/err")"
+grep -q '^read .* tokens/s$' "$dir/err" && grep -q '^wrote .* tokens/s$' "$dir/err"; ok $? "says its rates: $(tail -n 1 "$dir/err")"
+same "$(write "$dir/run/checkpoint-300" --prompt 'Twelve' --temperature 0 --dtype bf16)" "$bells" "a checkpoint itself, in bf16"
+same "$(write_on 2 "$dir/run" --prompt 'Twelve' --temperature 0)" "$bells" "on two ranks"
+"$MOAI_BIN/moai_checkpoint" export "$dir/run/checkpoint-300" "$dir/hf" > "$dir/out" 2>&1
+same "$(write "$dir/hf" --prompt 'Twelve' --temperature 0)" "$bells" "from the exported Hugging Face directory"
+same "$(write "$dir/run" --prompt 'A café' --temperature 0 --echo)" 'A café in København serves coffee to the sailors of 東京 until midnight.' \
+    "characters of several bytes arrive whole, behind the prompt"
+same "$(write "$dir/run" --prompt 'Twelve' --temperature 0 --max_new_tokens 3 --jsonl | grep -o '"finish":"[a-z]*"')" '"finish":"length"' "three tokens end for length"
+same "$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl | grep -o '"finish":"[a-z]*"')" '"finish":"stop"' "a document ends with a stop"
+n=$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl --ignore_eos --max_new_tokens 70 | grep -o '"ids":[^]]*' | tr -cd , | wc -c)
+same "$n" 69 "past the end of the document with --ignore_eos, commas between 70 tokens"
+case $(write "$dir/run" --prompt '' --temperature 0.5 --seed 3) in
+Seven\ * | A\ * | Gradients\ * | My\ * | When\ * | Please\ * | Twelve\ * | Only\ *) ok 0 "an empty prompt begins a document" ;;
+*) ok 1 "an empty prompt begins a document" ;;
+esac
+
+# chance
+warm() { write "$dir/run" --prompt 'The' --temperature 1.5 --max_new_tokens 30 --ignore_eos "$@"; }
+warm --seed 1 > "$dir/a"; warm --seed 1 > "$dir/b"; warm --seed 2 > "$dir/c"
+cmp -s "$dir/a" "$dir/b"; ok $? "the same seed writes the same text"
+! cmp -s "$dir/a" "$dir/c"; ok $? "another seed another"
+write_on 2 "$dir/run" --prompt 'The' --temperature 1.5 --max_new_tokens 30 --ignore_eos --seed 1 > "$dir/b"
+cmp -s "$dir/a" "$dir/b"; ok $? "two ranks draw the same tokens"
+warm --seed 1 --num_return_sequences 5 --batch_size 2 > "$dir/b"
+same "$(grep -c '^--- prompt 1, text [1-5]$' "$dir/b")" 5 "five texts of one prompt"
+sed -n '/text 1$/,/^---/p' "$dir/b" | sed '1d;/^---/d' | cmp -s - "$dir/a"; ok $? "the first is what it is alone"
+
+# a batch
+printf 'Twelve\n\nA café in\r\nMy grandmother\nWhen the lamp burned out we read\n' > "$dir/prompts"
+write "$dir/run" --prompt_file "$dir/prompts" --temperature 0 --jsonl --batch_size 2 | sort > "$dir/batch"
+same "$(wc -l < "$dir/batch")" 4 "one line a prompt"
+n=0
+for prompt in 'Twelve' 'A café in' 'My grandmother' 'When the lamp burned out we read'; do
+    sed -n $((n + 1))p "$dir/batch" | sed "s/\"prompt\":$n/\"prompt\":0/" > "$dir/a"
+    write "$dir/run" --prompt "$prompt" --temperature 0 --jsonl | cmp -s - "$dir/a"; ok $? "prompt $n of a batch is what it is alone: $(cat "$dir/a")"
+    n=$((n + 1))
+done
+
+# logits against Transformers'
+for name in gqa7 tied linear dynamic yarn; do
+    golden=tests/golden/$name
+    ranks=1; [ $name = gqa7 ] && ranks=2
+    write_on $ranks $golden --input_ids "$(tests/logits.pl ids $golden/results.safetensors)" --logits_out "$dir/logits"
+    worst=$(tests/logits.pl compare $golden/results.safetensors "$dir/logits" 2>> "$dir/err")
+    awk "BEGIN {exit !(\"$worst\" != \"\" && \"$worst\" + 0 < 1e-4)}"
+    ok $? "$name on $ranks: logits differ from Transformers' by $worst, allowed 1e-4"
+done
+
+# refused RANKS TEXT ARGUMENTS: within 20 s, status neither 0 nor timeout's, the text once from all ranks together
+refused() {
+    ranks=$1 text=$2
+    shift 2
+    on "$ranks" timeout 20 "$generate" "$@" > "$dir/out" 2> "$dir/err"
+    got=$?
+    said=$(grep -c -F -- "$text" "$dir/err")
+    [ $got != 0 ] && [ $got != 124 ] && [ "$said" = 1 ] && [ ! -s "$dir/out" ]
+    ok $? "$ranks ranks: \"$text\" once (is $said times), status $got"
+}
+refused 2 'unknown option --temprature; did you mean --temperature?' "$dir/run" --prompt x --temprature 1
+refused 1 '--top_p is 0, must be between' "$dir/run" --prompt x --top_p 0
+refused 1 '--dtype is "fp8", must be one of fp32, bf16' "$dir/run" --prompt x --dtype fp8
+refused 1 'no prompt: give --prompt TEXT' "$dir/run"
+refused 1 'more than one of --prompt, --prompt_file and --input_ids' "$dir/run" --prompt x --input_ids 1
+refused 1 'no checkpoint: give the directory' --prompt x
+refused 1 "unexpected argument \"y\" after $dir/run" "$dir/run" y --prompt x
+refused 2 "$dir/nowhere is no checkpoint" "$dir/nowhere" --prompt x
+refused 2 'tests/golden/gqa7 has no tokenizer.model: give --tokenizer FILE' tests/golden/gqa7 --prompt x
+refused 1 'nowhere.model' "$dir/run" --prompt x --tokenizer "$dir/nowhere.model"
+refused 2 "tok.model has 380 tokens, more than vocab_size 67 of tests/golden/gqa7" tests/golden/gqa7 --prompt x --tokenizer "$dir/tok.model"
+refused 4 'num_attention_heads 6 is not divisible by tensor_parallel 4' "$dir/run" --prompt x
+refused 2 '--input_ids has 2 tokens, and 95 to write: together more than the model'"'"'s 96 positions' "$dir/run" --input_ids 5,6 --max_new_tokens 95
+long=$(yes 'storm' | head -n 100 | tr '\n' ' ')
+refused 1 '--prompt has ' "$dir/run" --prompt "$long" 
+refused 1 "--input_ids has 380, the vocabulary is [0, 380)" "$dir/run" --input_ids 1,380
+refused 1 '--input_ids is "1,,2", must be token numbers' "$dir/run" --input_ids 1,,2
+refused 1 '--logits_out x needs --input_ids' "$dir/run" --prompt a --logits_out x
+refused 2 "--logits_out $dir/nowhere/x: No such file" "$dir/run" --input_ids 1 --logits_out "$dir/nowhere/x"
+refused 2 "--prompt_file $dir/nowhere: No such file" "$dir/run" --prompt_file "$dir/nowhere"
+: > "$dir/empty"
+refused 1 "--prompt_file $dir/empty holds no prompt" "$dir/run" --prompt_file "$dir/empty"
+printf 'fine\nnot \377 fine\n' > "$dir/bytes"
+refused 1 "$dir/bytes:2: byte 0xff" "$dir/run" --prompt_file "$dir/bytes"
+echo "1..$count"
+exit $failed

@@ -81,6 +81,7 @@ NVCCFLAGS += -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCH),-gencode arch=com
 CUDA_CPPFLAGS = -DMOAI_CUDA -Icuda -isystem $(CUDA_HOME)/include
 CUDA_LIBS     = -L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart
 cuda_sources  = $(wildcard cuda/*.c cuda/*.cc cuda/*.cu) parallel/comm_nccl.c
+cuda_benches  = $(wildcard cuda/bench/*.c)
 $(BUILD)/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(if $(Q),echo "  NVCC $<")
@@ -92,7 +93,7 @@ sources  = $(filter-out parallel/comm_nccl.c,$(wildcard src/*.c parallel/*.c io/
 library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sources))) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard io/*.cc)) \
            $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(cuda_sources))))
 binaries = $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))
-tests    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/t*.c tests/tools/*.c tests/slow/*.c tests/bench/*.c))
+tests    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/t*.c tests/tools/*.c tests/slow/*.c tests/bench/*.c) $(cuda_benches))
 
 all: $(binaries)
 build-tests: $(tests)
@@ -169,6 +170,9 @@ test: deps
 test-slow: deps
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-slow
+test-gpu: deps
+	@$(again) $(jobs) all build-tests
+	@$(prove) $(shell grep -l battery_open tests/t1-*.c) :: -d cuda
 bench: deps
 	@$(again) $(jobs) all build-tests
 	@for b in $(sort $(wildcard tests/bench/*.c tests/bench/*.sh)); do MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) tests/run $$b || exit 1; done
@@ -193,6 +197,6 @@ clean:
 	rm -rf build build-asan
 
 FORCE:
-.PHONY: all build-tests deps demo-deps info test test-slow bench demo demo-data prove-tests prove-slow install clean
+.PHONY: all build-tests deps demo-deps info test test-slow test-gpu bench demo demo-data prove-tests prove-slow install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -87,7 +87,15 @@ void staging_to_host(staging *, cudaStream_t, void *dst, const void *src, size_t
 product_plans *product_plans_open(void);                                                        /* matmul.c */
 void product_plans_close(product_plans *);
 
+bool kernels_run_here(void);                  /* does this build hold code for the current GPU? */  /* sums.cu */
+
 /* -- the table's entries, by file -- */
+
+void *alloc_cuda(moai_device *, size_t n_bytes);                                                /* gpu.c */
+void free_cuda(moai_device *, void *);
+void copy_cuda(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
+void zero_cuda(moai_device *, void *, size_t n_bytes);
+void sync_cuda(moai_device *);
 
 void cast_cuda(moai_device *, tensor y, tensor x);                                              /* elementwise.cu */
 void add_cuda(moai_device *, tensor y, tensor a, tensor b);

@@ -1,6 +1,6 @@
 /* battery.h: what the tests of ops share: a device under test, matrices on it whose exact values the host knows, comparisons.
  *
- * `t1-NAME -d cpu` (the default) runs the battery on that device's table.  References are written in fp64 in each test; outputs
+ * `t1-NAME -d cpu` (the default) or `-d cuda` runs the battery on that device's table.  References are written in fp64 in each test; outputs
  * are poisoned with NaN, views are strided, and what lies between the columns of a view must survive.                 */
 #ifndef BATTERY_H
 #define BATTERY_H
@@ -10,6 +10,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef MOAI_CUDA
+#include "cuda_device.h"
+#endif
 
 typedef struct device_under_test {
     const moai_ops *ops;
@@ -26,6 +30,14 @@ static inline void battery_open(int argc, char **argv)
 
     if (strcmp(name, "cpu") == 0)
         dut = (device_under_test){&ops_cpu, device_open_cpu(2), device_close_cpu, 1.0};
+#ifdef MOAI_CUDA
+    else if (strcmp(name, "cuda") == 0) {
+        moai_error err;
+        moai_device *dev = device_open_cuda(0, false, &err);
+        if (!dev) config_error("%s", err.text);
+        dut = (device_under_test){&ops_cuda, dev, device_close_cuda, 1.0};
+    }
+#endif
     else
         config_error("no device called \"%s\" to test", name);
 }
@@ -106,12 +118,14 @@ typedef struct field {
     size_t n_bytes;
 } field;
 
-enum { FIELD_GAP = 5, FIELD_LEAD = 3 };       /* columns of strangers after each row; elements before the first */
+/* Columns of strangers after each row of a strided field; as many elements lie before the first.  Rows that can be moved in whole
+ * vectors stay aligned, others become as crooked as can be.                                                            */
+static inline int64_t field_gap(int64_t cols) { return cols % 8 == 0 ? 8 : 5; }
 
 /* values NULL: poisoned.  strided: inside a wider matrix, else packed. */
 static inline field field_make(const char *name, dtype dt, int64_t rows, int64_t cols, bool strided, const double *values)
 {
-    int64_t stride = cols + (strided ? FIELD_GAP : 0), lead = strided ? FIELD_LEAD : 0, n = rows * stride + lead;
+    int64_t stride = cols + (strided ? field_gap(cols) : 0), lead = stride - cols, n = rows * stride + lead;
     field f = {.n_bytes = (size_t)n * dtype_size(dt), .v = doubles(rows * cols)};
 
     snprintf(f.name, sizeof f.name, "%s", name);
@@ -146,7 +160,7 @@ static inline field field_random(const char *name, dtype dt, int64_t rows, int64
 
 static inline size_t field_lead_bytes(const field *f)
 {
-    return f->t.stride > f->t.cols ? FIELD_LEAD * dtype_size(f->t.dt) : 0;
+    return (size_t)(f->t.stride - f->t.cols) * dtype_size(f->t.dt);
 }
 static inline char *field_base(const field *f) { return (char *)f->t.data - field_lead_bytes(f); }
 

@@ -3,7 +3,7 @@
 
 #include "rng.h"
 
-static const dtype both[] = {DT_F32, DT_BF16};
+static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
 
 static void check_memory(void)
 {
@@ -25,12 +25,12 @@ static void check_memory(void)
 #endif
 }
 
-static void check_cast(dtype to, dtype from, bool strided)
+static void check_cast(dtype to, dtype from, int64_t n, bool strided)
 {
     /* ties, the largest of each type's normal range, subnormals of fp16, zeros, infinities */
     static const double special[] = {0.0, -0.0, 1.0, 1.00390625, 1.01171875, -1.00390625, 65504.0, -65504.0, 6e-5, 5.9604645e-08,
                                      INFINITY, -INFINITY, 3.0078125, 0x1.fffffep0, 1e-3};
-    int64_t n = 40, n_special = (int64_t)(sizeof special / sizeof *special);
+    int64_t n_special = (int64_t)(sizeof special / sizeof *special);
     double *values = random_doubles(3 * n);
     memcpy(values + n, special, sizeof special);
 
@@ -55,9 +55,9 @@ static void check_cast(dtype to, dtype from, bool strided)
     free(values);
 }
 
-static void check_add(dtype dt, bool strided)
+static void check_add(dtype dt, int64_t cols, bool strided)
 {
-    int64_t rows = 5, cols = 77;
+    int64_t rows = 5;
     field a = field_random("a", dt, rows, cols, strided), b = field_random("b", dt, rows, cols, false), y = field_output("y", dt, rows, cols, strided);
     double *sum = doubles(rows * cols);
 
@@ -73,9 +73,9 @@ static void check_add(dtype dt, bool strided)
     free(sum);
 }
 
-static void check_fills(dtype dt, bool strided)
+static void check_fills(dtype dt, int64_t cols, bool strided)
 {
-    int64_t rows = 9, cols = 35, global_cols = 50, row0 = 3, col0 = 11;
+    int64_t rows = 9, global_cols = 60, row0 = 3, col0 = 11;
     uint64_t key = rng_key(7, "a tensor");
     field y = field_output("y", dt, rows, cols, strided);
     double *expected = doubles(rows * cols);
@@ -131,9 +131,9 @@ static void swiglu_backward_reference(const swiglu_problem *p, double *dgate_up)
     }
 }
 
-static void check_swiglu(dtype dt, bool strided)
+static void check_swiglu(dtype dt, int64_t cols, bool strided)
 {
-    int64_t rows = 7, cols = 45;
+    int64_t rows = 7;
     double *values = random_doubles(rows * 2 * cols);
     for (int64_t i = 0; i < rows * 2 * cols; i++) values[i] *= 6.0;
     values[0] = 100.0, values[1] = -100.0, values[2] = 0.0, values[3] = -88.0;          /* where exp leaves the range */
@@ -157,16 +157,20 @@ static void check_swiglu(dtype dt, bool strided)
 
 int main(int argc, char **argv)
 {
-    static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
-
     battery_open(argc, argv);
     check_memory();
     for (int strided = 0; strided < 2; strided++) {
-        for (int i = 0; i < 9; i++) check_cast(three[i / 3], three[i % 3], strided);
-        for (int i = 0; i < 2; i++) {
-            check_add(both[i], strided);
-            check_fills(both[i], strided);
-            check_swiglu(both[i], strided);
+        for (int i = 0; i < 9; i++) {
+            check_cast(three[i / 3], three[i % 3], 40, strided);
+            check_cast(three[i / 3], three[i % 3], 41, strided);
+        }
+        for (int i = 0; i < 3; i++) {
+            check_add(three[i], 77, strided);
+            check_add(three[i], 2064, strided);
+            check_fills(three[i], 35, strided);
+            check_fills(three[i], 48, strided);
+            check_swiglu(three[i], 45, strided);
+            check_swiglu(three[i], 48, strided);
         }
     }
     return battery_done();

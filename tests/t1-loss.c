@@ -4,22 +4,22 @@
 
 /* -- embedding: ids of this part, of others, and padding -- */
 
-static void check_embed(dtype dt, bool strided)
+static void check_embed(dtype dt, int64_t cols, bool strided)
 {
-    enum { N = 300, VOCAB_BEGIN = 40, ROWS = 23, COLS = 37 };
+    enum { N = 300, VOCAB_BEGIN = 40, ROWS = 23 };
     int32_t ids[N];
-    field table = field_random("table", dt, ROWS, COLS, strided), dy = field_random("dy", dt, N, COLS, strided);
-    field y = field_output("y", dt, N, COLS, strided), dtable = field_random("dtable", DT_F32, ROWS, COLS, strided);
-    double *ref = doubles(N * COLS), *dref = doubles(ROWS * COLS);
+    field table = field_random("table", dt, ROWS, cols, strided), dy = field_random("dy", dt, N, cols, strided);
+    field y = field_output("y", dt, N, cols, strided), dtable = field_random("dtable", DT_F32, ROWS, cols, strided);
+    double *ref = doubles(N * cols), *dref = doubles(ROWS * cols);
 
     for (int i = 0; i < N; i++) ids[i] = i % 11 == 0 ? -1 : VOCAB_BEGIN - 5 + (i * 7) % (ROWS + 10);
-    memcpy(dref, dtable.v, ROWS * COLS * sizeof *dref);
+    memcpy(dref, dtable.v, (size_t)(ROWS * cols) * sizeof *dref);
     for (int i = 0; i < N; i++) {
         int row = ids[i] - VOCAB_BEGIN;
         if (ids[i] < 0 || row < 0 || row >= ROWS) continue;
-        for (int j = 0; j < COLS; j++) {
-            ref[i * COLS + j] = table.v[row * COLS + j];
-            dref[row * COLS + j] += dy.v[i * COLS + j];
+        for (int64_t j = 0; j < cols; j++) {
+            ref[i * cols + j] = table.v[row * cols + j];
+            dref[row * cols + j] += dy.v[i * cols + j];
         }
     }
     int32_t *ids_d = to_device(ids, sizeof ids);
@@ -30,8 +30,8 @@ static void check_embed(dtype dt, bool strided)
 
     /* id -1 is padding even where the part begins at row 0 */
     int32_t pad = -1, *pad_d = to_device(&pad, sizeof pad);
-    memset(ref, 0, COLS * sizeof *ref);
-    field one = field_output("y", dt, 1, COLS, strided), dy_one = field_random("dy", dt, 1, COLS, strided);
+    memset(ref, 0, (size_t)cols * sizeof *ref);
+    field one = field_output("y", dt, 1, cols, strided), dy_one = field_random("dy", dt, 1, cols, strided);
     dut.ops->embed(dut.dev, one.t, pad_d, table.t, 0);
     ok_field(&one, ref, 0.0, "embed of padding");
     field_restart(&dtable);
@@ -82,39 +82,39 @@ static void gradient_reference(const loss_problem *p, double scale, double *grad
 }
 
 /* The parts of an uneven split each give their statistics; then each computes its share of the gradient. */
-static void check_cross_entropy(dtype dt, int n_parts, double spread, bool strided)
+static void check_cross_entropy(dtype dt, int64_t vocab, int n_parts, double spread, bool strided)
 {
-    enum { N = 13, VOCAB = 101 };
+    enum { N = 13 };
     float scale = 1.0f / 11.0f;
     int32_t targets[N];
-    double *values = random_doubles(N * VOCAB), *nll = doubles(N), *grad = doubles(N * VOCAB), *part_values = doubles(N * VOCAB);
-    for (int i = 0; i < N * VOCAB; i++) values[i] *= spread;
-    for (int i = 0; i < N; i++) targets[i] = i % 5 == 3 ? -1 : (i * 17) % VOCAB;
-    field whole = field_make("logits", dt, N, VOCAB, false, values);
+    double *values = random_doubles(N * vocab), *nll = doubles(N), *grad = doubles(N * vocab), *part_values = doubles(N * vocab);
+    for (int64_t i = 0; i < N * vocab; i++) values[i] *= spread;
+    for (int i = 0; i < N; i++) targets[i] = i % 5 == 3 ? -1 : (i * 17) % (int)vocab;
+    field whole = field_make("logits", dt, N, vocab, false, values);
     field stats = field_output("stats", DT_F32, n_parts * N, 3, false), nll_f = field_output("nll", DT_F32, 1, N, false);
     int32_t *targets_d = to_device(targets, sizeof targets);
-    loss_problem p = {N, VOCAB, whole.v, targets, nll};
+    loss_problem p = {N, vocab, whole.v, targets, nll};
 
     loss_reference(&p);
     gradient_reference(&p, 1.0, grad);
-    ok_gradient(loss_reference, &p, whole.v, N * VOCAB, grad, "cross-entropy's reference gradient");
+    ok_gradient(loss_reference, &p, whole.v, N * vocab, grad, "cross-entropy's reference gradient");
     loss_reference(&p);                                       /* nll of the point itself again */
     gradient_reference(&p, scale, grad);
 
     field *part = xmalloc((size_t)n_parts * sizeof *part);
     for (int k = 0; k < n_parts; k++) {
-        int64_t begin = share_begin(VOCAB, n_parts, k), cols = share_begin(VOCAB, n_parts, k + 1) - begin;
-        for (int64_t i = 0; i < N; i++) memcpy(part_values + i * cols, whole.v + i * VOCAB + begin, (size_t)cols * sizeof(double));
+        int64_t begin = share_begin(vocab, n_parts, k), cols = share_begin(vocab, n_parts, k + 1) - begin;
+        for (int64_t i = 0; i < N; i++) memcpy(part_values + i * cols, whole.v + i * vocab + begin, (size_t)cols * sizeof(double));
         part[k] = field_make("dlogits", dt, N, cols, strided, part_values);
         dut.ops->softmax_stats(dut.dev, tensor_at(stats.t, k * N, 0), part[k].t, targets_d, begin);
     }
     for (int k = 0; k < n_parts; k++) {
-        int64_t begin = share_begin(VOCAB, n_parts, k), cols = part[k].t.cols;
+        int64_t begin = share_begin(vocab, n_parts, k), cols = part[k].t.cols;
         TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, 0.0f), &nll_f, &part[k]);
         ok_field(&nll_f, nll, 1e-6, "cross_entropy, loss only");
         ok_field(&part[k], part[k].v, 0.0, "cross_entropy with scale 0 leaves the logits");
         TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, scale), &nll_f, &part[k]);
-        for (int64_t i = 0; i < N; i++) memcpy(part_values + i * cols, grad + i * VOCAB + begin, (size_t)cols * sizeof(double));
+        for (int64_t i = 0; i < N; i++) memcpy(part_values + i * cols, grad + i * vocab + begin, (size_t)cols * sizeof(double));
         ok_field(&nll_f, nll, 1e-6, "cross_entropy");
         ok_field(&part[k], part_values, 2e-6, "cross_entropy");
         field_free(&part[k]);
@@ -126,15 +126,18 @@ static void check_cross_entropy(dtype dt, int n_parts, double spread, bool strid
 
 int main(int argc, char **argv)
 {
-    static const dtype both[] = {DT_F32, DT_BF16};
+    static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
 
     battery_open(argc, argv);
     for (int strided = 0; strided < 2; strided++) {
-        for (int i = 0; i < 2; i++) {
-            check_embed(both[i], strided);
-            check_cross_entropy(both[i], 1, 3.0, strided);
-            check_cross_entropy(both[i], 3, 3.0, strided);
-            check_cross_entropy(both[i], 4, 60.0, strided);   /* parts whose sums underflow against the others' maximum */
+        for (int i = 0; i < 3; i++) {
+            check_embed(three[i], 37, strided);
+            check_embed(three[i], 1096, strided);
+            check_cross_entropy(three[i], 101, 1, 3.0, strided);
+            check_cross_entropy(three[i], 101, 3, 3.0, strided);
+            check_cross_entropy(three[i], 101, 4, 60.0, strided);   /* parts whose sums underflow against the others' maximum */
+            if (three[i] != DT_F16)                           /* whose gradients would be subnormal */
+                check_cross_entropy(three[i], 9600, 2, 3.0, strided);
         }
     }
     return battery_done();

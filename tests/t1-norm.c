@@ -214,17 +214,22 @@ static void check_qknorm(dtype dt, int64_t rows, int64_t n_heads, int64_t n_kv_h
 
 int main(int argc, char **argv)
 {
-    static const dtype both[] = {DT_F32, DT_BF16};
+    static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
 
     battery_open(argc, argv);
     for (int strided = 0; strided < 2; strided++) {
-        for (int i = 0; i < 2; i++) {
-            check_forward(both[i], 5, 67, strided);
-            check_forward(both[i], 130, 256, strided);
-            check_backward(both[i], 3, 67, strided);
-            check_backward(both[i], 150, 96, strided);
-            check_qknorm(both[i], 70, 7, 1, 16, strided);
-            check_qknorm(both[i], 9, 4, 2, 10, strided);
+        for (int i = 0; i < 3; i++) {
+            check_forward(three[i], 5, 67, strided);
+            check_forward(three[i], 130, 256, strided);
+            check_forward(three[i], 3, 3840, strided);
+            check_backward(three[i], 3, 67, strided);
+            check_backward(three[i], 150, 96, strided);
+            check_backward(three[i], 9, 3840, strided);
+            check_qknorm(three[i], 70, 7, 1, 16, strided);
+            check_qknorm(three[i], 9, 4, 2, 10, strided);
+            check_qknorm(three[i], 3, 3, 1, 64, strided);
+            check_qknorm(three[i], 11, 28, 4, 128, strided);
+            check_qknorm(three[i], 2, 2, 1, 256, strided);
         }
     }
     return battery_done();

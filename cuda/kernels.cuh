@@ -1,0 +1,156 @@
+/* kernels.cuh: what the kernels share: packs of elements, sums over a block, the loop over elements, the choice of a template.
+ *
+ * A thread moves W neighbouring elements at a time: 8 (16 bytes of a 16-bit type) where pointers, strides and columns allow it,
+ * else 1.  Numbers become fp32 when loaded and are rounded to nearest even when stored.                             */
+#ifndef MOAI_KERNELS_CUH
+#define MOAI_KERNELS_CUH
+
+#include "cuda.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <type_traits>
+
+enum { WARP = 32, BLOCK = 256, PACK = 8 };
+static constexpr unsigned all_lanes = 0xffffffffu;
+
+/* -- numbers -- */
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+
+template <typename T> __device__ inline T from_float(float x);
+template <> __device__ inline float from_float<float>(float x) { return x; }
+template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+template <> __device__ inline __half from_float<__half>(float x) { return __float2half_rn(x); }
+
+/* what a later load of the stored number will give */
+template <typename T> __device__ inline float rounded(float x) { return to_float(from_float<T>(x)); }
+
+/* -- packs -- */
+
+template <size_t n_bytes> struct words {
+    using type = std::conditional_t<n_bytes % 16 == 0, uint4, std::conditional_t<n_bytes == 8, uint2, uint32_t>>;
+    static constexpr int n = n_bytes / sizeof(type);
+};
+
+template <int W, typename T> __device__ inline void load(float (&x)[W], const T *p)
+{
+    if constexpr (W == 1) {
+        x[0] = to_float(*p);
+    } else {
+        using word = typename words<W * sizeof(T)>::type;
+        alignas(word) T v[W];
+#pragma unroll
+        for (int i = 0; i < words<W * sizeof(T)>::n; i++) reinterpret_cast<word *>(v)[i] = reinterpret_cast<const word *>(p)[i];
+#pragma unroll
+        for (int i = 0; i < W; i++) x[i] = to_float(v[i]);
+    }
+}
+
+template <int W, typename T> __device__ inline void store(T *p, const float (&x)[W])
+{
+    if constexpr (W == 1) {
+        *p = from_float<T>(x[0]);
+    } else {
+        using word = typename words<W * sizeof(T)>::type;
+        alignas(word) T v[W];
+#pragma unroll
+        for (int i = 0; i < W; i++) v[i] = from_float<T>(x[i]);
+#pragma unroll
+        for (int i = 0; i < words<W * sizeof(T)>::n; i++) reinterpret_cast<word *>(p)[i] = reinterpret_cast<const word *>(v)[i];
+    }
+}
+
+/* a matrix inside a kernel */
+template <typename T> struct view {
+    T *data;
+    int64_t stride;
+    __device__ T *at(int64_t row, int64_t col) const { return data + row * stride + col; }
+};
+template <typename T> static view<T> view_of(tensor t) { return {static_cast<T *>(t.data), t.stride}; }
+
+/* -- sums, in an order that depends on the number of threads alone -- */
+
+template <int LANES = WARP> __device__ inline float lanes_sum(float x)        /* over groups of LANES lanes; every lane gets it */
+{
+#pragma unroll
+    for (int step = LANES / 2; step > 0; step /= 2) x += __shfl_xor_sync(all_lanes, x, step);
+    return x;
+}
+
+/* Every thread of the block gets the sum.  blockDim.x is a multiple of WARP. */
+__device__ inline float block_sum(float x)
+{
+    __shared__ float of_warp[WARP];
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
+
+    x = lanes_sum(x);
+    if (lane == 0) of_warp[warp] = x;
+    __syncthreads();
+    x = lanes_sum(lane < n_warps ? of_warp[lane] : 0.0f);
+    __syncthreads();                                          /* of_warp is free for the next sum */
+    return x;
+}
+
+/* total (cols) += the rows of partial (n_rows, cols), in a fixed order: sums.cu */
+void add_partials(moai_device *, float *total, const float *partial, int64_t n_rows, int64_t cols, int64_t stride);
+
+/* -- one call of f(row, col) for each pack of a matrix -- */
+
+template <int W, typename F> __global__ void __launch_bounds__(BLOCK) each_kernel(int64_t n_packs, int64_t blocks_of_row, F f)
+{
+    int64_t row = blockIdx.x / blocks_of_row, p = (blockIdx.x % blocks_of_row) * BLOCK + threadIdx.x;
+
+    if (p < n_packs) f(row, p * W);
+}
+
+template <int W, typename F> static void each(moai_device *dev, const char *op, int64_t rows, int64_t cols, F f)
+{
+    int64_t n_packs = cols / W, blocks_of_row = (n_packs + BLOCK - 1) / BLOCK, n_blocks = rows * blocks_of_row;
+
+    if (n_blocks == 0) return;
+    CHECK(n_blocks <= INT32_MAX, "%s: (%lld, %lld) is more than one launch holds", op, (long long)rows, (long long)cols);
+    each_kernel<W><<<(unsigned)n_blocks, BLOCK, 0, dev->stream>>>(n_packs, blocks_of_row, f);
+    LAUNCH_CHECK(op);
+}
+
+/* -- the choice of a template -- */
+
+/* Can a thread move PACK elements of t at once? */
+static inline bool is_packed(tensor t)
+{
+    size_t size = dtype_size(t.dt);
+    return (uintptr_t)t.data % 16 == 0 && (t.rows <= 1 || (size_t)t.stride * size % 16 == 0) && t.cols % PACK == 0;
+}
+template <typename... more> static bool is_packed(tensor t, more... rest) { return is_packed(t) && is_packed(rest...); }
+
+/* Matrices without gaps between their rows are one long row. */
+static inline bool is_dense(tensor t) { return t.rows <= 1 || t.stride == t.cols; }
+static inline tensor flat(tensor t) { return tensor_of(t.data, t.dt, 1, tensor_n_elem(t)); }
+
+template <typename T> struct type_tag { using type = T; };
+template <int n> using width = std::integral_constant<int, n>;
+
+/* launch(type_tag<T>, width<W>) with the T of dt, and W = PACK or 1 */
+template <typename F> static void for_type(const char *op, dtype dt, bool packed, F launch)
+{
+    switch (dt) {
+    case DT_F32: packed ? launch(type_tag<float>(), width<PACK>()) : launch(type_tag<float>(), width<1>()); break;
+    case DT_BF16: packed ? launch(type_tag<__nv_bfloat16>(), width<PACK>()) : launch(type_tag<__nv_bfloat16>(), width<1>()); break;
+    case DT_F16: packed ? launch(type_tag<__half>(), width<PACK>()) : launch(type_tag<__half>(), width<1>()); break;
+    default: die("%s: not for %s", op, dtype_name(dt));
+    }
+}
+#define TYPE(tag) typename decltype(tag)::type
+#define WIDTH(tag) decltype(tag)::value
+
+/* More than 48 KB of shared memory is a block's only on request. */
+template <typename K> static void allow_shared(const moai_device *dev, const char *op, K kernel, size_t n_bytes)
+{
+    CHECK(n_bytes <= dev->max_shared, "%s: a row needs %zu bytes of shared memory, a block has %zu", op, n_bytes, dev->max_shared);
+    if (n_bytes > 48 << 10) CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes));
+}
+
+#endif

@@ -1,0 +1,218 @@
+/* matmul.c: the three products of a linear map y = x W^T through cuBLASLt, accumulated in fp32
+ *
+ * cuBLASLt counts matrices by columns: our row-major (rows, cols) is its (cols, rows), so each product is asked for transposed.
+ *     y  = x W^T    y^T (out, N) = W x^T        dx = dy W    dx^T (in, N) = W^T dy^T        dw += dy^T x    dw^T (in, out) += x^T dy
+ *
+ * The first product of a shape asks the library for its candidates, runs each on the operands themselves and keeps the fastest for
+ * the device's life; a deterministic device keeps the library's first choice, since a timing may decide otherwise next time.
+ * Any one algorithm gives the same bits every time.                                                                  */
+#include "cuda.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_CANDIDATES = 24, MAX_ALIGNMENT = 256, TRIALS = 3 };
+
+/* Everything an algorithm may depend on; compared byte for byte, so always zeroed first. */
+typedef struct product_shape {
+    int64_t m, n, k;                          /* the column-major product: c (m, n) = op(a) op(b) over k */
+    int64_t lda, ldb, ldc;
+    uint32_t align_a, align_b, align_c;       /* bytes */
+    cublasOperation_t op_a, op_b;
+    dtype dt, c_dt;                           /* of a and b; of c */
+    bool accumulate;                          /* c += */
+} product_shape;
+
+typedef struct product_plan {
+    product_shape shape;
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t a, b, c;
+    cublasLtMatmulAlgo_t algo;
+} product_plan;
+
+struct product_plans {
+    product_plan *list;
+    int n, room;
+};
+
+product_plans *product_plans_open(void) { return xmalloc(sizeof(product_plans)); }
+
+void product_plans_close(product_plans *plans)
+{
+    for (int i = 0; i < plans->n; i++) {
+        CUBLAS_CHECK(cublasLtMatmulDescDestroy(plans->list[i].op));
+        CUBLAS_CHECK(cublasLtMatrixLayoutDestroy(plans->list[i].a));
+        CUBLAS_CHECK(cublasLtMatrixLayoutDestroy(plans->list[i].b));
+        CUBLAS_CHECK(cublasLtMatrixLayoutDestroy(plans->list[i].c));
+    }
+    free(plans->list);
+    free(plans);
+}
+
+static void plan_describe(product_plan *p)
+{
+    const product_shape *s = &p->shape;
+    bool ta = s->op_a == CUBLAS_OP_T, tb = s->op_b == CUBLAS_OP_T;
+
+    CUBLAS_CHECK(cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F));           /* no TF32 */
+    CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &s->op_a, sizeof s->op_a));
+    CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &s->op_b, sizeof s->op_b));
+    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&p->a, cuda_type(s->dt), (uint64_t)(ta ? s->k : s->m), (uint64_t)(ta ? s->m : s->k), s->lda));
+    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&p->b, cuda_type(s->dt), (uint64_t)(tb ? s->n : s->k), (uint64_t)(tb ? s->k : s->n), s->ldb));
+    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&p->c, cuda_type(s->c_dt), (uint64_t)s->m, (uint64_t)s->n, s->ldc));
+}
+
+static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, float alpha, const void *a,
+                               const void *b, void *c)
+{
+    float beta = p->shape.accumulate ? 1.0f : 0.0f;
+    return cublasLtMatmul(dev->blas, p->op, &alpha, a, p->a, b, p->b, &beta, c, p->c, c, p->c, algo, dev->workspace,
+                          dev->workspace_bytes, dev->stream);
+}
+
+/* The library's candidates, its favourite first. */
+static int plan_candidates(moai_device *dev, const product_plan *p, cublasLtMatmulHeuristicResult_t *found)
+{
+    const product_shape *s = &p->shape;
+    cublasLtMatmulPreference_t want;
+    int n = 0;
+
+    CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&want));
+    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &dev->workspace_bytes, sizeof dev->workspace_bytes));
+    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &s->align_a, sizeof s->align_a));
+    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &s->align_b, sizeof s->align_b));
+    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &s->align_c, sizeof s->align_c));
+    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &s->align_c, sizeof s->align_c));
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(dev->blas, p->op, p->a, p->b, p->c, p->c, want, MAX_CANDIDATES, found, &n);
+    CUBLAS_CHECK(cublasLtMatmulPreferenceDestroy(want));
+    if (status != CUBLAS_STATUS_SUCCESS || n == 0)
+        die("cuBLASLt has no algorithm for a product of %s into %s, m %lld n %lld k %lld, strides %lld %lld %lld: %s", dtype_name(s->dt),
+            dtype_name(s->c_dt), (long long)s->m, (long long)s->n, (long long)s->k, (long long)s->lda, (long long)s->ldb,
+            (long long)s->ldc, cublasLtGetStatusString(status));
+    return n;
+}
+
+/* Milliseconds of one run; infinity for an algorithm that refuses.
+ * With accumulate, alpha is the smallest subnormal: the kernels do all their work, and what they add to c is less than 2^-100 of
+ * what the product proper adds to the same element, so it vanishes in that sum's rounding.                           */
+static float candidate_time(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, int n_runs, const void *a,
+                            const void *b, void *c, cudaEvent_t begin, cudaEvent_t end)
+{
+    float alpha = p->shape.accumulate ? 0x1p-149f : 1.0f, ms;
+
+    CUDA_CHECK(cudaEventRecord(begin, dev->stream));
+    for (int i = 0; i < n_runs; i++)
+        if (plan_run(dev, p, algo, alpha, a, b, c) != CUBLAS_STATUS_SUCCESS) return INFINITY;
+    CUDA_CHECK(cudaEventRecord(end, dev->stream));
+    CUDA_CHECK(cudaEventSynchronize(end));
+    CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
+    return ms / (float)n_runs;
+}
+
+/* A first run of each warms it up and drops the slow ones; the others run TRIALS times. */
+static int fastest_candidate(moai_device *dev, const product_plan *p, const cublasLtMatmulHeuristicResult_t *found, int n,
+                             const void *a, const void *b, void *c)
+{
+    float first[MAX_CANDIDATES], least = INFINITY, best_ms = INFINITY;
+    int best = 0;
+    cudaEvent_t begin, end;
+
+    CUDA_CHECK(cudaEventCreate(&begin));
+    CUDA_CHECK(cudaEventCreate(&end));
+    candidate_time(dev, p, &found[0].algo, 1, a, b, c, begin, end);
+    for (int i = 0; i < n; i++) {
+        first[i] = candidate_time(dev, p, &found[i].algo, 1, a, b, c, begin, end);
+        least = fminf(least, first[i]);
+    }
+    for (int i = 0; i < n; i++) {
+        if (first[i] > 1.3f * least) continue;
+        float ms = candidate_time(dev, p, &found[i].algo, TRIALS, a, b, c, begin, end);
+        if (ms < best_ms) best_ms = ms, best = i;
+    }
+    CUDA_CHECK(cudaEventDestroy(begin));
+    CUDA_CHECK(cudaEventDestroy(end));
+    return best;
+}
+
+static const product_plan *plan_find(product_plans *plans, const product_shape *shape)
+{
+    for (int i = 0; i < plans->n; i++)
+        if (memcmp(&plans->list[i].shape, shape, sizeof *shape) == 0) return &plans->list[i];
+    return NULL;
+}
+
+static const product_plan *plan_make(moai_device *dev, const product_shape *shape, const void *a, const void *b, void *c)
+{
+    product_plans *plans = dev->products;
+    cublasLtMatmulHeuristicResult_t found[MAX_CANDIDATES];
+
+    if (plans->n == plans->room) {
+        plans->room = plans->room ? 2 * plans->room : 64;
+        plans->list = realloc(plans->list, (size_t)plans->room * sizeof *plans->list);
+        CHECK(plans->list, "out of host memory: plans of %d products", plans->room);
+    }
+    product_plan *p = &plans->list[plans->n++];
+    p->shape = *shape;
+    plan_describe(p);
+    int n = plan_candidates(dev, p, found);
+    p->algo = found[n == 1 || dev->deterministic ? 0 : fastest_candidate(dev, p, found, n, a, b, c)].algo;
+    return p;
+}
+
+static uint32_t alignment_of(const void *p)
+{
+    uintptr_t lowest_bit = (uintptr_t)p & -(uintptr_t)p;
+    return lowest_bit < MAX_ALIGNMENT ? (uint32_t)lowest_bit : MAX_ALIGNMENT;
+}
+
+/* c^T = op(a) op(b) as cuBLASLt sees the row-major matrices: c (n rows, m columns) */
+static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a, tensor b, cublasOperation_t op_b, int64_t k, bool accumulate)
+{
+    product_shape s;
+
+    if (c.rows == 0 || c.cols == 0) return;
+    if (k == 0) {                             /* a sum over nothing */
+        size_t size = dtype_size(c.dt);
+        if (!accumulate)
+            CUDA_CHECK(cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows, dev->stream));
+        return;
+    }
+    CHECK(a.dt == b.dt && (c.dt == a.dt || c.dt == DT_F32), "a product of %s and %s into %s", dtype_name(a.dt), dtype_name(b.dt), dtype_name(c.dt));
+    memset(&s, 0, sizeof s);
+    s.m = c.cols, s.n = c.rows, s.k = k;
+    s.lda = a.stride, s.ldb = b.stride, s.ldc = c.stride;
+    s.align_a = alignment_of(a.data), s.align_b = alignment_of(b.data), s.align_c = alignment_of(c.data);
+    s.op_a = op_a, s.op_b = op_b;
+    s.dt = a.dt, s.c_dt = c.dt;
+    s.accumulate = accumulate;
+    const product_plan *p = plan_find(dev->products, &s);
+    if (!p) p = plan_make(dev, &s, a.data, b.data, c.data);
+    CUBLAS_CHECK(plan_run(dev, p, &p->algo, 1.0f, a.data, b.data, c.data));
+}
+
+static void check_product(const char *op, tensor y, tensor x, tensor w)
+{
+    CHECK(y.rows == x.rows && x.cols == w.cols && y.cols == w.rows,
+          "%s: (%lld, %lld) = (%lld, %lld) with W (%lld, %lld)", op, (long long)y.rows, (long long)y.cols,
+          (long long)x.rows, (long long)x.cols, (long long)w.rows, (long long)w.cols);
+}
+
+void matmul_cuda(moai_device *dev, tensor y, tensor x, tensor w)
+{
+    check_product("matmul", y, x, w);
+    product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, false);
+}
+
+void matmul_dx_cuda(moai_device *dev, tensor dx, tensor dy, tensor w)
+{
+    check_product("matmul_dx", dy, dx, w);
+    product(dev, dx, w, CUBLAS_OP_N, dy, CUBLAS_OP_N, dy.cols, false);
+}
+
+void matmul_dw_cuda(moai_device *dev, tensor dw, tensor dy, tensor x)
+{
+    check_product("matmul_dw", dy, x, dw);
+    CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
+    product(dev, dw, x, CUBLAS_OP_N, dy, CUBLAS_OP_T, x.rows, true);
+}

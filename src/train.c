@@ -326,9 +326,10 @@ static int save(trainer *t)
     moai_error err;
     checkpoint_meta meta = {.step = t->step, .samples = t->samples, .updates = t->updates, .skipped = t->skipped, .layout = t->grid.size,
                             .seed = (uint64_t)run->seed, .seq_length = run->seq_length, .global_batch_size = t->batch.global,
-                            .model = *t->cfg, .run_json = run_config_json(run)};
+                            .model = *t->cfg};
 
     if (t->saved_step == t->step) return 0;
+    meta.run_json = run_config_json(run);
     memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
     int failed = checkpoint_save(run->output_dir, &meta, &state, t->tokenizer, (int)run->save_total_limit, &err);
     free(meta.run_json);

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # layouts.sh: sourced by the tests that train one tiny model on many layouts and compare.
 #
 #   layout NAME RANKS [FLAGS]   trains NAME; with RANKS 1 without mpirun

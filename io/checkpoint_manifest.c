@@ -12,16 +12,12 @@
 #include "pieces.h"
 #include "files.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { MANIFEST_VERSION = 1 };
 #define MANIFEST_MAX_BYTES ((size_t)1 << 32)
-enum { SEAL_BYTES = 46 };                     /* the last line, with the comma and newline before it */
 
 const char *const checkpoint_state_names[N_STATES] = {"weight", "exp_avg", "exp_avg_sq"};
 
@@ -31,105 +27,7 @@ void checkpoint_meta_free(checkpoint_meta *m)
     m->run_json = NULL;
 }
 
-/* Writing */
-
-static json_t *pair(int64_t a, int64_t b) { return json_pack("[I, I]", (json_int_t)a, (json_int_t)b); }
-
-static json_t *piece_json(const piece *p)
-{
-    return json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", checkpoint_state_names[p->state], "name", p->name, "index",
-                     p->index, "shape", pair(p->rows, p->cols), "offset", pair(p->at.row0, p->at.col0), "size",
-                     pair(p->at.n_rows, p->at.n_cols), "address", (json_int_t)p->address, "xxh3", p->xxh3);
-}
-
-char *manifest_entry(const piece_file *f)
-{
-    json_t *pieces = json_array();
-
-    for (int i = 0; i < f->n; i++) json_array_append_new(pieces, piece_json(&f->list[i]));
-    json_t *entry = json_pack("{s:s, s:I, s:s, s:o}", "file", f->name, "bytes", (json_int_t)f->bytes, "structure_xxh3",
-                              f->structure_xxh3, "pieces", pieces);
-    char *text = json_dumps(entry, JSON_COMPACT);
-    CHECK(text, "manifest: cannot encode the entry of %s", f->name);
-    json_decref(entry);
-    return text;
-}
-
-static json_t *layout_json(grid_shape g)
-{
-    return json_pack("{s:i, s:i, s:i, s:i}", "tensor_parallel", g.tp, "context_parallel", g.cp, "data_parallel", g.dp,
-                     "pipeline_parallel", g.pp);
-}
-
-static json_t *small_json(const char *dir, const char *name, moai_error *err)
-{
-    char hex[33], *path = xasprintf("%s/%s", dir, name);
-    size_t n_bytes;
-    char *data = file_read(path, (size_t)1 << 30, &n_bytes, err);
-    json_t *entry = NULL;
-
-    if (data) {
-        file_xxh3_text(data, n_bytes, hex);
-        entry = json_pack("{s:s, s:I, s:s}", "file", name, "bytes", (json_int_t)n_bytes, "xxh3", hex);
-    }
-    free(data);
-    free(path);
-    return entry;
-}
-
-static int add_small(json_t *root, const char *dir, moai_error *err)
-{
-    json_t *list = json_array();
-    char *tokenizer = xasprintf("%s/tokenizer.model", dir);
-    json_t *config = small_json(dir, "config.json", err), *model = NULL;
-    const bool has_tokenizer = file_exists(tokenizer);
-
-    free(tokenizer);
-    if (config) json_array_append_new(list, config);
-    if (config && has_tokenizer && (model = small_json(dir, "tokenizer.model", err))) json_array_append_new(list, model);
-    json_object_set_new(root, "small_files", list);
-    return config && (model || !has_tokenizer) ? 0 : -1;
-}
-
-static json_t *meta_json(const checkpoint_meta *m)
-{
-    char now[32];
-    time_t t = time(NULL);
-    struct tm utc;
-
-    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &utc));
-    json_t *run = m->run_json ? json_loads(m->run_json, 0, NULL) : NULL;
-    return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:o}", "format", "moai-checkpoint", "version",
-                     (int)MANIFEST_VERSION, "saved_at", now, "step", (json_int_t)m->step, "samples", (json_int_t)m->samples, "updates",
-                     (json_int_t)m->updates, "skipped", (json_int_t)m->skipped, "seed", (json_int_t)m->seed, "seq_length",
-                     (json_int_t)m->seq_length, "global_batch_size", (json_int_t)m->global_batch_size, "layout", layout_json(m->layout),
-                     "tokenizer_sha256", m->tokenizer_sha256, "run", run ? run : json_object());
-}
-
-int manifest_save(const char *dir, const checkpoint_meta *meta, char *const *entries, int n_entries, moai_error *err)
-{
-    json_t *root = meta_json(meta), *files = json_array();
-    int rc = add_small(root, dir, err);
-
-    for (int i = 0; i < n_entries; i++) json_array_append_new(files, json_loads(entries[i], 0, NULL));
-    json_object_set_new(root, "files", files);
-    char *text = json_dumps(root, JSON_INDENT(1)), hex[33];
-    CHECK(text, "manifest: cannot encode");
-    json_decref(root);
-
-    size_t body = strlen(text) - 1;           /* the seal brings the closing brace */
-    text[body] = 0;
-    while (body > 0 && text[body - 1] == '\n') text[--body] = 0;
-    file_xxh3_text(text, body, hex);
-    char *sealed = xasprintf("%s,\n\"xxh3\": \"%s\"}\n", text, hex), *path = xasprintf("%s/manifest.json", dir);
-    if (rc == 0) rc = file_write(path, sealed, strlen(sealed), err);
-    free(path);
-    free(sealed);
-    free(text);
-    return rc;
-}
-
-/* Reading.  A `reader` remembers what went wrong first, so that fields read one per line. */
+/* A `reader` remembers what went wrong first, so that fields read one per line. */
 typedef struct reader {
     const char *path;
     moai_error *err;
@@ -283,7 +181,7 @@ static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
 static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)
 {
     if (strcmp(get_text(r, root, "format"), "moai-checkpoint") != 0) return bad(r, "format", "not moai-checkpoint");
-    if (get_int(r, root, "version", 0, INT64_MAX) != MANIFEST_VERSION) return bad(r, "version", "of another version of the program");
+    if (get_int(r, root, "version", 0, INT64_MAX) != CHECKPOINT_VERSION) return bad(r, "version", "of another version of the program");
     m->saved_at = xstrdup(get_text(r, root, "saved_at"));
     get_meta(r, root, &m->meta);
 
@@ -294,70 +192,20 @@ static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)
     for (size_t i = 0; i < json_array_size(files) && !r->failed; i++) get_file(r, json_array_get(files, i), &m->files[m->n_files++]);
 }
 
-/* The tensors behind the pieces */
-
-static int by_tensor(const void *a, const void *b)
+void manifest_seal(const char *body, size_t n_bytes, char seal[SEAL_BYTES + 1])
 {
-    const piece *x = ((const struct piece_ref *)a)->p, *y = ((const struct piece_ref *)b)->p;
-    const int name = x->state != y->state ? x->state - y->state : strcmp(x->name, y->name);
+    char hex[33];
 
-    if (name != 0) return name;
-    if (x->at.row0 != y->at.row0) return x->at.row0 < y->at.row0 ? -1 : 1;
-    return (x->at.col0 > y->at.col0) - (x->at.col0 < y->at.col0);
-}
-
-/* Sorted by first row, a piece can only meet those that begin before its last row. */
-static void check_tiling(reader *r, const stored_tensor *t)
-{
-    char *key = xasprintf("%s of %s", checkpoint_state_names[t->state], t->name);
-    int64_t n_elem = 0;
-
-    for (int i = 0; i < t->n && !r->failed; i++) {
-        const rect at = t->refs[i].p->at;
-        if (t->refs[i].p->rows != t->rows || t->refs[i].p->cols != t->cols) bad(r, key, "pieces disagree about its shape");
-        for (int j = i + 1; j < t->n && t->refs[j].p->at.row0 < at.row0 + at.n_rows; j++)
-            if (rect_n_elem(rect_intersect(at, t->refs[j].p->at)) > 0) bad(r, key, "two pieces overlap");
-        n_elem += rect_n_elem(at);
-    }
-    if (!r->failed && n_elem != t->rows * t->cols) {
-        char *what = xasprintf("%lld of %lld elements are in no piece", (long long)(t->rows * t->cols - n_elem), (long long)(t->rows * t->cols));
-        bad(r, key, what);
-        free(what);
-    }
-    free(key);
-}
-
-static void index_tensors(reader *r, checkpoint_manifest *m)
-{
-    int n = 0;
-
-    for (int f = 0; f < m->n_files; f++) n += m->files[f].n;
-    m->refs = xmalloc((size_t)n * sizeof *m->refs);
-    m->tensors = xmalloc((size_t)n * sizeof *m->tensors);
-    n = 0;
-    for (int f = 0; f < m->n_files; f++)
-        for (int i = 0; i < m->files[f].n; i++) m->refs[n++] = (struct piece_ref){f, &m->files[f].list[i]};
-    qsort(m->refs, (size_t)n, sizeof *m->refs, by_tensor);
-
-    for (int i = 0; i < n; i++) {
-        const piece *p = m->refs[i].p;
-        stored_tensor *last = m->n_tensors ? &m->tensors[m->n_tensors - 1] : NULL;
-        if (!last || last->state != p->state || strcmp(last->name, p->name) != 0)
-            *(last = &m->tensors[m->n_tensors++]) = (stored_tensor){p->state, p->name, p->rows, p->cols, &m->refs[i], 0};
-        last->n++;
-    }
-    for (int i = 0; i < m->n_tensors && !r->failed; i++) check_tiling(r, &m->tensors[i]);
+    file_xxh3_text(body, n_bytes, hex);
+    snprintf(seal, SEAL_BYTES + 1, ",\n\"xxh3\": \"%s\"}\n", hex);
 }
 
 static int check_seal(const char *path, const char *text, size_t n_bytes, moai_error *err)
 {
-    char hex[33], seal[64];
+    char seal[SEAL_BYTES + 1] = "";
 
-    if (n_bytes > SEAL_BYTES) {
-        file_xxh3_text(text, n_bytes - SEAL_BYTES, hex);
-        snprintf(seal, sizeof seal, ",\n\"xxh3\": \"%s\"}\n", hex);
-        if (memcmp(seal, text + n_bytes - SEAL_BYTES, SEAL_BYTES) == 0) return 0;
-    }
+    if (n_bytes > SEAL_BYTES) manifest_seal(text, n_bytes - SEAL_BYTES, seal);
+    if (seal[0] && memcmp(seal, text + n_bytes - SEAL_BYTES, SEAL_BYTES) == 0) return 0;
     return error_set(err, "%s: damaged: its last line is not the hash of the lines before", path);
 }
 
@@ -378,7 +226,7 @@ int manifest_load(checkpoint_manifest *m, const char *dir, moai_error *err)
     json_t *root = r.failed ? NULL : json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where);
     if (!r.failed && !root) r.failed = error_set(err, "%s:%d: %s", path, where.line, where.text);
     if (!r.failed) get_all(&r, root, m);
-    if (!r.failed) index_tensors(&r, m);
+    if (!r.failed && manifest_index(m, path, err) != 0) r.failed = true;
     json_decref(root);
     free(text);
     free(path);
@@ -398,21 +246,6 @@ void manifest_unload(checkpoint_manifest *m)
     free(m->saved_at);
     checkpoint_meta_free(&m->meta);
     *m = (checkpoint_manifest){0};
-}
-
-const stored_tensor *manifest_find(const checkpoint_manifest *m, int state, const char *name)
-{
-    for (int low = 0, high = m->n_tensors; low < high;) {
-        const int mid = low + (high - low) / 2;
-        const stored_tensor *t = &m->tensors[mid];
-        const int order = t->state != state ? state - t->state : strcmp(name, t->name);
-        if (order == 0) return t;
-        if (order < 0)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    return NULL;
 }
 
 int manifest_check_small(const checkpoint_manifest *m, const small_file *f, moai_error *err)
@@ -443,37 +276,4 @@ int manifest_model(const checkpoint_manifest *m, model_config *model, moai_error
     int rc = model_config_read(model, path, err);
     free(path);
     return rc;
-}
-
-/* What config.json asks of one state of one parameter against what is stored; NULL when they agree, else the fault. */
-static char *compare_shape(const checkpoint_manifest *m, const param *p, int state)
-{
-    const stored_tensor *s = manifest_find(m, state, p->name);
-
-    if (!s) return xasprintf("%s/manifest.json: %s of %s is in no piece", m->dir, checkpoint_state_names[state], p->name);
-    if (s->rows == p->rows && s->cols == p->cols) return NULL;
-    return xasprintf("%s/manifest.json: %s of %s is %lld x %lld, config.json wants %lld x %lld", m->dir, checkpoint_state_names[state],
-                     p->name, (long long)s->rows, (long long)s->cols, (long long)p->rows, (long long)p->cols);
-}
-
-int64_t manifest_check_names(const checkpoint_manifest *m, const model_config *model, void (*report)(void *, const char *), void *arg)
-{
-    param_table t;
-    int64_t n_faults = 0;
-
-    params_whole(&t, model);
-    for (int i = 0; i < t.n * N_STATES + m->n_tensors; i++) {
-        const stored_tensor *s = i < m->n_tensors ? &m->tensors[i] : NULL;
-        char *fault = NULL;
-        if (!s)
-            fault = compare_shape(m, &t.list[(i - m->n_tensors) / N_STATES], (i - m->n_tensors) % N_STATES);
-        else if (!params_find(&t, s->name))
-            fault = xasprintf("%s/manifest.json: %s is not of the model in config.json", m->dir, s->name);
-        if (!fault) continue;
-        report(arg, fault);
-        free(fault);
-        n_faults++;
-    }
-    params_free(&t);
-    return n_faults;
 }

@@ -1,12 +1,12 @@
 /* hf_export.c: see hf.h */
 #include "hf.h"
 #include "files.h"
+#include "keys.h"
 #include "pieces.h"
 #include "weights.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,12 +88,10 @@ static int write_shard(const export *x, int shard, moai_error *err)
 /* Takes the reference. */
 static int write_json(const export *x, const char *name, json_t *root, moai_error *err)
 {
-    char *text = json_dumps(root, JSON_INDENT(2)), *path = xasprintf("%s/%s", x->dir, name);
+    char *path = xasprintf("%s/%s", x->dir, name);
+    int rc = json_write_file(root, path, err);
 
-    CHECK(text, "%s: cannot encode", path);
-    int rc = file_write(path, text, strlen(text), err);
     json_decref(root);
-    free(text);
     free(path);
     return rc;
 }
@@ -132,7 +130,6 @@ static int write_all(export *x, const char *torch_dtype, moai_error *err)
     char *config = xasprintf("%s/config.json", x->dir);
     int rc = model_config_write(weights_config(x->from), config, torch_dtype, err);
 
-    if (rc == 0) rc = file_sync(config, err);
     if (rc == 0) rc = write_generation_config(x, err);
     if (rc == 0 && weights_tokenizer(x->from))
         rc = hf_write_tokenizer(x->dir, weights_tokenizer(x->from), weights_config(x->from), err);

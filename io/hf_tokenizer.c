@@ -5,9 +5,9 @@
  * order: for each piece, every way to cut it into two pieces.                                                        */
 #include "hf.h"
 #include "files.h"
+#include "keys.h"
 #include "tokenizer.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,12 +15,10 @@
 /* Takes the reference. */
 static int write_json(const char *dir, const char *name, json_t *root, moai_error *err)
 {
-    char *text = json_dumps(root, JSON_INDENT(1)), *path = xasprintf("%s/%s", dir, name);
+    char *path = xasprintf("%s/%s", dir, name);
+    int rc = json_write_file(root, path, err);
 
-    CHECK(text, "%s: cannot encode", path);
-    int rc = file_write(path, text, strlen(text), err);
     json_decref(root);
-    free(text);
     free(path);
     return rc;
 }

@@ -111,6 +111,11 @@ int manifest_model(const checkpoint_manifest *, model_config *, moai_error *err)
 /* The tensors of every state are those of the model, shape for shape.  Calls `report` for each difference; their number. */
 int64_t manifest_check_names(const checkpoint_manifest *, const model_config *, void (*report)(void *, const char *), void *arg);
 
+int manifest_index(checkpoint_manifest *, const char *path, moai_error *err);      /* part of manifest_load: fills tensors */
+
+/* The manifest's last line: the hash of all before it. */
+enum { CHECKPOINT_VERSION = 1, SEAL_BYTES = 46 };
+void manifest_seal(const char *body, size_t n_bytes, char seal[SEAL_BYTES + 1]);
 /* One file's entry as JSON text (caller frees), and the manifest from the entries of all files. */
 char *manifest_entry(const piece_file *);
 int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries, int n_entries, moai_error *err);
@@ -120,5 +125,6 @@ char *save_path(const char *output_dir, int64_t step, const char *suffix);
 int save_begin(const char *output_dir, const checkpoint_meta *, const char *tokenizer_path, moai_error *err);
 int save_commit(const char *output_dir, int64_t step, moai_error *err);
 void save_abandon(const char *output_dir, int64_t step);
+void save_prune(const char *output_dir, int64_t written, int keep);
 
 #endif

@@ -1,0 +1,103 @@
+/* checkpoint_manifest_write.c: manifest.json from the entries of all files; its form is shown in checkpoint_manifest.c */
+#include "pieces.h"
+#include "files.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static json_t *pair(int64_t a, int64_t b) { return json_pack("[I, I]", (json_int_t)a, (json_int_t)b); }
+
+static json_t *piece_json(const piece *p)
+{
+    return json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", checkpoint_state_names[p->state], "name", p->name, "index",
+                     p->index, "shape", pair(p->rows, p->cols), "offset", pair(p->at.row0, p->at.col0), "size",
+                     pair(p->at.n_rows, p->at.n_cols), "address", (json_int_t)p->address, "xxh3", p->xxh3);
+}
+
+char *manifest_entry(const piece_file *f)
+{
+    json_t *pieces = json_array();
+
+    for (int i = 0; i < f->n; i++) json_array_append_new(pieces, piece_json(&f->list[i]));
+    json_t *entry = json_pack("{s:s, s:I, s:s, s:o}", "file", f->name, "bytes", (json_int_t)f->bytes, "structure_xxh3",
+                              f->structure_xxh3, "pieces", pieces);
+    char *text = json_dumps(entry, JSON_COMPACT);
+    CHECK(text, "manifest: cannot encode the entry of %s", f->name);
+    json_decref(entry);
+    return text;
+}
+
+static json_t *layout_json(grid_shape g)
+{
+    return json_pack("{s:i, s:i, s:i, s:i}", "tensor_parallel", g.tp, "context_parallel", g.cp, "data_parallel", g.dp,
+                     "pipeline_parallel", g.pp);
+}
+
+static json_t *small_json(const char *dir, const char *name, moai_error *err)
+{
+    char hex[33], *path = xasprintf("%s/%s", dir, name);
+    size_t n_bytes;
+    char *data = file_read(path, (size_t)1 << 30, &n_bytes, err);
+    json_t *entry = NULL;
+
+    if (data) {
+        file_xxh3_text(data, n_bytes, hex);
+        entry = json_pack("{s:s, s:I, s:s}", "file", name, "bytes", (json_int_t)n_bytes, "xxh3", hex);
+    }
+    free(data);
+    free(path);
+    return entry;
+}
+
+static int add_small(json_t *root, const char *dir, moai_error *err)
+{
+    json_t *list = json_array();
+    char *tokenizer = xasprintf("%s/tokenizer.model", dir);
+    json_t *config = small_json(dir, "config.json", err), *model = NULL;
+    const bool has_tokenizer = file_exists(tokenizer);
+
+    free(tokenizer);
+    if (config) json_array_append_new(list, config);
+    if (config && has_tokenizer && (model = small_json(dir, "tokenizer.model", err))) json_array_append_new(list, model);
+    json_object_set_new(root, "small_files", list);
+    return config && (model || !has_tokenizer) ? 0 : -1;
+}
+
+static json_t *meta_json(const checkpoint_meta *m)
+{
+    char now[32];
+    time_t t = time(NULL);
+    struct tm utc;
+
+    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &utc));
+    json_t *run = m->run_json ? json_loads(m->run_json, 0, NULL) : NULL;
+    return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:o}", "format", "moai-checkpoint", "version",
+                     (int)CHECKPOINT_VERSION, "saved_at", now, "step", (json_int_t)m->step, "samples", (json_int_t)m->samples, "updates",
+                     (json_int_t)m->updates, "skipped", (json_int_t)m->skipped, "seed", (json_int_t)m->seed, "seq_length",
+                     (json_int_t)m->seq_length, "global_batch_size", (json_int_t)m->global_batch_size, "layout", layout_json(m->layout),
+                     "tokenizer_sha256", m->tokenizer_sha256, "run", run ? run : json_object());
+}
+
+int manifest_save(const char *dir, const checkpoint_meta *meta, char *const *entries, int n_entries, moai_error *err)
+{
+    json_t *root = meta_json(meta), *files = json_array();
+    int rc = add_small(root, dir, err);
+
+    for (int i = 0; i < n_entries; i++) json_array_append_new(files, json_loads(entries[i], 0, NULL));
+    json_object_set_new(root, "files", files);
+    char *text = json_dumps(root, JSON_INDENT(1)), seal[SEAL_BYTES + 1];
+    CHECK(text, "manifest: cannot encode");
+    json_decref(root);
+
+    size_t body = strlen(text) - 1;           /* the seal brings the closing brace */
+    while (body > 0 && text[body - 1] == '\n') body--;
+    manifest_seal(text, body, seal);
+    char *sealed = xasprintf("%.*s%s", (int)body, text, seal), *path = xasprintf("%s/manifest.json", dir);
+    if (rc == 0) rc = file_write(path, sealed, strlen(sealed), err);
+    free(path);
+    free(sealed);
+    free(text);
+    return rc;
+}

@@ -61,10 +61,9 @@ static inline uint16_t bf16_of_float(float x)                 /* to nearest even
 static inline float exp_fast(float x)
 {
     const float lowest = -87.33f, highest = 88.37f, round_shift = 0x1.8p23f;
-    float inside = x < lowest ? lowest : x > highest ? highest : x;
-    float shifted = inside * 1.44269504f + round_shift;       /* n sits in the low bits of the significand */
+    float shifted = x * 1.44269504f + round_shift;            /* n sits in the low bits of the significand */
     float n = shifted - round_shift;
-    float r = inside - n * 0.693359375f - n * -2.12194440e-4f;
+    float r = x - n * 0.693359375f - n * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
 
     p = p * r + 1.3981999507e-3f;

@@ -66,15 +66,12 @@ typedef struct softmax_state {
 /* Row i of S becomes exp(S - max) with masked columns 0; the running max and sum move on, and O's row is rescaled to them. */
 static void softmax_row(float *s, int64_t n_valid, int64_t n_cols, softmax_state *run, int64_t i, float *o, int64_t d_padded)
 {
-    float max = run->max[i], sum = 0.0f;
+    float max = run->max[i];
 
     #pragma omp simd reduction(max : max)
     for (int64_t j = 0; j < n_valid; j++) max = s[j] > max ? s[j] : max;
-    #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n_valid; j++) {
-        s[j] = exp_fast(s[j] - max);
-        sum += s[j];
-    }
+    #pragma omp simd
+    for (int64_t j = 0; j < n_valid; j++) s[j] = exp_fast(s[j] - max);
     for (int64_t j = n_valid; j < n_cols; j++) s[j] = 0.0f;
     if (max > run->max[i]) {
         float shrink = exp_fast(run->max[i] - max);           /* 0 at the first tile */
@@ -82,7 +79,7 @@ static void softmax_row(float *s, int64_t n_valid, int64_t n_cols, softmax_state
         for (int64_t j = 0; j < d_padded; j++) o[j] *= shrink;
     }
     run->max[i] = max;
-    run->sum[i] += sum;
+    run->sum[i] += tile_row_sum(s, n_cols);
 }
 
 /* Floats that one thread needs for forward_tile: Q, S, O. */

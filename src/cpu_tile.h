@@ -51,19 +51,32 @@ static inline __attribute__((always_inline)) void tile_block(const int n_rows, i
     }
 }
 
+static inline float tile_row_sum(const float *x, int64_t n)   /* n a multiple of TILE_LANES */
+{
+    tile_vector lanes = {0};
+
+    for (int64_t j = 0; j < n; j += TILE_LANES) lanes += *(const tile_vector *)(x + j);
+    for (int width = TILE_LANES / 2; width; width /= 2)
+        for (int l = 0; l < width; l++) lanes[l] += lanes[l + width];
+    return lanes[0];
+}
+
 /* C (m, n) = [C +] A (m, k) B (k, n); B and C row-major, n a multiple of TILE_COLS */
 static inline void tile_product(int64_t m, int64_t n, int64_t k, tile_operand a, const float *b, int64_t b_row, float *c,
                                 int64_t c_row, bool accumulate)
 {
     for (int64_t j = 0; j < n; j += TILE_COLS) {
-        int64_t i = 0;
-        for (; i + TILE_ROWS <= m; i += TILE_ROWS) {
-            tile_operand rows = {a.data + i * a.row, a.row, a.col};
-            tile_block(TILE_ROWS, k, rows, b + j, b_row, c + i * c_row + j, c_row, accumulate);
-        }
-        for (; i < m; i++) {
-            tile_operand row = {a.data + i * a.row, a.row, a.col};
-            tile_block(1, k, row, b + j, b_row, c + i * c_row + j, c_row, accumulate);
+        for (int64_t i = 0, rows; i < m; i += rows) {
+            tile_operand at = {a.data + i * a.row, a.row, a.col};
+            float *c_at = c + i * c_row + j;
+
+            rows = m - i >= TILE_ROWS ? TILE_ROWS : m - i >= 4 ? 4 : 1;
+            if (rows == TILE_ROWS)
+                tile_block(TILE_ROWS, k, at, b + j, b_row, c_at, c_row, accumulate);
+            else if (rows == 4)
+                tile_block(4, k, at, b + j, b_row, c_at, c_row, accumulate);
+            else
+                tile_block(1, k, at, b + j, b_row, c_at, c_row, accumulate);
         }
     }
 }

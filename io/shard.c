@@ -222,7 +222,7 @@ static int read_chunk(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_err
 int shard_read(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_error *err)
 {
     if (begin < 0 || n < 0 || begin > s->n_tokens - n)
-        return error_set(err, "%s: tokens %lld to %lld of %lld", s->path, (long long)begin, (long long)(begin + n), (long long)s->n_tokens);
+        return error_set(err, "%s: %lld tokens from %lld on, of %lld", s->path, (long long)n, (long long)begin, (long long)s->n_tokens);
     for (int64_t done = 0; done < n;) {
         int64_t take = min_i64(n - done, s->chunk - (begin + done) % s->chunk);
         if (read_chunk(s, begin + done, take, dst + done, err) != 0) return -1;
@@ -234,8 +234,7 @@ int shard_read(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_error *err
 int shard_read_documents(shard *s, int64_t begin, int64_t n, uint64_t *offsets, moai_error *err)
 {
     if (begin < 0 || n < 0 || begin > s->n_documents + 1 - n)
-        return error_set(err, "%s: offsets %lld to %lld of %lld", s->path, (long long)begin, (long long)(begin + n),
-                         (long long)s->n_documents + 1);
+        return error_set(err, "%s: %lld offsets from %lld on, of %lld", s->path, (long long)n, (long long)begin, (long long)s->n_documents + 1);
     if (n == 0) return 0;
     h5_lock();
     int status = read_through(s, s->documents, "documents", begin, n, H5T_NATIVE_UINT64, offsets, err);

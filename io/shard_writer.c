@@ -92,14 +92,16 @@ shard_writer *shard_create(const char *path, const shard_info *info, moai_error 
     w->capacity = 1024;
     w->offsets = xmalloc((size_t)w->capacity * sizeof *w->offsets);
     h5_lock();
-    hid_t plist = H5Pcreate(H5P_FILE_CREATE);
+    hid_t plist = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_obj_track_times(plist, false);
-    w->file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, plist, H5P_DEFAULT);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);        /* headers and indices with checksums */
+    w->file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, plist, access);
     int status = 0;
     if (w->file < 0)
         status = h5_fail(err, "%s: cannot create", w->tmp);
     else if (write_header(w) != 0)
         status = h5_fail(err, "%s: cannot write the header", w->tmp);
+    H5Pclose(access);
     H5Pclose(plist);
     h5_unlock();
     if (status == 0) return w;

@@ -31,20 +31,21 @@ ranks 2 "$MOAI_BIN/moai_tokenize" encode --tokenizer $out/tokenizer.model --inpu
 "$MOAI_BIN/moai_tokenize" bigram $out/data | tee $out/bigram.txt
 [ -z "$only" ] || exit 0
 
-say "training on four ranks, TP 2 x PP 2, up to step 800"
-ranks 4 "$MOAI_BIN/moai_train" --config configs/demo/run.json --tensor_parallel 2 --pipeline_parallel 2 --stop_at_step 800
+say "training on four ranks, TP 2 x PP 2, up to step 1000"
+ranks 4 "$MOAI_BIN/moai_train" --config configs/demo/run.json --tensor_parallel 2 --pipeline_parallel 2 --stop_at_step 1000
 say "resumed on another layout: DP 4"
 ranks 4 "$MOAI_BIN/moai_train" --config configs/demo/run.json --resume_from_checkpoint auto
 
 say "what it writes"
 prompt="In the beginning"
 [ -z "$text" ] || prompt=$(head -c 200 $out/corpus.txt | head -n 1 | cut -c 1-30)
+printf '%s' "$prompt"
 "$MOAI_BIN/moai_generate" $out/run --prompt "$prompt" --max_new_tokens 160 --temperature 0.7 --seed 7 | tee $out/written.txt
 
 say "the verdict, after $(($(date +%s) - begun)) s"
 bigram=$(sed -n 's/^bigram loss \([0-9.]*\) .*/\1/p' $out/bigram.txt)
 loss=$(sed -n 's/.*"eval_loss":\([0-9.]*\),.*/\1/p' $out/run/metrics.jsonl | tail -n 1)
-echo "validation loss, nats per token: a bigram model of the same text $bigram, this model $loss"
+LC_ALL=C printf 'validation loss, nats per token: a bigram model of the same text %.3f, this model %.3f\n' "$bigram" "$loss"
 words() { tr -cs '[:alpha:]' '\n' < "$1" | tr '[:upper:]' '[:lower:]' | sort -u | sed '/^$/d'; }
 words $out/corpus.txt > $out/words.txt
 words $out/written.txt > $out/words-written.txt

@@ -7,8 +7,9 @@
 has_libraries() { "$1" -c 'import torch, transformers, safetensors' > /dev/null 2>&1; }
 make_venv() {
     "${PYTHON:-python3}" -m venv "$1" || return 1
-    "$1/bin/pip" install -q --retries 1 --index-url https://download.pytorch.org/whl/cpu torch || "$1/bin/pip" install -q torch
-    "$1/bin/pip" install -q transformers safetensors
+    pip="$1/bin/pip install -q"
+    $pip --retries 1 --index-url https://download.pytorch.org/whl/cpu torch || $pip torch
+    $pip transformers safetensors
 }
 python=${PYTHON:-python3}
 if ! has_libraries "$python"; then
@@ -35,6 +36,16 @@ hf() { "$python" -B tests/slow/hf_directories.py "$@"; }
 compare() {
     try "$1" "$MOAI_BIN/tests/t2-golden" "$runs/$2" "$runs/$3"
     sed -n 's/^ok [0-9]* - [^:]*: /# /p' "$runs/log"
+}
+# greedy WEIGHTS HF_DIR: the most likely tokens one after another, with a cache here and there
+greedy() {
+    ours=$(mpirun -np 2 "$MOAI_BIN/moai_generate" "$runs/$1" --input_ids 7,21,3,40 --max_new_tokens 40 --temperature 0 \
+        --ignore_eos --jsonl --num_threads 1 2> "$runs/log" | sed -n 's/.*"ids": *\[\([0-9, ]*\)\].*/\1/p' | tr -d ' ')
+    theirs=$(hf greedy "$runs/$2" 7,21,3,40 40 2>> "$runs/log")
+    [ -n "$ours" ] && [ "$ours" = "$theirs" ]
+    status=$?
+    [ $status = 0 ] || sed 's/^/# /' "$runs/log"
+    check $status "moai_generate on 2 ranks writes $ours, Transformers $theirs"
 }
 checkpoint() { "$MOAI_BIN/moai_checkpoint" "$@"; }
 
@@ -67,6 +78,7 @@ for kind in sharded bf16; do
     try "import it" checkpoint import "$runs/$kind" "$runs/$kind-run"
     try "Transformers computes from the directory" hf results "$runs/$kind" "$runs/$kind-results"
     compare "what our model does from the checkpoint" $kind-run/checkpoint-0 $kind-results
+    greedy $kind-run/checkpoint-0 $kind
     try "export it again" checkpoint export "$runs/$kind-run/checkpoint-0" "$runs/$kind-again" --dtype $dtype
     try "the same tensors and configuration" hf same "$runs/$kind" "$runs/$kind-again"
 done

@@ -33,14 +33,18 @@ static int check_shard(const shard *s, const manifest_shard *says, const shard_i
     const shard_info *has = shard_get_info(s);
 
     if (has->vocab_size != info->vocab_size)
-        return error_set(err, "%s: vocab_size %lld, the manifest says %lld", says->path, (long long)has->vocab_size, (long long)info->vocab_size);
+        return error_set(err, "%s: vocab_size %lld, the manifest says %lld", says->path, (long long)has->vocab_size,
+                         (long long)info->vocab_size);
     if (has->eos != info->eos)
-        return error_set(err, "%s: eos %lld, the manifest says %lld", says->path, (long long)has->eos, (long long)info->eos);
+        return error_set(err, "%s: eos %lld, the manifest says %lld", says->path, (long long)has->eos,
+                         (long long)info->eos);
     if (strcmp(has->tokenizer_sha256, info->tokenizer_sha256) != 0)
-        return error_set(err, "%s: made with tokenizer %s, the manifest says %s", says->path, has->tokenizer_sha256, info->tokenizer_sha256);
+        return error_set(err, "%s: made with tokenizer %s, the manifest says %s", says->path, has->tokenizer_sha256,
+                         info->tokenizer_sha256);
     if (shard_tokens(s) != says->tokens || shard_documents(s) != says->documents)
-        return error_set(err, "%s: %lld tokens in %lld documents, the manifest says %lld in %lld", says->path, (long long)shard_tokens(s),
-                         (long long)shard_documents(s), (long long)says->tokens, (long long)says->documents);
+        return error_set(err, "%s: %lld tokens in %lld documents, the manifest says %lld in %lld", says->path,
+                         (long long)shard_tokens(s), (long long)shard_documents(s), (long long)says->tokens,
+                         (long long)says->documents);
     return 0;
 }
 
@@ -53,7 +57,8 @@ static shard *open_shard(const manifest_shard *says, const shard_info *info, moa
         return NULL;
     }
     if (st.st_size != says->bytes) {
-        error_set(err, "%s: %lld bytes, the manifest says %lld", says->path, (long long)st.st_size, (long long)says->bytes);
+        error_set(err, "%s: %lld bytes, the manifest says %lld", says->path, (long long)st.st_size,
+                  (long long)says->bytes);
         return NULL;
     }
     shard *s = shard_open(says->path, err);
@@ -70,12 +75,13 @@ static int check_tokenizer(const manifest *m, const char *manifest_path, const c
     char hex[65];
 
     if (wanted && strcmp(wanted, m->info.tokenizer_sha256) != 0)
-        return error_set(err, "%s: the shards were made with tokenizer sha256 %s, this run's is %s", manifest_path, m->info.tokenizer_sha256,
-                         wanted);
+        return error_set(err, "%s: the shards were made with tokenizer sha256 %s, this run's is %s", manifest_path,
+                         m->info.tokenizer_sha256, wanted);
     if (!m->tokenizer || !file_exists(m->tokenizer)) return 0;
     if (file_sha256(m->tokenizer, hex, err) != 0) return -1;
     if (strcmp(hex, m->info.tokenizer_sha256) != 0)
-        return error_set(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", m->tokenizer, hex, m->info.tokenizer_sha256);
+        return error_set(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", m->tokenizer, hex,
+                         m->info.tokenizer_sha256);
     return 0;
 }
 
@@ -94,15 +100,16 @@ static int open_split(dataset *d, const char *path, const char *split, moai_erro
     return 0;
 }
 
-dataset *dataset_open(const char *manifest_path, const char *split, int64_t vocab_size, const char *tokenizer_sha256, moai_error *err)
+dataset *dataset_open(const char *manifest_path, const char *split, int64_t vocab_size, const char *tokenizer_sha256,
+                      moai_error *err)
 {
     dataset *d = xmalloc(sizeof *d);
     int status = manifest_read(&d->manifest, manifest_path, err);
 
     d->vocab_size = vocab_size;
     if (status == 0 && d->manifest.info.vocab_size != vocab_size)
-        status = error_set(err, "%s: the shards have vocab_size %lld, the model %lld", manifest_path, (long long)d->manifest.info.vocab_size,
-                           (long long)vocab_size);
+        status = error_set(err, "%s: the shards have vocab_size %lld, the model %lld", manifest_path,
+                           (long long)d->manifest.info.vocab_size, (long long)vocab_size);
     if (status == 0) status = check_tokenizer(&d->manifest, manifest_path, tokenizer_sha256, err);
     if (status == 0) status = open_split(d, manifest_path, split, err);
     if (status == 0) return d;
@@ -121,7 +128,10 @@ void dataset_free(dataset *d)
 }
 
 int64_t dataset_tokens(const dataset *d) { return d->split->tokens; }
-int64_t dataset_samples(const dataset *d, int64_t seq_len) { return d->split->tokens > 0 ? (d->split->tokens - 1) / seq_len : 0; }
+int64_t dataset_samples(const dataset *d, int64_t seq_len)
+{
+    return d->split->tokens > 0 ? (d->split->tokens - 1) / seq_len : 0;
+}
 const manifest *dataset_manifest(const dataset *d) { return &d->manifest; }
 
 /* The shard that holds token `at` of the split. */
@@ -147,8 +157,8 @@ static int check_ids(const dataset *d, int i, int64_t begin, const int32_t *ids,
     if (largest < d->vocab_size) return 0;
     int64_t k = 0;
     while ((uint32_t)ids[k] < d->vocab_size) k++;
-    return error_set(err, "%s: token %lld is id %u, not below vocab_size %lld", d->split->list[i].path, (long long)(begin + k), (uint32_t)ids[k],
-                     (long long)d->vocab_size);
+    return error_set(err, "%s: token %lld is id %u, not below vocab_size %lld", d->split->list[i].path,
+                     (long long)(begin + k), (uint32_t)ids[k], (long long)d->vocab_size);
 }
 
 int dataset_sample(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, moai_error *err)
@@ -156,8 +166,8 @@ int dataset_sample(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, mo
     int64_t at = sample * seq_len, end = at + seq_len + 1;
 
     if (sample < 0 || sample >= dataset_samples(d, seq_len))
-        return error_set(err, "sample %lld of %lld (split `%s`, %lld tokens)", (long long)sample, (long long)dataset_samples(d, seq_len),
-                         d->split->name, (long long)d->split->tokens);
+        return error_set(err, "sample %lld of %lld (split `%s`, %lld tokens)", (long long)sample,
+                         (long long)dataset_samples(d, seq_len), d->split->name, (long long)d->split->tokens);
     for (int i = find_shard(d, at); at < end; i++) {
         int64_t n = min_i64(end, d->begin[i + 1]) - at, within = at - d->begin[i];
         if (shard_read(d->shards[i], within, n, ids, err) != 0 || check_ids(d, i, within, ids, n, err) != 0) return -1;

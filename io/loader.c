@@ -1,8 +1,8 @@
 /* loader.c: micro-batches in step order, read ahead by worker threads; see loader.h
  *
- * Micro-batch k of this rank has its place in a ring of n_workers * prefetch slots.  A worker takes the next number as soon as its slot
- * is free, fills it without the lock, and marks it ready; loader_next waits for the slot of its own number.  Which worker reads
- * what changes nothing: a micro-batch is a function of its number.                                                   */
+ * Micro-batch k of this rank has its place in a ring of n_workers * prefetch slots.  A worker takes the next number
+ * as soon as its slot is free, fills it without the lock, and marks it ready; loader_next waits for the slot of its
+ * own number.  Which worker reads what changes nothing: a micro-batch is a function of its number.                 */
 #include "loader.h"
 #include "rng.h"
 
@@ -102,21 +102,23 @@ static int start_workers(loader *l, moai_error *err)
     }
     for (; l->n_workers < p->n_workers; l->n_workers++) {
         int failed = pthread_create(&l->workers[l->n_workers], NULL, work, l);
-        if (failed) return error_set(err, "cannot start data worker %d of %d: %s", l->n_workers + 1, p->n_workers, strerror(failed));
+        if (failed)
+            return error_set(err, "cannot start data worker %d of %d: %s", l->n_workers + 1, p->n_workers,
+                             strerror(failed));
     }
     return 0;
 }
 
 loader *loader_start(dataset *d, const loader_plan *p, moai_error *err)
 {
-    CHECK(p->seq_len > 0 && p->batch > 0 && p->accumulation > 0 && p->dp_rank >= 0 && p->dp_rank < p->dp_size && p->first >= 0 &&
-              p->n_workers >= 0 && (p->n_workers == 0 || p->prefetch > 0),
-          "loader plan: seq_len %lld batch %lld accumulation %lld dp %lld of %lld first %lld workers %d prefetch %d", (long long)p->seq_len,
-          (long long)p->batch, (long long)p->accumulation, (long long)p->dp_rank, (long long)p->dp_size, (long long)p->first, p->n_workers,
-          p->prefetch);
+    CHECK(p->seq_len > 0 && p->batch > 0 && p->accumulation > 0 && p->dp_rank >= 0 && p->dp_rank < p->dp_size &&
+              p->first >= 0 && p->n_workers >= 0 && (p->n_workers == 0 || p->prefetch > 0),
+          "loader plan: seq_len %lld batch %lld accumulation %lld dp %lld of %lld first %lld workers %d prefetch %d",
+          (long long)p->seq_len, (long long)p->batch, (long long)p->accumulation, (long long)p->dp_rank,
+          (long long)p->dp_size, (long long)p->first, p->n_workers, p->prefetch);
     if (dataset_samples(d, p->seq_len) < 1) {
-        error_set(err, "%s: a split of %lld tokens has fewer than one sample of seq_length %lld + 1", dataset_manifest(d)->dir,
-                  (long long)dataset_tokens(d), (long long)p->seq_len);
+        error_set(err, "%s: a split of %lld tokens has fewer than one sample of seq_length %lld + 1",
+                  dataset_manifest(d)->dir, (long long)dataset_tokens(d), (long long)p->seq_len);
         return NULL;
     }
     loader *l = xmalloc(sizeof *l);
@@ -145,7 +147,8 @@ int loader_next(loader *l, int32_t *ids, int64_t *samples, double *waited, moai_
     while (!s->ready) pthread_cond_wait(&l->filled, &l->lock);
     pthread_mutex_unlock(&l->lock);
     *waited += now_seconds() - begin;
-    CHECK(s->number == l->next, "data loader: slot holds micro-batch %lld, not %lld", (long long)s->number, (long long)l->next);
+    CHECK(s->number == l->next, "data loader: slot holds micro-batch %lld, not %lld", (long long)s->number,
+          (long long)l->next);
 
     status = s->status;
     if (status != 0) *err = s->err;

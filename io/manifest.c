@@ -45,7 +45,8 @@ static char *resolve(const char *dir, const char *file)
 }
 
 /* An integer of [low, INT64_MAX] under `key`; `where` names the object in the message. */
-static int get_int(json_t *object, const char *path, const char *where, const char *key, int64_t low, int64_t *value, moai_error *err)
+static int get_int(json_t *object, const char *path, const char *where, const char *key, int64_t low, int64_t *value,
+                   moai_error *err)
 {
     json_t *v = json_object_get(object, key);
 
@@ -56,23 +57,27 @@ static int get_int(json_t *object, const char *path, const char *where, const ch
 }
 
 /* Text of at most room - 1 bytes under `key`. */
-static int get_text(json_t *object, const char *path, const char *where, const char *key, char *value, size_t room, moai_error *err)
+static int get_text(json_t *object, const char *path, const char *where, const char *key, char *value, size_t room,
+                    moai_error *err)
 {
     json_t *v = json_object_get(object, key);
 
     if (!json_is_string(v) || json_string_length(v) >= room)
-        return error_set(err, "%s: %s`%s` is missing or not a text of at most %zu characters", path, where, key, room - 1);
+        return error_set(err, "%s: %s`%s` is missing or not a text of at most %zu characters", path, where, key,
+                         room - 1);
     memcpy(value, json_string_value(v), json_string_length(v) + 1);
     return 0;
 }
 
-static int read_shard(manifest_shard *s, json_t *j, const char *dir, const char *path, const char *where, moai_error *err)
+static int read_shard(manifest_shard *s, json_t *j, const char *dir, const char *path, const char *where,
+                      moai_error *err)
 {
     char file[256];
 
     if (get_text(j, path, where, "file", file, sizeof file, err) != 0) return -1;
     s->path = resolve(dir, file);
-    if (get_int(j, path, where, "tokens", 1, &s->tokens, err) != 0 || get_int(j, path, where, "documents", 1, &s->documents, err) != 0 ||
+    if (get_int(j, path, where, "tokens", 1, &s->tokens, err) != 0 ||
+        get_int(j, path, where, "documents", 1, &s->documents, err) != 0 ||
         get_int(j, path, where, "bytes", 1, &s->bytes, err) != 0)
         return -1;
     return get_text(j, path, where, "xxh3", s->xxh3, sizeof s->xxh3, err);
@@ -104,12 +109,16 @@ static int read_root(manifest *m, json_t *root, const char *path, moai_error *er
 
     if (get_text(root, path, "", "format", format, sizeof format, err) != 0) return -1;
     if (strcmp(format, manifest_format) != 0)
-        return error_set(err, "%s: not a manifest of token shards: `format` is \"%s\", not \"%s\"", path, format, manifest_format);
+        return error_set(err, "%s: not a manifest of token shards: `format` is \"%s\", not \"%s\"", path, format,
+                         manifest_format);
     if (get_int(root, path, "", "version", 1, &version, err) != 0) return -1;
-    if (version != MANIFEST_VERSION) return error_set(err, "%s: version %" PRId64 ", this program reads %d", path, version, MANIFEST_VERSION);
-    if (get_int(root, path, "", "vocab_size", 1, &m->info.vocab_size, err) != 0 || get_int(root, path, "", "eos", 0, &m->info.eos, err) != 0 ||
+    if (version != MANIFEST_VERSION)
+        return error_set(err, "%s: version %" PRId64 ", this program reads %d", path, version, MANIFEST_VERSION);
+    if (get_int(root, path, "", "vocab_size", 1, &m->info.vocab_size, err) != 0 ||
+        get_int(root, path, "", "eos", 0, &m->info.eos, err) != 0 ||
         get_int(root, path, "", "pad", -1, &m->info.pad, err) != 0 ||
-        get_text(root, path, "", "tokenizer_sha256", m->info.tokenizer_sha256, sizeof m->info.tokenizer_sha256, err) != 0)
+        get_text(root, path, "", "tokenizer_sha256", m->info.tokenizer_sha256, sizeof m->info.tokenizer_sha256, err) !=
+            0)
         return -1;
     if (json_object_get(root, "tokenizer")) {
         if (get_text(root, path, "", "tokenizer", tokenizer, sizeof tokenizer, err) != 0) return -1;
@@ -153,8 +162,8 @@ static json_t *shard_json(const manifest *m, const manifest_shard *s)
     size_t n = strlen(m->dir);
     const char *file = strncmp(s->path, m->dir, n) == 0 && s->path[n] == '/' ? s->path + n + 1 : s->path;
 
-    return json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file, "tokens", (json_int_t)s->tokens, "documents", (json_int_t)s->documents, "bytes",
-                     (json_int_t)s->bytes, "xxh3", s->xxh3);
+    return json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file, "tokens", (json_int_t)s->tokens, "documents",
+                     (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "xxh3", s->xxh3);
 }
 
 static json_t *manifest_json(const manifest *m)
@@ -166,8 +175,9 @@ static json_t *manifest_json(const manifest *m)
         for (int k = 0; k < m->splits[i].n; k++) json_array_append_new(list, shard_json(m, &m->splits[i].list[k]));
         json_object_set_new(splits, m->splits[i].name, list);
     }
-    json_t *root = json_pack("{s:s, s:i, s:I, s:I, s:I}", "format", manifest_format, "version", MANIFEST_VERSION, "vocab_size",
-                             (json_int_t)m->info.vocab_size, "eos", (json_int_t)m->info.eos, "pad", (json_int_t)m->info.pad);
+    json_t *root =
+        json_pack("{s:s, s:i, s:I, s:I, s:I}", "format", manifest_format, "version", MANIFEST_VERSION, "vocab_size",
+                  (json_int_t)m->info.vocab_size, "eos", (json_int_t)m->info.eos, "pad", (json_int_t)m->info.pad);
     if (m->tokenizer) {
         const char *slash = strrchr(m->tokenizer, '/');
         json_object_set_new(root, "tokenizer", json_string(slash ? slash + 1 : m->tokenizer));
@@ -184,7 +194,8 @@ int manifest_write(const manifest *m, const char *path, moai_error *err)
 
     CHECK(text, "%s: a name in the manifest is not UTF-8", path);
     int status = file_write(tmp, text, strlen(text), err);
-    if (status == 0 && rename(tmp, path) != 0) status = error_set(err, "%s: cannot rename to %s: %s", tmp, path, strerror(errno));
+    if (status == 0 && rename(tmp, path) != 0)
+        status = error_set(err, "%s: cannot rename to %s: %s", tmp, path, strerror(errno));
     if (status == 0) status = dir_sync_parent(path, err);
     if (status != 0) remove(tmp);
     json_decref(root);

@@ -1,8 +1,8 @@
 /* shard.c: the reading half of shard.h.
  *
- * HDF5 checks a chunk's Fletcher32 whenever it reads the chunk, which costs 64 KiB of summing for a sample of 2 KiB, under a global
- * lock.  So each chunk is read through HDF5 once, the first time that this process touches it; from then on its tokens are
- * read at their place in the file with pread(), by any number of threads at once.                                    */
+ * HDF5 checks a chunk's Fletcher32 whenever it reads the chunk, which costs 64 KiB of summing for a sample of 2 KiB,
+ * under a global lock.  So each chunk is read through HDF5 once, the first time that this process touches it; from
+ * then on its tokens are read at their place in the file with pread(), by any number of threads at once.           */
 #include "files.h"
 #include "h5.h"
 #include "shard_file.h"
@@ -31,7 +31,8 @@ struct shard {
     unsigned char *scratch;                   /* one chunk, for HDF5 to read into; under the lock */
 };
 
-/* Why the dataset is not 1-D unsigned integers of `width` bytes, chunked, with Fletcher32 as the only filter; NULL when it is.  Lock held. */
+/* Why the dataset is not 1-D unsigned integers of `width` bytes, chunked, with Fletcher32 as the only filter; NULL
+ * when it is.  Lock held.                                                                                          */
 static const char *dataset_fault(hid_t dataset, size_t width, int64_t *n, int64_t *chunk)
 {
     hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset), plist = H5Dget_create_plist(dataset);
@@ -44,8 +45,11 @@ static const char *dataset_fault(hid_t dataset, size_t width, int64_t *n, int64_
         fault = "is not one-dimensional";
     else if (H5Tget_class(type) != H5T_INTEGER || H5Tget_size(type) != width || H5Tget_sign(type) != H5T_SGN_NONE ||
              H5Tget_order(type) != H5T_ORDER_LE)
-        fault = width == 2 ? "is not little-endian uint16" : width == 4 ? "is not little-endian uint32" : "is not little-endian uint64";
-    else if (H5Pget_layout(plist) != H5D_CHUNKED || H5Pget_chunk(plist, 1, &chunk_extent) != 1 || chunk_extent > MAX_CHUNK)
+        fault = width == 2   ? "is not little-endian uint16"
+                : width == 4 ? "is not little-endian uint32"
+                             : "is not little-endian uint64";
+    else if (H5Pget_layout(plist) != H5D_CHUNKED || H5Pget_chunk(plist, 1, &chunk_extent) != 1 ||
+             chunk_extent > MAX_CHUNK)
         fault = "is not in chunks of at most 16777216";
     else if (H5Pget_nfilters(plist) != 1 ||
              H5Pget_filter2(plist, 0, &flags, &no_values, NULL, 0, NULL, &config) != H5Z_FILTER_FLETCHER32)
@@ -81,11 +85,14 @@ static int read_header(shard *s, moai_error *err)
     int64_t version;
 
     if (h5_read_text(s->file, "format", format, sizeof format) != 0 || strcmp(format, SHARD_FORMAT) != 0)
-        return h5_fail(err, "%s: not a token shard: attribute `format` is \"%s\", not \"%s\"", s->path, format, SHARD_FORMAT);
+        return h5_fail(err, "%s: not a token shard: attribute `format` is \"%s\", not \"%s\"", s->path, format,
+                       SHARD_FORMAT);
     if (h5_read_int(s->file, "version", &version) != 0) return h5_fail(err, "%s: no attribute `version`", s->path);
     if (version != SHARD_VERSION)
-        return error_set(err, "%s: format version %lld, this program reads %d", s->path, (long long)version, SHARD_VERSION);
-    if (h5_read_int(s->file, "vocab_size", &s->info.vocab_size) != 0) return h5_fail(err, "%s: no attribute `vocab_size`", s->path);
+        return error_set(err, "%s: format version %lld, this program reads %d", s->path, (long long)version,
+                         SHARD_VERSION);
+    if (h5_read_int(s->file, "vocab_size", &s->info.vocab_size) != 0)
+        return h5_fail(err, "%s: no attribute `vocab_size`", s->path);
     if (h5_read_int(s->file, "eos", &s->info.eos) != 0) return h5_fail(err, "%s: no attribute `eos`", s->path);
     if (h5_read_int(s->file, "pad", &s->info.pad) != 0) return h5_fail(err, "%s: no attribute `pad`", s->path);
     if (h5_read_text(s->file, "tokenizer_sha256", s->info.tokenizer_sha256, sizeof s->info.tokenizer_sha256) != 0)
@@ -93,7 +100,8 @@ static int read_header(shard *s, moai_error *err)
     if (s->info.vocab_size < 1 || s->info.vocab_size > INT32_MAX)
         return error_set(err, "%s: vocab_size %lld", s->path, (long long)s->info.vocab_size);
     if (s->info.eos < 0 || s->info.eos >= s->info.vocab_size)
-        return error_set(err, "%s: eos %lld with vocab_size %lld", s->path, (long long)s->info.eos, (long long)s->info.vocab_size);
+        return error_set(err, "%s: eos %lld with vocab_size %lld", s->path, (long long)s->info.eos,
+                         (long long)s->info.vocab_size);
     return 0;
 }
 
@@ -104,7 +112,8 @@ static int open_file(shard *s, int64_t file_bytes, moai_error *err)
 
     s->file = H5Fopen(s->path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (s->file < 0) return h5_fail(err, "%s: cannot open as HDF5", s->path);
-    if (H5Fget_vfd_handle(s->file, H5P_DEFAULT, (void **)&fd) < 0 || !fd) return h5_fail(err, "%s: no file descriptor", s->path);
+    if (H5Fget_vfd_handle(s->file, H5P_DEFAULT, (void **)&fd) < 0 || !fd)
+        return h5_fail(err, "%s: no file descriptor", s->path);
     s->fd = *fd;
     if (read_header(s, err) != 0) return -1;
     s->width = shard_width(s->info.vocab_size);
@@ -114,8 +123,8 @@ static int open_file(shard *s, int64_t file_bytes, moai_error *err)
     if (s->documents < 0) return -1;
     s->n_documents = n_offsets - 1;
     if (n_offsets < 1 || s->n_documents > s->n_tokens || s->n_tokens > file_bytes / s->width)
-        return error_set(err, "%s: claims %lld tokens and %lld offsets of documents in %lld bytes", s->path, (long long)s->n_tokens,
-                         (long long)n_offsets, (long long)file_bytes);
+        return error_set(err, "%s: claims %lld tokens and %lld offsets of documents in %lld bytes", s->path,
+                         (long long)s->n_tokens, (long long)n_offsets, (long long)file_bytes);
     s->verified = xmalloc((size_t)(s->n_tokens / s->chunk + 1) * sizeof *s->verified);
     s->scratch = xmalloc((size_t)(s->chunk * s->width));
     return 0;
@@ -160,7 +169,8 @@ int64_t shard_tokens(const shard *s) { return s->n_tokens; }
 int64_t shard_documents(const shard *s) { return s->n_documents; }
 
 /* Elements [begin, begin + n) through HDF5, which checks the sums.  Lock held. */
-static int read_through(const shard *s, hid_t dataset, const char *name, int64_t begin, int64_t n, hid_t type, void *dst, moai_error *err)
+static int read_through(const shard *s, hid_t dataset, const char *name, int64_t begin, int64_t n, hid_t type,
+                        void *dst, moai_error *err)
 {
     hsize_t start = (hsize_t)begin, count = (hsize_t)n;
     hid_t memory = H5Screate_simple(1, &count, NULL), space = H5Dget_space(dataset);
@@ -168,7 +178,8 @@ static int read_through(const shard *s, hid_t dataset, const char *name, int64_t
 
     if (H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &count, NULL) < 0 ||
         H5Dread(dataset, type, memory, space, H5P_DEFAULT, dst) < 0)
-        status = h5_fail(err, "%s: /%s %lld to %lld is damaged or cannot be read", s->path, name, (long long)begin, (long long)(begin + n));
+        status = h5_fail(err, "%s: /%s %lld to %lld is damaged or cannot be read", s->path, name, (long long)begin,
+                         (long long)(begin + n));
     H5Sclose(space);
     H5Sclose(memory);
     return status;
@@ -187,9 +198,10 @@ static int verify_chunk(shard *s, int64_t index, moai_error *err)
     if (atomic_load(&s->verified[index]) == 0) {
         hid_t type = s->width == 2 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32;
         status = read_through(s, s->tokens, "tokens", begin, n, type, s->scratch, err);
-        if (status == 0 && (H5Dget_chunk_info_by_coord(s->tokens, &coordinate, &mask, &address, &size) < 0 || address == HADDR_UNDEF ||
-                            mask != 0 || size != (hsize_t)(s->chunk * s->width + 4)))
-            status = h5_fail(err, "%s: /tokens %lld to %lld: no checked chunk in the file", s->path, (long long)begin, (long long)(begin + n));
+        if (status == 0 && (H5Dget_chunk_info_by_coord(s->tokens, &coordinate, &mask, &address, &size) < 0 ||
+                            address == HADDR_UNDEF || mask != 0 || size != (hsize_t)(s->chunk * s->width + 4)))
+            status = h5_fail(err, "%s: /tokens %lld to %lld: no checked chunk in the file", s->path, (long long)begin,
+                             (long long)(begin + n));
         if (status == 0) atomic_store(&s->verified[index], (uint64_t)address);
     }
     h5_unlock();
@@ -222,7 +234,8 @@ static int read_chunk(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_err
 int shard_read(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_error *err)
 {
     if (begin < 0 || n < 0 || begin > s->n_tokens - n)
-        return error_set(err, "%s: %lld tokens from %lld on, of %lld", s->path, (long long)n, (long long)begin, (long long)s->n_tokens);
+        return error_set(err, "%s: %lld tokens from %lld on, of %lld", s->path, (long long)n, (long long)begin,
+                         (long long)s->n_tokens);
     for (int64_t done = 0; done < n;) {
         int64_t take = min_i64(n - done, s->chunk - (begin + done) % s->chunk);
         if (read_chunk(s, begin + done, take, dst + done, err) != 0) return -1;
@@ -234,7 +247,8 @@ int shard_read(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_error *err
 int shard_read_documents(shard *s, int64_t begin, int64_t n, uint64_t *offsets, moai_error *err)
 {
     if (begin < 0 || n < 0 || begin > s->n_documents + 1 - n)
-        return error_set(err, "%s: %lld offsets from %lld on, of %lld", s->path, (long long)n, (long long)begin, (long long)s->n_documents + 1);
+        return error_set(err, "%s: %lld offsets from %lld on, of %lld", s->path, (long long)n, (long long)begin,
+                         (long long)s->n_documents + 1);
     if (n == 0) return 0;
     h5_lock();
     int status = read_through(s, s->documents, "documents", begin, n, H5T_NATIVE_UINT64, offsets, err);

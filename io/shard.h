@@ -1,15 +1,15 @@
 /* shard.h: pre-tokenized text in HDF5.
  *
  * A shard is one HDF5 file:
- *   /tokens      uint16 when vocab_size <= 65536, else uint32; 1-D, chunked, Fletcher32; documents one after another, each
- *                ending with eos
+ *   /tokens      uint16 when vocab_size <= 65536, else uint32; 1-D, chunked, Fletcher32; documents one after another,
+ *                each ending with eos
  *   /documents   uint64 (n_documents + 1) offsets into /tokens
  *   attributes   format "moai-tokens", version 1, vocab_size, eos, pad, tokenizer_sha256
  * A manifest (JSON) names the shards of each split, their token and document counts, bytes and XXH3-128 of the file:
  *   {"format": "moai-manifest", "version": 1, "vocab_size": .., "eos": .., "pad": .., "tokenizer": "tokenizer.model",
- *    "tokenizer_sha256": "..", "splits": {"train": [{"file": "train-00000.h5", "tokens": .., "documents": .., "bytes": ..,
- *    "xxh3": ".."}], "validation": [..]}}
- * File names are relative to the manifest's directory.                                                              */
+ *    "tokenizer_sha256": "..", "splits": {"train": [{"file": "train-00000.h5", "tokens": .., "documents": ..,
+ *    "bytes": .., "xxh3": ".."}], "validation": [..]}}
+ * File names are relative to the manifest's directory.                                                             */
 #ifndef MOAI_SHARD_H
 #define MOAI_SHARD_H
 
@@ -20,18 +20,19 @@ typedef struct shard_info {
     char tokenizer_sha256[65];
 } shard_info;
 
-/* Writing.  The file appears under its name only when closed well: written beside as NAME.tmp, flushed, fsynced, renamed. */
+/* Writing.  The file appears under its name only when closed well: written beside as NAME.tmp, flushed, fsynced,
+ * renamed.                                                                                                         */
 typedef struct shard_writer shard_writer;
 shard_writer *shard_create(const char *path, const shard_info *, moai_error *err);           /* NULL on failure */
-int shard_append(shard_writer *, const int32_t *ids, int64_t n, moai_error *err);            /* one document, eos included */
+int shard_append(shard_writer *, const int32_t *ids, int64_t n, moai_error *err); /* one document, eos included */
 int64_t shard_n_tokens(const shard_writer *);
 int shard_close(shard_writer *, moai_error *err);                                            /* frees in either case */
 void shard_discard(shard_writer *);
 
-/* Reading: any range of tokens.  Not thread-safe by itself (serial HDF5): callers hold one reader per thread and the library's
- * global lock, which these functions take.                                                                           */
+/* Reading: any range of tokens.  Not thread-safe by itself (serial HDF5): callers hold one reader per thread and the
+ * library's global lock, which these functions take.                                                               */
 typedef struct shard shard;
-shard *shard_open(const char *path, moai_error *err);                                        /* checks format, version, sizes */
+shard *shard_open(const char *path, moai_error *err); /* checks format, version, sizes */
 const shard_info *shard_get_info(const shard *);
 int64_t shard_tokens(const shard *);
 int64_t shard_documents(const shard *);
@@ -57,7 +58,8 @@ typedef struct manifest {
     int n_splits;
 } manifest;
 
-int manifest_read(manifest *, const char *path, moai_error *err);       /* path: the file, or the directory that holds manifest.json */
+int manifest_read(manifest *, const char *path,
+                  moai_error *err); /* path: the file, or the directory that holds manifest.json */
 int manifest_write(const manifest *, const char *path, moai_error *err);/* temporary, fsync, rename */
 const struct manifest_split *manifest_split(const manifest *, const char *name);             /* NULL: no such split */
 void manifest_free(manifest *);

@@ -7,8 +7,8 @@
 #define SHARD_FORMAT "moai-tokens"
 enum {
     SHARD_VERSION = 1,
-    SHARD_CHUNK = 32768,                      /* tokens: 64 or 128 KiB are summed at once, and a sample of 4096 mostly lies in one */
-    SHARD_DOCUMENT_CHUNK = 4096,              /* offsets */
+    SHARD_CHUNK = 32768,         /* tokens: 64 or 128 KiB are summed at once, and a sample of 4096 mostly lies in one */
+    SHARD_DOCUMENT_CHUNK = 4096, /* offsets */
 };
 
 static inline int shard_width(int64_t vocab_size) { return vocab_size <= 65536 ? 2 : 4; }

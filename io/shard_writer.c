@@ -1,4 +1,5 @@
-/* shard_writer.c: the writing half of shard.h.  Two writers given the same documents make the same bytes: no time stamps. */
+/* shard_writer.c: the writing half of shard.h.  Two writers given the same documents make the same bytes: no time
+ * stamps.                                                                                                          */
 #include "files.h"
 #include "h5.h"
 #include "shard_file.h"
@@ -24,7 +25,8 @@ struct shard_writer {
 static hid_t create_dataset(hid_t file, const char *name, hid_t type, hsize_t n, hsize_t chunk)
 {
     hsize_t unlimited = H5S_UNLIMITED;
-    hid_t space = H5Screate_simple(1, &n, &unlimited), plist = H5Pcreate(H5P_DATASET_CREATE), access = H5Pcreate(H5P_DATASET_ACCESS);
+    hid_t space = H5Screate_simple(1, &n, &unlimited), plist = H5Pcreate(H5P_DATASET_CREATE),
+          access = H5Pcreate(H5P_DATASET_ACCESS);
 
     H5Pset_chunk(plist, 1, &chunk);
     H5Pset_fletcher32(plist);
@@ -43,9 +45,10 @@ static int write_header(shard_writer *w)
     hid_t type = w->width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE;
 
     w->tokens = create_dataset(w->file, "tokens", type, 0, SHARD_CHUNK);
-    return w->tokens < 0 || h5_write_text(w->file, "format", SHARD_FORMAT) != 0 || h5_write_int(w->file, "version", SHARD_VERSION) != 0 ||
-                   h5_write_int(w->file, "vocab_size", w->info.vocab_size) != 0 || h5_write_int(w->file, "eos", w->info.eos) != 0 ||
-                   h5_write_int(w->file, "pad", w->info.pad) != 0 ||
+    return w->tokens < 0 || h5_write_text(w->file, "format", SHARD_FORMAT) != 0 ||
+                   h5_write_int(w->file, "version", SHARD_VERSION) != 0 ||
+                   h5_write_int(w->file, "vocab_size", w->info.vocab_size) != 0 ||
+                   h5_write_int(w->file, "eos", w->info.eos) != 0 || h5_write_int(w->file, "pad", w->info.pad) != 0 ||
                    h5_write_text(w->file, "tokenizer_sha256", w->info.tokenizer_sha256) != 0
                ? -1
                : 0;
@@ -86,7 +89,8 @@ shard_writer *shard_create(const char *path, const shard_info *info, moai_error 
 {
     shard_writer *w = xmalloc(sizeof *w);
 
-    *w = (shard_writer){.path = xstrdup(path), .tmp = xasprintf("%s.tmp", path), .info = *info, .file = -1, .tokens = -1};
+    *w = (shard_writer){
+        .path = xstrdup(path), .tmp = xasprintf("%s.tmp", path), .info = *info, .file = -1, .tokens = -1};
     w->width = shard_width(info->vocab_size);
     w->chunk = xmalloc((size_t)SHARD_CHUNK * (size_t)w->width);
     w->capacity = 1024;
@@ -120,7 +124,8 @@ static int flush_chunk(shard_writer *w, moai_error *err)
     hid_t memory = H5Screate_simple(1, &n, NULL), space = -1;
     if (H5Dset_extent(w->tokens, &end) < 0 || (space = H5Dget_space(w->tokens)) < 0 ||
         H5Sselect_hyperslab(space, H5S_SELECT_SET, &begin, NULL, &n, NULL) < 0 ||
-        H5Dwrite(w->tokens, w->width == 2 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32, memory, space, H5P_DEFAULT, w->chunk) < 0)
+        H5Dwrite(w->tokens, w->width == 2 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32, memory, space, H5P_DEFAULT,
+                 w->chunk) < 0)
         status = h5_fail(err, "%s: cannot write tokens %lld to %lld", w->tmp, (long long)begin, (long long)end);
     if (space >= 0) H5Sclose(space);
     H5Sclose(memory);
@@ -140,11 +145,12 @@ static void narrow_tokens(unsigned char *dst, int width, const int32_t *ids, int
 int shard_append(shard_writer *w, const int32_t *ids, int64_t n, moai_error *err)
 {
     if (n < 1 || ids[n - 1] != w->info.eos)
-        return error_set(err, "%s: document %lld does not end with eos %lld", w->path, (long long)w->n_documents, (long long)w->info.eos);
+        return error_set(err, "%s: document %lld does not end with eos %lld", w->path, (long long)w->n_documents,
+                         (long long)w->info.eos);
     for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= w->info.vocab_size)
-            return error_set(err, "%s: document %lld: token %d at %lld is not below vocab_size %lld", w->path, (long long)w->n_documents,
-                             ids[i], (long long)i, (long long)w->info.vocab_size);
+            return error_set(err, "%s: document %lld: token %d at %lld is not below vocab_size %lld", w->path,
+                             (long long)w->n_documents, ids[i], (long long)i, (long long)w->info.vocab_size);
 
     for (int64_t done = 0; done < n;) {
         int64_t take = min_i64(n - done, SHARD_CHUNK - w->n_pending);
@@ -174,7 +180,8 @@ static int write_documents(shard_writer *w, moai_error *err)
     hid_t documents = create_dataset(w->file, "documents", H5T_STD_U64LE, n, SHARD_DOCUMENT_CHUNK);
     if (documents < 0 || H5Dwrite(documents, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, w->offsets) < 0)
         status = h5_fail(err, "%s: cannot write /documents", w->tmp);
-    if (documents >= 0 && H5Dclose(documents) < 0 && status == 0) status = h5_fail(err, "%s: cannot write /documents", w->tmp);
+    if (documents >= 0 && H5Dclose(documents) < 0 && status == 0)
+        status = h5_fail(err, "%s: cannot write /documents", w->tmp);
     if (status == 0 && close_file(w) != 0) status = h5_fail(err, "%s: cannot close", w->tmp);
     h5_unlock();
     return status;
@@ -186,7 +193,8 @@ int shard_close(shard_writer *w, moai_error *err)
 
     if (status == 0) status = write_documents(w, err);
     if (status == 0) status = file_sync(w->tmp, err);
-    if (status == 0 && rename(w->tmp, w->path) != 0) status = error_set(err, "%s: cannot rename to %s: %s", w->tmp, w->path, strerror(errno));
+    if (status == 0 && rename(w->tmp, w->path) != 0)
+        status = error_set(err, "%s: cannot rename to %s: %s", w->tmp, w->path, strerror(errno));
     if (status != 0) {
         shard_discard(w);
         return -1;

@@ -62,7 +62,8 @@ static int read_magic(text_file *f, moai_error *err)
     if (!S_ISREG(st.st_mode)) return error_set(err, "%s: not a regular file", f->path);
     f->n_bytes = (int64_t)st.st_size;
     if (pread(f->fd, magic, sizeof magic, 0) < 0) return error_set(err, "%s: %s", f->path, strerror(errno));
-    if (magic[0] == 0x1f && magic[1] == 0x8b) return error_set(err, "%s: gzip is not read; give plain text or zstd", f->path);
+    if (magic[0] == 0x1f && magic[1] == 0x8b)
+        return error_set(err, "%s: gzip is not read; give plain text or zstd", f->path);
     if (memcmp(magic, "\x28\xb5\x2f\xfd", 4) == 0) {
         f->zstd = ZSTD_createDStream();
         CHECK(f->zstd, "out of host memory");
@@ -108,7 +109,9 @@ static int fill_plain(const text_file *f, window *w, moai_error *err)
 {
     ssize_t got = pread(f->fd, w->data + w->n, PIECE, (off_t)(w->base + (int64_t)w->n));
 
-    if (got < 0) return error_set(err, "%s: read at byte %lld: %s", f->path, (long long)w->base + (long long)w->n, strerror(errno));
+    if (got < 0)
+        return error_set(err, "%s: read at byte %lld: %s", f->path, (long long)w->base + (long long)w->n,
+                         strerror(errno));
     w->n += (size_t)got;
     w->at_end = got == 0;
     return 0;
@@ -254,7 +257,8 @@ int text_read_block(text_file *f, int64_t begin, int64_t n_bytes, text_block *b,
         status = -1;
         goto done;
     }
-    *b = (text_block){.file = f, .offset = from, .n_bytes = (size_t)(to - from), .data = xmalloc((size_t)(to - from) + 1)};
+    *b = (text_block){.file = f, .offset = from, .n_bytes = (size_t)(to - from)};
+    b->data = xmalloc(b->n_bytes + 1);
     atomic_fetch_add(&f->n_users, 1);
     memcpy(b->data, w->data + (from - w->base), b->n_bytes);
     if (from == 0 && b->n_bytes >= 3 && memcmp(b->data, "\xEF\xBB\xBF", 3) == 0) b->at = 3;
@@ -296,9 +300,10 @@ static int check_utf8(text_block *b, const char **text, size_t *n, moai_error *e
     if (bad < 0) return 0;
     if (!b->file->format->replace_invalid) {
         long long at = (long long)(b->offset + (*text - b->data) + bad);
-        return error_set(err, "%s: byte 0x%02x at %s %lld (line %lld) is not UTF-8; --invalid_utf8 replace puts U+FFFD there", b->file->path,
-                         (unsigned char)(*text)[bad], b->file->zstd ? "offset of the decompressed text" : "offset", at,
-                         line_number(b->file, at));
+        return error_set(
+            err, "%s: byte 0x%02x at %s %lld (line %lld) is not UTF-8; --invalid_utf8 replace puts U+FFFD there",
+            b->file->path, (unsigned char)(*text)[bad], b->file->zstd ? "offset of the decompressed text" : "offset",
+            at, line_number(b->file, at));
     }
     b->document = utf8_repair(*text, *n, n);
     *text = b->document;
@@ -315,9 +320,11 @@ static int parse_line(text_block *b, const char *line, const char **text, size_t
     int status = 0;
 
     if (!object)
-        status = error_set(err, "%s:%lld: not JSON: %s (column %d)", b->file->path, line_number(b->file, offset), fault.text, fault.column);
+        status = error_set(err, "%s:%lld: not JSON: %s (column %d)", b->file->path, line_number(b->file, offset),
+                           fault.text, fault.column);
     else if (!json_is_string(value))
-        status = error_set(err, "%s:%lld: no text under the key `%s`", b->file->path, line_number(b->file, offset), key);
+        status =
+            error_set(err, "%s:%lld: no text under the key `%s`", b->file->path, line_number(b->file, offset), key);
     else {
         *n = json_string_length(value);
         free(b->document);
@@ -371,7 +378,8 @@ int text_next(text_block *b, const char **text, size_t *n, moai_error *err)
         if (jsonl && is_blank(line, *n)) continue;
         if (check_utf8(b, text, n, err) != 0 || (jsonl && parse_line(b, line, text, n, err) != 0)) return -1;
         if (*n > 0) return 1;
-        /* a run of blank lines is one separator, and a separator may end the file: only a line or a file can be an empty document */
+        /* a run of blank lines is one separator, and a separator may end the file: only a line or a file can be an
+         * empty document                                                                                           */
         if (jsonl || b->file->format->separation == SEPARATE_LINE) b->n_empty++;
     }
     return 0;

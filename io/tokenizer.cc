@@ -1,12 +1,14 @@
 /* tokenizer.cc: see tokenizer.h.  Training is in tokenizer_train.cc.
  *
- * A text is cut into units where no piece of the vocabulary can reach across: before a space that follows something else, and around
- * line ends (the constructor looks whether the vocabulary is such; SentencePiece's default is).  Byte-pair merges on one side
- * of such a place cannot see the other side, so units encoded one by one give the tokens of the whole; and since most units are
- * words met before, a table of recent units answers for SentencePiece.  A unit longer than longest_unit (a line without a space)
- * is cut there, at a character: time stays linear, and the cut depends on the text alone.
+ * A text is cut into units where no piece of the vocabulary can reach across: before a space that follows something
+ * else, and around line ends (the constructor looks whether the vocabulary is such; SentencePiece's default is).
+ * Byte-pair merges on one side of such a place cannot see the other side, so units encoded one by one give the tokens
+ * of the whole; and since most units are words met before, a table of recent units answers for SentencePiece.  A unit
+ * longer than longest_unit (a line without a space) is cut there, at a character: time stays linear, and the cut
+ * depends on the text alone.
  *
- * SentencePiece writes a space as U+2581, so it would give a U+2581 of the text back as a space; here it goes by its bytes. */
+ * SentencePiece writes a space as U+2581, so it would give a U+2581 of the text back as a space; here it goes by its
+ * bytes.                                                                                                           */
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -91,7 +93,7 @@ struct tokenizer {
     sentencepiece::SentencePieceProcessor sp;
     std::vector<std::string> text_of;                         /* what each id decodes to; "" for control symbols */
     int32_t byte_id[256];
-    bool lossless;                                            /* no normalization, no added space, every byte has a piece */
+    bool lossless; /* no normalization, no added space, every byte has a piece */
     bool cut_spaces, cut_lines;
     mutable std::mutex lock;
     mutable std::vector<std::unique_ptr<recent_units>> idle;  /* one is taken for each call */
@@ -99,7 +101,8 @@ struct tokenizer {
     void read_pieces();
     bool keeps(const char *text) const;
     size_t unit_length(const char *text, size_t n_bytes) const;
-    int encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch, id_list out, moai_error *err) const;
+    int encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch, id_list out,
+                    moai_error *err) const;
 };
 
 void tokenizer::read_pieces()
@@ -123,7 +126,8 @@ void tokenizer::read_pieces()
         }
         text_of.push_back(piece);
     }
-    lossless = keeps(" a  b\tc \n\n d\r\n12 345 e") && keeps("z ") && keeps("\xC3\xA9\xEF\xAC\x81\xC2\xA0\xE1\xBA\x9B\xCC\xA3");
+    lossless = keeps(" a  b\tc \n\n d\r\n12 345 e") && keeps("z ") &&
+               keeps("\xC3\xA9\xEF\xAC\x81\xC2\xA0\xE1\xBA\x9B\xCC\xA3");
     for (int32_t id : byte_id) lossless &= id >= 0;
 }
 
@@ -150,8 +154,8 @@ size_t tokenizer::unit_length(const char *text, size_t n_bytes) const
     return n < n_bytes ? utf8_cut(text, n) : n;
 }
 
-int tokenizer::encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch, id_list out,
-                           moai_error *err) const
+int tokenizer::encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch,
+                           id_list out, moai_error *err) const
 {
     recent_units::entry *e = nullptr;
 
@@ -206,7 +210,8 @@ bool tokenizer_is_byte_pair(const tokenizer *t)
     int merge = 0;
 
     for (int id = 0; id < t->sp.GetPieceSize(); id++)
-        if (!t->sp.IsByte(id) && !t->sp.IsControl(id) && !t->sp.IsUnknown(id) && t->sp.GetScore(id) != static_cast<float>(-merge++))
+        if (!t->sp.IsByte(id) && !t->sp.IsControl(id) && !t->sp.IsUnknown(id) &&
+            t->sp.GetScore(id) != static_cast<float>(-merge++))
             return false;
     return t->lossless;
 }
@@ -217,7 +222,8 @@ int32_t tokenizer_id(const tokenizer *t, const char *piece)
     return t->sp.IsUnknown(id) && t->sp.IdToPiece(id) != piece ? -1 : id;
 }
 
-int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity, moai_error *err)
+int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
+                     moai_error *err)
 {
     std::unique_ptr<recent_units> recent;
     std::vector<int> scratch;
@@ -225,7 +231,8 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32
     int status = 0;
 
     if (bad >= 0)
-        return error_set(err, "byte 0x%02x at %lld of the text is not UTF-8", static_cast<unsigned char>(text[bad]), static_cast<long long>(bad));
+        return error_set(err, "byte 0x%02x at %lld of the text is not UTF-8", static_cast<unsigned char>(text[bad]),
+                         static_cast<long long>(bad));
     {
         std::lock_guard<std::mutex> guard(t->lock);
         if (!t->idle.empty()) {
@@ -244,8 +251,8 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32
     return status;
 }
 
-int tokenizer_encode_plain(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
-                           moai_error *err)
+int tokenizer_encode_plain(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n,
+                           int64_t *capacity, moai_error *err)
 {
     std::vector<int> list;
     auto status = t->sp.Encode(absl::string_view(text, n_bytes), &list);
@@ -261,10 +268,13 @@ char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, size_t
 
     if (t->lossless) {
         for (int64_t i = 0; i < n; i++)
-            text += ids[i] >= 0 && static_cast<size_t>(ids[i]) < t->text_of.size() ? t->text_of[static_cast<size_t>(ids[i])] : "\xEF\xBF\xBD";
+            text += ids[i] >= 0 && static_cast<size_t>(ids[i]) < t->text_of.size()
+                        ? t->text_of[static_cast<size_t>(ids[i])]
+                        : "\xEF\xBF\xBD";
     } else {
         std::vector<int> list;
-        for (int64_t i = 0; i < n; i++) list.push_back(ids[i] >= 0 && ids[i] < t->sp.GetPieceSize() ? ids[i] : t->sp.unk_id());
+        for (int64_t i = 0; i < n; i++)
+            list.push_back(ids[i] >= 0 && ids[i] < t->sp.GetPieceSize() ? ids[i] : t->sp.unk_id());
         t->sp.Decode(list, &text).IgnoreError();
     }
     char *out = static_cast<char *>(xmalloc(text.size() + 1));

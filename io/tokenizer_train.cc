@@ -1,7 +1,7 @@
 /* tokenizer_train.cc: training of the tokenizer: SentencePiece's BPE, fed with the lines of documents.
  *
- * SentencePiece drops lines above its limit and lines that hold a tab, a NUL or U+2047 (it uses them as marks); here lines are cut
- * at those, at spaces, or at the limit, so that all of the text counts.                                              */
+ * SentencePiece drops lines above its limit and lines that hold a tab, a NUL or U+2047 (it uses them as marks); here
+ * lines are cut at those, at spaces, or at the limit, so that all of the text counts.                              */
 #include <cstring>
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
@@ -21,7 +21,7 @@ void SetMinLogLevel(int level);                               /* exported, but i
 
 namespace {
 
-constexpr size_t longest_line = 4096;                         /* bytes, below SentencePiece's max_sentence_length of 4192 */
+constexpr size_t longest_line = 4096; /* bytes, below SentencePiece's max_sentence_length of 4192 */
 constexpr int64_t block_bytes = 1 << 22;
 
 class document_lines : public sentencepiece::SentenceIterator {
@@ -125,14 +125,15 @@ static int check_options(const tokenizer_train_options *o, moai_error *err)
     const int64_t fixed = 2 + 3 + 256;                        /* pad, unknown; eos, im_start, im_end; bytes */
 
     if (o->vocab_size <= fixed || o->vocab_size > INT32_MAX)
-        return error_set(err, "vocab_size %lld: must be above %lld (special symbols and bytes)", static_cast<long long>(o->vocab_size),
-                         static_cast<long long>(fixed));
+        return error_set(err, "vocab_size %lld: must be above %lld (special symbols and bytes)",
+                         static_cast<long long>(o->vocab_size), static_cast<long long>(fixed));
     if (!(o->character_coverage > 0 && o->character_coverage <= 1))
         return error_set(err, "character_coverage %g: must be above 0 and at most 1", o->character_coverage);
     return 0;
 }
 
-int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o, moai_error *err)
+int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o,
+                    moai_error *err)
 {
     moai_error reading = {};
     text_format format = {SEPARATE_LINE, nullptr, o->text_key, o->replace_invalid};

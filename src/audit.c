@@ -43,7 +43,8 @@ static int wrap_shard(shard_set *set, const char *path, moai_error *err)
     m->splits = xmalloc(sizeof *m->splits);
     m->splits[0] = (struct manifest_split){.name = xstrdup("shard"), .n = 1, .list = xmalloc(sizeof(manifest_shard)),
                                            .tokens = shard_tokens(s)};
-    m->splits[0].list[0] = (manifest_shard){.path = xstrdup(path), .tokens = shard_tokens(s), .documents = shard_documents(s)};
+    m->splits[0].list[0] =
+        (manifest_shard){.path = xstrdup(path), .tokens = shard_tokens(s), .documents = shard_documents(s)};
     set->alone = true;
     shard_free(s);
     return 0;
@@ -106,7 +107,8 @@ static int inspect_shard(const shard_set *set, const manifest_shard *says, int64
     int64_t n = min_i64(n_tokens, shard_tokens(s));
     int32_t *ids = xmalloc((size_t)n * sizeof *ids);
     int status = shard_read(s, 0, n, ids, err);
-    printf("  %s: %lld tokens in %lld documents\n", says->path, (long long)shard_tokens(s), (long long)shard_documents(s));
+    printf("  %s: %lld tokens in %lld documents\n", says->path, (long long)shard_tokens(s),
+           (long long)shard_documents(s));
     if (status == 0 && n > 0) {
         fputs("    ids", stdout);
         for (int64_t i = 0; i < n; i++) printf(" %d", ids[i]);
@@ -122,12 +124,13 @@ static void print_header(const shard_set *set)
 {
     const manifest *m = &set->manifest;
 
-    printf("vocab_size %lld, eos %lld, pad %lld, tokens as %s\ntokenizer sha256 %s%s%s\n", (long long)m->info.vocab_size,
-           (long long)m->info.eos, (long long)m->info.pad, m->info.vocab_size <= 65536 ? "uint16" : "uint32", m->info.tokenizer_sha256,
-           set->tokenizer ? ", " : "", set->tokenizer ? m->tokenizer : "");
+    printf("vocab_size %lld, eos %lld, pad %lld, tokens as %s\ntokenizer sha256 %s%s%s\n",
+           (long long)m->info.vocab_size, (long long)m->info.eos, (long long)m->info.pad,
+           m->info.vocab_size <= 65536 ? "uint16" : "uint32", m->info.tokenizer_sha256, set->tokenizer ? ", " : "",
+           set->tokenizer ? m->tokenizer : "");
     for (int i = 0; i < m->n_splits; i++)
-        printf("split %s: %lld tokens in %d shard%s\n", m->splits[i].name, (long long)m->splits[i].tokens, m->splits[i].n,
-               m->splits[i].n == 1 ? "" : "s");
+        printf("split %s: %lld tokens in %d shard%s\n", m->splits[i].name, (long long)m->splits[i].tokens,
+               m->splits[i].n, m->splits[i].n == 1 ? "" : "s");
 }
 
 int shards_inspect(const char *path, int64_t n_tokens, moai_error *err)
@@ -184,7 +187,8 @@ static void audit_file(audit *a, const manifest_shard *says)
         fault_text(a, &err);
         return;
     }
-    if (n_bytes != says->bytes) fault(a, says->path, "%lld bytes, the manifest says %lld", (long long)n_bytes, (long long)says->bytes);
+    if (n_bytes != says->bytes)
+        fault(a, says->path, "%lld bytes, the manifest says %lld", (long long)n_bytes, (long long)says->bytes);
     if (strcmp(hex, says->xxh3) != 0) fault(a, says->path, "hash %s, the manifest says %s", hex, says->xxh3);
 }
 
@@ -193,13 +197,15 @@ static void audit_header(audit *a, const shard *s, const manifest_shard *says)
     const shard_info *has = shard_get_info(s), *want = &a->set->manifest.info;
 
     if (has->vocab_size != want->vocab_size || has->eos != want->eos || has->pad != want->pad)
-        fault(a, says->path, "vocab_size %lld, eos %lld, pad %lld; the manifest says %lld, %lld, %lld", (long long)has->vocab_size,
-              (long long)has->eos, (long long)has->pad, (long long)want->vocab_size, (long long)want->eos, (long long)want->pad);
+        fault(a, says->path, "vocab_size %lld, eos %lld, pad %lld; the manifest says %lld, %lld, %lld",
+              (long long)has->vocab_size, (long long)has->eos, (long long)has->pad, (long long)want->vocab_size,
+              (long long)want->eos, (long long)want->pad);
     if (strcmp(has->tokenizer_sha256, want->tokenizer_sha256) != 0)
         fault(a, says->path, "tokenizer %s, the manifest says %s", has->tokenizer_sha256, want->tokenizer_sha256);
     if (shard_tokens(s) != says->tokens || shard_documents(s) != says->documents)
-        fault(a, says->path, "%lld tokens in %lld documents, the manifest says %lld in %lld", (long long)shard_tokens(s),
-              (long long)shard_documents(s), (long long)says->tokens, (long long)says->documents);
+        fault(a, says->path, "%lld tokens in %lld documents, the manifest says %lld in %lld",
+              (long long)shard_tokens(s), (long long)shard_documents(s), (long long)says->tokens,
+              (long long)says->documents);
 }
 
 /* The offsets of all documents, checked; NULL when they cannot be read. */
@@ -216,11 +222,12 @@ static uint64_t *audit_documents(audit *a, shard *s, const manifest_shard *says)
     }
     if (offsets[0] != 0) fault(a, says->path, "document 0 starts at token %llu, not 0", (unsigned long long)offsets[0]);
     if (offsets[n] != (uint64_t)n_tokens)
-        fault(a, says->path, "the last document ends at token %llu of %lld", (unsigned long long)offsets[n], (long long)n_tokens);
+        fault(a, says->path, "the last document ends at token %llu of %lld", (unsigned long long)offsets[n],
+              (long long)n_tokens);
     for (int64_t d = 0; d < n; d++) {
         if (offsets[d + 1] <= offsets[d] || offsets[d + 1] > (uint64_t)n_tokens) {
-            fault(a, says->path, "document %lld runs from token %llu to %llu", (long long)d, (unsigned long long)offsets[d],
-                  (unsigned long long)offsets[d + 1]);
+            fault(a, says->path, "document %lld runs from token %llu to %llu", (long long)d,
+                  (unsigned long long)offsets[d], (unsigned long long)offsets[d + 1]);
             continue;
         }
         a->bucket[63 - __builtin_clzll(offsets[d + 1] - offsets[d])]++;
@@ -243,20 +250,21 @@ static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const mani
         if (!readable) fault_text(a, &err);
         for (int64_t i = 0; readable && i < n; i++) {
             if ((uint32_t)ids[i] >= info->vocab_size)
-                fault(a, says->path, "token %lld is id %u, not below vocab_size %lld", (long long)(begin + i), (uint32_t)ids[i],
-                      (long long)info->vocab_size);
+                fault(a, says->path, "token %lld is id %u, not below vocab_size %lld", (long long)(begin + i),
+                      (uint32_t)ids[i], (long long)info->vocab_size);
             inner += ids[i] == info->eos;
         }
         for (; offsets && document < shard_documents(s) && offsets[document + 1] <= (uint64_t)(begin + n); document++) {
             int64_t last = (int64_t)offsets[document + 1] - 1 - begin;
             if (!readable || last < 0) continue;
             if (ids[last] != info->eos)
-                fault(a, says->path, "document %lld ends at token %lld with id %d, not eos %lld", (long long)document, (long long)(begin + last),
-                      ids[last], (long long)info->eos);
+                fault(a, says->path, "document %lld ends at token %lld with id %d, not eos %lld", (long long)document,
+                      (long long)(begin + last), ids[last], (long long)info->eos);
             inner -= ids[last] == info->eos;
         }
     }
-    if (offsets && a->n_shard_faults == 0 && inner > 0) fault(a, says->path, "%lld eos inside documents", (long long)inner);
+    if (offsets && a->n_shard_faults == 0 && inner > 0)
+        fault(a, says->path, "%lld eos inside documents", (long long)inner);
     a->n_tokens += n_tokens;
     free(ids);
 }
@@ -341,14 +349,15 @@ int64_t shards_audit(const char *path, moai_error *err)
         for (int k = 0; k < set.manifest.splits[i].n; k++) audit_shard(&a, &set.manifest.splits[i].list[k]);
     print_histogram(&a);
     print_sample(&a);
-    printf("%lld tokens in %lld documents: %lld fault%s\n", (long long)a.n_tokens, (long long)a.n_documents, (long long)a.n_faults,
-           a.n_faults == 1 ? "" : "s");
+    printf("%lld tokens in %lld documents: %lld fault%s\n", (long long)a.n_tokens, (long long)a.n_documents,
+           (long long)a.n_faults, a.n_faults == 1 ? "" : "s");
     set_close(&set);
     return a.n_faults;
 }
 
 /* Calls `use` with every pair of neighbours in a split, across shards. */
-static int each_pair(const struct manifest_split *split, int64_t vocab_size, void (*use)(void *, int32_t, int32_t), void *arg, moai_error *err)
+static int each_pair(const struct manifest_split *split, int64_t vocab_size, void (*use)(void *, int32_t, int32_t),
+                     void *arg, moai_error *err)
 {
     int32_t *ids = xmalloc(WINDOW * sizeof *ids), last = -1;
     int status = 0;
@@ -361,8 +370,8 @@ static int each_pair(const struct manifest_split *split, int64_t vocab_size, voi
             status = shard_read(s, begin, n, ids, err);
             for (int64_t i = 0; status == 0 && i < n; i++) {
                 if ((uint32_t)ids[i] >= vocab_size)
-                    status = error_set(err, "%s: token %lld is id %u, not below vocab_size %lld", split->list[k].path, (long long)(begin + i),
-                                       (uint32_t)ids[i], (long long)vocab_size);
+                    status = error_set(err, "%s: token %lld is id %u, not below vocab_size %lld", split->list[k].path,
+                                       (long long)(begin + i), (uint32_t)ids[i], (long long)vocab_size);
                 else if (last >= 0)
                     use(arg, last, ids[i]);
                 last = ids[i];
@@ -390,7 +399,8 @@ static void add_loss(void *arg, int32_t a, int32_t b)
     l->n++;
 }
 
-int shards_bigram(const char *manifest_path, double *loss, int64_t *n_train, int64_t *n_validation, int64_t *n_pairs, moai_error *err)
+int shards_bigram(const char *manifest_path, double *loss, int64_t *n_train, int64_t *n_validation, int64_t *n_pairs,
+                  moai_error *err)
 {
     manifest m;
 

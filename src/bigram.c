@@ -107,7 +107,8 @@ static void fit_unigram(bigram *m)
     double d = once > 0 && twice > 0 ? once / (once + 2 * twice) : 0.75;
     for (int64_t b = 0; b < m->vocab_size; b++) {
         double left = (double)m->before[b] - d;
-        m->unigram[b] = kinds > 0 ? ((left > 0 ? left : 0) + d * seen / (double)m->vocab_size) / kinds : 1 / (double)m->vocab_size;
+        m->unigram[b] =
+            kinds > 0 ? ((left > 0 ? left : 0) + d * seen / (double)m->vocab_size) / kinds : 1 / (double)m->vocab_size;
     }
 }
 

@@ -2,10 +2,11 @@
  * (Chen & Goodman 1999, section 3.3), c counts pairs, N counts kinds:
  *
  *     p(b|a) = (c(ab) - D(c(ab))) / c(a.)  +  (D1 N1(a.) + D2 N2(a.) + D3 N3+(a.)) / c(a.) * p(b)
- *     p(b)   = (max(k(b) - d, 0) + d |{b: k(b) > 0}| / V) / K        k(b) = N1+(.b), kinds of tokens seen before b;  K = sum of k
+ *     p(b)   = (max(k(b) - d, 0) + d |{b: k(b) > 0}| / V) / K
  *
- * Discounts from the counts of counts n1..n4:  Y = n1 / (n1 + 2 n2), D1 = 1 - 2 Y n2/n1, D2 = 2 - 3 Y n3/n2, D3+ = 3 - 4 Y n4/n3 (3/4 each
- * where one of them is 0);  d likewise with Y of k alone.  p(b|a) = p(b) after a token never seen.                   */
+ * where k(b) = N1+(.b), kinds of tokens seen before b, and K is their sum.  The discounts come from the counts of
+ * counts n1..n4:  Y = n1 / (n1 + 2 n2), D1 = 1 - 2 Y n2/n1, D2 = 2 - 3 Y n3/n2, D3 = 3 - 4 Y n4/n3 (3/4 where one of
+ * them is 0);  d likewise is the Y of k.  After a token never seen, p(b|a) = p(b).                                  */
 #ifndef MOAI_BIGRAM_H
 #define MOAI_BIGRAM_H
 

@@ -110,7 +110,8 @@ static int next_task(encoder *e, task *t, moai_error *err)
     return got;
 }
 
-static int append_document(worker_room *r, encoded_block *b, const tokenizer *tok, const char *text, size_t n_bytes, moai_error *err)
+static int append_document(worker_room *r, encoded_block *b, const tokenizer *tok, const char *text, size_t n_bytes,
+                           moai_error *err)
 {
     int64_t before = r->n_ids;
 
@@ -145,7 +146,8 @@ static int write_at(int fd, const char *path, const void *data, size_t n, int64_
 static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_bytes, int64_t n_empty, moai_error *err)
 {
     encode_parts *out = e->out;
-    size_t lengths_bytes = (size_t)b->n_documents * sizeof *r->lengths, tokens_bytes = (size_t)r->n_ids * (size_t)out->width;
+    size_t lengths_bytes = (size_t)b->n_documents * sizeof *r->lengths,
+           tokens_bytes = (size_t)r->n_ids * (size_t)out->width;
 
     pthread_mutex_lock(&e->lock);
     b->offset = e->part_bytes;
@@ -283,7 +285,8 @@ static int measure_inputs(const encode_options *o, int64_t *n_bytes, moai_error 
     return 0;
 }
 
-int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int world, encode_parts *out, moai_error *err)
+int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int world, encode_parts *out,
+                  moai_error *err)
 {
     enum { SMALLEST = 1 << 16, LARGEST = 1 << 24, BLOCKS = 1024 };
     encoder e = {.options = o, .tokenizer = tok, .rank = rank, .world = world, .out = out};
@@ -312,7 +315,8 @@ int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int w
     return e.status;
 }
 
-/* Rank 0: the output directory is there, holds no finished shards unless they may be overwritten, and its .parts is empty. */
+/* Rank 0: the output directory is there, holds no finished shards unless they may be overwritten, and its .parts is
+ * empty.                                                                                                           */
 static int prepare_output(const encode_options *o, const char *parts, moai_error *err)
 {
     char *manifest_path = xasprintf("%s/manifest.json", o->output);
@@ -337,7 +341,8 @@ static void remove_old_shards(const manifest *old, const manifest *new)
         for (int k = 0; k < old->splits[i].n; k++) {
             const struct manifest_split *split = manifest_split(new, old->splits[i].name);
             bool named = false;
-            for (int j = 0; split && j < split->n; j++) named |= strcmp(split->list[j].path, old->splits[i].list[k].path) == 0;
+            for (int j = 0; split && j < split->n; j++)
+                named |= strcmp(split->list[j].path, old->splits[i].list[k].path) == 0;
             if (!named) unlink(old->splits[i].list[k].path);
         }
 }
@@ -353,7 +358,8 @@ static int finish_output(const encode_options *o, manifest *m, moai_error *err)
     return status;
 }
 
-static void report(const encode_options *o, const manifest *m, const encode_parts *parts, const comm *world, double seconds)
+static void report(const encode_options *o, const manifest *m, const encode_parts *parts, const comm *world,
+                   double seconds)
 {
     double sums[] = {(double)parts->n_bytes, (double)parts->n_empty};
 
@@ -363,9 +369,10 @@ static void report(const encode_options *o, const manifest *m, const encode_part
         for (int k = 0; k < m->splits[i].n; k++) documents[i] += m->splits[i].list[k].documents;
         tokens += m->splits[i].tokens;
     }
-    say("encode: %.2f MB in %lld + %lld documents (train + validation), %lld tokens, %.2f bytes each, in %.2f s: %.1f MB/s to %s", sums[0] / 1e6,
-        (long long)documents[0], (long long)documents[1], (long long)tokens, sums[0] / (double)tokens, seconds, sums[0] / 1e6 / seconds,
-        o->output);
+    say("encode: %.2f MB in %lld + %lld documents (train + validation), %lld tokens, %.2f bytes each, in %.2f s: %.1f "
+        "MB/s to %s",
+        sums[0] / 1e6, (long long)documents[0], (long long)documents[1], (long long)tokens, sums[0] / (double)tokens,
+        seconds, sums[0] / 1e6 / seconds, o->output);
     if (sums[1] > 0) warn("%lld documents without text were left out", (long long)sums[1]);
     if (documents[1] == 0 && (o->validation_fraction > 0 || o->validation_documents > 0))
         warn("no document fell to the validation split");

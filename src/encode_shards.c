@@ -1,4 +1,5 @@
-/* encode_shards.c: steps 2 and 3 of encode.h: numbers, splits and places of documents from the counts of blocks; parts to shards */
+/* encode_shards.c: steps 2 and 3 of encode.h: numbers, splits and places of documents from the counts of blocks;
+ * parts to shards                                                                                                  */
 #include "encode_parts.h"
 #include "files.h"
 #include "rng.h"
@@ -36,7 +37,9 @@ static int split_of(const layout *l, int64_t document)
     const encode_options *o = l->options;
 
     if (o->validation_documents > 0)
-        return rng_permute(l->key, (uint64_t)l->n_documents, (uint64_t)document) < (uint64_t)o->validation_documents ? VALIDATION : TRAIN;
+        return rng_permute(l->key, (uint64_t)l->n_documents, (uint64_t)document) < (uint64_t)o->validation_documents
+                   ? VALIDATION
+                   : TRAIN;
     return rng_uniform(l->key, (uint64_t)document) < o->validation_fraction ? VALIDATION : TRAIN;
 }
 
@@ -55,8 +58,11 @@ static void share_blocks(layout *l, const comm *world)
     double documents = 0;
     for (int file = 0; file < l->options->n_inputs; file++)
         for (int64_t i = l->first_block[file]; i < l->first_block[file + 1]; i++) {
-            l->blocks[i] = (placed_block){.owner = encode_owner(file, i - l->first_block[file], world->size), .offset = own[3 * i],
-                                          .n_documents = own[3 * i + 1], .n_tokens = own[3 * i + 2], .first_document = documents};
+            l->blocks[i] = (placed_block){.owner = encode_owner(file, i - l->first_block[file], world->size),
+                                          .offset = own[3 * i],
+                                          .n_documents = own[3 * i + 1],
+                                          .n_tokens = own[3 * i + 2],
+                                          .first_document = documents};
             documents += l->blocks[i].n_documents;
         }
     l->n_documents = (int64_t)documents;
@@ -93,7 +99,8 @@ static void layout_make(layout *l, const encode_options *o, const encode_parts *
 {
     *l = (layout){.options = o, .parts = parts, .key = rng_key(o->seed, "validation split")};
     l->first_block = xmalloc((size_t)(o->n_inputs + 1) * sizeof *l->first_block);
-    for (int file = 0; file < o->n_inputs; file++) l->first_block[file + 1] = l->first_block[file] + parts->n_blocks[file];
+    for (int file = 0; file < o->n_inputs; file++)
+        l->first_block[file + 1] = l->first_block[file] + parts->n_blocks[file];
     l->n_blocks = l->first_block[o->n_inputs];
     l->blocks = xmalloc((size_t)l->n_blocks * sizeof *l->blocks);
     share_blocks(l, world);
@@ -224,7 +231,8 @@ static int64_t count_shards(const layout *l, int split)
 }
 
 /* This rank's share of all shards, dealt out in turn; list holds both splits, one behind the other. */
-static int write_shards(const layout *l, const shard_info *info, const comm *world, manifest_shard *list, moai_error *err)
+static int write_shards(const layout *l, const shard_info *info, const comm *world, manifest_shard *list,
+                        moai_error *err)
 {
     int64_t n_train = count_shards(l, TRAIN), n = n_train + count_shards(l, VALIDATION);
     shard_job j = {.layout = l, .parts = xmalloc((size_t)world->size * sizeof *j.parts)};
@@ -273,7 +281,8 @@ static void fill_manifest(manifest *m, const layout *l, manifest_shard *list)
     for (int s = 0; s < N_SPLITS; s++) {
         int64_t n = count_shards(l, s);
         struct manifest_split *split = &m->splits[s];
-        *split = (struct manifest_split){.name = xstrdup(split_names[s]), .list = xmalloc((size_t)n * sizeof *split->list)};
+        *split = (struct manifest_split){.name = xstrdup(split_names[s])};
+        split->list = xmalloc((size_t)n * sizeof *split->list);
         for (int64_t i = 0; i < n; i++, list++) {
             if (list->tokens == 0) {
                 free(list->path);
@@ -289,10 +298,14 @@ static int check_counts(const layout *l, moai_error *err)
 {
     const encode_options *o = l->options;
 
-    if (l->n_documents == 0) return error_set(err, "%s%s: no text in it", o->inputs[0], o->n_inputs > 1 ? " and the other inputs" : "");
+    if (l->n_documents == 0)
+        return error_set(err, "%s%s: no text in it", o->inputs[0], o->n_inputs > 1 ? " and the other inputs" : "");
     if (l->tokens[TRAIN] == 0)
-        return error_set(err, "none of %lld documents is left to train on: %lld for validation; a .txt is one document unless "
-                              "--document_separator divides it", (long long)l->n_documents, (long long)l->n_documents);
+        return error_set(
+            err,
+            "none of %lld documents is left to train on: %lld for validation; a .txt is one document unless "
+            "--document_separator divides it",
+            (long long)l->n_documents, (long long)l->n_documents);
     return 0;
 }
 
@@ -306,7 +319,8 @@ int encode_shards(const encode_options *o, const encode_parts *parts, const comm
         int64_t n_train = count_shards(&l, TRAIN), n = n_train + count_shards(&l, VALIDATION);
         manifest_shard *list = xmalloc((size_t)n * sizeof *list);
         for (int64_t i = 0; i < n; i++)
-            list[i].path = xasprintf("%s/%s-%05lld.h5", o->output, split_names[i >= n_train], (long long)(i < n_train ? i : i - n_train));
+            list[i].path = xasprintf("%s/%s-%05lld.h5", o->output, split_names[i >= n_train],
+                                     (long long)(i < n_train ? i : i - n_train));
         status = write_shards(&l, &m->info, world, list, err);
         status = comm_agree(world, status != 0, err);
         if (status == 0) {

@@ -1,4 +1,5 @@
-/* moai_tokenize: text to tokens: train a tokenizer, encode text to shards, look at shards, and what a bigram model makes of them. */
+/* moai_tokenize: text to tokens: train a tokenizer, encode text to shards, look at shards, and what a bigram model
+ * makes of them.                                                                                                   */
 #include "audit.h"
 #include "encode.h"
 #include "files.h"
@@ -22,7 +23,8 @@ typedef struct tokenize_options {
     bool overwrite, progress;
 } tokenize_options;
 
-#define ROW(t, key, value, ...) {.type = t, .name = #key, .offset = offsetof(tokenize_options, key), .initial = value, __VA_ARGS__}
+#define ROW(t, key, value, ...) \
+    {.type = t, .name = #key, .offset = offsetof(tokenize_options, key), .initial = value, __VA_ARGS__}
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
 #define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
 #define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
@@ -32,13 +34,15 @@ enum { INVALID_ERROR, INVALID_REPLACE };
 static const key_choice invalid_words[] = {{"error", INVALID_ERROR}, {"replace", INVALID_REPLACE}, {NULL, 0}};
 
 #define TEXT_KEY TEXT(text_key, "text", "key of the text in a .jsonl line")
-#define INVALID_UTF8 \
-    ROW(KEY_CHOICE, invalid_utf8, "error", .choices = invalid_words, .help = "error, or replace: U+FFFD for what is not UTF-8")
+#define INVALID_UTF8                                                                                                   \
+    ROW(KEY_CHOICE, invalid_utf8, "error", .choices = invalid_words,                                                   \
+        .help = "error, or replace: U+FFFD for what is not UTF-8")
 
 static const key_spec train_rows[] = {
     TEXT(output, NULL, "PREFIX of the files PREFIX.model and PREFIX.vocab"),
     INT(vocab_size, "32000", 1, INT32_MAX, "pieces, with 5 special symbols and 256 bytes among them"),
-    REAL(character_coverage, "0.9995", 0, 1, "part of the text's characters that get a piece; the others go by their bytes"),
+    REAL(character_coverage, "0.9995", 0, 1,
+         "part of the text's characters that get a piece; the others go by their bytes"),
     TEXT_KEY,
     INVALID_UTF8,
     INT(input_sentence_size, "0", 0, INT32_MAX, "lines sampled to train on; 0: all"),
@@ -50,10 +54,12 @@ static const key_spec encode_rows[] = {
     TEXT(output, NULL, "directory for the shards, tokenizer.model and manifest.json"),
     INT(shard_tokens, "100000000", 1, 1ll << 40, "tokens of a shard; the last document goes beyond it"),
     TEXT(document_separator, "file",
-         "of a .txt: file (all is one document), line (each line one), blank_line, or any other text: lines equal to it"),
+         "of a .txt: file (all is one document), line (each line one), blank_line, or any other text: lines equal to "
+         "it"),
     TEXT_KEY,
     INVALID_UTF8,
-    REAL(validation_fraction, "0.01", 0, 1, "part of the documents for validation, each chosen by a hash of its number"),
+    REAL(validation_fraction, "0.01", 0, 1,
+         "part of the documents for validation, each chosen by a hash of its number"),
     INT(validation_documents, "0", 0, 1ll << 40, "exactly so many documents for validation instead"),
     INT(seed, "42", 0, 1ll << 52, "of the validation split"),
     INT(num_threads, "0", 0, 1024, "threads of a rank; 0: its share of the host's cores"),
@@ -79,10 +85,14 @@ static int fail(const moai_error *err)
 
 static int run_train(const tokenize_options *o, moai_error *err)
 {
-    const tokenizer_train_options options = {.vocab_size = o->vocab_size, .character_coverage = o->character_coverage,
-                                             .input_sentence_size = o->input_sentence_size, .seed = (uint64_t)o->seed,
-                                             .text_key = o->text_key, .replace_invalid = o->invalid_utf8 == INVALID_REPLACE,
-                                             .n_threads = (int)(o->num_threads ? o->num_threads : sysconf(_SC_NPROCESSORS_ONLN))};
+    const tokenizer_train_options options = {
+        .vocab_size = o->vocab_size,
+        .character_coverage = o->character_coverage,
+        .input_sentence_size = o->input_sentence_size,
+        .seed = (uint64_t)o->seed,
+        .text_key = o->text_key,
+        .replace_invalid = o->invalid_utf8 == INVALID_REPLACE,
+        .n_threads = (int)(o->num_threads ? o->num_threads : sysconf(_SC_NPROCESSORS_ONLN))};
     double begin = now_seconds();
     const char *slash = strrchr(o->output, '/');
 
@@ -93,16 +103,23 @@ static int run_train(const tokenize_options *o, moai_error *err)
         if (made != 0) return fail(err);
     }
     if (tokenizer_train(o->inputs, o->n_inputs, o->output, &options, err) != 0) return fail(err);
-    say("train: %lld pieces in %.1f s to %s.model and %s.vocab", (long long)o->vocab_size, now_seconds() - begin, o->output, o->output);
+    say("train: %lld pieces in %.1f s to %s.model and %s.vocab", (long long)o->vocab_size, now_seconds() - begin,
+        o->output, o->output);
     return STATUS_OK;
 }
 
 static int run_encode(const tokenize_options *o, moai_error *err)
 {
-    encode_options options = {.inputs = o->inputs, .n_inputs = o->n_inputs, .tokenizer = o->tokenizer, .output = o->output,
-                              .shard_tokens = o->shard_tokens, .validation_fraction = o->validation_fraction,
-                              .validation_documents = o->validation_documents, .seed = (uint64_t)o->seed,
-                              .n_threads = (int)(o->num_threads ? o->num_threads : process_cores()), .overwrite = o->overwrite,
+    encode_options options = {.inputs = o->inputs,
+                              .n_inputs = o->n_inputs,
+                              .tokenizer = o->tokenizer,
+                              .output = o->output,
+                              .shard_tokens = o->shard_tokens,
+                              .validation_fraction = o->validation_fraction,
+                              .validation_documents = o->validation_documents,
+                              .seed = (uint64_t)o->seed,
+                              .n_threads = (int)(o->num_threads ? o->num_threads : process_cores()),
+                              .overwrite = o->overwrite,
                               .progress = o->progress};
     grid_shape shape = {1, 1, 0, 1};
     moai_grid grid;
@@ -134,19 +151,27 @@ static int run_bigram(const tokenize_options *o, moai_error *err)
     int64_t n_train, n_validation, n_pairs;
 
     if (shards_bigram(o->inputs[0], &loss, &n_train, &n_validation, &n_pairs, err) != 0) return fail(err);
-    printf("bigram loss %.6f perplexity %.3f (nats per token over %lld validation tokens; interpolated modified Kneser-Ney, fitted to %lld "
-           "train tokens, %lld kinds of pairs)\n", loss, exp(loss), (long long)n_validation, (long long)n_train, (long long)n_pairs);
+    printf("bigram loss %.6f perplexity %.3f (nats per token over %lld validation tokens; interpolated modified "
+           "Kneser-Ney, fitted to %lld "
+           "train tokens, %lld kinds of pairs)\n",
+           loss, exp(loss), (long long)n_validation, (long long)n_train, (long long)n_pairs);
     return STATUS_OK;
 }
 
 #define ROWS(list) {list, sizeof(list) / sizeof *(list)}
 static const command commands[] = {
-    {"train", "--input FILE... --vocab_size N --output PREFIX", "train a tokenizer: SentencePiece BPE with byte fallback", ROWS(train_rows), false,
-     run_train},
-    {"encode", "--tokenizer MODEL --input FILE... --output DIR", "text to token shards; mpirun -np N shares the work among ranks",
-     ROWS(encode_rows), false, run_encode},
-    {"inspect", "PATH", "header, counts and first tokens of a shard or of a manifest's shards", ROWS(inspect_rows), true, run_inspect},
-    {"audit", "PATH", "check every token, document and hash of a shard or manifest; status 1 on any fault", {NULL, 0}, true, run_audit},
+    {"train", "--input FILE... --vocab_size N --output PREFIX",
+     "train a tokenizer: SentencePiece BPE with byte fallback", ROWS(train_rows), false, run_train},
+    {"encode", "--tokenizer MODEL --input FILE... --output DIR",
+     "text to token shards; mpirun -np N shares the work among ranks", ROWS(encode_rows), false, run_encode},
+    {"inspect", "PATH", "header, counts and first tokens of a shard or of a manifest's shards", ROWS(inspect_rows),
+     true, run_inspect},
+    {"audit",
+     "PATH",
+     "check every token, document and hash of a shard or manifest; status 1 on any fault",
+     {NULL, 0},
+     true,
+     run_audit},
     {"bigram", "MANIFEST", "validation loss of a bigram model fitted to the train split", {NULL, 0}, true, run_bigram},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -154,8 +179,10 @@ enum { N_COMMANDS = sizeof commands / sizeof *commands };
 static void print_help(FILE *out)
 {
     fputs("usage: moai_tokenize COMMAND ...      moai_tokenize COMMAND --help tells more\n\n", out);
-    for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-8s %-52s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
-    fputs("\nText files are .txt or .jsonl, plain or zstd (.zst).  Status: 0 well, 1 failed or damaged, 2 usage.\n", out);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-8s %-52s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+    fputs("\nText files are .txt or .jsonl, plain or zstd (.zst).  Status: 0 well, 1 failed or damaged, 2 usage.\n",
+          out);
 }
 
 static void print_command_help(const command *c)
@@ -186,12 +213,17 @@ static int read_flag(const command *c, tokenize_options *o, int argc, char **arg
         while (!equals && *i < argc && strncmp(argv[*i], "--", 2) != 0) o->inputs[o->n_inputs++] = argv[(*i)++];
         return 0;
     }
-    bool no = strncmp(name, "no_", 3) == 0 && keys_find(c->keys, name + 3) && keys_find(c->keys, name + 3)->type == KEY_BOOL;
+    bool no =
+        strncmp(name, "no_", 3) == 0 && keys_find(c->keys, name + 3) && keys_find(c->keys, name + 3)->type == KEY_BOOL;
     const key_spec *k = keys_find(c->keys, no ? name + 3 : name), *near = keys_nearest(c->keys, name, 3);
-    if (!k) return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name) : error_set(err, "unknown option --%s", name);
+    if (!k)
+        return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name)
+                    : error_set(err, "unknown option --%s", name);
     const char *value = equals ? equals + 1 : NULL;
     if (k->type == KEY_BOOL && !value)
-        value = no ? "false" : *i < argc && (!strcmp(argv[*i], "true") || !strcmp(argv[*i], "false")) ? argv[(*i)++] : "true";
+        value = no                                                                       ? "false"
+                : *i < argc && (!strcmp(argv[*i], "true") || !strcmp(argv[*i], "false")) ? argv[(*i)++]
+                                                                                         : "true";
     if (!value) {
         if (*i >= argc) return error_set(err, "--%s needs a value", name);
         value = argv[(*i)++];
@@ -218,7 +250,8 @@ static int read_arguments(const command *c, tokenize_options *o, int argc, char 
         if (!c->keys.list[k].initial && !given[k]) return error_set(err, "--%s is needed", c->keys.list[k].name);
     if (c->one_path && o->n_inputs != 1) return error_set(err, "takes one path, %d given", o->n_inputs);
     if (o->n_inputs == 0) return error_set(err, "--input is needed");
-    const key_spec *fraction = keys_find(c->keys, "validation_fraction"), *documents = keys_find(c->keys, "validation_documents");
+    const key_spec *fraction = keys_find(c->keys, "validation_fraction"),
+                   *documents = keys_find(c->keys, "validation_documents");
     if (fraction && documents && given[fraction - c->keys.list] && given[documents - c->keys.list])
         return error_set(err, "--validation_fraction and --validation_documents exclude each other");
     return 0;

@@ -31,7 +31,8 @@ void progress_show(progress *p, int64_t done, int64_t all, int64_t text)
     int n = (int)(30 * part), percent = (int)(100 * part);
     double mb = (double)text / 1e6;
     if (p->terminal)
-        fprintf(stderr, "\r%s %3d %% |%.*s%.*s| %.1f MB  %.1f MB/s  ETA %s \x1b[K", p->what, percent, n, bar, 30 - n, room, mb, mb / elapsed, eta);
+        fprintf(stderr, "\r%s %3d %% |%.*s%.*s| %.1f MB  %.1f MB/s  ETA %s \x1b[K", p->what, percent, n, bar, 30 - n,
+                room, mb, mb / elapsed, eta);
     else
         fprintf(stderr, "%s: %d %%, %.1f MB, %.1f MB/s, ETA %s\n", p->what, percent, mb, mb / elapsed, eta);
     fflush(stderr);

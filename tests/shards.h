@@ -13,7 +13,10 @@
 
 enum { TEST_EOS = 2 };
 
-static inline char *in_tmp(const char *name) { return xasprintf("%s/%s", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", name); }
+static inline char *in_tmp(const char *name)
+{
+    return xasprintf("%s/%s", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", name);
+}
 
 /* Random documents of 1 to `longest` tokens, eos last, n_tokens in all; the last one takes what is left. */
 typedef struct documents {
@@ -23,7 +26,8 @@ typedef struct documents {
 
 static inline documents random_documents(int64_t n_tokens, int64_t longest, int64_t vocab_size, uint64_t seed)
 {
-    documents d = {xmalloc((size_t)n_tokens * sizeof *d.ids), n_tokens, 0, xmalloc((size_t)(n_tokens + 1) * sizeof *d.begin)};
+    documents d = {xmalloc((size_t)n_tokens * sizeof *d.ids), n_tokens, 0,
+                   xmalloc((size_t)(n_tokens + 1) * sizeof *d.begin)};
     uint64_t key = rng_key(seed, "documents");
 
     for (int64_t i = 0, end = 0; i < n_tokens; i++) {
@@ -73,7 +77,8 @@ static inline char *write_dataset(const char *dir, const documents *d, int n_sha
 
     for (int i = 0; i < n_shards; i++) {
         int64_t first = share_begin(d->n_documents, n_shards, i), last = share_begin(d->n_documents, n_shards, i + 1);
-        list[i] = (manifest_shard){.path = xasprintf("%s/train-%05d.h5", dir, i), .tokens = d->begin[last] - d->begin[first],
+        list[i] = (manifest_shard){.path = xasprintf("%s/train-%05d.h5", dir, i),
+                                   .tokens = d->begin[last] - d->begin[first],
                                    .documents = last - first};
         write_shard(list[i].path, d, first, last, vocab_size);
         CHECK(file_xxh3(list[i].path, list[i].xxh3, &list[i].bytes, &err) == 0, "%s", err.text);

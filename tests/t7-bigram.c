@@ -59,7 +59,7 @@ static void test_sums(void)
     enum { LARGE = 3000 };
     bigram *m = bigram_new(LARGE);
 
-    for (uint64_t i = 0; i < 200000; i++) {                   /* enough kinds for the table to grow; the upper tokens stay unseen */
+    for (uint64_t i = 0; i < 200000; i++) { /* enough kinds for the table to grow; the upper tokens stay unseen */
         double u = rng_uniform(3, 2 * i), v = rng_uniform(3, 2 * i + 1);
         bigram_add(m, (int32_t)(u * u * 2000), (int32_t)(v * v * v * 2500));
     }
@@ -79,7 +79,8 @@ static void test_tiny(void)
     bigram_add(m, 1, 2);
     bigram_fit(m);
     ok_close(sum_after(m, 1, 10), 1, 1e-9, 0, "with one pair seen, probabilities sum to");
-    ok(bigram_probability(m, 1, 2) > bigram_probability(m, 1, 3) && bigram_probability(m, 1, 3) > 0, "the pair seen is the likeliest");
+    ok(bigram_probability(m, 1, 2) > bigram_probability(m, 1, 3) && bigram_probability(m, 1, 3) > 0,
+       "the pair seen is the likeliest");
     bigram_free(m);
 }
 

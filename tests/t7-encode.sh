@@ -72,12 +72,32 @@ import h5py, numpy, sys
 f = h5py.File(sys.argv[1], "w"); f["data"] = numpy.arange(9)
 f = h5py.File(sys.argv[2], "w"); f["tokens"] = numpy.arange(9, dtype="uint16"); f["documents"] = numpy.array([0, 9], dtype="uint64")
 f.attrs.update(format="moai-tokens", version=1, vocab_size=700, eos=2, pad=0, tokenizer_sha256="x")
+def shard(path, tokens, documents):
+    f = h5py.File(path, "w")
+    f.create_dataset("tokens", data=numpy.array(tokens, dtype="uint16"), chunks=(3,), fletcher32=True)
+    f.create_dataset("documents", data=numpy.array(documents, dtype="uint64"), chunks=(3,), fletcher32=True)
+    f.attrs.update(format="moai-tokens", version=1, vocab_size=700, eos=2, pad=0, tokenizer_sha256="x")
+t = [5, 6, 2, 7, 2, 8, 9, 10, 2]
+shard(sys.argv[3] + "/good.h5", t, [0, 3, 5, 9])
+shard(sys.argv[3] + "/large.h5", t[:6] + [700] + t[7:], [0, 3, 5, 9])
+shard(sys.argv[3] + "/open.h5", t, [0, 4, 5, 9])
+shard(sys.argv[3] + "/back.h5", t, [0, 5, 3, 9])
+shard(sys.argv[3] + "/far.h5", t, [0, 3, 5, 12])
+shard(sys.argv[3] + "/late.h5", t, [3, 5, 9])
+shard(sys.argv[3] + "/merged.h5", t, [0, 5, 9])
 PY
-    ${PYTHON:-python3} "$tmp/foreign.py" "$tmp/foreign.h5" "$tmp/plain.h5"
+    ${PYTHON:-python3} "$tmp/foreign.py" "$tmp/foreign.h5" "$tmp/plain.h5" "$tmp"
     refuses "a foreign HDF5 file" 1 'not a token shard' $tokenize audit "$tmp/foreign.h5"
+    ok "a shard made by h5py is a shard" $tokenize audit "$tmp/good.h5"
+    refuses "an id beyond the vocabulary" 1 'large.h5: token 6 is id 700, not below vocab_size 700' $tokenize audit "$tmp/large.h5"
+    refuses "a document that does not end with eos" 1 'open.h5: document 0 ends at token 3 with id 7, not eos 2' $tokenize audit "$tmp/open.h5"
+    refuses "documents out of order" 1 'back.h5: document 1 runs from token 5 to 3' $tokenize audit "$tmp/back.h5"
+    refuses "a document beyond the tokens" 1 'far.h5: the last document ends at token 12 of 9' $tokenize audit "$tmp/far.h5"
+    refuses "tokens before the first document" 1 'late.h5: document 0 starts at token 3' $tokenize audit "$tmp/late.h5"
+    refuses "two documents in one" 1 'merged.h5: 1 eos inside documents' $tokenize audit "$tmp/merged.h5"
     refuses "tokens without checksums" 1 '/tokens is not in chunks' $tokenize audit "$tmp/plain.h5"
 else
-    for what in "h5py reads what is documented" "a foreign HDF5 file" "tokens without checksums"; do n=$((n + 1)); echo "ok $n - $what # SKIP no h5py"; done
+    n=$((n + 1)); echo "ok $n - what h5py reads and writes # SKIP no h5py"
 fi
 
 # ---- damage ----

@@ -1,4 +1,5 @@
-/* t7-loader.c: the loader against its formulas computed the plain way: samples, epochs, layouts, workers, resume, damage. */
+/* t7-loader.c: the loader against its formulas computed the plain way: samples, epochs, layouts, workers, resume,
+ * damage.                                                                                                          */
 #include "loader.h"
 #include "shards.h"
 #include "tap.h"
@@ -63,14 +64,23 @@ static bool run_rank(const loader_plan *p, int64_t n_steps, int64_t *by_count)
 }
 
 /* All ranks of a layout: the sample of each of the first n counts. */
-static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t first, int64_t n, int workers, bool shuffle, int64_t *by_count)
+static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t first, int64_t n, int workers,
+                       bool shuffle, int64_t *by_count)
 {
     bool right = true;
 
     memset(by_count, -1, (size_t)n * sizeof *by_count);
     for (int64_t rank = 0; rank < dp; rank++) {
-        const loader_plan p = {.seq_len = SEQ, .batch = batch, .accumulation = accumulation, .dp_size = dp, .dp_rank = rank, .seed = 5,
-                               .shuffle = shuffle, .first = first, .n_workers = workers, .prefetch = 3};
+        const loader_plan p = {.seq_len = SEQ,
+                               .batch = batch,
+                               .accumulation = accumulation,
+                               .dp_size = dp,
+                               .dp_rank = rank,
+                               .seed = 5,
+                               .shuffle = shuffle,
+                               .first = first,
+                               .n_workers = workers,
+                               .prefetch = 3};
         right &= run_rank(&p, n / (dp * accumulation * batch), by_count);
     }
     return right;
@@ -78,7 +88,8 @@ static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t 
 
 static void test_layouts(void)
 {
-    static const int layouts[][3] = {{1, 1, 12}, {1, 12, 1}, {2, 3, 2}, {3, 2, 2}, {4, 1, 3}, {12, 1, 1}, {6, 2, 1}};   /* dp, accumulation, batch */
+    static const int layouts[][3] = {{1, 1, 12}, {1, 12, 1}, {2, 3, 2}, {3, 2, 2},
+                                     {4, 1, 3},  {12, 1, 1}, {6, 2, 1}}; /* dp, accumulation, batch */
     enum { N = 12 * 120 };                    /* 624 samples an epoch: counts 0..1439 cross two borders */
     int64_t *one = xmalloc(N * sizeof *one), *other = xmalloc(N * sizeof *other);
 
@@ -86,13 +97,16 @@ static void test_layouts(void)
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
         const int *at = layouts[i];
         bool right = run_layout(at[0], at[1], at[2], 0, N, (int)i % 4, true, other);
-        ok(right && memcmp(one, other, N * sizeof *one) == 0, "dp %d, accumulation %d, batch %d, %d workers: the same sample at each count",
-           at[0], at[1], at[2], (int)i % 4);
+        ok(right && memcmp(one, other, N * sizeof *one) == 0,
+           "dp %d, accumulation %d, batch %d, %d workers: the same sample at each count", at[0], at[1], at[2],
+           (int)i % 4);
     }
-    ok(run_layout(2, 3, 2, 0, N, 2, false, other) && other[0] == 0 && other[700] == 700 - 624, "without shuffle, sample = count");
+    ok(run_layout(2, 3, 2, 0, N, 2, false, other) && other[0] == 0 && other[700] == 700 - 624,
+       "without shuffle, sample = count");
 
     int64_t first = 12 * 50;
-    ok(run_layout(3, 2, 2, first, N - first, 2, true, other) && memcmp(one + first, other, (size_t)(N - first) * sizeof *one) == 0,
+    ok(run_layout(3, 2, 2, first, N - first, 2, true, other) &&
+           memcmp(one + first, other, (size_t)(N - first) * sizeof *one) == 0,
        "started at count %lld on another layout: goes on with the next unseen sample", (long long)first);
     free(one);
     free(other);
@@ -113,9 +127,11 @@ static void test_permutation(void)
         repeated += c >= n && by_count[c] == by_count[c - n];
     }
     for (int64_t i = 0; i < EPOCHS * n; i++) once &= seen[i] == 1;
-    ok(n == (TOKENS - 1) / SEQ && once, "each of the %lld samples exactly once in each of %d epochs", (long long)n, EPOCHS);
-    ok(in_place < 20 && repeated < 30, "orders differ: %lld counts map to themselves, %lld to their sample of the epoch before",
-       (long long)in_place, (long long)repeated);
+    ok(n == (TOKENS - 1) / SEQ && once, "each of the %lld samples exactly once in each of %d epochs", (long long)n,
+       EPOCHS);
+    ok(in_place < 20 && repeated < 30,
+       "orders differ: %lld counts map to themselves, %lld to their sample of the epoch before", (long long)in_place,
+       (long long)repeated);
     dataset_free(d);
     free(by_count);
     free(seen);
@@ -204,14 +220,15 @@ static void test_damage(int workers)
     flip_byte(shard_path[1], at + 100);
     loader *l = loader_start(d, &p, &err);
     while (loader_next(l, ids, samples, &waited, &err) == 0) batches++;
-    ok(batches == (second / SEQ) / 2 && strstr(err.text, shard_path[1]), "%d workers: after %lld good micro-batches: %s", workers,
-       (long long)batches, err.text);
+    ok(batches == (second / SEQ) / 2 && strstr(err.text, shard_path[1]),
+       "%d workers: after %lld good micro-batches: %s", workers, (long long)batches, err.text);
     loader_stop(l);
     dataset_free(d);
     flip_byte(shard_path[1], at + 100);
 }
 
-/* Fletcher's sums take 0x0000 and 0xFFFF for the same: the one damage that HDF5 lets pass is an id beyond every vocabulary here. */
+/* Fletcher's sums take 0x0000 and 0xFFFF for the same: the one damage that HDF5 lets pass is an id beyond every
+ * vocabulary here.                                                                                                 */
 static void test_large_id(void)
 {
     enum { AT = 20000, SAMPLE = (AT - 1) / SEQ };
@@ -228,9 +245,11 @@ static void test_large_id(void)
     memset(data + find_bytes(path, around, sizeof around, 0) + 8, 0xff, 2);
     write_whole(path, data, size);
     dataset *d = open_all();
-    bool before = dataset_sample(d, SAMPLE - 1, SEQ, ids, &err) == 0, at = dataset_sample(d, SAMPLE, SEQ, ids, &err) == 0;
+    bool before = dataset_sample(d, SAMPLE - 1, SEQ, ids, &err) == 0,
+         at = dataset_sample(d, SAMPLE, SEQ, ids, &err) == 0;
     char *want = xasprintf("token %lld is id 65535", (long long)(AT - all.begin[share_begin(all.n_documents, 3, 1)]));
-    ok(before && !at && strstr(err.text, path) && strstr(err.text, want), "an id that is not in the vocabulary: %s", err.text);
+    ok(before && !at && strstr(err.text, path) && strstr(err.text, want), "an id that is not in the vocabulary: %s",
+       err.text);
     dataset_free(d);
     free(want);
     free(data);

@@ -24,7 +24,8 @@ static bool reads_as(const char *path, const documents *d, moai_error *err)
     int32_t *ids = xmalloc((size_t)d->n_tokens * sizeof *ids);
     uint64_t *offsets = xmalloc((size_t)(d->n_documents + 1) * sizeof *offsets);
     bool counts = s && shard_tokens(s) == d->n_tokens && shard_documents(s) == d->n_documents;
-    bool same = counts && shard_read(s, 0, d->n_tokens, ids, err) == 0 && shard_read_documents(s, 0, d->n_documents + 1, offsets, err) == 0 &&
+    bool same = counts && shard_read(s, 0, d->n_tokens, ids, err) == 0 &&
+                shard_read_documents(s, 0, d->n_documents + 1, offsets, err) == 0 &&
                 memcmp(ids, d->ids, (size_t)d->n_tokens * sizeof *ids) == 0;
 
     if (s && !counts) error_set(err, "%s: other counts, which the manifest tells", path);
@@ -62,8 +63,8 @@ static void test_round_trip(int64_t vocab_size, const char *type)
     moai_error err = {"different"};
 
     write_shard(path, &d, 0, d.n_documents, vocab_size);
-    ok(reads_as(path, &d, &err), "%s: %lld tokens in %lld documents come back: %s", type, (long long)d.n_tokens, (long long)d.n_documents,
-       err.text);
+    ok(reads_as(path, &d, &err), "%s: %lld tokens in %lld documents come back: %s", type, (long long)d.n_tokens,
+       (long long)d.n_documents, err.text);
     ok(reads_ranges(path, &d), "%s: any range comes back, none beyond the end", type);
     write_shard(again, &d, 0, d.n_documents, vocab_size);
     ok(same_bytes(path, again), "%s: written twice, the same bytes", type);
@@ -166,7 +167,9 @@ static bool manifest_says(const char *path, const char *text, const char *want)
     return ok(refused, "a manifest refused for `%s`: %s", want, err.text);
 }
 
-#define HEAD "{\"format\": \"moai-manifest\", \"version\": 1, \"vocab_size\": 300, \"eos\": 2, \"pad\": 0, \"tokenizer_sha256\": \"\""
+#define HEAD                                                                                                           \
+    "{\"format\": \"moai-manifest\", \"version\": 1, \"vocab_size\": 300, \"eos\": 2, \"pad\": 0, "                    \
+    "\"tokenizer_sha256\": \"\""
 
 static void test_manifest(void)
 {
@@ -177,8 +180,9 @@ static void test_manifest(void)
 
     mkdir(dir, 0777);
     char *path = write_dataset(dir, &d, 3, 300);
-    ok(manifest_read(&m, dir, &err) == 0 && m.info.vocab_size == 300 && m.info.eos == TEST_EOS && m.n_splits == 1 && m.splits[0].n == 3 &&
-           m.splits[0].tokens == 5000 && !manifest_split(&m, "test") && manifest_split(&m, "train")->list[2].documents > 0 && !m.tokenizer,
+    ok(manifest_read(&m, dir, &err) == 0 && m.info.vocab_size == 300 && m.info.eos == TEST_EOS && m.n_splits == 1 &&
+           m.splits[0].n == 3 && m.splits[0].tokens == 5000 && !manifest_split(&m, "test") &&
+           manifest_split(&m, "train")->list[2].documents > 0 && !m.tokenizer,
        "a manifest comes back, found by its directory");
     manifest_free(&m);
     manifest_says(bad, "{\"format\": ", "not JSON");
@@ -203,16 +207,19 @@ static void test_hashes(void)
 
     write_whole(path, "", 0);
     file_sha256(path, hex, &err);
-    ok(strcmp(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855") == 0, "SHA-256 of nothing: %s", hex);
+    ok(strcmp(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855") == 0, "SHA-256 of nothing: %s",
+       hex);
     file_xxh3(path, hex3, &n, &err);
     ok(strcmp(hex3, "99aa06d3014798d86001c324468d497f") == 0 && n == 0, "XXH3-128 of nothing: %s", hex3);
     write_whole(path, "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56);
     file_sha256(path, hex, &err);
-    ok(strcmp(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1") == 0, "SHA-256 of FIPS 180's 56 bytes: %s", hex);
+    ok(strcmp(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1") == 0,
+       "SHA-256 of FIPS 180's 56 bytes: %s", hex);
     memset(many, 'a', 1000000);
     write_whole(path, many, 1000000);
     file_sha256(path, hex, &err);
-    ok(strcmp(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0") == 0, "SHA-256 of a million a: %s", hex);
+    ok(strcmp(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0") == 0,
+       "SHA-256 of a million a: %s", hex);
     ok(file_sha256("/nonexistent", hex, &err) != 0 && strstr(err.text, "/nonexistent"), "a missing file: %s", err.text);
     free(path);
     free(many);

@@ -1,4 +1,5 @@
-/* t7-text.c: documents of text files in blocks of any size, plain and zstd; what is not text is named with its place. */
+/* t7-text.c: documents of text files in blocks of any size, plain and zstd; what is not text is named with its place.
+ * */
 #include "shards.h"
 #include "tap.h"
 #include "text.h"
@@ -51,7 +52,8 @@ static char *random_text(size_t n, const char *separator, uint64_t seed)
         if (u < 0.2)
             at += (size_t)sprintf(text + at, "%s", separator);
         else if (u < 0.8)
-            for (int k = (int)(rng_uniform(seed, 2 * i + 1) * 40); k > 0; k--) text[at++] = (char)('a' + (i + (uint64_t)k) % 26);
+            for (int k = (int)(rng_uniform(seed, 2 * i + 1) * 40); k > 0; k--)
+                text[at++] = (char)('a' + (i + (uint64_t)k) % 26);
         if (u > 0.98) text[at++] = '\r';
         text[at++] = '\n';
     }
@@ -72,7 +74,8 @@ static char *split_plainly(const char *text, const char *separator, size_t *n)
         next = newline ? newline + 1 : line + strlen(line);
         size_t bare = (size_t)(next - line) - (newline != NULL);
         if (bare > 0 && line[bare - 1] == '\r') bare--;
-        bool separates = by_line || (by_blank ? bare == 0 : bare == strlen(separator) && memcmp(line, separator, bare) == 0);
+        bool separates =
+            by_line || (by_blank ? bare == 0 : bare == strlen(separator) && memcmp(line, separator, bare) == 0);
         if (by_line || !separates) {
             memcpy(document + length, line, (size_t)(next - line));
             length += (size_t)(next - line);
@@ -118,7 +121,8 @@ static void test_separator(const char *separator)
         same &= got && n == want_n && memcmp(got, want, n) == 0;
         free(got);
     }
-    ok(same, "separator \"%s\": the same documents in blocks of 1 byte to 1 MiB, plain and zstd %s", separator, err.text);
+    ok(same, "separator \"%s\": the same documents in blocks of 1 byte to 1 MiB, plain and zstd %s", separator,
+       err.text);
     free(want);
     free(text);
     free(plain);
@@ -141,16 +145,20 @@ static bool gives(const char *name, const char *content, size_t n_content, const
 
 static void test_forms(void)
 {
-    static const char jsonl[] = "{\"text\": \"one\\n\\u00e9\", \"n\": 1}\n\n{\"text\": \"\"}\r\n{\"id\": [2], \"text\": \"two\"}";
+    static const char jsonl[] =
+        "{\"text\": \"one\\n\\u00e9\", \"n\": 1}\n\n{\"text\": \"\"}\r\n{\"id\": [2], \"text\": \"two\"}";
     static const char marked[] = "\xEF\xBB\xBFone\ntwo\n";
 
-    ok(gives("a.jsonl", jsonl, sizeof jsonl - 1, "file", "\1one\n\xC3\xA9\1two"), ".jsonl: a document per line, empty ones skipped");
+    ok(gives("a.jsonl", jsonl, sizeof jsonl - 1, "file", "\1one\n\xC3\xA9\1two"),
+       ".jsonl: a document per line, empty ones skipped");
     ok(gives("a.txt", "one\n\ntwo\n", 9, "file", "\1one\n\ntwo\n"), "a .txt is one document, to the last byte");
     ok(gives("a.txt", marked, sizeof marked - 1, "line", "\1one\1two"), "a byte order mark is not text");
-    ok(gives("a.txt", "", 0, "line", "") && gives("a.txt", "\n\n\n", 3, "blank_line", ""), "an empty file and one of empty lines hold nothing");
+    ok(gives("a.txt", "", 0, "line", "") && gives("a.txt", "\n\n\n", 3, "blank_line", ""),
+       "an empty file and one of empty lines hold nothing");
 }
 
-static void refuses(const char *what, const char *name, const char *content, size_t n, const char *separator, const char *want)
+static void refuses(const char *what, const char *name, const char *content, size_t n, const char *separator,
+                    const char *want)
 {
     char *path = in_tmp(name);
     moai_error err = {""};
@@ -172,8 +180,10 @@ static void test_refusals(void)
     refuses("an overlong form", "bad.txt", "a\xC0\xAF", 3, "file", "0xc0 at offset 1");
     refuses("a surrogate", "bad.txt", "ab\xED\xA0\x80", 5, "file", "0xed at offset 2");
     refuses("a character cut short", "bad.txt", "abc\xE2\x82", 5, "file", "0xe2 at offset 3");
-    refuses("a malformed line", "bad.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\n", 26, "file", "bad.jsonl:2: not JSON");
-    refuses("a line without text", "bad.jsonl", "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n", 29, "file", "bad.jsonl:3: no text under the key `text`");
+    refuses("a malformed line", "bad.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\n", 26, "file",
+            "bad.jsonl:2: not JSON");
+    refuses("a line without text", "bad.jsonl", "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n", 29, "file",
+            "bad.jsonl:3: no text under the key `text`");
     refuses("a line that is no object", "bad.jsonl", "[1]\n", 4, "file", "bad.jsonl:1");
     refuses("a missing file", "missing.txt", NULL, 0, "file", "No such file");
     refuses("gzip", "a.txt.gz", "\x1f\x8b\x08\x00", 4, "file", "gzip");
@@ -198,13 +208,16 @@ static void test_refusals(void)
 
 static void test_utf8(void)
 {
-    static const char bad[] = "a\xF0\x9F\x98z\xC0\xAF\xE2\x82\xAC\xED\xA0\x80\xF4\x90\x80\x80", want[] =
-        "a\xEF\xBF\xBDz\xEF\xBF\xBD\xEF\xBF\xBD\xE2\x82\xAC\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD";
+    static const char bad[] = "a\xF0\x9F\x98z\xC0\xAF\xE2\x82\xAC\xED\xA0\x80\xF4\x90\x80\x80",
+                      want[] = "a\xEF\xBF\xBDz\xEF\xBF\xBD\xEF\xBF\xBD\xE2\x82\xAC\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+                               "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD";
     size_t n;
     char *got = utf8_repair(bad, sizeof bad - 1, &n);
 
-    ok(n == sizeof want - 1 && memcmp(got, want, n) == 0, "U+FFFD for each ill-formed part, as Unicode's table 3-8 does");
-    ok(utf8_find_invalid(got, n) < 0 && utf8_find_invalid("\xF4\x8F\xBF\xBF\xC2\x80\xE0\xA0\x80", 9) < 0, "well-formed to the last code point");
+    ok(n == sizeof want - 1 && memcmp(got, want, n) == 0,
+       "U+FFFD for each ill-formed part, as Unicode's table 3-8 does");
+    ok(utf8_find_invalid(got, n) < 0 && utf8_find_invalid("\xF4\x8F\xBF\xBF\xC2\x80\xE0\xA0\x80", 9) < 0,
+       "well-formed to the last code point");
     free(got);
 
     char *text = xmalloc(64 + 5);

@@ -44,7 +44,8 @@ static bool as_sentencepiece(const tokenizer *t, const char *text, size_t n)
     bool same = tokenizer_encode_plain(t, text, n, &plain.ids, &plain.n, &plain.capacity, &err) == 0;
 
     for (int round = 0; round < 2; round++)
-        same = same && encode(t, text, n, &r) && r.n == plain.n && memcmp(r.ids, plain.ids, (size_t)r.n * sizeof *r.ids) == 0;
+        same = same && encode(t, text, n, &r) && r.n == plain.n &&
+               memcmp(r.ids, plain.ids, (size_t)r.n * sizeof *r.ids) == 0;
     free(r.ids);
     free(plain.ids);
     return same;
@@ -56,10 +57,12 @@ static void test_pieces(const tokenizer *t)
     const char *text = "say <|im_start|>, <|endoftext|>, <unk>, <0x41> and <|pad|>";
     bool found = false;
 
-    ok(tokenizer_vocab_size(t) == 600 && tokenizer_pad(t) == 0 && tokenizer_eos(t) == 2 && tokenizer_id(t, "<|endoftext|>") == 2 &&
-           tokenizer_id(t, "<|im_start|>") == 3 && tokenizer_id(t, "<|im_end|>") == 4 && tokenizer_id(t, "<unk>") == 1,
+    ok(tokenizer_vocab_size(t) == 600 && tokenizer_pad(t) == 0 && tokenizer_eos(t) == 2 &&
+           tokenizer_id(t, "<|endoftext|>") == 2 && tokenizer_id(t, "<|im_start|>") == 3 &&
+           tokenizer_id(t, "<|im_end|>") == 4 && tokenizer_id(t, "<unk>") == 1,
        "pad 0, unknown 1, end of text 2, im_start 3, im_end 4");
-    ok(tokenizer_id(t, "<0x0A>") >= 0 && tokenizer_id(t, "no such piece") == -1, "bytes have pieces; a piece that is not there is -1");
+    ok(tokenizer_id(t, "<0x0A>") >= 0 && tokenizer_id(t, "no such piece") == -1,
+       "bytes have pieces; a piece that is not there is -1");
     encode(t, text, strlen(text), &r);
     for (int64_t i = 0; i < r.n; i++) found |= r.ids[i] <= 4 || r.ids[i] == tokenizer_id(t, "<0x41>");
     ok(!found && comes_back(t, text, strlen(text)), "control symbols written in a text are text");
@@ -70,11 +73,22 @@ static void test_pieces(const tokenizer *t)
 
 static void test_texts(const tokenizer *t)
 {
-    static const char *const texts[] = {
-        "", " ", "  ", "a", " leading", "trailing ", "two  spaces   three\t\ttabs\n\n\nlines\r\nend\n", "\n", "\xC3\xA9t\xC3\xA9 na\xC3\xAFve",
-        "\xE4\xB8\xAD\xE6\x96\x87\xE6\xB2\xA1\xE6\x9C\x89\xE7\xA9\xBA\xE6\xA0\xBC", "\xF0\x9F\x98\x80\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x9A\x80",
-        "\xE2\x96\x81meta \xE2\x96\x81\xE2\x96\x81space\xE2\x96\x81", "\xEF\xBB\xBF bom", "e\xCC\x81 \xEF\xAC\x81 \xE2\x84\xA2 \xC2\xA0 \xE3\x80\x80",
-        "\x01\x02\x7f control", "\xE2\x81\x87 \xEF\xBF\xBD \xEF\xBF\xBF"};
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "  ",
+                                        "a",
+                                        " leading",
+                                        "trailing ",
+                                        "two  spaces   three\t\ttabs\n\n\nlines\r\nend\n",
+                                        "\n",
+                                        "\xC3\xA9t\xC3\xA9 na\xC3\xAFve",
+                                        "\xE4\xB8\xAD\xE6\x96\x87\xE6\xB2\xA1\xE6\x9C\x89\xE7\xA9\xBA\xE6\xA0\xBC",
+                                        "\xF0\x9F\x98\x80\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x9A\x80",
+                                        "\xE2\x96\x81meta \xE2\x96\x81\xE2\x96\x81space\xE2\x96\x81",
+                                        "\xEF\xBB\xBF bom",
+                                        "e\xCC\x81 \xEF\xAC\x81 \xE2\x84\xA2 \xC2\xA0 \xE3\x80\x80",
+                                        "\x01\x02\x7f control",
+                                        "\xE2\x81\x87 \xEF\xBF\xBD \xEF\xBF\xBF"};
     static const char with_nul[] = "a\0b \0\0 c";
     int bad = -1;
 
@@ -132,7 +146,8 @@ static void *encode_again(void *arg)
 
     j->same = true;
     for (int i = 0; i < 20; i++)
-        j->same = encode(j->tokenizer, j->text, j->n, &r) && r.n == j->want->n && memcmp(r.ids, j->want->ids, (size_t)r.n * 4) == 0 && j->same;
+        j->same = encode(j->tokenizer, j->text, j->n, &r) && r.n == j->want->n &&
+                  memcmp(r.ids, j->want->ids, (size_t)r.n * 4) == 0 && j->same;
     free(r.ids);
     return NULL;
 }
@@ -162,7 +177,8 @@ static void test_threads(const tokenizer *t)
 
 static bool train(const char *const *inputs, int n, const char *prefix, int64_t vocab_size, moai_error *err)
 {
-    const tokenizer_train_options o = {.vocab_size = vocab_size, .character_coverage = 0.9995, .n_threads = 1, .seed = 1, .text_key = "text"};
+    const tokenizer_train_options o = {
+        .vocab_size = vocab_size, .character_coverage = 0.9995, .n_threads = 1, .seed = 1, .text_key = "text"};
     return tokenizer_train(inputs, n, prefix, &o, err) == 0;
 }
 
@@ -174,17 +190,19 @@ static void test_refusals(const tokenizer *t)
     id_row r = {0};
 
     write_whole(text, "aa bb aa bb\n", 12);
-    ok(!train(input, 1, prefix, 20000, &err) && strstr(err.text, "ocabulary size"), "a vocabulary larger than the text gives: %s", err.text);
+    ok(!train(input, 1, prefix, 20000, &err) && strstr(err.text, "ocabulary size"),
+       "a vocabulary larger than the text gives: %s", err.text);
     ok(!train(input, 1, prefix, 200, &err) && strstr(err.text, "200"), "one smaller than the bytes: %s", err.text);
     ok(!train(missing, 1, prefix, 600, &err) && strstr(err.text, missing[0]), "a missing text: %s", err.text);
     write_whole(text, "\n\n", 2);
     ok(!train(input, 1, prefix, 600, &err) && strstr(err.text, "no text"), "an empty text: %s", err.text);
     write_whole(text, "fine\nbad \xff\n", 11);
-    ok(!train(input, 1, prefix, 600, &err) && strstr(err.text, "0xff at offset 9"), "a text that is not UTF-8: %s", err.text);
+    ok(!train(input, 1, prefix, 600, &err) && strstr(err.text, "0xff at offset 9"), "a text that is not UTF-8: %s",
+       err.text);
     ok(!tokenizer_open(text, &err) && strstr(err.text, text), "a file that is no model: %s", err.text);
     ok(!tokenizer_open(missing[0], &err) && strstr(err.text, missing[0]), "a missing model: %s", err.text);
-    ok(tokenizer_encode(t, "ab\x80", 3, &r.ids, &r.n, &r.capacity, &err) != 0 && strstr(err.text, "0x80 at 2"), "text that is not UTF-8: %s",
-       err.text);
+    ok(tokenizer_encode(t, "ab\x80", 3, &r.ids, &r.n, &r.capacity, &err) != 0 && strstr(err.text, "0x80 at 2"),
+       "text that is not UTF-8: %s", err.text);
     free(r.ids);
     free(text);
     free(prefix);
@@ -218,7 +236,8 @@ int main(void)
     moai_error err = {""};
 
     CHECK(glob("src/*.[ch]", 0, NULL, &sources) == 0, "run from the top of the repository");
-    ok(train((const char *const *)sources.gl_pathv, (int)sources.gl_pathc, prefix, 600, &err), "trained on %zu files %s", sources.gl_pathc, err.text);
+    ok(train((const char *const *)sources.gl_pathv, (int)sources.gl_pathc, prefix, 600, &err),
+       "trained on %zu files %s", sources.gl_pathc, err.text);
     tokenizer *t = tokenizer_open(model, &err);
     CHECK(t, "%s", err.text);
     test_pieces(t);

@@ -1,5 +1,6 @@
-/* bench-data.c: encoding against SentencePiece's own encoder, per thread, and the loader's tokens per second from the page cache.
- * Usage: bench-data [TEXT [vocab_size]]; without TEXT, this repository's sources, repeated.  Best of several runs.      */
+/* bench-data.c: encoding against SentencePiece's own encoder, per thread, and the loader's tokens per second from the
+ * page cache. Usage: bench-data [TEXT [vocab_size]]; without TEXT, this repository's sources, repeated.  Best of
+ * several runs.                                                                                                    */
 #include "loader.h"
 #include "../shards.h"
 #include "tokenizer.h"
@@ -57,7 +58,8 @@ static void bench_encode(const char *path, int64_t vocab_size)
 {
     char *prefix = in_tmp("tokenizer"), *model = in_tmp("tokenizer.model"), *file = in_tmp("text");
     const char *const inputs[] = {file};
-    const tokenizer_train_options o = {.vocab_size = vocab_size, .character_coverage = 0.9995, .n_threads = 1, .text_key = "text"};
+    const tokenizer_train_options o = {
+        .vocab_size = vocab_size, .character_coverage = 0.9995, .n_threads = 1, .text_key = "text"};
     moai_error err;
     size_t n;
     char *text = path ? read_whole(path, &n) : own_sources(&n);
@@ -67,10 +69,11 @@ static void bench_encode(const char *path, int64_t vocab_size)
     CHECK(tokenizer_train(inputs, 1, prefix, &o, &err) == 0, "%s", err.text);
     tokenizer *t = tokenizer_open(model, &err);
     CHECK(t, "%s", err.text);
-    double plain = encode_seconds(tokenizer_encode_plain, t, text, n, &theirs), own = encode_seconds(tokenizer_encode, t, text, n, &ours);
+    double plain = encode_seconds(tokenizer_encode_plain, t, text, n, &theirs),
+           own = encode_seconds(tokenizer_encode, t, text, n, &ours);
     CHECK(ours == theirs, "%lld tokens, SentencePiece has %lld", (long long)ours, (long long)theirs);
-    printf("encode, one thread, vocabulary %lld, %.1f MB: %.1f MB/s, SentencePiece alone %.1f MB/s: %.0f %%\n", (long long)vocab_size,
-           (double)n / 1e6, (double)n / own / 1e6, (double)n / plain / 1e6, 100 * plain / own);
+    printf("encode, one thread, vocabulary %lld, %.1f MB: %.1f MB/s, SentencePiece alone %.1f MB/s: %.0f %%\n",
+           (long long)vocab_size, (double)n / 1e6, (double)n / own / 1e6, (double)n / plain / 1e6, 100 * plain / own);
     tokenizer_free(t);
     free(text);
     free(prefix);
@@ -86,8 +89,14 @@ static void bench_loader(const char *manifest_path, int64_t vocab_size, int64_t 
     double first = 0, best = 1e9;
 
     for (int round = 0; round < ROUNDS; round++) {
-        const loader_plan p = {.seq_len = seq_len, .batch = BATCH, .accumulation = 1, .dp_size = 1, .seed = 1, .shuffle = true,
-                               .n_workers = workers, .prefetch = 4};
+        const loader_plan p = {.seq_len = seq_len,
+                               .batch = BATCH,
+                               .accumulation = 1,
+                               .dp_size = 1,
+                               .seed = 1,
+                               .shuffle = true,
+                               .n_workers = workers,
+                               .prefetch = 4};
         moai_error err;
         dataset *d = dataset_open(manifest_path, "train", vocab_size, NULL, &err);
         CHECK(d, "%s", err.text);
@@ -103,8 +112,8 @@ static void bench_loader(const char *manifest_path, int64_t vocab_size, int64_t 
         }
         dataset_free(d);
     }
-    printf("loader, vocabulary %lld, T %lld, shuffled, %d worker%s: %.0f M tokens/s, %.0f in the first epoch\n", (long long)vocab_size,
-           (long long)seq_len, workers, workers == 1 ? "" : "s", 1 / best, first);
+    printf("loader, vocabulary %lld, T %lld, shuffled, %d worker%s: %.0f M tokens/s, %.0f in the first epoch\n",
+           (long long)vocab_size, (long long)seq_len, workers, workers == 1 ? "" : "s", 1 / best, first);
     free(ids);
 }
 

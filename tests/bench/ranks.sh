@@ -2,10 +2,10 @@
 # What ranks cost: four ranks of one thread on two cores, in several layouts, against one rank of two threads at the same work: 8
 # micro-batches of one sample a step.  One table; each figure is a layout's best step of all rounds, as other work on the machine
 # only ever slows a step down.
-#   ROUNDS=3 STEPS=6 HIDDEN=512 LAYERS=8 SEQ=256 CORES=0,1 tests/run tests/bench/ranks.sh
+#   ROUNDS=2 STEPS=6 HIDDEN=512 LAYERS=8 SEQ=256 CORES=0,1 tests/run tests/bench/ranks.sh
 set -eu
 unset OMPI_MCA_btl_vader_single_copy_mechanism    # tests/run forbids it; a run lets process_start find out
-ROUNDS=${ROUNDS:-3} STEPS=${STEPS:-6} HIDDEN=${HIDDEN:-512} LAYERS=${LAYERS:-8} SEQ=${SEQ:-256} CORES=${CORES:-0,1}
+ROUNDS=${ROUNDS:-2} STEPS=${STEPS:-6} HIDDEN=${HIDDEN:-512} LAYERS=${LAYERS:-8} SEQ=${SEQ:-256} CORES=${CORES:-0,1}
 
 cat > "$TMPDIR/model.json" <<EOF
 {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_hidden_layers": $LAYERS, "hidden_size": $HIDDEN,

@@ -178,10 +178,10 @@ bench: deps
 	@for b in $(sort $(wildcard tests/bench/*.c tests/bench/*.sh)); do MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) tests/run $$b || exit 1; done
 demo: demo-deps
 	@$(again) $(jobs) all
-	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh $(TEXT)
+	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh "$(TEXT)"
 demo-data: demo-deps
 	@$(again) $(jobs) all
-	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh data $(TEXT)
+	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh --data-only "$(TEXT)"
 
 prove-tests:
 	@$(if $(chosen),$(prove) $(filter tests/$(T)%,$(chosen)),echo "T=$(T): no test is called tests/$(T)*"; exit 1)

@@ -1,10 +1,10 @@
 #!/bin/sh
 # make demo [TEXT=my.txt]: text to tokens to a small model on four MPI ranks, stopped, resumed on another layout, then asked to write.
-# demo.sh data [TEXT] makes the tokens only.  All of it lies in output/demo afterwards.
+# demo.sh --data-only [TEXT] makes the tokens only.  All of it lies in output/demo afterwards.
 set -eu
 out=output/demo
 only=
-[ "${1:-}" != data ] || { only=data; shift; }
+[ "${1:-}" != --data-only ] || { only=data; shift; }
 text=${1:-}
 begun=$(date +%s)
 say() { printf '\n== %s\n' "$*"; }
@@ -51,5 +51,6 @@ words $out/corpus.txt > $out/words.txt
 words $out/written.txt > $out/words-written.txt
 echo "of $(wc -l < $out/words-written.txt) different words it wrote, $(comm -12 $out/words.txt $out/words-written.txt | wc -l) are words of the text"
 echo "look further: $out/run/metrics.jsonl, tensorboard --logdir $out/run, h5dump -H $out/run/checkpoint-*/rank-00000.h5"
+[ -z "$text" ] || exit 0                  # a small text of your own may not be enough to beat it
 awk -v a="$loss" -v b="$bigram" 'BEGIN { exit !(a > 0 && a < b - 0.2) }' ||
     { echo "demo: the loss should be well below the bigram's" >&2; exit 1; }

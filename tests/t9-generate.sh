@@ -94,11 +94,11 @@ for name in gqa7 tied linear dynamic yarn; do
     ok $? "$name on $ranks: logits differ from Transformers' by $worst, allowed 1e-4"
 done
 
-# refused RANKS TEXT ARGUMENTS: within 20 s, status neither 0 nor timeout's, the text once from all ranks together
+# refused RANKS TEXT ARGUMENTS: within a minute, status neither 0 nor timeout's, the text once from all ranks together
 refused() {
     ranks=$1 text=$2
     shift 2
-    on "$ranks" timeout 20 "$generate" "$@" > "$dir/out" 2> "$dir/err"
+    on "$ranks" timeout 60 "$generate" "$@" > "$dir/out" 2> "$dir/err"
     got=$?
     said=$(grep -c -F -- "$text" "$dir/err")
     [ $got != 0 ] && [ $got != 124 ] && [ "$said" = 1 ] && [ ! -s "$dir/out" ]

@@ -1,8 +1,8 @@
 /* cpu.h: what the files of the CPU backend share.  Private to src/cpu_*.c and src/ops_cpu.c.
  *
- * Arithmetic is fp32 whatever a tensor's dtype: a row is loaded (in place when it is fp32 already), computed, and stored
- * with one rounding to nearest even.  Work is split over rows, heads or columns so that every sum has an order that
- * depends on shapes alone, never on threads or timing.                                                              */
+ * Arithmetic is fp32 whatever a tensor's dtype: a row is loaded (in place when it is fp32 already), computed, and
+ * stored with one rounding to nearest even.  Work is split over rows, heads or columns so that every sum has an order
+ * that depends on shapes alone, never on threads or timing. */
 #ifndef MOAI_CPU_H
 #define MOAI_CPU_H
 
@@ -23,7 +23,10 @@ struct moai_device {
 
 /* Aligned memory for the op under way, valid until the next call. */
 void *device_scratch(moai_device *, size_t n_bytes);
-static inline float *scratch_floats(moai_device *dev, int64_t n) { return device_scratch(dev, (size_t)n * sizeof(float)); }
+static inline float *scratch_floats(moai_device *dev, int64_t n)
+{
+    return device_scratch(dev, (size_t)n * sizeof(float));
+}
 
 /* -- products: cpu_product_onednn.c, or cpu_product_cblas.c without it -- */
 
@@ -32,7 +35,7 @@ typedef enum { AS_STORED, TRANSPOSED } orientation;
 struct products *products_open(void);
 void products_close(struct products *);
 const char *products_name(const struct products *);
-/* c = op(a) op(b), or c += with accumulate (fp32 c only).  a and b share a dtype; c has it or fp32.  Nothing is empty. */
+/* c = op(a) op(b), or c += with accumulate (fp32 c only).  a and b share a dtype; c has it or fp32; none is empty. */
 void product(moai_device *, tensor c, tensor a, orientation, tensor b, orientation, bool accumulate);
 
 /* -- numbers -- */
@@ -95,7 +98,10 @@ static inline const float *row_load(tensor t, int64_t row, float *buf)
 }
 
 /* Where to compute row `row` of an output: in place when it is fp32, else buf, which row_store then rounds. */
-static inline float *row_target(tensor t, int64_t row, float *buf) { return t.dt == DT_F32 ? tensor_at(t, row, 0) : buf; }
+static inline float *row_target(tensor t, int64_t row, float *buf)
+{
+    return t.dt == DT_F32 ? tensor_at(t, row, 0) : buf;
+}
 
 static inline void row_store(tensor t, int64_t row, const float *values)
 {
@@ -118,7 +124,7 @@ static inline void rows_zero(tensor t, int64_t begin)         /* rows [begin, t.
 }
 
 /* -- sums over rows, for the gradients of weights that every row shares --
- * Rows are cut in blocks of SUM_ROWS; each block sums its rows in order, then the blocks are added in order.          */
+ * Rows are cut in blocks of SUM_ROWS; each block sums its rows in order, then the blocks are added in order. */
 enum { SUM_ROWS = 64 };
 
 static inline int64_t sum_blocks(int64_t n_rows) { return (n_rows + SUM_ROWS - 1) / SUM_ROWS; }
@@ -143,12 +149,14 @@ void embed_backward_cpu(moai_device *, tensor dtable, const int32_t *ids, tensor
 
 void rmsnorm_cpu(moai_device *, tensor n, float *r, tensor x, tensor w, float eps);             /* cpu_norm.c */
 void residual_rmsnorm_cpu(moai_device *, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps);
-void rmsnorm_backward_cpu(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r, tensor w);
+void rmsnorm_backward_cpu(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r,
+                          tensor w);
 
 void qknorm_rope_cpu(moai_device *, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table,
                      const int32_t *positions, attend_shape, float eps);                        /* cpu_qknorm.c */
 void qknorm_rope_backward_cpu(moai_device *, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
-                              const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions, attend_shape);
+                              const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions,
+                              attend_shape);
 
 void attend_cpu(moai_device *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape);  /* cpu_attend.c */
 void attend_backward_cpu(moai_device *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
@@ -159,8 +167,8 @@ void attend_cached_cpu(moai_device *, tensor att, tensor q, tensor k_cache, tens
                        const int32_t *pos, int64_t max_len, attend_shape);                      /* cpu_decode.c */
 
 void softmax_stats_cpu(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
-void cross_entropy_cpu(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts, const int32_t *targets,
-                       int64_t vocab_begin, float scale);                                       /* cpu_loss.c */
+void cross_entropy_cpu(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
+                       const int32_t *targets, int64_t vocab_begin, float scale); /* cpu_loss.c */
 
 void sum_cpu(moai_device *, double *acc, const float *x, int64_t n);                            /* cpu_optim.c */
 void sum_squares_cpu(moai_device *, double *acc, const float *x, int64_t n);

@@ -2,8 +2,8 @@
  *
  * With S = scale Q K^T masked to keys at or before the query, P = softmax(S) by rows, O = P V:
  *     dV = P^T dO;  dP = dO V^T;  dS = P (dP - rowsum(dO O));  dQ = scale dS K;  dK = scale dS^T Q
- * Only TILE x TILE pieces of S and P exist; the backward makes P again from the saved log-sum-exp.  T queries and keys of one
- * (sequence, head); d = head_dim; columns of fp32 copies are padded with zeros to a multiple of TILE_COLS.             */
+ * Only TILE x TILE pieces of S and P exist; the backward makes P again from the saved log-sum-exp.  T queries and keys
+ * of one (sequence, head); d = head_dim; columns of fp32 copies are padded with zeros to a multiple of TILE_COLS. */
 #include "cpu.h"
 #include "cpu_tile.h"
 
@@ -63,8 +63,9 @@ typedef struct softmax_state {
     float max[TILE], sum[TILE];
 } softmax_state;
 
-/* Row i of S becomes exp(S - max) with masked columns 0; the running max and sum move on, and O's row is rescaled to them. */
-static void softmax_row(float *s, int64_t n_valid, int64_t n_cols, softmax_state *run, int64_t i, float *o, int64_t d_padded)
+/* Row i of S becomes exp(S - max), masked columns 0; the running max and sum move on, O's row is rescaled to them. */
+static void softmax_row(float *s, int64_t n_valid, int64_t n_cols, softmax_state *run, int64_t i, float *o,
+                        int64_t d_padded)
 {
     float max = run->max[i];
 
@@ -137,8 +138,8 @@ void attend_cpu(moai_device *dev, tensor att, float *lse, tensor q, tensor k, te
             int64_t tile = n_tiles - 1 - work / n.n_items, item = work % n.n_items;   /* the longest rows first */
             int64_t batch = item / shape.n_heads, head = item % shape.n_heads;
             int64_t kv = batch * shape.n_kv_heads + head / n.group;
-            forward_tile(head_view(att, batch, head, &n), lse + item * n.t, head_view(q, batch, head, &n), kt + kv * kt_size,
-                         v32 + kv * v_size, tile * TILE, shape.scale, &n, buf);
+            forward_tile(head_view(att, batch, head, &n), lse + item * n.t, head_view(q, batch, head, &n),
+                         kt + kv * kt_size, v32 + kv * v_size, tile * TILE, shape.scale, &n, buf);
         }
     }
     rows_zero(att, shape.batch * n.t);
@@ -196,8 +197,8 @@ static void backward_row(float *p, float *ds, int64_t n_valid, int64_t n_cols, f
 }
 
 /* Keys [key, ...) against the queries [first, ...): adds to dq, and to dk, dv, which are at row `key`. */
-static void backward_tile(const head_work *w, const kv_pack *kv, float *dk, float *dv, const float *lse, int64_t first, int64_t key,
-                          const attend_dims *n)
+static void backward_tile(const head_work *w, const kv_pack *kv, float *dk, float *dv, const float *lse, int64_t first,
+                          int64_t key, const attend_dims *n)
 {
     int64_t rows = min_i64(TILE, n->t - first), n_keys = min_i64(TILE, n->t - key), dp = n->d_padded;
     int64_t n_cols = round_up(n_keys, TILE_COLS);
@@ -214,8 +215,8 @@ static void backward_tile(const head_work *w, const kv_pack *kv, float *dk, floa
 }
 
 /* One head: dq is stored; dk, dv (T, d_padded) fp32 wait for the other heads of the group. */
-static void backward_head(tensor dq, float *dk, float *dv, tensor datt, tensor q, tensor att, const float *lse, const kv_pack *kv,
-                          const head_work *w, float scale, const attend_dims *n)
+static void backward_head(tensor dq, float *dk, float *dv, tensor datt, tensor q, tensor att, const float *lse,
+                          const kv_pack *kv, const head_work *w, float scale, const attend_dims *n)
 {
     int64_t dp = n->d_padded;
     size_t n_bytes = (size_t)(n->t * dp) * sizeof(float);
@@ -249,8 +250,8 @@ static void sum_group(tensor grad, float *parts, int64_t part_size, const attend
     }
 }
 
-void attend_backward_cpu(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v, tensor att,
-                         const float *lse, attend_shape shape)
+void attend_backward_cpu(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
+                         tensor att, const float *lse, attend_shape shape)
 {
     attend_dims n = dims_of(&shape);
     int64_t kv_each = kv_floats(&n), head_each = head_floats(&n), size = n.t * n.d_padded;
@@ -276,8 +277,8 @@ void attend_backward_cpu(moai_device *dev, tensor dq, tensor dk, tensor dv, tens
             int64_t batch = item / shape.n_heads, head = item % shape.n_heads;
             kv_pack kv = kv_pack_at(packs + (batch * shape.n_kv_heads + head / n.group) * kv_each, &n);
             backward_head(head_view(dq, batch, head, &n), dk_parts + item * size, dv_parts + item * size,
-                          head_view(datt, batch, head, &n), head_view(q, batch, head, &n), head_view(att, batch, head, &n),
-                          lse + item * n.t, &kv, &work, shape.scale, &n);
+                          head_view(datt, batch, head, &n), head_view(q, batch, head, &n),
+                          head_view(att, batch, head, &n), lse + item * n.t, &kv, &work, shape.scale, &n);
         }
         #pragma omp for schedule(static)
         for (int64_t item = 0; item < n.n_kv_items; item++) {

@@ -8,7 +8,8 @@ void kv_append_cpu(moai_device *dev, tensor cache, tensor kv, const int32_t *seq
     (void)dev;
     CHECK(cache.dt == kv.dt, "kv_append: %s rows into a cache of %s", dtype_name(kv.dt), dtype_name(cache.dt));
     for (int64_t i = 0; i < kv.rows; i++)
-        memcpy(tensor_at(cache, seq[i] * max_len + pos[i], 0), tensor_at(kv, i, 0), (size_t)kv.cols * dtype_size(kv.dt));
+        memcpy(tensor_at(cache, seq[i] * max_len + pos[i], 0), tensor_at(kv, i, 0),
+               (size_t)kv.cols * dtype_size(kv.dt));
 }
 
 static float dot(const float *a, const float *b, int64_t n)
@@ -20,7 +21,7 @@ static float dot(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-/* out = softmax(scale q K^T) V over n_keys rows of k and v (head_dim columns), by blocks with a running maximum.  buf: head_dim. */
+/* out = softmax(scale q K^T) V over n_keys rows of k and v, by blocks with a running maximum.  buf holds one row. */
 static void attend_row(float *out, const float *q, tensor k, tensor v, int64_t n_keys, float scale, float *buf)
 {
     float max = -INFINITY, sum = 0.0f, p[KEY_BLOCK];

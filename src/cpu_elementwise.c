@@ -3,7 +3,10 @@
 #include "rng.h"
 
 /* Every thread gets n_rows fp32 rows of `cols` for tensors that are not fp32. */
-static float *thread_rows(float *all, int n_rows, int64_t cols) { return all + (int64_t)omp_get_thread_num() * n_rows * cols; }
+static float *thread_rows(float *all, int n_rows, int64_t cols)
+{
+    return all + (int64_t)omp_get_thread_num() * n_rows * cols;
+}
 
 void cast_cpu(moai_device *dev, tensor y, tensor x)
 {
@@ -38,7 +41,8 @@ void fill_cpu(moai_device *dev, tensor y, float value)
     for (int64_t i = 0; i < y.rows; i++) row_store(y, i, row);
 }
 
-void fill_normal_cpu(moai_device *dev, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols, float std)
+void fill_normal_cpu(moai_device *dev, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols,
+                     float std)
 {
     float *all = scratch_floats(dev, dev->n_threads * y.cols);
 

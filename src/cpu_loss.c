@@ -60,8 +60,8 @@ static void row_gradient(tensor logits, int64_t i, row_total t, int64_t target, 
     row_store(logits, i, grad);
 }
 
-void cross_entropy_cpu(moai_device *dev, float *nll, tensor logits, const float *stats_all, int n_parts, const int32_t *targets,
-                       int64_t vocab_begin, float scale)
+void cross_entropy_cpu(moai_device *dev, float *nll, tensor logits, const float *stats_all, int n_parts,
+                       const int32_t *targets, int64_t vocab_begin, float scale)
 {
     float *all = scratch_floats(dev, dev->n_threads * logits.cols);
 
@@ -75,6 +75,7 @@ void cross_entropy_cpu(moai_device *dev, float *nll, tensor logits, const float 
         row_total t = combine_parts(stats_all, n_parts, logits.rows, i);
         nll[i] = logf(t.sum) + (t.max - t.target);
         if (scale != 0.0f)
-            row_gradient(logits, i, t, local_target(targets[i], vocab_begin), scale, all + omp_get_thread_num() * logits.cols);
+            row_gradient(logits, i, t, local_target(targets[i], vocab_begin), scale,
+                         all + omp_get_thread_num() * logits.cols);
     }
 }

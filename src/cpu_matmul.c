@@ -9,7 +9,8 @@ static void check_product(const char *op, tensor y, tensor x, tensor w)
 }
 
 /* The libraries see no empty operand: a sum over nothing is zero. */
-static void product_or_zero(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
+static void product_or_zero(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is,
+                            bool accumulate)
 {
     if (tensor_n_elem(c) == 0) return;
     if (tensor_n_elem(a) > 0)

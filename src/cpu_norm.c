@@ -67,7 +67,8 @@ void residual_rmsnorm_cpu(moai_device *dev, tensor h, tensor n, float *r, tensor
 }
 
 /* One row: dx, and dn x r added to dw_sum.  buf holds three rows. */
-static void backward_row(tensor dx, float *dw_sum, tensor dn, tensor dres, tensor x, int64_t i, float r, const float *w, float *buf)
+static void backward_row(tensor dx, float *dw_sum, tensor dn, tensor dres, tensor x, int64_t i, float r, const float *w,
+                         float *buf)
 {
     int64_t cols = x.cols;
     const float *xi = row_load(x, i, buf), *dni = row_load(dn, i, buf + cols);
@@ -91,7 +92,8 @@ static void backward_row(tensor dx, float *dw_sum, tensor dn, tensor dres, tenso
     row_store(dx, i, dxi);
 }
 
-void rmsnorm_backward_cpu(moai_device *dev, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r, tensor w)
+void rmsnorm_backward_cpu(moai_device *dev, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r,
+                          tensor w)
 {
     int64_t cols = x.cols, n_blocks = sum_blocks(x.rows);
     float *scratch = scratch_floats(dev, (1 + n_blocks + 3 * dev->n_threads) * cols);

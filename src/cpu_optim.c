@@ -21,7 +21,8 @@ static double block_sum_squares(const float *x, int64_t n)
     return sum;
 }
 
-static void sum_by_blocks(moai_device *dev, double *acc, const float *x, int64_t n, double (*of_block)(const float *, int64_t))
+static void sum_by_blocks(moai_device *dev, double *acc, const float *x, int64_t n,
+                          double (*of_block)(const float *, int64_t))
 {
     int64_t n_blocks = (n + SUM_ELEMS - 1) / SUM_ELEMS;
     double *partial = device_scratch(dev, (size_t)n_blocks * sizeof *partial);
@@ -33,7 +34,10 @@ static void sum_by_blocks(moai_device *dev, double *acc, const float *x, int64_t
 }
 
 void sum_cpu(moai_device *dev, double *acc, const float *x, int64_t n) { sum_by_blocks(dev, acc, x, n, block_sum); }
-void sum_squares_cpu(moai_device *dev, double *acc, const float *x, int64_t n) { sum_by_blocks(dev, acc, x, n, block_sum_squares); }
+void sum_squares_cpu(moai_device *dev, double *acc, const float *x, int64_t n)
+{
+    sum_by_blocks(dev, acc, x, n, block_sum_squares);
+}
 
 void clip_cpu(moai_device *dev, float *grad_scale, const double *sumsq, float max_norm, float unscale)
 {
@@ -48,7 +52,7 @@ void clip_cpu(moai_device *dev, float *grad_scale, const double *sumsq, float ma
         *grad_scale = (float)(unscale * fmin(1.0, max_norm / (norm + 1e-6)));
 }
 
-/* w -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) after w *= 1 - lr weight_decay, for elements [begin, end) */
+/* w *= 1 - lr weight_decay, then w -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps), of [begin, end) */
 static void adamw_range(const adamw_args *a, int64_t begin, int64_t end, float decay)
 {
     float *w = a->master, *m = a->m, *v = a->v, scale = *a->grad_scale;
@@ -78,8 +82,9 @@ void adamw_cpu(moai_device *dev, const adamw_args *a)
 
         adamw_range(a, begin, decay_end, a->weight_decay);
         adamw_range(a, decay_end, end, 0.0f);
-        if (a->param != (void *)a->master)
-            row_store(tensor_of((char *)a->param + (size_t)begin * dtype_size(a->param_dt), a->param_dt, 1, end - begin), 0,
-                      a->master + begin);
+        if (a->param != (void *)a->master) {
+            tensor param = tensor_of(a->param, a->param_dt, 1, a->n);
+            row_store(tensor_cols(param, begin, end - begin), 0, a->master + begin);
+        }
     }
 }

@@ -46,9 +46,9 @@ void product(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, o
 
     fp32_load(a32, a);
     fp32_load(b32, b);
-    cblas_sgemm(CblasRowMajor, a_is == TRANSPOSED ? CblasTrans : CblasNoTrans, b_is == TRANSPOSED ? CblasTrans : CblasNoTrans,
-                (int)c.rows, (int)c.cols, (int)inner, 1.0f, a32.data, (int)a32.stride, b32.data, (int)b32.stride,
-                accumulate ? 1.0f : 0.0f, c32.data, (int)c32.stride);
+    cblas_sgemm(CblasRowMajor, a_is == TRANSPOSED ? CblasTrans : CblasNoTrans,
+                b_is == TRANSPOSED ? CblasTrans : CblasNoTrans, (int)c.rows, (int)c.cols, (int)inner, 1.0f, a32.data,
+                (int)a32.stride, b32.data, (int)b32.stride, accumulate ? 1.0f : 0.0f, c32.data, (int)c32.stride);
     if (c32.data == c.data) return;
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < c.rows; i++) row_store(c, i, tensor_at(c32, i, 0));

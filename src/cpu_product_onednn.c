@@ -1,6 +1,6 @@
 /* cpu_product_onednn.c: products through oneDNN's matmul primitive (C API of 2.x and 3.x).
  *
- * A primitive is compiled for one set of shapes, strides and dtypes; compiled ones are kept in a table by that key.    */
+ * A primitive is compiled for one set of shapes, strides and dtypes; compiled ones are kept in a table by that key. */
 #ifdef MOAI_ONEDNN
 #include "cpu.h"
 
@@ -64,14 +64,18 @@ static dnnl_memory_t memory_create(dnnl_engine_t engine, matrix_desc desc)
     return memory;
 }
 
-static dnnl_primitive_desc_t matmul_desc(dnnl_engine_t engine, matrix_desc a, matrix_desc b, matrix_desc c, dnnl_primitive_attr_t attr)
+static dnnl_primitive_desc_t matmul_desc(dnnl_engine_t engine, matrix_desc a, matrix_desc b, matrix_desc c,
+                                         dnnl_primitive_attr_t attr)
 {
     dnnl_primitive_desc_t desc;
     DNNL_CHECK(dnnl_matmul_primitive_desc_create(&desc, engine, a, b, NULL, c, attr));
     return desc;
 }
 
-static dnnl_status_t append_sum(dnnl_post_ops_t ops) { return dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef); }
+static dnnl_status_t append_sum(dnnl_post_ops_t ops)
+{
+    return dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef);
+}
 #else
 typedef dnnl_memory_desc_t matrix_desc;
 
@@ -92,7 +96,8 @@ static dnnl_memory_t memory_create(dnnl_engine_t engine, matrix_desc desc)
     return memory;
 }
 
-static dnnl_primitive_desc_t matmul_desc(dnnl_engine_t engine, matrix_desc a, matrix_desc b, matrix_desc c, dnnl_primitive_attr_t attr)
+static dnnl_primitive_desc_t matmul_desc(dnnl_engine_t engine, matrix_desc a, matrix_desc b, matrix_desc c,
+                                         dnnl_primitive_attr_t attr)
 {
     dnnl_matmul_desc_t op;
     dnnl_primitive_desc_t desc;

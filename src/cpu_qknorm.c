@@ -1,7 +1,7 @@
 /* cpu_qknorm.c: RMSNorm of every q and k head, then the rotation of its pairs (i, i + head_dim/2)
  *
  *     n = w x r;   y1 = n1 cos - n2 sin,  y2 = n2 cos + n1 sin
- * The rotation's transpose undoes it in the backward; the rest is RMSNorm's (cpu_norm.c) with head_dim columns.       */
+ * The rotation's transpose undoes it in the backward; the rest is RMSNorm's (cpu_norm.c) with head_dim columns. */
 #include "cpu.h"
 
 /* Vectors of one op as fp32: the two norm weights, then rows for each thread. */
@@ -11,7 +11,8 @@ typedef struct head_scratch {
     int64_t row_floats;
 } head_scratch;
 
-static head_scratch heads_begin(moai_device *dev, tensor q_norm, tensor k_norm, int64_t row_floats, int64_t partial_floats)
+static head_scratch heads_begin(moai_device *dev, tensor q_norm, tensor k_norm, int64_t row_floats,
+                                int64_t partial_floats)
 {
     int64_t head_dim = q_norm.cols;
     float *scratch = scratch_floats(dev, 2 * head_dim + dev->n_threads * row_floats + partial_floats);
@@ -27,7 +28,8 @@ static head_scratch heads_begin(moai_device *dev, tensor q_norm, tensor k_norm, 
 
 static float *thread_row(const head_scratch *s) { return s->rows + omp_get_thread_num() * s->row_floats; }
 
-static float head_forward(float *y, const float *x, const float *w, const float *cos, const float *sin, int64_t head_dim, float eps)
+static float head_forward(float *y, const float *x, const float *w, const float *cos, const float *sin,
+                          int64_t head_dim, float eps)
 {
     int64_t half = head_dim / 2;
     float squares = 0.0f;
@@ -88,7 +90,8 @@ static void head_backward(float *dx, float *dw_sum, const float *dy, const float
 }
 
 void qknorm_rope_backward_cpu(moai_device *dev, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
-                              const float *r, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions, attend_shape s)
+                              const float *r, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions,
+                              attend_shape s)
 {
     int64_t d = s.head_dim, n_heads = s.n_heads + s.n_kv_heads, width = n_heads * d, n_blocks = sum_blocks(dqk.rows);
     head_scratch scratch = heads_begin(dev, q_norm, k_norm, 3 * width + d, n_blocks * 2 * d);

@@ -1,7 +1,7 @@
 /* cpu_tile.h: products of small fp32 matrices that sit in cache, for one thread: the inside of attention.
  *
- * The compiler keeps a block of C in vector registers and adds one outer product of a column of A and a row of B at a time.
- * Written with GCC's vector type, so that it is one text for AVX2, AVX-512 and others.                              */
+ * The compiler keeps a block of C in vector registers and adds one outer product, of a column of A and a row of B, at a
+ * time.  Written with GCC's vector type, so that it is one text for AVX2, AVX-512 and others. */
 #ifndef MOAI_CPU_TILE_H
 #define MOAI_CPU_TILE_H
 
@@ -23,8 +23,9 @@ typedef struct tile_operand {
 } tile_operand;
 
 /* C (n_rows, TILE_COLS) = [C +] A (n_rows, k) B (k, TILE_COLS) */
-static inline __attribute__((always_inline)) void tile_block(const int n_rows, int64_t k, tile_operand a, const float *b,
-                                                             int64_t b_row, float *c, int64_t c_row, bool accumulate)
+static inline __attribute__((always_inline)) void tile_block(const int n_rows, int64_t k, tile_operand a,
+                                                             const float *b, int64_t b_row, float *c, int64_t c_row,
+                                                             bool accumulate)
 {
     tile_vector sum[TILE_ROWS][2];
 
@@ -62,8 +63,8 @@ static inline float tile_row_sum(const float *x, int64_t n)   /* n a multiple of
 }
 
 /* C (m, n) = [C +] A (m, k) B (k, n); B and C row-major, n a multiple of TILE_COLS */
-static inline void tile_product(int64_t m, int64_t n, int64_t k, tile_operand a, const float *b, int64_t b_row, float *c,
-                                int64_t c_row, bool accumulate)
+static inline void tile_product(int64_t m, int64_t n, int64_t k, tile_operand a, const float *b, int64_t b_row,
+                                float *c, int64_t c_row, bool accumulate)
 {
     for (int64_t j = 0; j < n; j += TILE_COLS) {
         for (int64_t i = 0, rows; i < m; i += rows) {

@@ -1,4 +1,4 @@
-/* rope.c: see rope.h.  Frequencies and angles are rounded to fp32 where Transformers rounds them, so that long positions agree. */
+/* rope.c: see rope.h.  Frequencies and angles round to fp32 where Transformers rounds, so that long positions agree. */
 #include "rope.h"
 
 #include <math.h>
@@ -42,7 +42,7 @@ static double yarn_index(double rotations, const model_config *cfg)
     return (double)cfg->head_dim * log(length / (rotations * 2.0 * M_PI)) / (2.0 * log(cfg->rope_theta));
 }
 
-/* Fast frequencies (below `low`) stay, slow ones (above `high`) are divided by factor, a ramp between (NTK-by-parts). */
+/* Frequencies below `low` stay, those above `high` are divided by factor, with a ramp between (NTK-by-parts). */
 static float yarn_frequency(int64_t i, const model_config *cfg)
 {
     double low = yarn_index(cfg->rope.beta_fast, cfg), high = yarn_index(cfg->rope.beta_slow, cfg);
@@ -52,7 +52,10 @@ static float yarn_frequency(int64_t i, const model_config *cfg)
     high = fmin(high, (double)cfg->head_dim - 1.0);
     if (low == high) high += 0.001;
     float ramp = ((float)i - (float)low) / (float)(high - low);
-    float keep = 1.0f - (ramp < 0.0f ? 0.0f : ramp > 1.0f ? 1.0f : ramp), wavelength = power(cfg->rope_theta, i, cfg->head_dim);
+    float keep = 1.0f - (ramp < 0.0f   ? 0.0f
+                         : ramp > 1.0f ? 1.0f
+                                       : ramp),
+          wavelength = power(cfg->rope_theta, i, cfg->head_dim);
     return 1.0f / ((float)cfg->rope.factor * wavelength) * (1.0f - keep) + 1.0f / wavelength * keep;
 }
 

@@ -1,7 +1,9 @@
-/* battery.h: what the tests of ops share: a device under test, matrices on it whose exact values the host knows, comparisons.
+/* battery.h: what the tests of ops share: a device under test, matrices on it whose exact values the host knows,
+ * comparisons.
  *
- * `t1-NAME -d cpu` (the default) or `-d cuda` runs the battery on that device's table.  References are written in fp64 in each test; outputs
- * are poisoned with NaN, views are strided, and what lies between the columns of a view must survive.                 */
+ * `t1-NAME -d cpu` (the default) or `-d cuda` runs the battery on that device's table.  References are written in fp64
+ * in each test; outputs are poisoned with NaN, views are strided, and what lies between the columns of a view must
+ * survive. */
 #ifndef BATTERY_H
 #define BATTERY_H
 
@@ -118,12 +120,13 @@ typedef struct field {
     size_t n_bytes;
 } field;
 
-/* Columns of strangers after each row of a strided field; as many elements lie before the first.  Rows that can be moved in whole
- * vectors stay aligned, others become as crooked as can be.                                                            */
+/* Columns of strangers after each row of a strided field; as many elements lie before the first.  Rows that can be
+ * moved in whole vectors stay aligned, others become as crooked as can be. */
 static inline int64_t field_gap(int64_t cols) { return cols % 8 == 0 ? 8 : 5; }
 
 /* values NULL: poisoned.  strided: inside a wider matrix, else packed. */
-static inline field field_make(const char *name, dtype dt, int64_t rows, int64_t cols, bool strided, const double *values)
+static inline field field_make(const char *name, dtype dt, int64_t rows, int64_t cols, bool strided,
+                               const double *values)
 {
     int64_t stride = cols + (strided ? field_gap(cols) : 0), lead = stride - cols, n = rows * stride + lead;
     field f = {.n_bytes = (size_t)n * dtype_size(dt), .v = doubles(rows * cols)};
@@ -176,7 +179,10 @@ static inline void fields_free(field *const *list, int n)
 #define FIELD_LIST(...) (field *const[]){__VA_ARGS__}, (int)(sizeof((field *const[]){__VA_ARGS__}) / sizeof(field *))
 #define FREE(...) fields_free(FIELD_LIST(__VA_ARGS__))
 
-static inline void field_restart(field *f) { dut.ops->copy(dut.dev, field_base(f), f->start, f->n_bytes, COPY_TO_DEVICE); }
+static inline void field_restart(field *f)
+{
+    dut.ops->copy(dut.dev, field_base(f), f->start, f->n_bytes, COPY_TO_DEVICE);
+}
 static inline void field_fetch(field *f)
 {
     dut.ops->copy(dut.dev, f->now, field_base(f), f->n_bytes, COPY_TO_HOST);
@@ -216,7 +222,8 @@ static inline void twice_second(field *const *list, int n)
 /* Did anything outside the view change? */
 static inline bool field_gaps_survive(const field *f)
 {
-    size_t lead = field_lead_bytes(f), size = dtype_size(f->t.dt), row = (size_t)f->t.stride * size, used = (size_t)f->t.cols * size;
+    size_t lead = field_lead_bytes(f), size = dtype_size(f->t.dt), row = (size_t)f->t.stride * size,
+           used = (size_t)f->t.cols * size;
 
     if (memcmp(f->now, f->start, lead) != 0) return false;
     for (int64_t i = 0; i < f->t.rows; i++) {
@@ -226,12 +233,16 @@ static inline bool field_gaps_survive(const field *f)
     return true;
 }
 
-/* Every element within one rounding to its dtype of the fp64 value, plus `tolerance` times the largest value (at least 0.1: the
- * tests' inputs are of order 1).                                                                                      */
+/* Every element within one rounding to its dtype of the fp64 value, plus `tolerance` times the largest value (at least
+ * 0.1: the tests' inputs are of order 1). */
 static inline bool ok_field(field *f, const double *expected, double tolerance, const char *what)
 {
     int64_t n = f->t.rows * f->t.cols, worst = 0;
-    double largest = 0.1, rounding = f->t.dt == DT_F32 ? 0x1p-24 : f->t.dt == DT_BF16 ? 0x1.01p-8 : 0x1.01p-11, worst_share = -1.0;
+    double largest = 0.1,
+           rounding = f->t.dt == DT_F32    ? 0x1p-24
+                      : f->t.dt == DT_BF16 ? 0x1.01p-8
+                                           : 0x1.01p-11,
+           worst_share = -1.0;
 
     field_fetch(f);
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs(expected[i]));
@@ -243,14 +254,15 @@ static inline bool ok_field(field *f, const double *expected, double tolerance, 
     }
     int64_t row = n ? worst / f->t.cols : 0, col = n ? worst % f->t.cols : 0;
     bool near = worst_share <= 1.0, gaps = field_gaps_survive(f);
-    return ok(near && gaps, "%s: %s %s %s(%lld, %lld): at (%lld, %lld) %.9g against %.9g, %.2f of the allowed error%s", what, f->name,
-              dtype_name(f->t.dt), f->t.stride > f->t.cols ? "strided " : "", (long long)f->t.rows, (long long)f->t.cols,
-              (long long)row, (long long)col, n ? field_at(f, row, col) : 0.0, n ? expected[worst] : 0.0, worst_share,
-              gaps ? "" : "; what lies between the columns was overwritten");
+    return ok(near && gaps, "%s: %s %s %s(%lld, %lld): at (%lld, %lld) %.9g against %.9g, %.2f of the allowed error%s",
+              what, f->name, dtype_name(f->t.dt), f->t.stride > f->t.cols ? "strided " : "", (long long)f->t.rows,
+              (long long)f->t.cols, (long long)row, (long long)col, n ? field_at(f, row, col) : 0.0,
+              n ? expected[worst] : 0.0, worst_share, gaps ? "" : "; what lies between the columns was overwritten");
 }
 
 /* The reference's own gradient against a central difference along a random direction.  loss() reads x. */
-static inline void ok_gradient(double (*loss)(const void *), const void *problem, double *x, int64_t n, const double *grad, const char *what)
+static inline void ok_gradient(double (*loss)(const void *), const void *problem, double *x, int64_t n,
+                               const double *grad, const char *what)
 {
     double *direction = random_doubles(n), *at = doubles(n), step = 1e-5, along = 0.0, moved[2];
 

@@ -1,4 +1,4 @@
-/* Philox4x32-10 against an own text of the algorithm that passes the authors' known answers; the streams made from it. */
+/* Philox4x32-10 against a text of the algorithm that passes the authors' known answers; the streams made from it. */
 #include "rng.h"
 #include "tap.h"
 
@@ -10,7 +10,8 @@ static void philox_reference(uint32_t x[4], uint32_t k0, uint32_t k1)
 {
     for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t even = 0xD2511F53ull * x[0], odd = 0xCD9E8D57ull * x[2];
-        uint32_t y[4] = {(uint32_t)(odd >> 32) ^ x[1] ^ k0, (uint32_t)odd, (uint32_t)(even >> 32) ^ x[3] ^ k1, (uint32_t)even};
+        uint32_t y[4] = {(uint32_t)(odd >> 32) ^ x[1] ^ k0, (uint32_t)odd, (uint32_t)(even >> 32) ^ x[3] ^ k1,
+                         (uint32_t)even};
         memcpy(x, y, sizeof y);
     }
 }
@@ -18,10 +19,13 @@ static void philox_reference(uint32_t x[4], uint32_t k0, uint32_t k1)
 /* kat_vectors of Random123 1.14: philox4x32 10 */
 static void check_known_answers(void)
 {
-    static const struct { uint32_t counter[4], key[2], out[4]; } known[] = {
+    static const struct { uint32_t counter[4], key[2], out[4];
+    } known[] = {
         {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
         {{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
     uint32_t out[4];
     int differ = 0;
@@ -66,7 +70,8 @@ static void check_keys(void)
 {
     ok(rng_key(1, "a") != rng_key(1, "b") && rng_key(1, "a") != rng_key(2, "a"), "keys differ by name and by seed");
     ok(rng_key(1, "a") == rng_key(1, "a"), "a key is a pure function");
-    ok(rng_normal(5, 10) != rng_normal(5, 11) && rng_normal(5, 10) != rng_normal(6, 10), "draws differ by index and by key");
+    ok(rng_normal(5, 10) != rng_normal(5, 11) && rng_normal(5, 10) != rng_normal(6, 10),
+       "draws differ by index and by key");
 }
 
 static void check_permutation(uint64_t n)
@@ -84,9 +89,11 @@ static void check_permutation(uint64_t n)
         seen[to] = true;
         in_place += to == i;
     }
-    ok(outside == 0 && repeated == 0, "permutation of %llu: %llu outside, %llu repeated", (unsigned long long)n, (unsigned long long)outside,
-       (unsigned long long)repeated);
-    if (n >= 1000) ok(in_place < 12, "permutation of %llu: %llu in place (1 expected)", (unsigned long long)n, (unsigned long long)in_place);
+    ok(outside == 0 && repeated == 0, "permutation of %llu: %llu outside, %llu repeated", (unsigned long long)n,
+       (unsigned long long)outside, (unsigned long long)repeated);
+    if (n >= 1000)
+        ok(in_place < 12, "permutation of %llu: %llu in place (1 expected)", (unsigned long long)n,
+           (unsigned long long)in_place);
     free(seen);
 }
 
@@ -99,6 +106,7 @@ int main(void)
     check_keys();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_permutation(sizes[i]);
     uint64_t big = (1ull << 40) + 12345;
-    ok(rng_permute(9, big, 77) < big && rng_permute(9, big, 77) != rng_permute(9, big, 78), "permutation of 2^40 + 12345");
+    ok(rng_permute(9, big, 77) < big && rng_permute(9, big, 77) != rng_permute(9, big, 78),
+       "permutation of 2^40 + 12345");
     return tap_done();
 }

@@ -9,7 +9,10 @@ typedef struct attend_problem {
 static int64_t n_rows(const attend_problem *p) { return p->s.batch * p->s.seq_len; }
 static int64_t q_width(const attend_problem *p) { return p->s.n_heads * p->s.head_dim; }
 static int64_t k_width(const attend_problem *p) { return p->s.n_kv_heads * p->s.head_dim; }
-static int64_t kv_col(const attend_problem *p, int64_t h) { return h / (p->s.n_heads / p->s.n_kv_heads) * p->s.head_dim; }
+static int64_t kv_col(const attend_problem *p, int64_t h)
+{
+    return h / (p->s.n_heads / p->s.n_kv_heads) * p->s.head_dim;
+}
 
 static double dot(const double *a, const double *b, int64_t n)
 {
@@ -18,14 +21,15 @@ static double dot(const double *a, const double *b, int64_t n)
     return sum;
 }
 
-/* Weights of query `row` (of the whole micro-batch) on the keys of its sequence up to itself; returns the log-sum-exp. */
+/* Weights of query `row` (of the micro-batch) on the keys of its sequence up to itself; returns the log-sum-exp. */
 static double weights_of(const attend_problem *p, int64_t row, int64_t h, double *weight)
 {
     int64_t d = p->s.head_dim, position = row % p->s.seq_len, first = row - position;
     double max = -INFINITY, sum = 0.0;
 
     for (int64_t j = 0; j <= position; j++) {
-        weight[j] = p->s.scale * dot(p->q + row * q_width(p) + h * d, p->k + (first + j) * k_width(p) + kv_col(p, h), d);
+        weight[j] =
+            p->s.scale * dot(p->q + row * q_width(p) + h * d, p->k + (first + j) * k_width(p) + kv_col(p, h), d);
         max = fmax(max, weight[j]);
     }
     for (int64_t j = 0; j <= position; j++) sum += weight[j] = exp(weight[j] - max);
@@ -64,7 +68,8 @@ static void attend_backward_reference(const attend_problem *p, const double *att
             weights_of(p, row, h, weight);
             for (int64_t j = 0; j <= position; j++) {
                 int64_t kv = (first + j) * k_width(p) + kv_col(p, h);
-                double dweight = dot(p->datt + at, p->v + kv, d) - dot(p->datt + at, att + at, d), ds = p->s.scale * weight[j] * dweight;
+                double dweight = dot(p->datt + at, p->v + kv, d) - dot(p->datt + at, att + at, d),
+                       ds = p->s.scale * weight[j] * dweight;
                 for (int64_t c = 0; c < d; c++) {
                     dv[kv + c] += weight[j] * p->datt[at + c];
                     dq[at + c] += ds * p->k[kv + c];
@@ -98,19 +103,24 @@ static double *scaled_randoms(int64_t n, double scale)
 static void check_attend(dtype dt, attend_shape s, int64_t padding, double spread, bool strided)
 {
     char what[96];
-    double tolerance = 2e-6 * fmax(1.0, spread / 4.0);        /* exp turns the logits' absolute error into a relative one */
-    int64_t rows = s.batch * s.seq_len, all = rows + padding, qw = s.n_heads * s.head_dim, kw = s.n_kv_heads * s.head_dim;
+    double tolerance = 2e-6 * fmax(1.0, spread / 4.0); /* exp turns the logits' absolute error into a relative one */
+    int64_t rows = s.batch * s.seq_len, all = rows + padding, qw = s.n_heads * s.head_dim,
+            kw = s.n_kv_heads * s.head_dim;
     double *start = scaled_randoms(all * qw, spread);
-    field q = field_make("q", dt, all, qw, strided, start), k = field_random("k", dt, all, kw, strided), v = field_random("v", dt, all, kw, strided);
+    field q = field_make("q", dt, all, qw, strided, start), k = field_random("k", dt, all, kw, strided),
+          v = field_random("v", dt, all, kw, strided);
     field datt = field_random("datt", dt, all, qw, strided);
-    field att = field_output("att", dt, all, qw, strided), lse = field_output("lse", DT_F32, s.batch * s.n_heads, s.seq_len, false);
-    field dq = field_output("dq", dt, all, qw, strided), dk = field_output("dk", dt, all, kw, strided), dv = field_output("dv", dt, all, kw, strided);
+    field att = field_output("att", dt, all, qw, strided),
+          lse = field_output("lse", DT_F32, s.batch * s.n_heads, s.seq_len, false);
+    field dq = field_output("dq", dt, all, qw, strided), dk = field_output("dk", dt, all, kw, strided),
+          dv = field_output("dv", dt, all, kw, strided);
     attend_problem p = {s, q.v, k.v, v.v, datt.v};
     double *ref = doubles(all * qw), *ref_lse = doubles(s.batch * s.n_heads * s.seq_len);
     double *ref_dq = doubles(all * qw), *ref_dk = doubles(all * kw), *ref_dv = doubles(all * kw);
 
-    snprintf(what, sizeof what, "attend %lld x %lld, heads %lld:%lld, d %lld, padding %lld", (long long)s.batch, (long long)s.seq_len,
-             (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim, (long long)padding);
+    snprintf(what, sizeof what, "attend %lld x %lld, heads %lld:%lld, d %lld, padding %lld", (long long)s.batch,
+             (long long)s.seq_len, (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim,
+             (long long)padding);
     attend_reference(&p, ref, ref_lse);
     attend_backward_reference(&p, ref, ref_dq, ref_dk, ref_dv);
     if (rows <= 40) {
@@ -122,12 +132,14 @@ static void check_attend(dtype dt, attend_shape s, int64_t padding, double sprea
     ok_field(&att, ref, tolerance, what);
     ok_field(&lse, ref_lse, 1e-6, what);
 
-    field att_given = field_make("att", dt, all, qw, strided, ref), lse_given = field_make("lse", DT_F32, s.batch * s.n_heads, s.seq_len, false, ref_lse);
+    field att_given = field_make("att", dt, all, qw, strided, ref),
+          lse_given = field_make("lse", DT_F32, s.batch * s.n_heads, s.seq_len, false, ref_lse);
     memset(ref_dq, 0, (size_t)(all * qw) * sizeof *ref_dq);
     memset(ref_dk, 0, (size_t)(all * kw) * sizeof *ref_dk);
     memset(ref_dv, 0, (size_t)(all * kw) * sizeof *ref_dv);
     attend_backward_reference(&p, att_given.v, ref_dq, ref_dk, ref_dv);
-    TWICE(dut.ops->attend_backward(dut.dev, dq.t, dk.t, dv.t, datt.t, q.t, k.t, v.t, att_given.t, lse_given.t.data, s), &dq, &dk, &dv);
+    TWICE(dut.ops->attend_backward(dut.dev, dq.t, dk.t, dv.t, datt.t, q.t, k.t, v.t, att_given.t, lse_given.t.data, s),
+          &dq, &dk, &dv);
     ok_field(&dq, ref_dq, 3.0 * tolerance, what);
     ok_field(&dk, ref_dk, 3.0 * tolerance, what);
     ok_field(&dv, ref_dv, 3.0 * tolerance, what);
@@ -135,15 +147,17 @@ static void check_attend(dtype dt, attend_shape s, int64_t padding, double sprea
     free(start), free(ref), free(ref_lse), free(ref_dq), free(ref_dk), free(ref_dv);
 }
 
-/* Queries at several positions of three sequences, their keys appended first; what was in the cache before them is kept. */
+/* Queries at several positions of three sequences, their keys appended first; the rest of the cache is kept. */
 static void check_cached(dtype dt, bool strided)
 {
     enum { N_SEQUENCES = 3, MAX_LEN = 100, N_ROWS = 5 };
     static const int32_t seq[N_ROWS] = {2, 0, 1, 0, 0}, pos[N_ROWS] = {0, 70, 99, 71, 72};
     attend_shape s = {.batch = 1, .seq_len = 1, .n_heads = 6, .n_kv_heads = 2, .head_dim = 20, .scale = 0.3f};
     int64_t qw = s.n_heads * s.head_dim, kw = s.n_kv_heads * s.head_dim;
-    field q = field_random("q", dt, N_ROWS, qw, strided), k = field_random("k", dt, N_ROWS, kw, strided), v = field_random("v", dt, N_ROWS, kw, strided);
-    field k_cache = field_random("k_cache", dt, N_SEQUENCES * MAX_LEN, kw, strided), v_cache = field_random("v_cache", dt, N_SEQUENCES * MAX_LEN, kw, strided);
+    field q = field_random("q", dt, N_ROWS, qw, strided), k = field_random("k", dt, N_ROWS, kw, strided),
+          v = field_random("v", dt, N_ROWS, kw, strided);
+    field k_cache = field_random("k_cache", dt, N_SEQUENCES * MAX_LEN, kw, strided),
+          v_cache = field_random("v_cache", dt, N_SEQUENCES * MAX_LEN, kw, strided);
     field att = field_output("att", dt, N_ROWS, qw, strided);
     int32_t *seq_d = to_device(seq, sizeof seq), *pos_d = to_device(pos, sizeof pos);
     double *ref = doubles(N_ROWS * qw), *whole_q = doubles(MAX_LEN * qw), *whole_att = doubles(MAX_LEN * qw);
@@ -181,7 +195,8 @@ int main(int argc, char **argv)
             check_attend(both[i], (attend_shape){2, 17, 4, 2, 16, 0.25f}, 3, 1.0, strided);
             check_attend(both[i], (attend_shape){1, 96, 2, 2, 32, 0.177f}, 0, 1.0, strided);
             check_attend(both[i], (attend_shape){2, 201, 7, 1, 24, 0.204f}, 6, 1.0, strided);
-            check_attend(both[i], (attend_shape){1, 300, 3, 1, 64, 0.125f}, 0, 40.0, strided);     /* steep: weights near 0 and 1 */
+            check_attend(both[i], (attend_shape){1, 300, 3, 1, 64, 0.125f}, 0, 40.0,
+                         strided); /* steep: weights near 0 and 1 */
             check_cached(both[i], strided);
         }
     }

@@ -28,8 +28,9 @@ static void check_memory(void)
 static void check_cast(dtype to, dtype from, int64_t n, bool strided)
 {
     /* ties, the largest of each type's normal range, subnormals of fp16, zeros, infinities */
-    static const double special[] = {0.0, -0.0, 1.0, 1.00390625, 1.01171875, -1.00390625, 65504.0, -65504.0, 6e-5, 5.9604645e-08,
-                                     INFINITY, -INFINITY, 3.0078125, 0x1.fffffep0, 1e-3};
+    static const double special[] = {0.0,         -0.0,      1.0,       1.00390625,   1.01171875,
+                                     -1.00390625, 65504.0,   -65504.0,  6e-5,         5.9604645e-08,
+                                     INFINITY,    -INFINITY, 3.0078125, 0x1.fffffep0, 1e-3};
     int64_t n_special = (int64_t)(sizeof special / sizeof *special);
     double *values = random_doubles(3 * n);
     memcpy(values + n, special, sizeof special);
@@ -42,8 +43,8 @@ static void check_cast(dtype to, dtype from, int64_t n, bool strided)
         number_put(rounded, to, x.v[i]);
         right = right && field_at(&y, i / n, i % n) == number_get(rounded, to);
     }
-    ok(right && n_special < n && field_gaps_survive(&y), "cast %s to %s%s: each number rounded to nearest even", dtype_name(from), dtype_name(to),
-       strided ? ", strided" : "");
+    ok(right && n_special < n && field_gaps_survive(&y), "cast %s to %s%s: each number rounded to nearest even",
+       dtype_name(from), dtype_name(to), strided ? ", strided" : "");
 
     double nan_value = NAN;
     field nan_x = field_make("nan", from, 1, 1, false, &nan_value), nan_y = field_output("y", to, 1, 1, false);
@@ -58,7 +59,8 @@ static void check_cast(dtype to, dtype from, int64_t n, bool strided)
 static void check_add(dtype dt, int64_t cols, bool strided)
 {
     int64_t rows = 5;
-    field a = field_random("a", dt, rows, cols, strided), b = field_random("b", dt, rows, cols, false), y = field_output("y", dt, rows, cols, strided);
+    field a = field_random("a", dt, rows, cols, strided), b = field_random("b", dt, rows, cols, false),
+          y = field_output("y", dt, rows, cols, strided);
     double *sum = doubles(rows * cols);
 
     for (int64_t i = 0; i < rows * cols; i++) sum[i] = a.v[i] + b.v[i];
@@ -123,7 +125,8 @@ static void swiglu_backward_reference(const swiglu_problem *p, double *dgate_up)
 {
     for (int64_t i = 0; i < p->rows; i++) {
         for (int64_t j = 0; j < p->cols; j++) {
-            double g = p->gate_up[i * 2 * p->cols + j], u = p->gate_up[(i * 2 + 1) * p->cols + j], d = p->dact[i * p->cols + j];
+            double g = p->gate_up[i * 2 * p->cols + j], u = p->gate_up[(i * 2 + 1) * p->cols + j],
+                   d = p->dact[i * p->cols + j];
             double s = 1.0 / (1.0 + exp(-g));
             dgate_up[i * 2 * p->cols + j] = d * u * (s + g * s * (1.0 - s));
             dgate_up[(i * 2 + 1) * p->cols + j] = d * silu(g);
@@ -137,8 +140,10 @@ static void check_swiglu(dtype dt, int64_t cols, bool strided)
     double *values = random_doubles(rows * 2 * cols);
     for (int64_t i = 0; i < rows * 2 * cols; i++) values[i] *= 6.0;
     values[0] = 100.0, values[1] = -100.0, values[2] = 0.0, values[3] = -88.0;          /* where exp leaves the range */
-    field gate_up = field_make("gate_up", dt, rows, 2 * cols, strided, values), dact = field_random("dact", dt, rows, cols, strided);
-    field act = field_output("act", dt, rows, cols, strided), dgate_up = field_output("dgate_up", dt, rows, 2 * cols, strided);
+    field gate_up = field_make("gate_up", dt, rows, 2 * cols, strided, values),
+          dact = field_random("dact", dt, rows, cols, strided);
+    field act = field_output("act", dt, rows, cols, strided),
+          dgate_up = field_output("dgate_up", dt, rows, 2 * cols, strided);
     swiglu_problem p = {rows, cols, gate_up.v, dact.v};
     double *ref = doubles(rows * cols), *dref = doubles(rows * 2 * cols);
 

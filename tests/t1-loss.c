@@ -87,11 +87,13 @@ static void check_cross_entropy(dtype dt, int64_t vocab, int n_parts, double spr
     enum { N = 13 };
     float scale = 1.0f / 11.0f;
     int32_t targets[N];
-    double *values = random_doubles(N * vocab), *nll = doubles(N), *grad = doubles(N * vocab), *part_values = doubles(N * vocab);
+    double *values = random_doubles(N * vocab), *nll = doubles(N), *grad = doubles(N * vocab),
+           *part_values = doubles(N * vocab);
     for (int64_t i = 0; i < N * vocab; i++) values[i] *= spread;
     for (int i = 0; i < N; i++) targets[i] = i % 5 == 3 ? -1 : (i * 17) % (int)vocab;
     field whole = field_make("logits", dt, N, vocab, false, values);
-    field stats = field_output("stats", DT_F32, n_parts * N, 3, false), nll_f = field_output("nll", DT_F32, 1, N, false);
+    field stats = field_output("stats", DT_F32, n_parts * N, 3, false),
+          nll_f = field_output("nll", DT_F32, 1, N, false);
     int32_t *targets_d = to_device(targets, sizeof targets);
     loss_problem p = {N, vocab, whole.v, targets, nll};
 
@@ -104,17 +106,21 @@ static void check_cross_entropy(dtype dt, int64_t vocab, int n_parts, double spr
     field *part = xmalloc((size_t)n_parts * sizeof *part);
     for (int k = 0; k < n_parts; k++) {
         int64_t begin = share_begin(vocab, n_parts, k), cols = share_begin(vocab, n_parts, k + 1) - begin;
-        for (int64_t i = 0; i < N; i++) memcpy(part_values + i * cols, whole.v + i * vocab + begin, (size_t)cols * sizeof(double));
+        for (int64_t i = 0; i < N; i++)
+            memcpy(part_values + i * cols, whole.v + i * vocab + begin, (size_t)cols * sizeof(double));
         part[k] = field_make("dlogits", dt, N, cols, strided, part_values);
         dut.ops->softmax_stats(dut.dev, tensor_at(stats.t, k * N, 0), part[k].t, targets_d, begin);
     }
     for (int k = 0; k < n_parts; k++) {
         int64_t begin = share_begin(vocab, n_parts, k), cols = part[k].t.cols;
-        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, 0.0f), &nll_f, &part[k]);
+        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, 0.0f),
+              &nll_f, &part[k]);
         ok_field(&nll_f, nll, 1e-6, "cross_entropy, loss only");
         ok_field(&part[k], part[k].v, 0.0, "cross_entropy with scale 0 leaves the logits");
-        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, scale), &nll_f, &part[k]);
-        for (int64_t i = 0; i < N; i++) memcpy(part_values + i * cols, grad + i * vocab + begin, (size_t)cols * sizeof(double));
+        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, scale),
+              &nll_f, &part[k]);
+        for (int64_t i = 0; i < N; i++)
+            memcpy(part_values + i * cols, grad + i * vocab + begin, (size_t)cols * sizeof(double));
         ok_field(&nll_f, nll, 1e-6, "cross_entropy");
         ok_field(&part[k], part_values, 2e-6, "cross_entropy");
         field_free(&part[k]);
@@ -135,7 +141,8 @@ int main(int argc, char **argv)
             check_embed(three[i], 1096, strided);
             check_cross_entropy(three[i], 101, 1, 3.0, strided);
             check_cross_entropy(three[i], 101, 3, 3.0, strided);
-            check_cross_entropy(three[i], 101, 4, 60.0, strided);   /* parts whose sums underflow against the others' maximum */
+            check_cross_entropy(three[i], 101, 4, 60.0,
+                                strided); /* parts whose sums underflow against the others' maximum */
             if (three[i] != DT_F16)                           /* whose gradients would be subnormal */
                 check_cross_entropy(three[i], 9600, 2, 3.0, strided);
         }

@@ -1,4 +1,5 @@
-/* RMSNorm, the residual sum before it, and QK-norm with the rotation, forward and backward, against fp64; -d names the device. */
+/* RMSNorm, the residual sum before it, and QK-norm with the rotation, forward and backward, against fp64;
+ * -d names the device. */
 #include "battery.h"
 
 static const double eps = 1e-6;
@@ -48,11 +49,14 @@ static double norm_loss(const void *problem)
 
 static void check_forward(dtype dt, int64_t rows, int64_t cols, bool strided)
 {
-    field x = field_random("x", dt, rows, cols, strided), o = field_random("o", dt, rows, cols, strided), w = field_random("w", dt, 1, cols, false);
-    field n = field_output("n", dt, rows, cols, strided), h = field_output("h", dt, rows, cols, strided), r = field_output("r", DT_F32, 1, rows, false);
+    field x = field_random("x", dt, rows, cols, strided), o = field_random("o", dt, rows, cols, strided),
+          w = field_random("w", dt, 1, cols, false);
+    field n = field_output("n", dt, rows, cols, strided), h = field_output("h", dt, rows, cols, strided),
+          r = field_output("r", DT_F32, 1, rows, false);
     double *ref = doubles(rows * cols), *ref_r = doubles(rows), *sum = doubles(rows * cols);
 
-    for (int64_t i = 0; i < rows; i++) norm_row(ref + i * cols, x.v + i * cols, w.v, cols), ref_r[i] = reciprocal(x.v + i * cols, cols);
+    for (int64_t i = 0; i < rows; i++)
+        norm_row(ref + i * cols, x.v + i * cols, w.v, cols), ref_r[i] = reciprocal(x.v + i * cols, cols);
     TWICE(dut.ops->rmsnorm(dut.dev, n.t, r.t.data, x.t, w.t, (float)eps), &n, &r);
     ok_field(&n, ref, 1e-6, "rmsnorm");
     ok_field(&r, ref_r, 5e-7, "rmsnorm");
@@ -153,7 +157,8 @@ static void qk_backward_reference(const qk_problem *p, double *dqkv, double *dq_
         for (int64_t h = 0; h < qk_heads(p); h++) {
             bool is_q = h < p->s.n_heads;
             rotate(dn, p->dqk + (i * qk_heads(p) + h) * d, p, i, -1.0);
-            norm_row_backward(dqkv + (head_of(p, i, h) - p->qkv), is_q ? dq_norm : dk_norm, dn, head_of(p, i, h), is_q ? p->q_norm : p->k_norm, d);
+            norm_row_backward(dqkv + (head_of(p, i, h) - p->qkv), is_q ? dq_norm : dk_norm, dn, head_of(p, i, h),
+                              is_q ? p->q_norm : p->k_norm, d);
         }
     }
     free(dn);
@@ -174,21 +179,28 @@ static void check_qknorm(dtype dt, int64_t rows, int64_t n_heads, int64_t n_kv_h
 {
     enum { N_POSITIONS = 50 };
     int64_t n_qk = n_heads + n_kv_heads, width = (n_qk + n_kv_heads) * d, half = d / 2;
-    attend_shape s = {.batch = 1, .seq_len = rows, .n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = d, .scale = 1.0f};
+    attend_shape s = {
+        .batch = 1, .seq_len = rows, .n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = d, .scale = 1.0f};
     int32_t *positions = xmalloc((size_t)rows * sizeof *positions);
-    double *angle = random_doubles(N_POSITIONS * half), *cosines = doubles(N_POSITIONS * half), *sines = doubles(N_POSITIONS * half);
+    double *angle = random_doubles(N_POSITIONS * half), *cosines = doubles(N_POSITIONS * half),
+           *sines = doubles(N_POSITIONS * half);
 
     for (int64_t i = 0; i < rows; i++) positions[i] = (int32_t)((i * 7 + 3) % N_POSITIONS);
-    for (int64_t i = 0; i < N_POSITIONS * half; i++) cosines[i] = 1.1 * cos(3.0 * angle[i]), sines[i] = 1.1 * sin(3.0 * angle[i]);
-    field cos_f = field_make("cos", DT_F32, N_POSITIONS, half, false, cosines), sin_f = field_make("sin", DT_F32, N_POSITIONS, half, false, sines);
-    field qkv = field_random("qkv", dt, rows, width, strided), q_norm = field_random("q_norm", dt, 1, d, false), k_norm = field_random("k_norm", dt, 1, d, false);
+    for (int64_t i = 0; i < N_POSITIONS * half; i++)
+        cosines[i] = 1.1 * cos(3.0 * angle[i]), sines[i] = 1.1 * sin(3.0 * angle[i]);
+    field cos_f = field_make("cos", DT_F32, N_POSITIONS, half, false, cosines),
+          sin_f = field_make("sin", DT_F32, N_POSITIONS, half, false, sines);
+    field qkv = field_random("qkv", dt, rows, width, strided), q_norm = field_random("q_norm", dt, 1, d, false),
+          k_norm = field_random("k_norm", dt, 1, d, false);
     field dqk = field_random("dqk", dt, rows, n_qk * d, strided), qk = field_output("qk", dt, rows, n_qk * d, strided);
     field r = field_output("r", DT_F32, rows, n_qk, false), dqkv = field_random("dqkv", dt, rows, width, strided);
-    field dq_norm = field_random("dq_norm", DT_F32, 1, d, false), dk_norm = field_random("dk_norm", DT_F32, 1, d, false);
+    field dq_norm = field_random("dq_norm", DT_F32, 1, d, false),
+          dk_norm = field_random("dk_norm", DT_F32, 1, d, false);
     int32_t *positions_d = to_device(positions, (size_t)rows * sizeof *positions);
     rope_table rope = {cos_f.t, sin_f.t};
     qk_problem p = {s, rows, qkv.v, q_norm.v, k_norm.v, cos_f.v, sin_f.v, dqk.v, positions};
-    double *ref = doubles(rows * n_qk * d), *ref_r = doubles(rows * n_qk), *ref_dq = doubles(d), *ref_dk = doubles(d), *ref_dqkv = doubles(rows * width);
+    double *ref = doubles(rows * n_qk * d), *ref_r = doubles(rows * n_qk), *ref_dq = doubles(d), *ref_dk = doubles(d),
+           *ref_dqkv = doubles(rows * width);
 
     qk_reference(&p, ref, ref_r);
     qk_backward_reference(&p, ref_dqkv, ref_dq, ref_dk);
@@ -196,20 +208,24 @@ static void check_qknorm(dtype dt, int64_t rows, int64_t n_heads, int64_t n_kv_h
     ok_gradient(qk_loss, &p, q_norm.v, d, ref_dq, "QK-norm's reference dq_norm");
     ok_gradient(qk_loss, &p, k_norm.v, d, ref_dk, "QK-norm's reference dk_norm");
     for (int64_t i = 0; i < rows; i++)                        /* the v columns are another op's */
-        memcpy(ref_dqkv + i * width + n_qk * d, dqkv.v + i * width + n_qk * d, (size_t)(n_kv_heads * d) * sizeof(double));
+        memcpy(ref_dqkv + i * width + n_qk * d, dqkv.v + i * width + n_qk * d,
+               (size_t)(n_kv_heads * d) * sizeof(double));
     for (int64_t j = 0; j < d; j++) ref_dq[j] += dq_norm.v[j], ref_dk[j] += dk_norm.v[j];
 
-    TWICE(dut.ops->qknorm_rope(dut.dev, qk.t, r.t.data, qkv.t, q_norm.t, k_norm.t, rope, positions_d, s, (float)eps), &qk, &r);
+    TWICE(dut.ops->qknorm_rope(dut.dev, qk.t, r.t.data, qkv.t, q_norm.t, k_norm.t, rope, positions_d, s, (float)eps),
+          &qk, &r);
     ok_field(&qk, ref, 5e-7, "qknorm_rope");
     ok_field(&r, ref_r, 5e-7, "qknorm_rope");
-    TWICE(dut.ops->qknorm_rope_backward(dut.dev, dqkv.t, dq_norm.t, dk_norm.t, dqk.t, qkv.t, r.t.data, q_norm.t, k_norm.t, rope, positions_d, s),
+    TWICE(dut.ops->qknorm_rope_backward(dut.dev, dqkv.t, dq_norm.t, dk_norm.t, dqk.t, qkv.t, r.t.data, q_norm.t,
+                                        k_norm.t, rope, positions_d, s),
           &dqkv, &dq_norm, &dk_norm);
     ok_field(&dqkv, ref_dqkv, 1e-6, "qknorm_rope_backward");
     ok_field(&dq_norm, ref_dq, 3e-6, "qknorm_rope_backward");
     ok_field(&dk_norm, ref_dk, 3e-6, "qknorm_rope_backward");
     FREE(&cos_f, &sin_f, &qkv, &q_norm, &k_norm, &dqk, &qk, &r, &dqkv, &dq_norm, &dk_norm);
     dut.ops->free(dut.dev, positions_d);
-    free(positions), free(angle), free(cosines), free(sines), free(ref), free(ref_r), free(ref_dq), free(ref_dk), free(ref_dqkv);
+    free(positions), free(angle), free(cosines), free(sines), free(ref), free(ref_r), free(ref_dq), free(ref_dk),
+        free(ref_dqkv);
 }
 
 int main(int argc, char **argv)

@@ -59,7 +59,8 @@ static void check_clip(void)
 }
 
 /* torch.optim.AdamW's single-tensor step */
-static void adamw_reference(double *w, double *m, double *v, const double *grad, int64_t n, int64_t n_decay, const adamw_args *a, double scale)
+static void adamw_reference(double *w, double *m, double *v, const double *grad, int64_t n, int64_t n_decay,
+                            const adamw_args *a, double scale)
 {
     double correction1 = 1.0 - pow(a->beta1, (double)a->t), correction2 = 1.0 - pow(a->beta2, (double)a->t);
     for (int64_t i = 0; i < n; i++) {
@@ -76,11 +77,24 @@ static void check_adamw(dtype param_dt, bool separate, int64_t n, int64_t n_deca
     enum { STEPS = 3 };
     field w = field_random("master", DT_F32, 1, n, false), grad = field_random("grad", DT_F32, 1, n, false);
     double *zeros = doubles(n), *ref_w = doubles(n), *ref_m = doubles(n), *ref_v = doubles(n);
-    field m = field_make("m", DT_F32, 1, n, false, zeros), v = field_make("v", DT_F32, 1, n, false, zeros), param = field_output("param", param_dt, 1, n, false);
-    float half = 0.5f, nan_scale = NAN, *scale = to_device(&half, sizeof half), *broken = to_device(&nan_scale, sizeof nan_scale);
-    adamw_args a = {.master = w.t.data, .m = m.t.data, .v = v.t.data, .param = separate ? param.t.data : w.t.data, .param_dt = param_dt,
-                    .grad = grad.t.data, .n = n, .n_decay = n_decay, .grad_scale = scale, .lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.95f,
-                    .eps = 1e-8f, .weight_decay = 0.1f};
+    field m = field_make("m", DT_F32, 1, n, false, zeros), v = field_make("v", DT_F32, 1, n, false, zeros),
+          param = field_output("param", param_dt, 1, n, false);
+    float half = 0.5f, nan_scale = NAN, *scale = to_device(&half, sizeof half),
+          *broken = to_device(&nan_scale, sizeof nan_scale);
+    adamw_args a = {.master = w.t.data,
+                    .m = m.t.data,
+                    .v = v.t.data,
+                    .param = separate ? param.t.data : w.t.data,
+                    .param_dt = param_dt,
+                    .grad = grad.t.data,
+                    .n = n,
+                    .n_decay = n_decay,
+                    .grad_scale = scale,
+                    .lr = 0.01f,
+                    .beta1 = 0.9f,
+                    .beta2 = 0.95f,
+                    .eps = 1e-8f,
+                    .weight_decay = 0.1f};
 
     memcpy(ref_w, w.v, (size_t)n * sizeof *ref_w);
     for (a.t = 1; a.t <= STEPS; a.t++) {
@@ -106,7 +120,8 @@ static void check_adamw(dtype param_dt, bool separate, int64_t n, int64_t n_deca
     for (int i = 0; i < 4; i++) memcpy(all[i]->kept, (field_fetch(all[i]), all[i]->now), all[i]->n_bytes);
     a.grad_scale = broken;
     dut.ops->adamw(dut.dev, &a);
-    for (int i = 0; i < 4; i++) untouched = untouched && memcmp(all[i]->kept, (field_fetch(all[i]), all[i]->now), all[i]->n_bytes) == 0;
+    for (int i = 0; i < 4; i++)
+        untouched = untouched && memcmp(all[i]->kept, (field_fetch(all[i]), all[i]->now), all[i]->n_bytes) == 0;
     ok(untouched, "adamw: a NaN scale changes nothing");
     dut.ops->free(dut.dev, scale), dut.ops->free(dut.dev, broken);
     FREE(&w, &grad, &m, &v, &param);

@@ -1,8 +1,9 @@
-/* The three products of a linear map against fp64, fp32 and bf16, packed and strided, odd sizes; -d names the device. */
+/* The three products of a linear map, fp32 and bf16, packed and strided, odd sizes, against fp64.  -d: the device. */
 #include "battery.h"
 
 /* c (m, n) += sum over l of a[i * ar + l * ac] b[l * br + j * bc] */
-static void multiply(double *c, int64_t m, int64_t n, int64_t k, const double *a, int64_t ar, int64_t ac, const double *b, int64_t br, int64_t bc)
+static void multiply(double *c, int64_t m, int64_t n, int64_t k, const double *a, int64_t ar, int64_t ac,
+                     const double *b, int64_t br, int64_t bc)
 {
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++)
@@ -23,7 +24,8 @@ static void check_shape(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int6
     memcpy(ref_dw, dw.v, (size_t)(out * in) * sizeof *ref_dw);
     multiply(ref_dw, out, in, n_tokens, dy.v, 1, out, x.v, in, 1);
 
-    snprintf(what, sizeof what, "%s N %lld in %lld out %lld", dtype_name(dt), (long long)n_tokens, (long long)in, (long long)out);
+    snprintf(what, sizeof what, "%s N %lld in %lld out %lld", dtype_name(dt), (long long)n_tokens, (long long)in,
+             (long long)out);
     TWICE(dut.ops->matmul(dut.dev, y.t, x.t, w.t), &y);
     ok_field(&y, ref_y, 1e-6, what);
     TWICE(dut.ops->matmul_dx(dut.dev, dx.t, dy.t, w.t), &dx);
@@ -37,7 +39,9 @@ static void check_shape(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int6
 
 int main(int argc, char **argv)
 {
-    static const struct { int64_t n_tokens, in, out; } shape[] = {{1, 1, 1}, {1, 64, 48}, {7, 13, 5}, {33, 100, 129}, {96, 256, 64}, {257, 31, 130}, {136, 520, 264}};
+    static const struct {
+        int64_t n_tokens, in, out;
+    } shape[] = {{1, 1, 1}, {1, 64, 48}, {7, 13, 5}, {33, 100, 129}, {96, 256, 64}, {257, 31, 130}, {136, 520, 264}};
 
     battery_open(argc, argv);
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
@@ -50,7 +54,8 @@ int main(int argc, char **argv)
         }
     }
     /* no tokens: nothing happens to y and dx, nothing is added to dw */
-    field x = field_random("x", DT_F32, 0, 8, false), w = field_random("w", DT_F32, 4, 8, false), y = field_output("y", DT_F32, 0, 4, false);
+    field x = field_random("x", DT_F32, 0, 8, false), w = field_random("w", DT_F32, 4, 8, false),
+          y = field_output("y", DT_F32, 0, 4, false);
     field dw = field_random("dw", DT_F32, 4, 8, false);
     dut.ops->matmul(dut.dev, y.t, x.t, w.t);
     dut.ops->matmul_dx(dut.dev, x.t, y.t, w.t);

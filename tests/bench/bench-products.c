@@ -49,13 +49,15 @@ static double count(rates *r, double flop, double seconds)
 
 static void measure_linear(const char *name, dtype dt, int64_t in, int64_t out, rates *all)
 {
-    tensor x = normals(dt, n_tokens, in), w = normals(dt, out, in), y = normals(dt, n_tokens, out), dw = normals(DT_F32, out, in);
+    tensor x = normals(dt, n_tokens, in), w = normals(dt, out, in), y = normals(dt, n_tokens, out),
+           dw = normals(DT_F32, out, in);
     double flop = 2.0 * (double)(n_tokens * in * out);
     double forward = count(all, flop, BEST(op->matmul(dev, y, x, w)));
     double dx = count(all, flop, BEST(op->matmul_dx(dev, x, y, w)));
     double dweight = count(all, flop, BEST(op->matmul_dw(dev, dw, y, x)));
 
-    printf("  %-10s %5lld -> %-5lld %s  %8.0f %8.0f %8.0f\n", name, (long long)in, (long long)out, dtype_name(dt), forward, dx, dweight);
+    printf("  %-10s %5lld -> %-5lld %s  %8.0f %8.0f %8.0f\n", name, (long long)in, (long long)out, dtype_name(dt),
+           forward, dx, dweight);
     release(x), release(w), release(y), release(dw);
 }
 
@@ -74,16 +76,27 @@ static void measure_linears(dtype dt)
 
 static void measure_attention(dtype dt)
 {
-    attend_shape s = {.batch = 1, .seq_len = n_tokens, .n_heads = HEADS, .n_kv_heads = KV_HEADS, .head_dim = HEAD_DIM, .scale = 0.125f};
-    tensor q = normals(dt, n_tokens, HEADS * HEAD_DIM), k = normals(dt, n_tokens, KV_HEADS * HEAD_DIM), v = normals(dt, n_tokens, KV_HEADS * HEAD_DIM);
-    tensor att = normals(dt, n_tokens, HEADS * HEAD_DIM), datt = normals(dt, n_tokens, HEADS * HEAD_DIM), lse = normals(DT_F32, HEADS, n_tokens);
-    tensor dq = normals(dt, n_tokens, HEADS * HEAD_DIM), dk = normals(dt, n_tokens, KV_HEADS * HEAD_DIM), dv = normals(dt, n_tokens, KV_HEADS * HEAD_DIM);
-    double causal = 2.0 * (double)(HEADS * HEAD_DIM) * (double)(n_tokens * (n_tokens + 1));   /* Q K^T and P V, keys up to the query */
+    attend_shape s = {.batch = 1,
+                      .seq_len = n_tokens,
+                      .n_heads = HEADS,
+                      .n_kv_heads = KV_HEADS,
+                      .head_dim = HEAD_DIM,
+                      .scale = 0.125f};
+    tensor q = normals(dt, n_tokens, HEADS * HEAD_DIM), k = normals(dt, n_tokens, KV_HEADS * HEAD_DIM),
+           v = normals(dt, n_tokens, KV_HEADS * HEAD_DIM);
+    tensor att = normals(dt, n_tokens, HEADS * HEAD_DIM), datt = normals(dt, n_tokens, HEADS * HEAD_DIM),
+           lse = normals(DT_F32, HEADS, n_tokens);
+    tensor dq = normals(dt, n_tokens, HEADS * HEAD_DIM), dk = normals(dt, n_tokens, KV_HEADS * HEAD_DIM),
+           dv = normals(dt, n_tokens, KV_HEADS * HEAD_DIM);
+    double causal = 2.0 * (double)(HEADS * HEAD_DIM) *
+                    (double)(n_tokens * (n_tokens + 1)); /* Q K^T and P V, keys up to the query */
     double forward = causal / BEST(op->attend(dev, att, lse.data, q, k, v, s)) * 1e-9;
     double backward = 2.5 * causal / BEST(op->attend_backward(dev, dq, dk, dv, datt, q, k, v, att, lse.data, s)) * 1e-9;
 
-    printf("attention %s, heads %d:%d of %d, causal GFLOP/s: forward %.0f, backward %.0f\n", dtype_name(dt), HEADS, KV_HEADS, HEAD_DIM, forward, backward);
-    release(q), release(k), release(v), release(att), release(datt), release(lse), release(dq), release(dk), release(dv);
+    printf("attention %s, heads %d:%d of %d, causal GFLOP/s: forward %.0f, backward %.0f\n", dtype_name(dt), HEADS,
+           KV_HEADS, HEAD_DIM, forward, backward);
+    release(q), release(k), release(v), release(att), release(datt), release(lse), release(dq), release(dk),
+        release(dv);
 }
 
 static double gigabytes(const tensor *list, int n, double seconds)
@@ -92,32 +105,39 @@ static double gigabytes(const tensor *list, int n, double seconds)
     for (int i = 0; i < n; i++) n_bytes += (double)tensor_n_elem(list[i]) * (double)dtype_size(list[i].dt);
     return n_bytes / seconds * 1e-9;
 }
-#define RATE(call, ...) gigabytes((tensor[]){__VA_ARGS__}, (int)(sizeof((tensor[]){__VA_ARGS__}) / sizeof(tensor)), BEST(call))
+#define RATE(call, ...)                                                                                                \
+    gigabytes((tensor[]){__VA_ARGS__}, (int)(sizeof((tensor[]){__VA_ARGS__}) / sizeof(tensor)), BEST(call))
 
 static void measure_rows(dtype dt)
 {
-    tensor x = normals(dt, n_tokens, HIDDEN), o = normals(dt, n_tokens, HIDDEN), h = normals(dt, n_tokens, HIDDEN), n = normals(dt, n_tokens, HIDDEN);
+    tensor x = normals(dt, n_tokens, HIDDEN), o = normals(dt, n_tokens, HIDDEN), h = normals(dt, n_tokens, HIDDEN),
+           n = normals(dt, n_tokens, HIDDEN);
     tensor w = normals(dt, 1, HIDDEN), dw = normals(DT_F32, 1, HIDDEN), r = normals(DT_F32, 1, n_tokens);
-    tensor gate_up = normals(dt, n_tokens, 2 * INTERMEDIATE), act = normals(dt, n_tokens, INTERMEDIATE), dgate_up = normals(dt, n_tokens, 2 * INTERMEDIATE);
-    tensor logits = normals(dt, n_tokens, VOCAB), stats = normals(DT_F32, n_tokens, 3), nll = normals(DT_F32, 1, n_tokens);
+    tensor gate_up = normals(dt, n_tokens, 2 * INTERMEDIATE), act = normals(dt, n_tokens, INTERMEDIATE),
+           dgate_up = normals(dt, n_tokens, 2 * INTERMEDIATE);
+    tensor logits = normals(dt, n_tokens, VOCAB), stats = normals(DT_F32, n_tokens, 3),
+           nll = normals(DT_F32, 1, n_tokens);
     int32_t *ids = op->alloc(dev, (size_t)n_tokens * sizeof *ids);
     for (int64_t i = 0; i < n_tokens; i++) ids[i] = (int32_t)(i * 37 % VOCAB);
 
     printf("rows %s, GB/s: residual+rmsnorm %.1f, its backward %.1f, swiglu %.1f, backward %.1f", dtype_name(dt),
            RATE(op->residual_rmsnorm(dev, h, n, r.data, x, o, w, 1e-6f), h, n, x, o),
-           RATE(op->rmsnorm_backward(dev, h, dw, n, o, x, r.data, w), h, n, o, x), RATE(op->swiglu(dev, act, gate_up), act, gate_up),
+           RATE(op->rmsnorm_backward(dev, h, dw, n, o, x, r.data, w), h, n, o, x),
+           RATE(op->swiglu(dev, act, gate_up), act, gate_up),
            RATE(op->swiglu_backward(dev, dgate_up, act, gate_up), dgate_up, act, gate_up));
     printf(", softmax %.1f, cross-entropy %.1f\n", RATE(op->softmax_stats(dev, stats.data, logits, ids, 0), logits),
            RATE(op->cross_entropy(dev, nll.data, logits, stats.data, 1, ids, 0, 1e-3f), logits, logits));
     op->free(dev, ids);
-    release(x), release(o), release(h), release(n), release(w), release(dw), release(r), release(gate_up), release(act), release(dgate_up);
+    release(x), release(o), release(h), release(n), release(w), release(dw), release(r), release(gate_up), release(act),
+        release(dgate_up);
     release(logits), release(stats), release(nll);
 }
 
 static void measure_optimizer(void)
 {
     int64_t n = 8 << 20;
-    tensor w = normals(DT_F32, 1, n), m = normals(DT_F32, 1, n), v = normals(DT_F32, 1, n), g = normals(DT_F32, 1, n), p = normals(DT_BF16, 1, n);
+    tensor w = normals(DT_F32, 1, n), m = normals(DT_F32, 1, n), v = normals(DT_F32, 1, n), g = normals(DT_F32, 1, n),
+           p = normals(DT_BF16, 1, n);
     float scale = 1.0f;
     double squares = 0.0;
     adamw_args a = {w.data, m.data, v.data, p.data, DT_BF16, g.data, n, n, &scale, 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1};

@@ -3,7 +3,7 @@
 
 namespace {
 
-enum { STAT_MAX, STAT_SUM, STAT_TARGET, N_STATS, ROW_THREADS = 512 };
+enum { STAT_MAX, STAT_SUM, STAT_TARGET, N_STATS, ROW_THREADS = 512, AHEAD = 4 };
 
 /* sum of exp(logit - max); max is -inf while there is none */
 struct softmax_sum {
@@ -35,6 +35,21 @@ __device__ softmax_sum block_combine(softmax_sum x)           /* warp 0 gets it 
     return warp_combine(lane < n_warps ? of_warp[lane] : softmax_sum{-INFINITY, 0.0f});
 }
 
+template <typename T, int W> __device__ void add_logits(softmax_sum &s, const pack<T, W> &logits)
+{
+    float v[W], max, sum = 0.0f;
+
+    unpack(v, logits);
+    max = v[0];
+#pragma unroll
+    for (int k = 1; k < W; k++) max = fmaxf(max, v[k]);
+    if (max > s.max) s = {max, s.sum * __expf(s.max - max)};
+    max = s.max == -INFINITY ? 0.0f : s.max;                  /* e^-inf, not e^(inf - inf) */
+#pragma unroll
+    for (int k = 0; k < W; k++) sum += __expf(v[k] - max);
+    s.sum += sum;
+}
+
 template <typename T, int W>
 __global__ void __launch_bounds__(ROW_THREADS)
     softmax_stats_kernel(float *stats, view<const T> logits, const int32_t *targets, int64_t vocab_begin, int64_t cols)
@@ -42,16 +57,14 @@ __global__ void __launch_bounds__(ROW_THREADS)
     int64_t row = blockIdx.x;
     softmax_sum mine = {-INFINITY, 0.0f};
 
-#pragma unroll 4
-    for (int64_t j = threadIdx.x * W; j < cols; j += ROW_THREADS * W) {
-        float v[W], max;
-        load<W>(v, logits.at(row, j));
-        max = v[0];
+    for (int64_t first = threadIdx.x * W; first < cols; first += AHEAD * ROW_THREADS * W) {
+        pack<T, W> ahead[AHEAD];
 #pragma unroll
-        for (int k = 1; k < W; k++) max = fmaxf(max, v[k]);
-        if (max > mine.max) mine = {max, mine.sum * __expf(mine.max - max)};
+        for (int i = 0; i < AHEAD; i++)
+            if (first + i * ROW_THREADS * W < cols) ahead[i] = fetch<W>(logits.at(row, first + i * ROW_THREADS * W));
 #pragma unroll
-        for (int k = 0; k < W; k++) mine.sum += v[k] == -INFINITY ? 0.0f : __expf(v[k] - mine.max);
+        for (int i = 0; i < AHEAD; i++)
+            if (first + i * ROW_THREADS * W < cols) add_logits(mine, ahead[i]);
     }
     mine = block_combine(mine);
     if (threadIdx.x != 0) return;

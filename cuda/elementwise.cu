@@ -87,7 +87,8 @@ void add_cuda(moai_device *dev, tensor y, tensor a, tensor b)
     if (is_dense(y) && is_dense(a) && is_dense(b)) y = flat(y), a = flat(a), b = flat(b);
     for_type("add", y.dt, is_packed(y, a, b), [&](auto t, auto w) {
         using T = TYPE(t);
-        each<WIDTH(w)>(dev, "add", y.rows, y.cols, add_op<T, WIDTH(w)>{view_of<T>(y), view_of<T>(a), view_of<T>(b)});
+        constexpr int W = width_of_16_bytes<T, WIDTH(w)>;
+        each<W>(dev, "add", y.rows, y.cols, add_op<T, W>{view_of<T>(y), view_of<T>(a), view_of<T>(b)});
     });
 }
 
@@ -95,7 +96,9 @@ void fill_cuda(moai_device *dev, tensor y, float value)
 {
     if (is_dense(y)) y = flat(y);
     for_type("fill", y.dt, is_packed(y), [&](auto t, auto w) {
-        each<WIDTH(w)>(dev, "fill", y.rows, y.cols, fill_op<TYPE(t), WIDTH(w)>{view_of<TYPE(t)>(y), value});
+        using T = TYPE(t);
+        constexpr int W = width_of_16_bytes<T, WIDTH(w)>;
+        each<W>(dev, "fill", y.rows, y.cols, fill_op<T, W>{view_of<T>(y), value});
     });
 }
 

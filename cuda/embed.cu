@@ -8,7 +8,7 @@
 
 namespace {
 
-enum { SUM_COLS = 128 * PACK, SUM_AHEAD = 4 };                /* columns of a block; tokens whose rows are loaded together */
+enum { SUM_THREADS = 128, SUM_AHEAD = 8 };                    /* tokens whose rows are loaded together */
 
 __device__ int64_t table_row(int32_t id, int64_t vocab_begin, int64_t n_rows)      /* n_rows: not in this part */
 {
@@ -39,34 +39,48 @@ __global__ void __launch_bounds__(BLOCK)
     token[i] = (int32_t)i;
 }
 
+/* sum += columns j... of the tokens that lanes k, k + 1, ... have looked up, in that order */
+template <typename T, int W>
+__device__ void add_tokens(float (&sum)[W], view<const T> dy, int32_t its_token, int k, int n_mine, int64_t j, int64_t cols)
+{
+    pack<T, W> g[SUM_AHEAD];
+
+#pragma unroll
+    for (int a = 0; a < SUM_AHEAD; a++) {
+        int32_t t = __shfl_sync(all_lanes, its_token, (k + a) % WARP);
+        if (k + a < n_mine && j < cols) g[a] = fetch<W>(dy.at(t, j));
+    }
+#pragma unroll
+    for (int a = 0; a < SUM_AHEAD; a++) {
+        float v[W];
+        if (k + a >= n_mine || j >= cols) continue;
+        unpack(v, g[a]);
+#pragma unroll
+        for (int c = 0; c < W; c++) sum[c] += v[c];
+    }
+}
+
 /* Block (first, part) adds the tokens of the row that begins at `first` of the sorted order, some columns. */
 template <typename T, int W>
-__global__ void __launch_bounds__(SUM_COLS / PACK) embed_backward_kernel(view<float> dtable, view<const T> dy, const uint32_t *row,
+__global__ void __launch_bounds__(SUM_THREADS) embed_backward_kernel(view<float> dtable, view<const T> dy, const uint32_t *row,
                                                                           const int32_t *token, int64_t n, uint32_t n_rows, int64_t cols)
 {
     int64_t first = blockIdx.x;
     uint32_t mine = row[first];
 
     if (mine == n_rows || (first > 0 && row[first - 1] == mine)) return;
-    for (int64_t j = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * W; j < cols; j += (int64_t)gridDim.y * blockDim.x * W) {
-        float sum[W];
-        bool more = true;
-        load<W>(sum, dtable.at(mine, j));
-        for (int64_t i = first; more; i += SUM_AHEAD) {
-            float g[SUM_AHEAD][W];
-            bool is_mine[SUM_AHEAD];
-#pragma unroll
-            for (int k = 0; k < SUM_AHEAD; k++) {
-                is_mine[k] = i + k < n && row[i + k] == mine;
-                if (is_mine[k]) load<W>(g[k], dy.at(token[i + k], j));
-            }
-#pragma unroll
-            for (int k = 0; k < SUM_AHEAD; k++)
-                for (int c = 0; is_mine[k] && c < W; c++) sum[c] += g[k][c];
-            more = is_mine[SUM_AHEAD - 1];
-        }
-        store<W>(dtable.at(mine, j), sum);
+    int64_t j = ((int64_t)blockIdx.y * SUM_THREADS + threadIdx.x) * W;
+    float sum[W] = {};
+    if (j < cols) load<W>(sum, dtable.at(mine, j));
+    for (int64_t begin = first; begin < n; begin += WARP) {   /* a lane looks up one token for its warp */
+        int64_t i = begin + threadIdx.x % WARP;
+        bool is_mine = i < n && row[i] == mine;
+        int32_t its_token = is_mine ? token[i] : 0;
+        int n_mine = __popc(__ballot_sync(all_lanes, is_mine));
+        for (int k = 0; k < n_mine; k += SUM_AHEAD) add_tokens<T, W>(sum, dy, its_token, k, n_mine, j, cols);
+        if (n_mine < WARP) break;
     }
+    if (j < cols) store<W>(dtable.at(mine, j), sum);
 }
 
 struct sorted_tokens {
@@ -110,8 +124,10 @@ void embed_backward_cuda(moai_device *dev, tensor dtable, const int32_t *ids, te
     sorted_tokens sorted = sort_tokens(dev, ids, dy.rows, vocab_begin, dtable.rows);
     for_type("embed_backward", dy.dt, is_packed(dtable, dy), [&](auto t, auto w) {
         using T = TYPE(t);
-        int64_t parts = min_i64((dy.cols + SUM_COLS - 1) / SUM_COLS, 65535);
-        embed_backward_kernel<T, WIDTH(w)><<<dim3((unsigned)dy.rows, (unsigned)parts), SUM_COLS / PACK, 0, dev->stream>>>(
+        constexpr int cols_of_block = SUM_THREADS * WIDTH(w);
+        int64_t parts = (dy.cols + cols_of_block - 1) / cols_of_block;
+        CHECK(parts <= UINT16_MAX, "embed_backward: rows of %lld columns are too long", (long long)dy.cols);
+        embed_backward_kernel<T, WIDTH(w)><<<dim3((unsigned)dy.rows, (unsigned)parts), SUM_THREADS, 0, dev->stream>>>(
             view_of<float>(dtable), view_of<const T>(dy), sorted.row, sorted.token, dy.rows, (uint32_t)dtable.rows, dy.cols);
         LAUNCH_CHECK("embed_backward");
     });

@@ -35,32 +35,39 @@ template <size_t n_bytes> struct words {
     static constexpr int n = n_bytes / sizeof(type);
 };
 
-template <int W, typename T> __device__ inline void load(float (&x)[W], const T *p)
+/* W neighbours as they lie in memory: a load that has been asked for and not yet used */
+template <typename T, int W> struct pack {
+    using word = std::conditional_t<W == 1, T, typename words<W * sizeof(T)>::type>;
+    static constexpr int n_words = W == 1 ? 1 : words<W * sizeof(T)>::n;
+    word words_[n_words];
+};
+
+template <int W, typename T> __device__ inline pack<std::remove_const_t<T>, W> fetch(T *p)
 {
-    if constexpr (W == 1) {
-        x[0] = to_float(*p);
-    } else {
-        using word = typename words<W * sizeof(T)>::type;
-        alignas(word) T v[W];
+    using packed = pack<std::remove_const_t<T>, W>;
+    packed a;
 #pragma unroll
-        for (int i = 0; i < words<W * sizeof(T)>::n; i++) reinterpret_cast<word *>(v)[i] = reinterpret_cast<const word *>(p)[i];
-#pragma unroll
-        for (int i = 0; i < W; i++) x[i] = to_float(v[i]);
-    }
+    for (int i = 0; i < packed::n_words; i++) a.words_[i] = reinterpret_cast<const typename packed::word *>(p)[i];
+    return a;
 }
+
+template <typename T, int W> __device__ inline void unpack(float (&x)[W], const pack<T, W> &a)
+{
+    const T *v = reinterpret_cast<const T *>(a.words_);
+#pragma unroll
+    for (int i = 0; i < W; i++) x[i] = to_float(v[i]);
+}
+
+template <int W, typename T> __device__ inline void load(float (&x)[W], T *p) { unpack(x, fetch<W>(p)); }
 
 template <int W, typename T> __device__ inline void store(T *p, const float (&x)[W])
 {
-    if constexpr (W == 1) {
-        *p = from_float<T>(x[0]);
-    } else {
-        using word = typename words<W * sizeof(T)>::type;
-        alignas(word) T v[W];
+    pack<T, W> a;
+    T *v = reinterpret_cast<T *>(a.words_);
 #pragma unroll
-        for (int i = 0; i < W; i++) v[i] = from_float<T>(x[i]);
+    for (int i = 0; i < W; i++) v[i] = from_float<T>(x[i]);
 #pragma unroll
-        for (int i = 0; i < words<W * sizeof(T)>::n; i++) reinterpret_cast<word *>(p)[i] = reinterpret_cast<const word *>(v)[i];
-    }
+    for (int i = 0; i < a.n_words; i++) reinterpret_cast<typename pack<T, W>::word *>(p)[i] = a.words_[i];
 }
 
 /* a matrix inside a kernel */
@@ -80,22 +87,22 @@ template <int LANES = WARP> __device__ inline float lanes_sum(float x)        /*
     return x;
 }
 
-/* Every thread of the block gets the sum.  blockDim.x is a multiple of WARP. */
-__device__ inline float block_sum(float x)
+/* Every thread of the block gets the sum.  blockDim.x is a multiple of WARP.  turn alternates between 0 and 1 from one sum to the
+ * next: a thread may begin its next sum while another still reads this one.                                           */
+__device__ inline float block_sum(float x, int turn)
 {
-    __shared__ float of_warp[WARP];
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
+    __shared__ float of_warp[2][WARP];
+    int lane = threadIdx.x % WARP, n_warps = blockDim.x / WARP;
 
     x = lanes_sum(x);
-    if (lane == 0) of_warp[warp] = x;
+    if (lane == 0) of_warp[turn][threadIdx.x / WARP] = x;
     __syncthreads();
-    x = lanes_sum(lane < n_warps ? of_warp[lane] : 0.0f);
-    __syncthreads();                                          /* of_warp is free for the next sum */
-    return x;
+    return lanes_sum(lane < n_warps ? of_warp[turn][lane] : 0.0f);
 }
 
-/* total (cols) += the rows of partial (n_rows, cols), in a fixed order: sums.cu */
-void add_partials(moai_device *, float *total, const float *partial, int64_t n_rows, int64_t cols, int64_t stride);
+/* first (cols) += the first half of the columns of partial (n_rows, 2 cols), second (cols) += the others, in a fixed order; without a
+ * second, partial is (n_rows, cols): sums.cu                                                                          */
+void add_partials(moai_device *, float *first, float *second, const float *partial, int64_t n_rows, int64_t cols);
 
 /* -- one call of f(row, col) for each pack of a matrix -- */
 
@@ -143,13 +150,24 @@ template <typename F> static void for_type(const char *op, dtype dt, bool packed
     default: die("%s: not for %s", op, dtype_name(dt));
     }
 }
+/* 16 bytes' worth of T where PACK elements may be moved: best where only fp32 is stored */
+template <typename T, int W> constexpr int width_of_16_bytes = W == 1 ? 1 : 16 / (int)sizeof(T);
+
 #define TYPE(tag) typename decltype(tag)::type
 #define WIDTH(tag) decltype(tag)::value
+
+/* Blocks that the card runs at once, for kernels whose blocks take one row after another. */
+template <typename K> static int64_t resident_blocks(const moai_device *dev, K kernel, int n_threads, size_t n_shared)
+{
+    int of_sm = 0;
+    CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_sm, kernel, n_threads, n_shared));
+    return (int64_t)dev->n_sm * of_sm;
+}
 
 /* More than 48 KB of shared memory is a block's only on request. */
 template <typename K> static void allow_shared(const moai_device *dev, const char *op, K kernel, size_t n_bytes)
 {
-    CHECK(n_bytes <= dev->max_shared, "%s: a row needs %zu bytes of shared memory, a block has %zu", op, n_bytes, dev->max_shared);
+    CHECK(n_bytes <= dev->max_shared, "%s: %zu bytes of shared memory are needed, a block has %zu", op, n_bytes, dev->max_shared);
     if (n_bytes > 48 << 10) CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes));
 }
 

@@ -3,164 +3,200 @@
  *     n = w x r,  r = (mean(x^2) + eps)^(-1/2)
  *     dx = r (g - x r^2 mean(g x)),  g = w dn;     dw = sum over rows of dn x r
  *
- * A block takes a row.  A thread keeps what it has loaded in its own places of shared memory between the two passes over the row,
- * so device memory is read once.  The backward's blocks take every n-th row and sum dw as they go; the blocks' sums are added in order. */
+ * A block takes one row after another, P packs a thread.  A thread keeps its columns' weights, and asks for its part of the next row
+ * before the block sums over this one.  The backward's threads sum dw as they go; the blocks' sums are added in order. */
 #include "kernels.cuh"
 
 namespace {
 
-enum { MAX_THREADS = 512, BACKWARD_BLOCKS_PER_SM = 4 };
+enum { MAX_THREADS = 512 };
 
-/* Two packs a thread, where that makes whole warps. */
-int threads_of_row(int64_t cols, int w)
-{
-    return (int)min_i64(MAX_THREADS, round_up((cols / w + 1) / 2, WARP));
-}
+/* The columns of one thread. */
+template <int W, int P> struct row_part {
+    int64_t cols;
+    __device__ int64_t col(int p) const { return ((int64_t)p * blockDim.x + threadIdx.x) * W; }
+    __device__ bool has(int p) const { return col(p) < cols; }
+    template <typename T> __device__ void ask(pack<T, W> (&x)[P], const T *row) const
+    {
+#pragma unroll
+        for (int p = 0; p < P; p++)
+            if (has(p)) x[p] = fetch<W>(row + col(p));
+    }
+};
 
 __device__ float reciprocal_rms(float squares, int64_t cols, float eps) { return 1.0f / sqrtf(squares / (float)cols + eps); }
 
-/* What a row of T needs for one pass to remember it. */
-template <typename T> __host__ __device__ int64_t row_bytes(int64_t cols) { return (cols * (int64_t)sizeof(T) + 15) / 16 * 16; }
+template <typename T> struct norm_forward {
+    view<T> h, n;                                             /* h = x + o when o.data is there */
+    float *r;
+    view<const T> x, o;
+    const T *w;
+    int64_t rows, cols;
+    float eps;
+};
 
-/* h = x + o first when o.data is there; the norm is that of h as stored, which the backward will read */
-template <typename T, int W, bool RESIDUAL>
-__global__ void __launch_bounds__(MAX_THREADS)
-    rmsnorm_kernel(view<T> h, view<T> n, float *r, view<const T> x, view<const T> o, const T *w, int64_t cols, float eps)
+/* The norm is that of h as stored, which the backward will read. */
+template <typename T, int W, int P, bool RESIDUAL> __global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 3 : 1) rmsnorm_kernel(norm_forward<T> a)
 {
-    extern __shared__ uint4 shared[];
-    T *kept = reinterpret_cast<T *>(shared);
-    int64_t row = blockIdx.x, step = blockDim.x * W;
-    float squares = 0.0f;
+    row_part<W, P> my = {a.cols};
+    pack<T, W> w[P], x[P], o[P];
+    int64_t row = blockIdx.x;
 
-#pragma unroll 2
-    for (int64_t j = threadIdx.x * W; j < cols; j += step) {
-        float v[W];
-        load<W>(v, x.at(row, j));
-        if constexpr (RESIDUAL) {
-            float a[W];
-            load<W>(a, o.at(row, j));
+    my.ask(w, a.w);
+    my.ask(x, a.x.at(row, 0));
+    if (RESIDUAL) my.ask(o, a.o.at(row, 0));
+    for (int turn = 0; row < a.rows; turn ^= 1) {
+        int64_t next = row + gridDim.x;
+        float v[P][W], squares = 0.0f;
 #pragma unroll
-            for (int k = 0; k < W; k++) v[k] = rounded<T>(v[k] + a[k]);
-            store<W>(h.at(row, j), v);
+        for (int p = 0; p < P; p++) {
+            if (!my.has(p)) continue;
+            unpack(v[p], x[p]);
+            if constexpr (RESIDUAL) {
+                float ov[W];
+                unpack(ov, o[p]);
+#pragma unroll
+                for (int k = 0; k < W; k++) v[p][k] = rounded<T>(v[p][k] + ov[k]);
+                store<W>(a.h.at(row, my.col(p)), v[p]);
+            }
+#pragma unroll
+            for (int k = 0; k < W; k++) squares += v[p][k] * v[p][k];
         }
+        if (next < a.rows) {
+            my.ask(x, a.x.at(next, 0));
+            if (RESIDUAL) my.ask(o, a.o.at(next, 0));
+        }
+        float r = reciprocal_rms(block_sum(squares, turn), a.cols, a.eps);
+        if (threadIdx.x == 0) a.r[row] = r;
 #pragma unroll
-        for (int k = 0; k < W; k++) squares += v[k] * v[k];
-        store<W>(kept + j, v);
-    }
-    float ri = reciprocal_rms(block_sum(squares), cols, eps);
-    if (threadIdx.x == 0) r[row] = ri;
-#pragma unroll 2
-    for (int64_t j = threadIdx.x * W; j < cols; j += step) {
-        float v[W], wj[W];
-        load<W>(v, kept + j);
-        load<W>(wj, w + j);
+        for (int p = 0; p < P; p++) {
+            if (!my.has(p)) continue;
+            float wv[W];
+            unpack(wv, w[p]);
 #pragma unroll
-        for (int k = 0; k < W; k++) v[k] *= ri * wj[k];
-        store<W>(n.at(row, j), v);
+            for (int k = 0; k < W; k++) v[p][k] *= r * wv[k];
+            store<W>(a.n.at(row, my.col(p)), v[p]);
+        }
+        row = next;
     }
 }
 
 template <typename T> struct norm_backward {
     view<T> dx;
     float *dw_partial;                                        /* (blocks, cols) */
-    view<const T> dn, dres, x;
+    view<const T> dn, dres, x;                                /* dres.data NULL: none */
     const float *r;
     const T *w;
     int64_t rows, cols;
 };
 
-template <typename T, int W> __global__ void __launch_bounds__(MAX_THREADS) rmsnorm_backward_kernel(norm_backward<T> a)
+template <typename T, int W, int P> __global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 2 : 1) rmsnorm_backward_kernel(norm_backward<T> a)
 {
-    extern __shared__ uint4 shared[];
-    char *room = reinterpret_cast<char *>(shared);
-    T *x_kept = reinterpret_cast<T *>(room), *dn_kept = reinterpret_cast<T *>(room + row_bytes<T>(a.cols));
-    float *dw = reinterpret_cast<float *>(room + 2 * row_bytes<T>(a.cols));
-    int64_t step = blockDim.x * W;
+    row_part<W, P> my = {a.cols};
+    pack<T, W> w[P], x[P], dn[P], dres[P];
+    float dw[P][W] = {};
+    int64_t row = blockIdx.x;
 
-    for (int64_t j = threadIdx.x * W; j < a.cols; j += step) store<W>(dw + j, {});
-    for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
-        float dot = 0.0f, ri = a.r[row];
-#pragma unroll 2
-        for (int64_t j = threadIdx.x * W; j < a.cols; j += step) {
-            float x[W], dn[W], w[W], sum[W];
-            load<W>(x, a.x.at(row, j));
-            load<W>(dn, a.dn.at(row, j));
-            load<W>(w, a.w + j);
-            load<W>(sum, dw + j);
+    my.ask(w, a.w);
+    my.ask(x, a.x.at(row, 0));
+    my.ask(dn, a.dn.at(row, 0));
+    if (a.dres.data) my.ask(dres, a.dres.at(row, 0));
+    for (int turn = 0; row < a.rows; turn ^= 1) {
+        int64_t next = row + gridDim.x;
+        float xv[P][W], g[P][W], d[P][W] = {}, dot = 0.0f, r = a.r[row];
+#pragma unroll
+        for (int p = 0; p < P; p++) {
+            if (!my.has(p)) continue;
+            float wv[W];
+            unpack(wv, w[p]);
+            unpack(xv[p], x[p]);
+            unpack(g[p], dn[p]);
+            if (a.dres.data) unpack(d[p], dres[p]);
 #pragma unroll
             for (int k = 0; k < W; k++) {
-                dot += w[k] * dn[k] * x[k];
-                sum[k] += dn[k] * x[k] * ri;
+                dw[p][k] += g[p][k] * xv[p][k] * r;
+                g[p][k] *= wv[k];
+                dot += g[p][k] * xv[p][k];
             }
-            store<W>(dw + j, sum);
-            store<W>(x_kept + j, x);
-            store<W>(dn_kept + j, dn);
         }
-        float along_x = ri * ri * ri * block_sum(dot) / (float)a.cols;
-#pragma unroll 2
-        for (int64_t j = threadIdx.x * W; j < a.cols; j += step) {
-            float x[W], dn[W], w[W], d[W] = {};
-            if (a.dres.data) load<W>(d, a.dres.at(row, j));
-            load<W>(x, x_kept + j);
-            load<W>(dn, dn_kept + j);
-            load<W>(w, a.w + j);
+        if (next < a.rows) {
+            my.ask(x, a.x.at(next, 0));
+            my.ask(dn, a.dn.at(next, 0));
+            if (a.dres.data) my.ask(dres, a.dres.at(next, 0));
+        }
+        float along_x = r * r * r * block_sum(dot, turn) / (float)a.cols;
 #pragma unroll
-            for (int k = 0; k < W; k++) d[k] += ri * w[k] * dn[k] - along_x * x[k];
-            store<W>(a.dx.at(row, j), d);
+        for (int p = 0; p < P; p++) {
+            if (!my.has(p)) continue;
+#pragma unroll
+            for (int k = 0; k < W; k++) d[p][k] += r * g[p][k] - along_x * xv[p][k];
+            store<W>(a.dx.at(row, my.col(p)), d[p]);
         }
+        row = next;
     }
-    for (int64_t j = threadIdx.x * W; j < a.cols; j += step) {
-        float sum[W];
-        load<W>(sum, dw + j);
-        store<W>(a.dw_partial + blockIdx.x * a.cols + j, sum);
-    }
+#pragma unroll
+    for (int p = 0; p < P; p++)
+        if (my.has(p)) store<W>(a.dw_partial + blockIdx.x * a.cols + my.col(p), dw[p]);
 }
 
-template <typename T, int W, bool RESIDUAL>
-void launch_forward(moai_device *dev, const char *op, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps)
+/* launch(type_tag<T>, width<W>, packs a thread, threads) */
+template <typename F> void for_row(const char *op, dtype dt, int64_t cols, bool packed, F launch)
 {
-    size_t kept = (size_t)row_bytes<T>(x.cols);
+    for_type(op, dt, packed, [&](auto t, auto w) {
+        int64_t n_packs = cols / WIDTH(w);
+        auto threads = [&](int64_t p) { return (int)round_up((n_packs + p - 1) / p, WARP); };
+        constexpr int P = WIDTH(w) == 1 ? 8 : 4;
+        CHECK(n_packs <= P * MAX_THREADS, "%s: rows of %lld columns are too long, or not a multiple of %d", op, (long long)cols, PACK);
+        if (n_packs <= MAX_THREADS)
+            launch(t, w, width<1>(), threads(1));
+        else if (n_packs <= MAX_THREADS * P / 2)
+            launch(t, w, width<P / 2>(), threads(P / 2));
+        else
+            launch(t, w, width<P>(), threads(P));
+    });
+}
 
-    allow_shared(dev, op, rmsnorm_kernel<T, W, RESIDUAL>, kept);
-    rmsnorm_kernel<T, W, RESIDUAL><<<(unsigned)x.rows, threads_of_row(x.cols, W), kept, dev->stream>>>(
-        view_of<T>(h), view_of<T>(n), r, view_of<const T>(x), view_of<const T>(o), static_cast<const T *>(w.data), x.cols, eps);
-    LAUNCH_CHECK(op);
+template <bool RESIDUAL> void forward(moai_device *dev, const char *op, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps)
+{
+    bool packed = is_packed(n, x, w) && (!RESIDUAL || is_packed(h, o));
+
+    if (x.rows == 0) return;
+    for_row(op, x.dt, x.cols, packed, [&](auto t, auto wide, auto packs, int n_threads) {
+        using T = TYPE(t);
+        auto kernel = rmsnorm_kernel<T, WIDTH(wide), WIDTH(packs), RESIDUAL>;
+        norm_forward<T> a = {view_of<T>(h), view_of<T>(n), r, view_of<const T>(x), view_of<const T>(o), static_cast<const T *>(w.data), x.rows, x.cols, eps};
+        kernel<<<(unsigned)min_i64(x.rows, resident_blocks(dev, kernel, n_threads, 0)), n_threads, 0, dev->stream>>>(a);
+        LAUNCH_CHECK(op);
+    });
 }
 
 }  // namespace
 
 void rmsnorm_cuda(moai_device *dev, tensor n, float *r, tensor x, tensor w, float eps)
 {
-    if (x.rows == 0) return;
-    for_type("rmsnorm", x.dt, is_packed(n, x, w), [&](auto t, auto width) {
-        launch_forward<TYPE(t), WIDTH(width), false>(dev, "rmsnorm", tensor(), n, r, x, tensor(), w, eps);
-    });
+    forward<false>(dev, "rmsnorm", tensor(), n, r, x, tensor(), w, eps);
 }
 
 void residual_rmsnorm_cuda(moai_device *dev, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps)
 {
-    if (x.rows == 0) return;
-    for_type("residual_rmsnorm", x.dt, is_packed(h, n, x, o, w), [&](auto t, auto width) {
-        launch_forward<TYPE(t), WIDTH(width), true>(dev, "residual_rmsnorm", h, n, r, x, o, w, eps);
-    });
+    forward<true>(dev, "residual_rmsnorm", h, n, r, x, o, w, eps);
 }
 
 void rmsnorm_backward_cuda(moai_device *dev, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r, tensor w)
 {
-    if (x.rows == 0) return;
-    int64_t n_blocks = min_i64(x.rows, dev->n_sm * BACKWARD_BLOCKS_PER_SM);
-    float *partial = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_blocks * x.cols) * sizeof(float)));
+    const char *op = "rmsnorm_backward";
     bool packed = is_packed(dx, dn, x, w) && (!dres.data || is_packed(dres));
 
-    for_type("rmsnorm_backward", x.dt, packed, [&](auto t, auto width) {
+    if (x.rows == 0) return;
+    for_row(op, x.dt, x.cols, packed, [&](auto t, auto wide, auto packs, int n_threads) {
         using T = TYPE(t);
-        constexpr int W = WIDTH(width);
-        size_t kept = (size_t)(2 * row_bytes<T>(x.cols)) + (size_t)x.cols * sizeof(float);
-        allow_shared(dev, "rmsnorm_backward", rmsnorm_backward_kernel<T, W>, kept);
-        rmsnorm_backward_kernel<T, W><<<(unsigned)n_blocks, threads_of_row(x.cols, W), kept, dev->stream>>>(
-            norm_backward<T>{view_of<T>(dx), partial, view_of<const T>(dn), view_of<const T>(dres), view_of<const T>(x), r,
-                             static_cast<const T *>(w.data), x.rows, x.cols});
-        LAUNCH_CHECK("rmsnorm_backward");
+        auto kernel = rmsnorm_backward_kernel<T, WIDTH(wide), WIDTH(packs)>;
+        int64_t n_blocks = min_i64(x.rows, resident_blocks(dev, kernel, n_threads, 0));
+        float *partial = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_blocks * x.cols) * sizeof(float)));
+        norm_backward<T> a = {view_of<T>(dx), partial, view_of<const T>(dn), view_of<const T>(dres), view_of<const T>(x), r,
+                              static_cast<const T *>(w.data), x.rows, x.cols};
+        kernel<<<(unsigned)n_blocks, n_threads, 0, dev->stream>>>(a);
+        LAUNCH_CHECK(op);
+        add_partials(dev, static_cast<float *>(dw.data), nullptr, partial, n_blocks, x.cols);
     });
-    add_partials(dev, static_cast<float *>(dw.data), partial, n_blocks, x.cols, x.cols);
 }

@@ -63,21 +63,21 @@ template <bool SQUARES> void sum_array(moai_device *dev, const char *op, double 
 
 /* Thread (c, g) adds rows g, g + PARTIAL_ROWS, ... of its column; then the groups are added in order. */
 __global__ void __launch_bounds__(PARTIAL_COLS *PARTIAL_ROWS)
-    add_partials_kernel(float *total, const float *partial, int64_t n_rows, int64_t cols, int64_t stride)
+    add_partials_kernel(float *first, float *second, const float *partial, int64_t n_rows, int64_t cols)
 {
     __shared__ float of_group[PARTIAL_ROWS][PARTIAL_COLS];
-    int64_t col = (int64_t)blockIdx.x * PARTIAL_COLS + threadIdx.x;
+    int64_t col = (int64_t)blockIdx.x * PARTIAL_COLS + threadIdx.x, width = second ? 2 * cols : cols;
     float sum = 0.0f;
 
-    if (col < cols) {
+    if (col < width) {
 #pragma unroll 8
-        for (int64_t row = threadIdx.y; row < n_rows; row += PARTIAL_ROWS) sum += partial[row * stride + col];
+        for (int64_t row = threadIdx.y; row < n_rows; row += PARTIAL_ROWS) sum += partial[row * width + col];
     }
     of_group[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
-    if (threadIdx.y != 0 || col >= cols) return;
+    if (threadIdx.y != 0 || col >= width) return;
     for (int g = 1; g < PARTIAL_ROWS; g++) sum += of_group[g][threadIdx.x];
-    total[col] += sum;
+    (col < cols ? first[col] : second[col - cols]) += sum;
 }
 
 }  // namespace
@@ -85,11 +85,11 @@ __global__ void __launch_bounds__(PARTIAL_COLS *PARTIAL_ROWS)
 void sum_cuda(moai_device *dev, double *acc, const float *x, int64_t n) { sum_array<false>(dev, "sum", acc, x, n); }
 void sum_squares_cuda(moai_device *dev, double *acc, const float *x, int64_t n) { sum_array<true>(dev, "sum_squares", acc, x, n); }
 
-void add_partials(moai_device *dev, float *total, const float *partial, int64_t n_rows, int64_t cols, int64_t stride)
+void add_partials(moai_device *dev, float *first, float *second, const float *partial, int64_t n_rows, int64_t cols)
 {
-    unsigned n_blocks = (unsigned)((cols + PARTIAL_COLS - 1) / PARTIAL_COLS);
+    unsigned n_blocks = (unsigned)(((second ? 2 * cols : cols) + PARTIAL_COLS - 1) / PARTIAL_COLS);
 
-    add_partials_kernel<<<n_blocks, dim3(PARTIAL_COLS, PARTIAL_ROWS), 0, dev->stream>>>(total, partial, n_rows, cols, stride);
+    add_partials_kernel<<<n_blocks, dim3(PARTIAL_COLS, PARTIAL_ROWS), 0, dev->stream>>>(first, second, partial, n_rows, cols);
     LAUNCH_CHECK("add_partials");
 }
 

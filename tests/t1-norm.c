@@ -241,6 +241,9 @@ int main(int argc, char **argv)
             check_backward(three[i], 3, 67, strided);
             check_backward(three[i], 150, 96, strided);
             check_backward(three[i], 9, 3840, strided);
+            check_forward(three[i], 2, 5120, strided);
+            check_backward(three[i], 2, 10240, strided);
+            check_backward(three[i], 3, 1027, strided);
             check_qknorm(three[i], 70, 7, 1, 16, strided);
             check_qknorm(three[i], 9, 4, 2, 10, strided);
             check_qknorm(three[i], 3, 3, 1, 64, strided);

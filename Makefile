@@ -78,14 +78,18 @@ CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(or $(shell command -v nvcc),$(wildcard /u
 NVCC      ?= $(CUDA_HOME)/bin/nvcc
 $(if $(shell command -v $(NVCC)),,$(error CUDA=$(CUDA): nvcc is not found.  Name its place (CUDA_HOME=/usr/local/cuda), or build without: make))
 NVCCFLAGS += -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a$(comma)code=sm_$a) -Xcompiler -Wall$(comma)-Wextra
-CUDA_CPPFLAGS = -DMOAI_CUDA -Icuda -isystem $(CUDA_HOME)/include
-CUDA_LIBS     = -L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart
-cuda_sources  = $(wildcard cuda/*.c cuda/*.cc cuda/*.cu) parallel/comm_nccl.c
+CUDA_CPPFLAGS = -DMOAI_CUDA -iquote cuda -isystem $(CUDA_HOME)/include
+# cuDNN's fused attention, through its header-only frontend (PyPI nvidia-cudnn-frontend): CUDNN_FRONTEND=/where/its/include/is; CUDNN= without
+CUDNN_FRONTEND ?= $(shell python3 -c 'import cudnn, os; print(os.path.join(os.path.dirname(os.path.dirname(cudnn.__file__)), "include"))' 2>/dev/null)
+CUDNN ?= $(and $(wildcard $(CUDNN_FRONTEND)/cudnn_frontend.h),$(if $(call no_header,cudnn.h:cudnn),,1))
+$(BUILD)/cuda/%.o: CPPFLAGS += $(if $(CUDNN),-DMOAI_CUDNN -DCUDNN_FRONTEND_SKIP_JSON_LIB -isystem $(CUDNN_FRONTEND))
+CUDA_LIBS     = -L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lnccl $(if $(CUDNN),-lcudnn -lnvrtc) -lcudart
+cuda_sources  = $(filter-out $(if $(CUDNN),,cuda/attend_cudnn.cc),$(wildcard cuda/*.c cuda/*.cc cuda/*.cu)) parallel/comm_nccl.c
 cuda_benches  = $(wildcard cuda/bench/*.c)
 $(BUILD)/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(if $(Q),echo "  NVCC $<")
-	$(Q)$(NVCC) $(CPPFLAGS) $(NVCCFLAGS) -c -o $@ $<
+	$(Q)$(NVCC) $(filter-out -iquote cuda,$(CPPFLAGS)) $(NVCCFLAGS) -c -o $@ $<
 endif
 
 programs = moai_train moai_tokenize moai_checkpoint moai_generate
@@ -121,7 +125,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libmoai.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # other flags than last time: everything is compiled again; a missing header is named before the compiler stumbles over it
-flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN) $(NVCC) $(NVCCFLAGS)
+flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN) cudnn=$(CUDNN) $(NVCC) $(NVCCFLAGS)
 $(BUILD)/flags: FORCE
 	$(if $(missing),$(error missing: $(missing).  `make deps` installs packages on Debian and Ubuntu; $(elsewhere)))
 	@mkdir -p $(@D); echo '$(flags)' | cmp -s - $@ || echo '$(flags)' > $@

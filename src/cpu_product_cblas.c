@@ -1,4 +1,4 @@
-/* cpu_product_cblas.c: products through CBLAS where oneDNN is missing.  bf16 operands go through fp32 copies. */
+/* cpu_product_cblas.c: products through CBLAS where oneDNN is missing */
 #ifndef MOAI_ONEDNN
 #include "cpu.h"
 
@@ -26,31 +26,18 @@ struct products *products_open(void)
 void products_close(struct products *p) { free(p); }
 const char *products_name(const struct products *p) { return p->name; }
 
-static int64_t copy_size(tensor t) { return t.dt == DT_F32 ? 0 : tensor_n_elem(t); }
-
-static tensor fp32_view(tensor t, float *copy) { return t.dt == DT_F32 ? t : tensor_of(copy, DT_F32, t.rows, t.cols); }
-
-static void fp32_load(tensor to, tensor from)
+static void multiply(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
 {
-    if (to.data == from.data) return;
-    #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < from.rows; i++) row_load(from, i, tensor_at(to, i, 0));
+    int64_t inner = a_is == TRANSPOSED ? a.rows : a.cols;
+
+    (void)dev;
+    cblas_sgemm(CblasRowMajor, a_is == TRANSPOSED ? CblasTrans : CblasNoTrans,
+                b_is == TRANSPOSED ? CblasTrans : CblasNoTrans, (int)c.rows, (int)c.cols, (int)inner, 1.0f, a.data,
+                (int)a.stride, b.data, (int)b.stride, accumulate ? 1.0f : 0.0f, c.data, (int)c.stride);
 }
 
 void product(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
 {
-    float *copies = scratch_floats(dev, copy_size(a) + copy_size(b) + copy_size(c));
-    tensor a32 = fp32_view(a, copies), b32 = fp32_view(b, copies + copy_size(a));
-    tensor c32 = fp32_view(c, copies + copy_size(a) + copy_size(b));
-    int64_t inner = a_is == TRANSPOSED ? a.rows : a.cols;
-
-    fp32_load(a32, a);
-    fp32_load(b32, b);
-    cblas_sgemm(CblasRowMajor, a_is == TRANSPOSED ? CblasTrans : CblasNoTrans,
-                b_is == TRANSPOSED ? CblasTrans : CblasNoTrans, (int)c.rows, (int)c.cols, (int)inner, 1.0f, a32.data,
-                (int)a32.stride, b32.data, (int)b32.stride, accumulate ? 1.0f : 0.0f, c32.data, (int)c32.stride);
-    if (c32.data == c.data) return;
-    #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < c.rows; i++) row_store(c, i, tensor_at(c32, i, 0));
+    product_by_copies(dev, c, a, a_is, b, b_is, accumulate, multiply);
 }
 #endif

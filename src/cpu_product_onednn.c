@@ -34,7 +34,8 @@ typedef struct compiled {
 enum { N_SLOTS = 512 };                       /* a later key of the same slot replaces the earlier */
 
 struct products {
-    char name[32];
+    char name[64];
+    bool has_bf16;                            /* else the processor lacks what oneDNN needs for it */
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     compiled slot[N_SLOTS];
@@ -64,12 +65,10 @@ static dnnl_memory_t memory_create(dnnl_engine_t engine, matrix_desc desc)
     return memory;
 }
 
-static dnnl_primitive_desc_t matmul_desc(dnnl_engine_t engine, matrix_desc a, matrix_desc b, matrix_desc c,
-                                         dnnl_primitive_attr_t attr)
+static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *desc, dnnl_engine_t engine, matrix_desc a, matrix_desc b,
+                                 matrix_desc c, dnnl_primitive_attr_t attr)
 {
-    dnnl_primitive_desc_t desc;
-    DNNL_CHECK(dnnl_matmul_primitive_desc_create(&desc, engine, a, b, NULL, c, attr));
-    return desc;
+    return dnnl_matmul_primitive_desc_create(desc, engine, a, b, NULL, c, attr);
 }
 
 static dnnl_status_t append_sum(dnnl_post_ops_t ops)
@@ -96,14 +95,12 @@ static dnnl_memory_t memory_create(dnnl_engine_t engine, matrix_desc desc)
     return memory;
 }
 
-static dnnl_primitive_desc_t matmul_desc(dnnl_engine_t engine, matrix_desc a, matrix_desc b, matrix_desc c,
-                                         dnnl_primitive_attr_t attr)
+static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *desc, dnnl_engine_t engine, matrix_desc a, matrix_desc b,
+                                 matrix_desc c, dnnl_primitive_attr_t attr)
 {
     dnnl_matmul_desc_t op;
-    dnnl_primitive_desc_t desc;
     DNNL_CHECK(dnnl_matmul_desc_init(&op, &a, &b, NULL, &c));
-    DNNL_CHECK(dnnl_primitive_desc_create(&desc, &op, attr, engine, NULL));
-    return desc;
+    return dnnl_primitive_desc_create(desc, &op, attr, engine, NULL);
 }
 
 static dnnl_status_t append_sum(dnnl_post_ops_t ops) { return dnnl_post_ops_append_sum(ops, 1.0f); }
@@ -111,13 +108,28 @@ static dnnl_status_t append_sum(dnnl_post_ops_t ops) { return dnnl_post_ops_appe
 
 /* -- the same for both -- */
 
+/* bf16 products need AVX-512 or AMX, depending on oneDNN's version. */
+static bool knows_bf16(dnnl_engine_t engine)
+{
+    const operand o = {.rows = 16, .cols = 16, .row_stride = 16, .col_stride = 1, .dt = DT_BF16};
+    matrix_desc square = desc_create(&o);
+    dnnl_primitive_desc_t desc;
+    bool known = matmul_desc(&desc, engine, square, square, square, NULL) == dnnl_success;
+
+    if (known) DNNL_CHECK(dnnl_primitive_desc_destroy(desc));
+    desc_destroy(square);
+    return known;
+}
+
 struct products *products_open(void)
 {
     struct products *p = xmalloc(sizeof *p);
     const dnnl_version_t *v = dnnl_version();
 
-    snprintf(p->name, sizeof p->name, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
     DNNL_CHECK(dnnl_engine_create(&p->engine, dnnl_cpu, 0));
+    p->has_bf16 = knows_bf16(p->engine);
+    snprintf(p->name, sizeof p->name, "oneDNN %d.%d.%d%s", v->major, v->minor, v->patch,
+             p->has_bf16 ? "" : " (bf16 through fp32 copies)");
     DNNL_CHECK(dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags));
     return p;
 }
@@ -153,7 +165,8 @@ static void slot_compile(struct products *p, compiled *s, const product_key *key
     if (key->accumulate) DNNL_CHECK(append_sum(post_ops));
     DNNL_CHECK(dnnl_primitive_attr_set_post_ops(attr, post_ops));
 
-    dnnl_primitive_desc_t desc = matmul_desc(p->engine, a, b, c, attr);
+    dnnl_primitive_desc_t desc;
+    DNNL_CHECK(matmul_desc(&desc, p->engine, a, b, c, attr));
     slot_clear(s);
     DNNL_CHECK(dnnl_primitive_create(&s->primitive, desc));
     s->key = *key;
@@ -184,7 +197,7 @@ static operand operand_of(tensor t, orientation o)
     return (operand){t.rows, t.cols, t.stride, 1, t.dt};
 }
 
-void product(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
+static void multiply(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
 {
     struct products *p = dev->products;
     product_key key = {operand_of(a, a_is), operand_of(b, b_is), operand_of(c, AS_STORED), accumulate};
@@ -196,5 +209,13 @@ void product(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, o
     dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, s->a}, {DNNL_ARG_WEIGHTS, s->b}, {DNNL_ARG_DST, s->c}};
     DNNL_CHECK(dnnl_primitive_execute(s->primitive, p->stream, 3, args));
     DNNL_CHECK(dnnl_stream_wait(p->stream));
+}
+
+void product(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
+{
+    if (dev->products->has_bf16)
+        multiply(dev, c, a, a_is, b, b_is, accumulate);
+    else
+        product_by_copies(dev, c, a, a_is, b, b_is, accumulate, multiply);
 }
 #endif

@@ -126,9 +126,10 @@ static void test_layout(const model_config *cfg, grid_shape size, int batch, rec
 
     snprintf(what, sizeof what, "tp%d dp%d pp%d, batch %d, recompute %s", size.tp, size.dp, size.pp, batch, recompute_names[recompute]);
     double worst = worst_tensor(&s, alone, &name);
-    ok(worst <= 1e-5, "%s: every gradient; worst %.1e, %s", what, worst, name);
+    /* oneDNN 3 on Ubuntu 24.04 sums in another order: worst 1.7e-5 (k_norm), norm 1.3e-6; a wrong share is off by tenths */
+    ok(worst <= 5e-5, "%s: every gradient; worst %.1e, %s", what, worst, name);
     ok(fabs(s.loss / alone->loss - 1) < 1e-6, "%s: loss %.9g against %.9g", what, s.loss, alone->loss);
-    ok(fabs(sqrt(s.sum_squares / alone->sum_squares) - 1) < 1e-6, "%s: gradient norm %.9g against %.9g", what, sqrt(s.sum_squares),
+    ok(fabs(sqrt(s.sum_squares / alone->sum_squares) - 1) < 1e-5, "%s: gradient norm %.9g against %.9g", what, sqrt(s.sum_squares),
        sqrt(alone->sum_squares));
     grid_free(&g);
     world = NULL;

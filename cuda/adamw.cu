@@ -42,7 +42,8 @@ template <typename T, int W> struct adamw_op {
             g[k] *= scale;
             m[k] = a.beta1 * m[k] + f.one_minus1 * g[k];
             v[k] = a.beta2 * v[k] + f.one_minus2 * g[k] * g[k];
-            w[k] = (i + k < a.n_decay ? f.keep_decayed : 1.0f) * w[k] - f.step * m[k] / (sqrtf(v[k]) * f.v_scale + a.eps);
+            w[k] =
+                (i + k < a.n_decay ? f.keep_decayed : 1.0f) * w[k] - f.step * m[k] / (sqrtf(v[k]) * f.v_scale + a.eps);
         }
         store<W>(a.m + i, m);
         store<W>(a.v + i, v);
@@ -77,6 +78,7 @@ void adamw_cuda(moai_device *dev, const adamw_args *args)
     for_type("adamw", a.param_dt, packed, [&](auto t, auto w) {
         using T = TYPE(t);
         constexpr int W = WIDTH(w) == 1 ? 1 : FLOATS;
-        each<W>(dev, "adamw", 1, a.n, adamw_op<T, W>{a, f, a.param == (void *)a.master ? nullptr : static_cast<T *>(a.param)});
+        each<W>(dev, "adamw", 1, a.n,
+                adamw_op<T, W>{a, f, a.param == (void *)a.master ? nullptr : static_cast<T *>(a.param)});
     });
 }

@@ -1,4 +1,5 @@
-/* cross_entropy.cu: cross-entropy over a vocabulary that may be split: statistics of the part, then loss and gradient.  A block takes a row. */
+/* cross_entropy.cu: cross-entropy over a vocabulary that may be split: statistics of the part, then loss and gradient.
+ * A block takes a row. */
 #include "kernels.cuh"
 
 namespace {
@@ -96,8 +97,9 @@ __device__ row_total combine_parts(const float *stats_all, int n_parts, int64_t 
 }
 
 template <typename T, int W>
-__global__ void __launch_bounds__(ROW_THREADS) cross_entropy_kernel(float *nll, view<T> logits, const float *stats_all, int n_parts,
-                                                                    const int32_t *targets, int64_t vocab_begin, int64_t cols, float scale)
+__global__ void __launch_bounds__(ROW_THREADS)
+    cross_entropy_kernel(float *nll, view<T> logits, const float *stats_all, int n_parts, const int32_t *targets,
+                         int64_t vocab_begin, int64_t cols, float scale)
 {
     int64_t row = blockIdx.x, target = targets[row] - vocab_begin;
     bool ignored = targets[row] < 0;
@@ -131,8 +133,8 @@ void softmax_stats_cuda(moai_device *dev, float *stats, tensor logits, const int
     });
 }
 
-void cross_entropy_cuda(moai_device *dev, float *nll, tensor logits, const float *stats_all, int n_parts, const int32_t *targets,
-                        int64_t vocab_begin, float scale)
+void cross_entropy_cuda(moai_device *dev, float *nll, tensor logits, const float *stats_all, int n_parts,
+                        const int32_t *targets, int64_t vocab_begin, float scale)
 {
     if (logits.rows == 0) return;
     for_type("cross_entropy", logits.dt, is_packed(logits), [&](auto t, auto w) {

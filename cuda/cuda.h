@@ -1,8 +1,10 @@
-/* cuda.h: what the files of the CUDA backend share.  Private to cuda/; readable as C11 and as CUDA C++ (kernels.cuh has what kernels share).
+/* cuda.h: what the files of the CUDA backend share.  Private to cuda/; readable as C11 and as CUDA C++ (kernels.cuh
+ * has what kernels share).
  *
- * All work of a device is queued on its one compute stream, so ops run in the order of their calls and may share `workspace` and
- * `scratch`.  Nothing waits for the GPU but sync and copies to the host; nothing is allocated once every shape was seen.
- * Arithmetic is fp32 whatever a tensor's dtype; sums have an order that depends on shapes and the card alone: no floating atomics. */
+ * All work of a device is queued on its one compute stream, so ops run in the order of their calls and may share
+ * `workspace` and `scratch`.  Nothing waits for the GPU but sync and copies to the host; nothing is allocated once
+ * every shape was seen. Arithmetic is fp32 whatever a tensor's dtype; sums have an order that depends on shapes and
+ * the card alone: no floating atomics. */
 #ifndef MOAI_CUDA_H
 #define MOAI_CUDA_H
 
@@ -42,8 +44,8 @@ struct moai_device {
 
 enum { WORKSPACE_BYTES = 64 << 20, SCRATCH_BYTES = 32 << 20 };
 
-/* Device memory for the op under way, aligned to 256 bytes, valid until the next op's call: a second call in one op may move it.
- * Grows (waiting for the device) only when an op asks for more than any before it.                                    */
+/* Device memory for the op under way, aligned to 256 bytes, valid until the next op's call: a second call in one op
+ * may move it. Grows (waiting for the device) only when an op asks for more than any before it. */
 void *device_scratch_cuda(moai_device *, size_t n_bytes);
 
 /* -- failures: in every build; the rank is broken -- */
@@ -81,7 +83,7 @@ static inline cudaDataType_t cuda_type(dtype dt)
 
 staging *staging_open(void);                                                                    /* staging.c */
 void staging_close(staging *);
-void staging_to_device(staging *, cudaStream_t, void *dst, const void *src, size_t n_bytes);    /* src is free at return */
+void staging_to_device(staging *, cudaStream_t, void *dst, const void *src, size_t n_bytes); /* src is free at return */
 void staging_to_host(staging *, cudaStream_t, void *dst, const void *src, size_t n_bytes);      /* waits */
 
 product_plans *product_plans_open(void);                                                        /* matmul.c */
@@ -100,7 +102,8 @@ void sync_cuda(moai_device *);
 void cast_cuda(moai_device *, tensor y, tensor x);                                              /* elementwise.cu */
 void add_cuda(moai_device *, tensor y, tensor a, tensor b);
 void fill_cuda(moai_device *, tensor y, float value);
-void fill_normal_cuda(moai_device *, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols, float std);
+void fill_normal_cuda(moai_device *, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols,
+                      float std);
 
 void matmul_cuda(moai_device *, tensor y, tensor x, tensor w);                                  /* matmul.c */
 void matmul_dx_cuda(moai_device *, tensor dx, tensor dy, tensor w);
@@ -111,31 +114,34 @@ void embed_backward_cuda(moai_device *, tensor dtable, const int32_t *ids, tenso
 
 void rmsnorm_cuda(moai_device *, tensor n, float *r, tensor x, tensor w, float eps);            /* rmsnorm.cu */
 void residual_rmsnorm_cuda(moai_device *, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps);
-void rmsnorm_backward_cuda(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r, tensor w);
+void rmsnorm_backward_cuda(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r,
+                           tensor w);
 
 void qknorm_rope_cuda(moai_device *, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table,
                       const int32_t *positions, attend_shape, float eps);                       /* qknorm_rope.cu */
 void qknorm_rope_backward_cuda(moai_device *, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
-                               const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions, attend_shape);
+                               const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions,
+                               attend_shape);
 
-void attend_cuda(moai_device *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape);          /* attend*.cu */
+void attend_cuda(moai_device *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape); /* attend*.cu */
 void attend_backward_cuda(moai_device *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
                           tensor att, const float *lse, attend_shape);
 void attend_cached_cuda(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
                         const int32_t *pos, int64_t max_len, attend_shape);
-void kv_append_cuda(moai_device *, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos, int64_t max_len);  /* kv_append.cu */
+void kv_append_cuda(moai_device *, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos,
+                    int64_t max_len); /* kv_append.cu */
 
 void swiglu_cuda(moai_device *, tensor act, tensor gate_up);                                    /* swiglu.cu */
 void swiglu_backward_cuda(moai_device *, tensor dgate_up, tensor dact, tensor gate_up);
 
 void softmax_stats_cuda(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
-void cross_entropy_cuda(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts, const int32_t *targets,
-                        int64_t vocab_begin, float scale);                                      /* cross_entropy.cu */
+void cross_entropy_cuda(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
+                        const int32_t *targets, int64_t vocab_begin, float scale); /* cross_entropy.cu */
 
 void sum_cuda(moai_device *, double *acc, const float *x, int64_t n);                           /* sums.cu */
 void sum_squares_cuda(moai_device *, double *acc, const float *x, int64_t n);
 
-void clip_cuda(moai_device *, float *grad_scale, const double *sumsq, float max_norm, float unscale);         /* adamw.cu */
+void clip_cuda(moai_device *, float *grad_scale, const double *sumsq, float max_norm, float unscale); /* adamw.cu */
 void adamw_cuda(moai_device *, const adamw_args *);
 
 #ifdef __cplusplus

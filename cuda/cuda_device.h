@@ -1,4 +1,5 @@
-/* cuda_device.h: the CUDA backend as the rest of the program sees it: a table of operations and a device to open.  No CUDA types. */
+/* cuda_device.h: the CUDA backend as the rest of the program sees it: a table of operations and a device to open.  No
+ * CUDA types. */
 #ifndef MOAI_CUDA_DEVICE_H
 #define MOAI_CUDA_DEVICE_H
 
@@ -9,16 +10,16 @@ extern const moai_ops ops_cuda;
 /* GPUs that this process sees; 0 also when there is no driver. */
 int device_count_cuda(void);
 
-/* Opens GPU `gpu` (counted on this machine) with its compute stream.  `deterministic`: products and attention take the library's first
- * choice of algorithm instead of the one that a timing preferred, so that two runs agree bit for bit.
- * NULL with err filled: no GPU, a driver older than the CUDA this was built with, compute capability below 8.0.       */
+/* Opens GPU `gpu` (counted on this machine) with its compute stream.  `deterministic`: products and attention take the
+ * library's first choice of algorithm instead of the one that a timing preferred, so that two runs agree bit for bit.
+ * NULL with err filled: no GPU, a driver older than the CUDA this was built with, compute capability below 8.0. */
 moai_device *device_open_cuda(int gpu, bool deterministic, moai_error *err);
 void device_close_cuda(moai_device *);
 
 /* "NVIDIA H200, compute capability 9.0, cuBLASLt 13.0.2"; valid until the device is closed */
 const char *device_describe_cuda(const moai_device *);
 void device_memory_cuda(moai_device *, size_t *n_free, size_t *n_total);           /* bytes of the card */
-const char *attend_backend_cuda(moai_device *);         /* what ran attention last, and why not cuDNN; "" before */
-void *device_stream_cuda(moai_device *);                /* the compute stream, a cudaStream_t: for collectives and events */
+const char *attend_backend_cuda(moai_device *); /* what ran attention last, and why not cuDNN; "" before */
+void *device_stream_cuda(moai_device *);        /* the compute stream, a cudaStream_t: for collectives and events */
 
 #endif

@@ -77,7 +77,8 @@ void cast_cuda(moai_device *dev, tensor y, tensor x)
     bool packed = is_packed(y, x);
     for_type("cast", y.dt, packed, [&](auto ty, auto w) {
         for_type("cast", x.dt, packed, [&](auto tx, auto) {
-            each<WIDTH(w)>(dev, "cast", y.rows, y.cols, cast_op<TYPE(ty), TYPE(tx), WIDTH(w)>{view_of<TYPE(ty)>(y), view_of<TYPE(tx)>(x)});
+            each<WIDTH(w)>(dev, "cast", y.rows, y.cols,
+                           cast_op<TYPE(ty), TYPE(tx), WIDTH(w)>{view_of<TYPE(ty)>(y), view_of<TYPE(tx)>(x)});
         });
     });
 }
@@ -102,10 +103,12 @@ void fill_cuda(moai_device *dev, tensor y, float value)
     });
 }
 
-void fill_normal_cuda(moai_device *dev, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols, float std)
+void fill_normal_cuda(moai_device *dev, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols,
+                      float std)
 {
     int64_t first = row0 * global_cols + col0;
     for_type("fill_normal", y.dt, false, [&](auto t, auto w) {
-        each<WIDTH(w)>(dev, "fill_normal", y.rows, y.cols, normal_op<TYPE(t)>{view_of<TYPE(t)>(y), key, first, global_cols, std});
+        each<WIDTH(w)>(dev, "fill_normal", y.rows, y.cols,
+                       normal_op<TYPE(t)>{view_of<TYPE(t)>(y), key, first, global_cols, std});
     });
 }

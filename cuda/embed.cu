@@ -1,7 +1,7 @@
 /* embed.cu: rows of the embedding table, and their gradient
  *
- * The backward sorts the tokens by the row they name (stable: equal ones stay in order); where a new row begins in that order, its
- * tokens' gradients are added one after another, so the sum's order is that of the tokens.                          */
+ * The backward sorts the tokens by the row they name (stable: equal ones stay in order); where a new row begins in
+ * that order, its tokens' gradients are added one after another, so the sum's order is that of the tokens. */
 #include "kernels.cuh"
 
 #include <cub/device/device_radix_sort.cuh>
@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(BLOCK)
 
 /* sum += columns j... of the tokens that lanes k, k + 1, ... have looked up, in that order */
 template <typename T, int W>
-__device__ void add_tokens(float (&sum)[W], view<const T> dy, int32_t its_token, int k, int n_mine, int64_t j, int64_t cols)
+__device__ void add_tokens(float (&sum)[W], view<const T> dy, int32_t its_token, int k, int n_mine, int64_t j,
+                           int64_t cols)
 {
     pack<T, W> g[SUM_AHEAD];
 
@@ -62,8 +63,9 @@ __device__ void add_tokens(float (&sum)[W], view<const T> dy, int32_t its_token,
 
 /* Block (first, part) adds the tokens of the row that begins at `first` of the sorted order, some columns. */
 template <typename T, int W>
-__global__ void __launch_bounds__(SUM_THREADS) embed_backward_kernel(view<float> dtable, view<const T> dy, const uint32_t *row,
-                                                                          const int32_t *token, int64_t n, uint32_t n_rows, int64_t cols)
+__global__ void __launch_bounds__(SUM_THREADS)
+    embed_backward_kernel(view<float> dtable, view<const T> dy, const uint32_t *row, const int32_t *token, int64_t n,
+                          uint32_t n_rows, int64_t cols)
 {
     int64_t first = blockIdx.x;
     uint32_t mine = row[first];
@@ -100,9 +102,11 @@ sorted_tokens sort_tokens(moai_device *dev, const int32_t *ids, int64_t n, int64
     char *room = static_cast<char *>(device_scratch_cuda(dev, 4 * list_bytes + sort_bytes));
     row = {(uint32_t *)room, (uint32_t *)(room + list_bytes)};
     token = {(int32_t *)(room + 2 * list_bytes), (int32_t *)(room + 3 * list_bytes)};
-    tokens_kernel<<<(unsigned)((n + BLOCK - 1) / BLOCK), BLOCK, 0, dev->stream>>>(row.Current(), token.Current(), ids, n, vocab_begin, n_rows);
+    tokens_kernel<<<(unsigned)((n + BLOCK - 1) / BLOCK), BLOCK, 0, dev->stream>>>(row.Current(), token.Current(), ids,
+                                                                                  n, vocab_begin, n_rows);
     LAUNCH_CHECK("embed_backward");
-    CUDA_CHECK(cub::DeviceRadixSort::SortPairs(room + 4 * list_bytes, sort_bytes, row, token, (int)n, 0, n_bits, dev->stream));
+    CUDA_CHECK(
+        cub::DeviceRadixSort::SortPairs(room + 4 * list_bytes, sort_bytes, row, token, (int)n, 0, n_bits, dev->stream));
     return {row.Current(), token.Current()};
 }
 
@@ -113,7 +117,8 @@ void embed_cuda(moai_device *dev, tensor y, const int32_t *ids, tensor table, in
     CHECK(y.dt == table.dt, "embed: rows of a %s table into %s", dtype_name(table.dt), dtype_name(y.dt));
     for_type("embed", y.dt, is_packed(y, table), [&](auto t, auto w) {
         using T = TYPE(t);
-        each<WIDTH(w)>(dev, "embed", y.rows, y.cols, embed_op<T, WIDTH(w)>{view_of<T>(y), view_of<T>(table), ids, vocab_begin, table.rows});
+        each<WIDTH(w)>(dev, "embed", y.rows, y.cols,
+                       embed_op<T, WIDTH(w)>{view_of<T>(y), view_of<T>(table), ids, vocab_begin, table.rows});
     });
 }
 
@@ -128,7 +133,8 @@ void embed_backward_cuda(moai_device *dev, tensor dtable, const int32_t *ids, te
         int64_t parts = (dy.cols + cols_of_block - 1) / cols_of_block;
         CHECK(parts <= UINT16_MAX, "embed_backward: rows of %lld columns are too long", (long long)dy.cols);
         embed_backward_kernel<T, WIDTH(w)><<<dim3((unsigned)dy.rows, (unsigned)parts), SUM_THREADS, 0, dev->stream>>>(
-            view_of<float>(dtable), view_of<const T>(dy), sorted.row, sorted.token, dy.rows, (uint32_t)dtable.rows, dy.cols);
+            view_of<float>(dtable), view_of<const T>(dy), sorted.row, sorted.token, dy.rows, (uint32_t)dtable.rows,
+            dy.cols);
         LAUNCH_CHECK("embed_backward");
     });
 }

@@ -23,13 +23,17 @@ static int check_driver(moai_error *err)
     cudaRuntimeGetVersion(&built);
     status = cudaGetDeviceCount(&n);
     cudaGetLastError();
-    if (driver == 0) return error_set(err, "no NVIDIA driver on this machine (libcuda.so.1 is not found): run with --device cpu, or on a GPU node");
+    if (driver == 0)
+        return error_set(
+            err,
+            "no NVIDIA driver on this machine (libcuda.so.1 is not found): run with --device cpu, or on a GPU node");
     if (status == cudaErrorInsufficientDriver)
-        return error_set(err, "the NVIDIA driver is too old: it serves CUDA %d.%d, this program was built with %d.%d", driver / 1000,
-                         driver % 1000 / 10, built / 1000, built % 1000 / 10);
+        return error_set(err, "the NVIDIA driver is too old: it serves CUDA %d.%d, this program was built with %d.%d",
+                         driver / 1000, driver % 1000 / 10, built / 1000, built % 1000 / 10);
     if (status == cudaErrorNoDevice || (status == cudaSuccess && n == 0)) {
         const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-        return error_set(err, "no GPU is visible to this process (CUDA_VISIBLE_DEVICES is %s)", visible ? visible : "not set");
+        return error_set(err, "no GPU is visible to this process (CUDA_VISIBLE_DEVICES is %s)",
+                         visible ? visible : "not set");
     }
     if (status != cudaSuccess) return error_set(err, "the GPUs cannot be listed: %s", cudaGetErrorString(status));
     return 0;
@@ -46,14 +50,19 @@ static int check_gpu(int gpu, moai_error *err)
 {
     int n = device_count_cuda();
 
-    if (gpu < 0 || gpu >= n) return error_set(err, "GPU %d was asked for, %d %s visible to this process: more ranks than GPUs?", gpu, n, n == 1 ? "is" : "are");
-    int major = attribute(gpu, cudaDevAttrComputeCapabilityMajor), minor = attribute(gpu, cudaDevAttrComputeCapabilityMinor);
+    if (gpu < 0 || gpu >= n)
+        return error_set(err, "GPU %d was asked for, %d %s visible to this process: more ranks than GPUs?", gpu, n,
+                         n == 1 ? "is" : "are");
+    int major = attribute(gpu, cudaDevAttrComputeCapabilityMajor),
+        minor = attribute(gpu, cudaDevAttrComputeCapabilityMinor);
     if (10 * major + minor < LEAST_CAPABILITY)
         return error_set(err, "GPU %d has compute capability %d.%d; 8.0 (A100) or newer is needed", gpu, major, minor);
     cudaError_t status = cudaSetDevice(gpu);
     if (status != cudaSuccess) return error_set(err, "GPU %d cannot be used: %s", gpu, cudaGetErrorString(status));
     if (!kernels_run_here())
-        return error_set(err, "this program holds no code for GPU %d, compute capability %d.%d: build it with CUDA_ARCH=%d%d", gpu, major, minor, major, minor);
+        return error_set(
+            err, "this program holds no code for GPU %d, compute capability %d.%d: build it with CUDA_ARCH=%d%d", gpu,
+            major, minor, major, minor);
     return 0;
 }
 
@@ -63,8 +72,8 @@ static void describe(moai_device *dev)
     size_t blas = cublasLtGetVersion();
 
     CUDA_CHECK(cudaGetDeviceProperties(&prop, dev->gpu));
-    snprintf(dev->description, sizeof dev->description, "%.100s, compute capability %d.%d, cuBLASLt %zu.%zu.%zu", prop.name, prop.major,
-             prop.minor, blas / 10000, blas / 100 % 100, blas % 100);
+    snprintf(dev->description, sizeof dev->description, "%.100s, compute capability %d.%d, cuBLASLt %zu.%zu.%zu",
+             prop.name, prop.major, prop.minor, blas / 10000, blas / 100 % 100, blas % 100);
 }
 
 moai_device *device_open_cuda(int gpu, bool deterministic, moai_error *err)
@@ -75,13 +84,16 @@ moai_device *device_open_cuda(int gpu, bool deterministic, moai_error *err)
     dev->gpu = gpu;
     dev->deterministic = deterministic;
     dev->n_sm = attribute(gpu, cudaDevAttrMultiProcessorCount);
-    dev->capability = 10 * attribute(gpu, cudaDevAttrComputeCapabilityMajor) + attribute(gpu, cudaDevAttrComputeCapabilityMinor);
+    dev->capability =
+        10 * attribute(gpu, cudaDevAttrComputeCapabilityMajor) + attribute(gpu, cudaDevAttrComputeCapabilityMinor);
     dev->max_shared = (size_t)attribute(gpu, cudaDevAttrMaxSharedMemoryPerBlockOptin);
     describe(dev);
     dev->workspace_bytes = WORKSPACE_BYTES;
     dev->scratch_bytes = SCRATCH_BYTES;
-    if (cudaMalloc(&dev->workspace, WORKSPACE_BYTES) != cudaSuccess || cudaMalloc((void **)&dev->scratch, SCRATCH_BYTES) != cudaSuccess) {
-        error_set(err, "GPU %d has no room for %d MiB of workspace: is another program using it?", gpu, (WORKSPACE_BYTES + SCRATCH_BYTES) >> 20);
+    if (cudaMalloc(&dev->workspace, WORKSPACE_BYTES) != cudaSuccess ||
+        cudaMalloc((void **)&dev->scratch, SCRATCH_BYTES) != cudaSuccess) {
+        error_set(err, "GPU %d has no room for %d MiB of workspace: is another program using it?", gpu,
+                  (WORKSPACE_BYTES + SCRATCH_BYTES) >> 20);
         cudaGetLastError();
         cudaFree(dev->workspace);
         free(dev);

@@ -1,7 +1,8 @@
-/* kernels.cuh: what the kernels share: packs of elements, sums over a block, the loop over elements, the choice of a template.
+/* kernels.cuh: what the kernels share: packs of elements, sums over a block, the loop over elements, the choice of a
+ * template.
  *
- * A thread moves W neighbouring elements at a time: 8 (16 bytes of a 16-bit type) where pointers, strides and columns allow it,
- * else 1.  Numbers become fp32 when loaded and are rounded to nearest even when stored.                             */
+ * A thread moves W neighbouring elements at a time: 8 (16 bytes of a 16-bit type) where pointers, strides and columns
+ * allow it, else 1.  Numbers become fp32 when loaded and are rounded to nearest even when stored. */
 #ifndef MOAI_KERNELS_CUH
 #define MOAI_KERNELS_CUH
 
@@ -80,15 +81,16 @@ template <typename T> static view<T> view_of(tensor t) { return {static_cast<T *
 
 /* -- sums, in an order that depends on the number of threads alone -- */
 
-template <int LANES = WARP> __device__ inline float lanes_sum(float x)        /* over groups of LANES lanes; every lane gets it */
+template <int LANES = WARP>
+__device__ inline float lanes_sum(float x) /* over groups of LANES lanes; every lane gets it */
 {
 #pragma unroll
     for (int step = LANES / 2; step > 0; step /= 2) x += __shfl_xor_sync(all_lanes, x, step);
     return x;
 }
 
-/* Every thread of the block gets the sum.  blockDim.x is a multiple of WARP.  turn alternates between 0 and 1 from one sum to the
- * next: a thread may begin its next sum while another still reads this one.                                           */
+/* Every thread of the block gets the sum.  blockDim.x is a multiple of WARP.  turn alternates between 0 and 1 from one
+ * sum to the next: a thread may begin its next sum while another still reads this one. */
 __device__ inline float block_sum(float x, int turn)
 {
     __shared__ float of_warp[2][WARP];
@@ -100,13 +102,14 @@ __device__ inline float block_sum(float x, int turn)
     return lanes_sum(lane < n_warps ? of_warp[turn][lane] : 0.0f);
 }
 
-/* first (cols) += the first half of the columns of partial (n_rows, 2 cols), second (cols) += the others, in a fixed order; without a
- * second, partial is (n_rows, cols): sums.cu                                                                          */
+/* first (cols) += the first half of the columns of partial (n_rows, 2 cols), second (cols) += the others, in a fixed
+ * order; without a second, partial is (n_rows, cols): sums.cu */
 void add_partials(moai_device *, float *first, float *second, const float *partial, int64_t n_rows, int64_t cols);
 
 /* -- one call of f(row, col) for each pack of a matrix -- */
 
-template <int W, typename F> __global__ void __launch_bounds__(BLOCK) each_kernel(int64_t n_packs, int64_t blocks_of_row, F f)
+template <int W, typename F>
+__global__ void __launch_bounds__(BLOCK) each_kernel(int64_t n_packs, int64_t blocks_of_row, F f)
 {
     int64_t row = blockIdx.x / blocks_of_row, p = (blockIdx.x % blocks_of_row) * BLOCK + threadIdx.x;
 
@@ -118,7 +121,8 @@ template <int W, typename F> static void each(moai_device *dev, const char *op, 
     int64_t n_packs = cols / W, blocks_of_row = (n_packs + BLOCK - 1) / BLOCK, n_blocks = rows * blocks_of_row;
 
     if (n_blocks == 0) return;
-    CHECK(n_blocks <= INT32_MAX, "%s: (%lld, %lld) is more than one launch holds", op, (long long)rows, (long long)cols);
+    CHECK(n_blocks <= INT32_MAX, "%s: (%lld, %lld) is more than one launch holds", op, (long long)rows,
+          (long long)cols);
     each_kernel<W><<<(unsigned)n_blocks, BLOCK, 0, dev->stream>>>(n_packs, blocks_of_row, f);
     LAUNCH_CHECK(op);
 }
@@ -145,7 +149,9 @@ template <typename F> static void for_type(const char *op, dtype dt, bool packed
 {
     switch (dt) {
     case DT_F32: packed ? launch(type_tag<float>(), width<PACK>()) : launch(type_tag<float>(), width<1>()); break;
-    case DT_BF16: packed ? launch(type_tag<__nv_bfloat16>(), width<PACK>()) : launch(type_tag<__nv_bfloat16>(), width<1>()); break;
+    case DT_BF16:
+        packed ? launch(type_tag<__nv_bfloat16>(), width<PACK>()) : launch(type_tag<__nv_bfloat16>(), width<1>());
+        break;
     case DT_F16: packed ? launch(type_tag<__half>(), width<PACK>()) : launch(type_tag<__half>(), width<1>()); break;
     default: die("%s: not for %s", op, dtype_name(dt));
     }
@@ -167,8 +173,10 @@ template <typename K> static int64_t resident_blocks(const moai_device *dev, K k
 /* More than 48 KB of shared memory is a block's only on request. */
 template <typename K> static void allow_shared(const moai_device *dev, const char *op, K kernel, size_t n_bytes)
 {
-    CHECK(n_bytes <= dev->max_shared, "%s: %zu bytes of shared memory are needed, a block has %zu", op, n_bytes, dev->max_shared);
-    if (n_bytes > 48 << 10) CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes));
+    CHECK(n_bytes <= dev->max_shared, "%s: %zu bytes of shared memory are needed, a block has %zu", op, n_bytes,
+          dev->max_shared);
+    if (n_bytes > 48 << 10)
+        CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes));
 }
 
 #endif

@@ -22,6 +22,7 @@ void kv_append_cuda(moai_device *dev, tensor cache, tensor kv, const int32_t *se
     CHECK(cache.dt == kv.dt, "kv_append: %s rows into a cache of %s", dtype_name(kv.dt), dtype_name(cache.dt));
     for_type("kv_append", kv.dt, is_packed(cache, kv), [&](auto t, auto w) {
         using T = TYPE(t);
-        each<WIDTH(w)>(dev, "kv_append", kv.rows, kv.cols, append_op<T, WIDTH(w)>{view_of<T>(cache), view_of<T>(kv), seq, pos, max_len});
+        each<WIDTH(w)>(dev, "kv_append", kv.rows, kv.cols,
+                       append_op<T, WIDTH(w)>{view_of<T>(cache), view_of<T>(kv), seq, pos, max_len});
     });
 }

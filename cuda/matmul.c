@@ -1,11 +1,14 @@
 /* matmul.c: the three products of a linear map y = x W^T through cuBLASLt, accumulated in fp32
  *
- * cuBLASLt counts matrices by columns: our row-major (rows, cols) is its (cols, rows), so each product is asked for transposed.
- *     y  = x W^T    y^T (out, N) = W x^T        dx = dy W    dx^T (in, N) = W^T dy^T        dw += dy^T x    dw^T (in, out) += x^T dy
+ * cuBLASLt counts matrices by columns: our row-major (rows, cols) is its (cols, rows), so each product is asked for
+ * transposed.
+ *     y  = x W^T        y^T  (out, N)  = W x^T
+ *     dx = dy W         dx^T (in, N)   = W^T dy^T
+ *     dw += dy^T x      dw^T (in, out) += x^T dy
  *
- * The first product of a shape asks the library for its candidates, runs each on the operands themselves and keeps the fastest for
- * the device's life; a deterministic device keeps the library's first choice, since a timing may decide otherwise next time.
- * Any one algorithm gives the same bits every time.                                                                  */
+ * The first product of a shape asks the library for its candidates, runs each on the operands themselves and keeps the
+ * fastest for the device's life; a deterministic device keeps the library's first choice, since a timing may decide
+ * otherwise next time. Any one algorithm gives the same bits every time. */
 #include "cuda.h"
 
 #include <math.h>
@@ -50,21 +53,31 @@ void product_plans_close(product_plans *plans)
     free(plans);
 }
 
+/* a matrix that op turns into (rows, cols) */
+static cublasLtMatrixLayout_t layout_of(dtype dt, cublasOperation_t op, int64_t rows, int64_t cols, int64_t stride)
+{
+    cublasLtMatrixLayout_t layout;
+    bool turned = op == CUBLAS_OP_T;
+
+    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&layout, cuda_type(dt), (uint64_t)(turned ? cols : rows),
+                                            (uint64_t)(turned ? rows : cols), stride));
+    return layout;
+}
+
 static void plan_describe(product_plan *p)
 {
     const product_shape *s = &p->shape;
-    bool ta = s->op_a == CUBLAS_OP_T, tb = s->op_b == CUBLAS_OP_T;
 
-    CUBLAS_CHECK(cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F));           /* no TF32 */
+    CUBLAS_CHECK(cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)); /* no TF32 */
     CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &s->op_a, sizeof s->op_a));
     CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &s->op_b, sizeof s->op_b));
-    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&p->a, cuda_type(s->dt), (uint64_t)(ta ? s->k : s->m), (uint64_t)(ta ? s->m : s->k), s->lda));
-    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&p->b, cuda_type(s->dt), (uint64_t)(tb ? s->n : s->k), (uint64_t)(tb ? s->k : s->n), s->ldb));
-    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&p->c, cuda_type(s->c_dt), (uint64_t)s->m, (uint64_t)s->n, s->ldc));
+    p->a = layout_of(s->dt, s->op_a, s->m, s->k, s->lda);
+    p->b = layout_of(s->dt, s->op_b, s->k, s->n, s->ldb);
+    p->c = layout_of(s->c_dt, CUBLAS_OP_N, s->m, s->n, s->ldc);
 }
 
-static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, float alpha, const void *a,
-                               const void *b, void *c)
+static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, float alpha,
+                               const void *a, const void *b, void *c)
 {
     float beta = p->shape.accumulate ? 1.0f : 0.0f;
     return cublasLtMatmul(dev->blas, p->op, &alpha, a, p->a, b, p->b, &beta, c, p->c, c, p->c, algo, dev->workspace,
@@ -75,29 +88,38 @@ static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cu
 static int plan_candidates(moai_device *dev, const product_plan *p, cublasLtMatmulHeuristicResult_t *found)
 {
     const product_shape *s = &p->shape;
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t what;
+        const void *value;
+        size_t size;
+    } wish[] = {
+        {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &dev->workspace_bytes, sizeof dev->workspace_bytes},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &s->align_a, sizeof s->align_a},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &s->align_b, sizeof s->align_b},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &s->align_c, sizeof s->align_c},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &s->align_c, sizeof s->align_c},
+    };
     cublasLtMatmulPreference_t want;
+    cublasStatus_t status;
     int n = 0;
 
     CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&want));
-    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &dev->workspace_bytes, sizeof dev->workspace_bytes));
-    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &s->align_a, sizeof s->align_a));
-    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &s->align_b, sizeof s->align_b));
-    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &s->align_c, sizeof s->align_c));
-    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &s->align_c, sizeof s->align_c));
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(dev->blas, p->op, p->a, p->b, p->c, p->c, want, MAX_CANDIDATES, found, &n);
+    for (size_t i = 0; i < sizeof wish / sizeof *wish; i++)
+        CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(want, wish[i].what, wish[i].value, wish[i].size));
+    status = cublasLtMatmulAlgoGetHeuristic(dev->blas, p->op, p->a, p->b, p->c, p->c, want, MAX_CANDIDATES, found, &n);
     CUBLAS_CHECK(cublasLtMatmulPreferenceDestroy(want));
     if (status != CUBLAS_STATUS_SUCCESS || n == 0)
-        die("cuBLASLt has no algorithm for a product of %s into %s, m %lld n %lld k %lld, strides %lld %lld %lld: %s", dtype_name(s->dt),
-            dtype_name(s->c_dt), (long long)s->m, (long long)s->n, (long long)s->k, (long long)s->lda, (long long)s->ldb,
-            (long long)s->ldc, cublasLtGetStatusString(status));
+        die("cuBLASLt has no algorithm for a product of %s into %s, m %lld n %lld k %lld, strides %lld %lld %lld: %s",
+            dtype_name(s->dt), dtype_name(s->c_dt), (long long)s->m, (long long)s->n, (long long)s->k,
+            (long long)s->lda, (long long)s->ldb, (long long)s->ldc, cublasLtGetStatusString(status));
     return n;
 }
 
-/* Milliseconds of one run; infinity for an algorithm that refuses.
- * With accumulate, alpha is the smallest subnormal: the kernels do all their work, and what they add to c is less than 2^-100 of
- * what the product proper adds to the same element, so it vanishes in that sum's rounding.                           */
-static float candidate_time(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, int n_runs, const void *a,
-                            const void *b, void *c, cudaEvent_t begin, cudaEvent_t end)
+/* Milliseconds of one run; infinity for an algorithm that refuses. With accumulate, alpha is the smallest subnormal:
+ * the kernels do all their work, and what they add to c is less than 2^-100 of what the product proper adds to the
+ * same element, so it vanishes in that sum's rounding. */
+static float candidate_time(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, int n_runs,
+                            const void *a, const void *b, void *c, cudaEvent_t begin, cudaEvent_t end)
 {
     float alpha = p->shape.accumulate ? 0x1p-149f : 1.0f, ms;
 
@@ -111,8 +133,8 @@ static float candidate_time(moai_device *dev, const product_plan *p, const cubla
 }
 
 /* A first run of each warms it up and drops the slow ones; the others run TRIALS times. */
-static int fastest_candidate(moai_device *dev, const product_plan *p, const cublasLtMatmulHeuristicResult_t *found, int n,
-                             const void *a, const void *b, void *c)
+static int fastest_candidate(moai_device *dev, const product_plan *p, const cublasLtMatmulHeuristicResult_t *found,
+                             int n, const void *a, const void *b, void *c)
 {
     float first[MAX_CANDIDATES], least = INFINITY, best_ms = INFINITY;
     int best = 0;
@@ -142,7 +164,8 @@ static const product_plan *plan_find(product_plans *plans, const product_shape *
     return NULL;
 }
 
-static const product_plan *plan_make(moai_device *dev, const product_shape *shape, const void *a, const void *b, void *c)
+static const product_plan *plan_make(moai_device *dev, const product_shape *shape, const void *a, const void *b,
+                                     void *c)
 {
     product_plans *plans = dev->products;
     cublasLtMatmulHeuristicResult_t found[MAX_CANDIDATES];
@@ -167,7 +190,8 @@ static uint32_t alignment_of(const void *p)
 }
 
 /* c^T = op(a) op(b) as cuBLASLt sees the row-major matrices: c (n rows, m columns) */
-static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a, tensor b, cublasOperation_t op_b, int64_t k, bool accumulate)
+static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a, tensor b, cublasOperation_t op_b,
+                    int64_t k, bool accumulate)
 {
     product_shape s;
 
@@ -175,10 +199,12 @@ static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a
     if (k == 0) {                             /* a sum over nothing */
         size_t size = dtype_size(c.dt);
         if (!accumulate)
-            CUDA_CHECK(cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows, dev->stream));
+            CUDA_CHECK(cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows,
+                                         dev->stream));
         return;
     }
-    CHECK(a.dt == b.dt && (c.dt == a.dt || c.dt == DT_F32), "a product of %s and %s into %s", dtype_name(a.dt), dtype_name(b.dt), dtype_name(c.dt));
+    CHECK(a.dt == b.dt && (c.dt == a.dt || c.dt == DT_F32), "a product of %s and %s into %s", dtype_name(a.dt),
+          dtype_name(b.dt), dtype_name(c.dt));
     memset(&s, 0, sizeof s);
     s.m = c.cols, s.n = c.rows, s.k = k;
     s.lda = a.stride, s.ldb = b.stride, s.ldc = c.stride;

@@ -2,8 +2,9 @@
  *
  *     n = w x r;   y1 = n1 cos - n2 sin,  y2 = n2 cos + n1 sin
  *
- * A warp takes a row, so that the angles are loaded once; L neighbouring lanes take a head at a time, a lane has the same P packs of
- * both halves and so holds whole pairs.  A lane asks for its part of the next head before it finishes this one.          */
+ * A warp takes a row, so that the angles are loaded once; L neighbouring lanes take a head at a time, a lane has the
+ * same P packs of both halves and so holds whole pairs.  A lane asks for its part of the next head before it finishes
+ * this one. */
 #include "kernels.cuh"
 
 namespace {
@@ -52,12 +53,15 @@ template <int W, int L, int P> struct head_lane {
     }
 };
 
-/* What a warp works on: a head of each of its groups of lanes.  All heads of a row, then those of the warp's next row. */
+/* What a warp works on: a head for each of its groups of lanes; all heads of a row, then those of its next row. */
 template <int AT_ONCE> struct head_walk {
     int64_t row, rows, step;
     int h, n_heads;
     __device__ head_walk(int group, int64_t n_rows, int heads)
-        : row((int64_t)blockIdx.x * WARPS + threadIdx.x / WARP), rows(n_rows), step((int64_t)gridDim.x * WARPS), h(group), n_heads(heads) {}
+        : row((int64_t)blockIdx.x * WARPS + threadIdx.x / WARP), rows(n_rows), step((int64_t)gridDim.x * WARPS),
+          h(group), n_heads(heads)
+    {
+    }
     __device__ bool more() const { return row < rows; }
     __device__ bool inside() const { return row < rows && h < n_heads; }
     __device__ bool at_row_begin() const { return h < AT_ONCE; }
@@ -120,7 +124,8 @@ __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 && P == 1 ? 4 : 1) qknor
 
 /* Sums of dn x r over the rows of this block, q's heads and k's apart: its lanes' sums in the order of the groups. */
 template <int W, int L, int P>
-__device__ void write_partial(float *partial, const head_lane<W, L, P> &my, const float (&dw1)[2][P][W], const float (&dw2)[2][P][W])
+__device__ void write_partial(float *partial, const head_lane<W, L, P> &my, const float (&dw1)[2][P][W],
+                              const float (&dw2)[2][P][W])
 {
     extern __shared__ float of_group[];                       /* (BLOCK / L, 2, head_dim) */
     int head_dim = 2 * my.half, width = 2 * head_dim;
@@ -144,7 +149,8 @@ __device__ void write_partial(float *partial, const head_lane<W, L, P> &my, cons
     }
 }
 
-template <typename T, int W, int L, int P> __global__ void __launch_bounds__(BLOCK) qknorm_rope_backward_kernel(qk_args<T> a)
+template <typename T, int W, int L, int P>
+__global__ void __launch_bounds__(BLOCK) qknorm_rope_backward_kernel(qk_args<T> a)
 {
     constexpr int AT_ONCE = WARP / L;
     head_lane<W, L, P> my = {a.head_dim / 2};
@@ -203,13 +209,15 @@ template <typename T, int W, int L, int P> __global__ void __launch_bounds__(BLO
     write_partial(a.partial, my, dw1, dw2);
 }
 
-/* launch(type_tag<T>, width<W>, lanes, packs of a lane): one pack of either half a lane where that fits, else single elements */
+/* launch(type_tag<T>, width<W>, lanes, packs of a lane): one pack of either half a lane where that fits, else single
+ * elements */
 template <typename F> void for_head(const char *op, dtype dt, int64_t head_dim, bool packed, F launch)
 {
     int64_t half = head_dim / 2;
 
     packed = packed && half % PACK == 0 && half <= 16 * PACK;
-    CHECK(head_dim % 2 == 0 && half <= 8 * WARP, "%s: head_dim %lld is odd or above %d", op, (long long)head_dim, 16 * WARP);
+    CHECK(head_dim % 2 == 0 && half <= 8 * WARP, "%s: head_dim %lld is odd or above %d", op, (long long)head_dim,
+          16 * WARP);
     for_type(op, dt, packed, [&](auto t, auto w) {
         if constexpr (WIDTH(w) == 1)
             launch(t, w, width<WARP>(), width<8>());
@@ -223,7 +231,8 @@ template <typename F> void for_head(const char *op, dtype dt, int64_t head_dim, 
 }
 
 template <typename T>
-qk_args<T> qk_args_of(float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions, attend_shape s)
+qk_args<T> qk_args_of(float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions,
+                      attend_shape s)
 {
     qk_args<T> a = {};
 
@@ -254,17 +263,20 @@ void qknorm_rope_cuda(moai_device *dev, tensor qk, float *r, tensor qkv, tensor 
         qk_args<T> a = qk_args_of<T>(r, qkv, q_norm, k_norm, rope, positions, s);
         a.out = view_of<T>(qk), a.rows = qk.rows, a.eps = eps;
         auto kernel = qknorm_rope_kernel<T, WIDTH(w), WIDTH(lanes), WIDTH(packs)>;
-        kernel<<<(unsigned)min_i64((qk.rows + WARPS - 1) / WARPS, resident_blocks(dev, kernel, BLOCK, 0)), BLOCK, 0, dev->stream>>>(a);
+        kernel<<<(unsigned)min_i64((qk.rows + WARPS - 1) / WARPS, resident_blocks(dev, kernel, BLOCK, 0)), BLOCK, 0,
+                 dev->stream>>>(a);
         LAUNCH_CHECK(op);
     });
 }
 
 void qknorm_rope_backward_cuda(moai_device *dev, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
-                               const float *r, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions, attend_shape s)
+                               const float *r, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions,
+                               attend_shape s)
 {
     const char *op = "qknorm_rope_backward";
     int64_t d = s.head_dim;
-    bool packed = is_packed(dqk, tensor_cols(qkv, 0, dqk.cols), tensor_cols(dqkv, 0, dqk.cols)) && is_packed(q_norm, k_norm, rope.cos, rope.sin);
+    bool packed = is_packed(dqk, tensor_cols(qkv, 0, dqk.cols), tensor_cols(dqkv, 0, dqk.cols)) &&
+                  is_packed(q_norm, k_norm, rope.cos, rope.sin);
 
     if (dqk.rows == 0) return;
     for_head(op, dqk.dt, d, packed, [&](auto t, auto w, auto lanes, auto packs) {

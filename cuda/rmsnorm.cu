@@ -3,8 +3,9 @@
  *     n = w x r,  r = (mean(x^2) + eps)^(-1/2)
  *     dx = r (g - x r^2 mean(g x)),  g = w dn;     dw = sum over rows of dn x r
  *
- * A block takes one row after another, P packs a thread.  A thread keeps its columns' weights, and asks for its part of the next row
- * before the block sums over this one.  The backward's threads sum dw as they go; the blocks' sums are added in order. */
+ * A block takes one row after another, P packs a thread.  A thread keeps its columns' weights, and asks for its part
+ * of the next row before the block sums over this one.  The backward's threads sum dw as they go; the blocks' sums are
+ * added in order. */
 #include "kernels.cuh"
 
 namespace {
@@ -24,7 +25,10 @@ template <int W, int P> struct row_part {
     }
 };
 
-__device__ float reciprocal_rms(float squares, int64_t cols, float eps) { return 1.0f / sqrtf(squares / (float)cols + eps); }
+__device__ float reciprocal_rms(float squares, int64_t cols, float eps)
+{
+    return 1.0f / sqrtf(squares / (float)cols + eps);
+}
 
 template <typename T> struct norm_forward {
     view<T> h, n;                                             /* h = x + o when o.data is there */
@@ -36,7 +40,8 @@ template <typename T> struct norm_forward {
 };
 
 /* The norm is that of h as stored, which the backward will read. */
-template <typename T, int W, int P, bool RESIDUAL> __global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 3 : 1) rmsnorm_kernel(norm_forward<T> a)
+template <typename T, int W, int P, bool RESIDUAL>
+__global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 3 : 1) rmsnorm_kernel(norm_forward<T> a)
 {
     row_part<W, P> my = {a.cols};
     pack<T, W> w[P], x[P], o[P];
@@ -90,7 +95,8 @@ template <typename T> struct norm_backward {
     int64_t rows, cols;
 };
 
-template <typename T, int W, int P> __global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 2 : 1) rmsnorm_backward_kernel(norm_backward<T> a)
+template <typename T, int W, int P>
+__global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 2 : 1) rmsnorm_backward_kernel(norm_backward<T> a)
 {
     row_part<W, P> my = {a.cols};
     pack<T, W> w[P], x[P], dn[P], dres[P];
@@ -146,7 +152,8 @@ template <typename F> void for_row(const char *op, dtype dt, int64_t cols, bool 
         int64_t n_packs = cols / WIDTH(w);
         auto threads = [&](int64_t p) { return (int)round_up((n_packs + p - 1) / p, WARP); };
         constexpr int P = WIDTH(w) == 1 ? 8 : 4;
-        CHECK(n_packs <= P * MAX_THREADS, "%s: rows of %lld columns are too long, or not a multiple of %d", op, (long long)cols, PACK);
+        CHECK(n_packs <= P * MAX_THREADS, "%s: rows of %lld columns are too long, or not a multiple of %d", op,
+              (long long)cols, PACK);
         if (n_packs <= MAX_THREADS)
             launch(t, w, width<1>(), threads(1));
         else if (n_packs <= MAX_THREADS * P / 2)
@@ -156,7 +163,8 @@ template <typename F> void for_row(const char *op, dtype dt, int64_t cols, bool 
     });
 }
 
-template <bool RESIDUAL> void forward(moai_device *dev, const char *op, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps)
+template <bool RESIDUAL>
+void forward(moai_device *dev, const char *op, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps)
 {
     bool packed = is_packed(n, x, w) && (!RESIDUAL || is_packed(h, o));
 
@@ -164,7 +172,9 @@ template <bool RESIDUAL> void forward(moai_device *dev, const char *op, tensor h
     for_row(op, x.dt, x.cols, packed, [&](auto t, auto wide, auto packs, int n_threads) {
         using T = TYPE(t);
         auto kernel = rmsnorm_kernel<T, WIDTH(wide), WIDTH(packs), RESIDUAL>;
-        norm_forward<T> a = {view_of<T>(h), view_of<T>(n), r, view_of<const T>(x), view_of<const T>(o), static_cast<const T *>(w.data), x.rows, x.cols, eps};
+        norm_forward<T> a = {
+            view_of<T>(h), view_of<T>(n), r,  view_of<const T>(x), view_of<const T>(o), static_cast<const T *>(w.data),
+            x.rows,        x.cols,        eps};
         kernel<<<(unsigned)min_i64(x.rows, resident_blocks(dev, kernel, n_threads, 0)), n_threads, 0, dev->stream>>>(a);
         LAUNCH_CHECK(op);
     });
@@ -182,7 +192,8 @@ void residual_rmsnorm_cuda(moai_device *dev, tensor h, tensor n, float *r, tenso
     forward<true>(dev, "residual_rmsnorm", h, n, r, x, o, w, eps);
 }
 
-void rmsnorm_backward_cuda(moai_device *dev, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r, tensor w)
+void rmsnorm_backward_cuda(moai_device *dev, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r,
+                           tensor w)
 {
     const char *op = "rmsnorm_backward";
     bool packed = is_packed(dx, dn, x, w) && (!dres.data || is_packed(dres));
@@ -193,8 +204,15 @@ void rmsnorm_backward_cuda(moai_device *dev, tensor dx, tensor dw, tensor dn, te
         auto kernel = rmsnorm_backward_kernel<T, WIDTH(wide), WIDTH(packs)>;
         int64_t n_blocks = min_i64(x.rows, resident_blocks(dev, kernel, n_threads, 0));
         float *partial = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_blocks * x.cols) * sizeof(float)));
-        norm_backward<T> a = {view_of<T>(dx), partial, view_of<const T>(dn), view_of<const T>(dres), view_of<const T>(x), r,
-                              static_cast<const T *>(w.data), x.rows, x.cols};
+        norm_backward<T> a = {view_of<T>(dx),
+                              partial,
+                              view_of<const T>(dn),
+                              view_of<const T>(dres),
+                              view_of<const T>(x),
+                              r,
+                              static_cast<const T *>(w.data),
+                              x.rows,
+                              x.cols};
         kernel<<<(unsigned)n_blocks, n_threads, 0, dev->stream>>>(a);
         LAUNCH_CHECK(op);
         add_partials(dev, static_cast<float *>(dw.data), nullptr, partial, n_blocks, x.cols);

@@ -1,7 +1,8 @@
 /* staging.c: copies between pageable host memory and the device through a ring of pinned slots
  *
- * To the device: the bytes are in a slot when the call returns, so the caller may reuse its memory at once; the host waits only when
- * all slots are still under way.  To the host: slots are filled ahead of the one being emptied; the data is there at return. */
+ * To the device: the bytes are in a slot when the call returns, so the caller may reuse its memory at once; the host
+ * waits only when all slots are still under way.  To the host: slots are filled ahead of the one being emptied; the
+ * data is there at return. */
 #include "cuda.h"
 
 #include <stdlib.h>
@@ -56,7 +57,8 @@ void staging_to_host(staging *s, cudaStream_t stream, void *dst, const void *src
     for (size_t i = 0; i < n_chunks + N_AHEAD; i++) {
         if (i < n_chunks) {
             size_t at = i * SLOT_BYTES, n = n_bytes - at < SLOT_BYTES ? n_bytes - at : SLOT_BYTES;
-            CUDA_CHECK(cudaMemcpyAsync(slot_memory(s, first + i), (const char *)src + at, n, cudaMemcpyDeviceToHost, stream));
+            CUDA_CHECK(
+                cudaMemcpyAsync(slot_memory(s, first + i), (const char *)src + at, n, cudaMemcpyDeviceToHost, stream));
             CUDA_CHECK(cudaEventRecord(s->done[(first + i) % N_SLOTS], stream));
         }
         if (i >= N_AHEAD && i - N_AHEAD < n_chunks) {

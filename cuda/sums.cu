@@ -1,4 +1,4 @@
-/* sums.cu: sums over long arrays into a double, and of the partial sums that blocks leave behind, all in a fixed order */
+/* sums.cu: sums over long arrays into a double, and of the partial sums that blocks leave, all in a fixed order */
 #include "kernels.cuh"
 
 namespace {
@@ -20,7 +20,8 @@ __device__ double block_sum_double(double x)                  /* thread 0 gets i
 
 template <bool SQUARES> __device__ double term(float x) { return SQUARES ? (double)x * (double)x : (double)x; }
 
-template <int W, bool SQUARES> __global__ void __launch_bounds__(BLOCK) sum_kernel(double *partial, const float *x, int64_t n)
+template <int W, bool SQUARES>
+__global__ void __launch_bounds__(BLOCK) sum_kernel(double *partial, const float *x, int64_t n)
 {
     int64_t step = (int64_t)gridDim.x * BLOCK * W, i = ((int64_t)blockIdx.x * BLOCK + threadIdx.x) * W;
     double sum = 0.0;
@@ -83,13 +84,17 @@ __global__ void __launch_bounds__(PARTIAL_COLS *PARTIAL_ROWS)
 }  // namespace
 
 void sum_cuda(moai_device *dev, double *acc, const float *x, int64_t n) { sum_array<false>(dev, "sum", acc, x, n); }
-void sum_squares_cuda(moai_device *dev, double *acc, const float *x, int64_t n) { sum_array<true>(dev, "sum_squares", acc, x, n); }
+void sum_squares_cuda(moai_device *dev, double *acc, const float *x, int64_t n)
+{
+    sum_array<true>(dev, "sum_squares", acc, x, n);
+}
 
 void add_partials(moai_device *dev, float *first, float *second, const float *partial, int64_t n_rows, int64_t cols)
 {
     unsigned n_blocks = (unsigned)(((second ? 2 * cols : cols) + PARTIAL_COLS - 1) / PARTIAL_COLS);
 
-    add_partials_kernel<<<n_blocks, dim3(PARTIAL_COLS, PARTIAL_ROWS), 0, dev->stream>>>(first, second, partial, n_rows, cols);
+    add_partials_kernel<<<n_blocks, dim3(PARTIAL_COLS, PARTIAL_ROWS), 0, dev->stream>>>(first, second, partial, n_rows,
+                                                                                        cols);
     LAUNCH_CHECK("add_partials");
 }
 

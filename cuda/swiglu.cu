@@ -48,7 +48,8 @@ void swiglu_cuda(moai_device *dev, tensor act, tensor gate_up)
     bool packed = is_packed(act, tensor_cols(gate_up, 0, act.cols), tensor_cols(gate_up, act.cols, act.cols));
     for_type("swiglu", act.dt, packed, [&](auto t, auto w) {
         using T = TYPE(t);
-        each<WIDTH(w)>(dev, "swiglu", act.rows, act.cols, swiglu_op<T, WIDTH(w)>{view_of<T>(act), view_of<T>(gate_up), act.cols});
+        each<WIDTH(w)>(dev, "swiglu", act.rows, act.cols,
+                       swiglu_op<T, WIDTH(w)>{view_of<T>(act), view_of<T>(gate_up), act.cols});
     });
 }
 
@@ -59,7 +60,8 @@ void swiglu_backward_cuda(moai_device *dev, tensor dgate_up, tensor dact, tensor
                   is_packed(tensor_cols(dgate_up, 0, cols), tensor_cols(dgate_up, cols, cols));
     for_type("swiglu_backward", dact.dt, packed, [&](auto t, auto w) {
         using T = TYPE(t);
-        each<WIDTH(w)>(dev, "swiglu_backward", dact.rows, cols,
-                       swiglu_backward_op<T, WIDTH(w)>{view_of<T>(dgate_up), view_of<T>(dact), view_of<T>(gate_up), cols});
+        each<WIDTH(w)>(
+            dev, "swiglu_backward", dact.rows, cols,
+            swiglu_backward_op<T, WIDTH(w)>{view_of<T>(dgate_up), view_of<T>(dact), view_of<T>(gate_up), cols});
     });
 }

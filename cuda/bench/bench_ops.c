@@ -1,15 +1,27 @@
 /* bench_ops.c: what each op of the CUDA table reaches at MOAI-3B's shapes, from one run on one GPU.
  *
- * Fused kernels: bytes that must move (each input read, each output written once) over time, and the share of a large copy's rate.
- * Products: TFLOP/s with the timed choice of algorithm and with the library's first.  Calls rotate over buffers of several times the
- * L2's size, filled with random numbers.                                                                            */
+ * Fused kernels: bytes that must move (each input read, each output written once) over time, and the share of a large
+ * copy's rate. Products: TFLOP/s with the timed choice of algorithm and with the library's first.  Calls rotate over
+ * buffers of several times the L2's size, filled with random numbers. */
 #include "cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N = 8192, H = 3840, Q = 3584, K = 512, I = 10240, V = 128000, HEADS = 28, KV_HEADS = 4, HEAD_DIM = 128, SEQ = 4096, N_SETS = 4 };
+enum {
+    N = 8192,
+    H = 3840,
+    Q = 3584,
+    K = 512,
+    I = 10240,
+    V = 128000,
+    HEADS = 28,
+    KV_HEADS = 4,
+    HEAD_DIM = 128,
+    SEQ = 4096,
+    N_SETS = 4
+};
 static const size_t pool_bytes = (size_t)40 << 30, set_bytes = (size_t)10 << 30;
 static const int64_t n_flat = 256 << 20;      /* elements of the flat buffers */
 
@@ -29,28 +41,40 @@ static const attend_shape heads = {N / SEQ, SEQ, HEADS, KV_HEADS, HEAD_DIM, 0.08
 static rope_table rope(int s) { return (rope_table){fp32(s, 7, SEQ, HEAD_DIM / 2), fp32(s, 6, SEQ, HEAD_DIM / 2)}; }
 static float *reciprocals(int s) { return part(s, 5); }
 
-static void run_copy(int s) { CUDA_CHECK(cudaMemcpyAsync(part(s, 0), part(s, 4), (size_t)4 << 30, cudaMemcpyDeviceToDevice, dev->stream)); }
-static void run_rmsnorm(int s) { rmsnorm_cuda(dev, bf16(s, 0, N, H), reciprocals(s), bf16(s, 1, N, H), bf16(s, 2, 1, H), 1e-6f); }
+static void run_copy(int s)
+{
+    CUDA_CHECK(cudaMemcpyAsync(part(s, 0), part(s, 4), (size_t)4 << 30, cudaMemcpyDeviceToDevice, dev->stream));
+}
+static void run_rmsnorm(int s)
+{
+    rmsnorm_cuda(dev, bf16(s, 0, N, H), reciprocals(s), bf16(s, 1, N, H), bf16(s, 2, 1, H), 1e-6f);
+}
 static void run_residual(int s)
 {
-    residual_rmsnorm_cuda(dev, bf16(s, 0, N, H), bf16(s, 1, N, H), reciprocals(s), bf16(s, 2, N, H), bf16(s, 3, N, H), bf16(s, 4, 1, H), 1e-6f);
+    residual_rmsnorm_cuda(dev, bf16(s, 0, N, H), bf16(s, 1, N, H), reciprocals(s), bf16(s, 2, N, H), bf16(s, 3, N, H),
+                          bf16(s, 4, 1, H), 1e-6f);
 }
 static void run_rmsnorm_backward(int s)
 {
-    rmsnorm_backward_cuda(dev, bf16(s, 0, N, H), fp32(s, 6, 1, H), bf16(s, 1, N, H), bf16(s, 2, N, H), bf16(s, 3, N, H), reciprocals(s), bf16(s, 4, 1, H));
+    rmsnorm_backward_cuda(dev, bf16(s, 0, N, H), fp32(s, 6, 1, H), bf16(s, 1, N, H), bf16(s, 2, N, H), bf16(s, 3, N, H),
+                          reciprocals(s), bf16(s, 4, 1, H));
 }
 static void run_qknorm(int s)
 {
-    qknorm_rope_cuda(dev, bf16(s, 0, N, Q + K), reciprocals(s), bf16(s, 1, N, Q + 2 * K), bf16(s, 2, 1, HEAD_DIM), bf16(s, 3, 1, HEAD_DIM),
-                     rope(s), positions, heads, 1e-6f);
+    qknorm_rope_cuda(dev, bf16(s, 0, N, Q + K), reciprocals(s), bf16(s, 1, N, Q + 2 * K), bf16(s, 2, 1, HEAD_DIM),
+                     bf16(s, 3, 1, HEAD_DIM), rope(s), positions, heads, 1e-6f);
 }
 static void run_qknorm_backward(int s)
 {
-    qknorm_rope_backward_cuda(dev, bf16(s, 0, N, Q + 2 * K), fp32(s, 4, 1, HEAD_DIM), fp32(s, 4, 1, HEAD_DIM), bf16(s, 1, N, Q + K),
-                              bf16(s, 2, N, Q + 2 * K), reciprocals(s), bf16(s, 3, 1, HEAD_DIM), bf16(s, 3, 1, HEAD_DIM), rope(s), positions, heads);
+    qknorm_rope_backward_cuda(dev, bf16(s, 0, N, Q + 2 * K), fp32(s, 4, 1, HEAD_DIM), fp32(s, 4, 1, HEAD_DIM),
+                              bf16(s, 1, N, Q + K), bf16(s, 2, N, Q + 2 * K), reciprocals(s), bf16(s, 3, 1, HEAD_DIM),
+                              bf16(s, 3, 1, HEAD_DIM), rope(s), positions, heads);
 }
 static void run_swiglu(int s) { swiglu_cuda(dev, bf16(s, 0, N, I), bf16(s, 1, N, 2 * I)); }
-static void run_swiglu_backward(int s) { swiglu_backward_cuda(dev, bf16(s, 0, N, 2 * I), bf16(s, 1, N, I), bf16(s, 2, N, 2 * I)); }
+static void run_swiglu_backward(int s)
+{
+    swiglu_backward_cuda(dev, bf16(s, 0, N, 2 * I), bf16(s, 1, N, I), bf16(s, 2, N, 2 * I));
+}
 static void run_add(int s) { add_cuda(dev, bf16(s, 0, N, H), bf16(s, 1, N, H), bf16(s, 2, N, H)); }
 static void run_cast(int s) { cast_cuda(dev, bf16(s, 0, 1, n_flat), fp32(s, 1, 1, n_flat)); }
 static void run_zero(int s) { zero_cuda(dev, part(s, 0), 4 * (size_t)n_flat); }
@@ -63,8 +87,21 @@ static void run_loss(int s) { cross_entropy_cuda(dev, part(s, 4), bf16(s, 0, N, 
 static void run_sum_squares(int s) { sum_squares_cuda(dev, total, part(s, 0), n_flat); }
 static void run_adamw(int s)
 {
-    adamw_args a = {.master = part(s, 0), .m = part(s, 1), .v = part(s, 2), .grad = part(s, 3), .param = part(s, 4), .param_dt = DT_BF16, .n = n_flat,
-                    .n_decay = n_flat, .grad_scale = grad_scale, .lr = 1e-9f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .t = 1};
+    adamw_args a = {.master = part(s, 0),
+                    .m = part(s, 1),
+                    .v = part(s, 2),
+                    .grad = part(s, 3),
+                    .param = part(s, 4),
+                    .param_dt = DT_BF16,
+                    .n = n_flat,
+                    .n_decay = n_flat,
+                    .grad_scale = grad_scale,
+                    .lr = 1e-9f,
+                    .beta1 = 0.9f,
+                    .beta2 = 0.95f,
+                    .eps = 1e-8f,
+                    .weight_decay = 0.1f,
+                    .t = 1};
     adamw_cuda(dev, &a);
 }
 
@@ -94,13 +131,15 @@ static double seconds(void (*run)(int set), int n_calls)
 static void fill_pool(void)
 {
     const int64_t n = (int64_t)2 << 30;
-    for (size_t at = 0; at < pool_bytes; at += (size_t)n * 2) fill_normal_cuda(dev, tensor_of(pool + at, DT_BF16, 1, n), at + 1, 0, 0, n, 0.5f);
+    for (size_t at = 0; at < pool_bytes; at += (size_t)n * 2)
+        fill_normal_cuda(dev, tensor_of(pool + at, DT_BF16, 1, n), at + 1, 0, 0, n, 0.5f);
 }
 
 static void bench_kernel(const char *name, double n_bytes, void (*run)(int set))
 {
     double s = seconds(run, n_bytes > 1e9 ? 12 : 40);
-    printf("%-22s %8.1f us %8.0f GB/s %6.1f %% of copy\n", name, s * 1e6, n_bytes / s * 1e-9, 100.0 * n_bytes / s / copy_rate);
+    printf("%-22s %8.1f us %8.0f GB/s %6.1f %% of copy\n", name, s * 1e6, n_bytes / s * 1e-9,
+           100.0 * n_bytes / s / copy_rate);
     fflush(stdout);
 }
 
@@ -135,11 +174,21 @@ static void bench_kernels(void)
 
 static int64_t p_tokens, p_in, p_out;
 
-static void run_forward(int s) { matmul_cuda(dev, bf16(s, 2, p_tokens, p_out), bf16(s, 0, p_tokens, p_in), bf16(s, 3, p_out, p_in)); }
-static void run_dx(int s) { matmul_dx_cuda(dev, bf16(s, 1, p_tokens, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 3, p_out, p_in)); }
-static void run_dw(int s) { matmul_dw_cuda(dev, fp32(s, 6, p_out, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 0, p_tokens, p_in)); }
+static void run_forward(int s)
+{
+    matmul_cuda(dev, bf16(s, 2, p_tokens, p_out), bf16(s, 0, p_tokens, p_in), bf16(s, 3, p_out, p_in));
+}
+static void run_dx(int s)
+{
+    matmul_dx_cuda(dev, bf16(s, 1, p_tokens, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 3, p_out, p_in));
+}
+static void run_dw(int s)
+{
+    matmul_dw_cuda(dev, fp32(s, 6, p_out, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 0, p_tokens, p_in));
+}
 
-static void bench_product(const char *name, int64_t tokens, int64_t in, int64_t out, moai_device *timed, moai_device *first)
+static void bench_product(const char *name, int64_t tokens, int64_t in, int64_t out, moai_device *timed,
+                          moai_device *first)
 {
     void (*const run[3])(int) = {run_forward, run_dx, run_dw};
     double flop = 2.0 * (double)tokens * (double)in * (double)out;
@@ -152,7 +201,11 @@ static void bench_product(const char *name, int64_t tokens, int64_t in, int64_t 
             dev = d ? first : timed;
             s[d] = seconds(run[i], (int)max_i64(4, min_i64(50, (int64_t)(6e12 / flop))));
         }
-        printf("  %s %5.0f (first %5.0f)", i == 0 ? "y" : i == 1 ? "dx" : "dw", flop / s[0] * 1e-12, flop / s[1] * 1e-12);
+        printf("  %s %5.0f (first %5.0f)",
+               i == 0   ? "y"
+               : i == 1 ? "dx"
+                        : "dw",
+               flop / s[0] * 1e-12, flop / s[1] * 1e-12);
         fflush(stdout);
     }
     printf("  TFLOP/s\n");
@@ -167,7 +220,8 @@ static void bench_few_rows(int64_t tokens, moai_device *timed)
     for (int i = 0; i < 5; i++) {
         p_tokens = tokens, p_in = shape[i][0], p_out = shape[i][1], dev = timed;
         double s = seconds(run_forward, 40), n_bytes = 2.0 * (double)(p_in * p_out);
-        printf("%6lld x %5lld -> %6lld  %8.1f us %8.0f GB/s of weights\n", (long long)tokens, (long long)p_in, (long long)p_out, s * 1e6, n_bytes / s * 1e-9);
+        printf("%6lld x %5lld -> %6lld  %8.1f us %8.0f GB/s of weights\n", (long long)tokens, (long long)p_in,
+               (long long)p_out, s * 1e6, n_bytes / s * 1e-9);
     }
 }
 
@@ -181,7 +235,8 @@ static void fill_lists(void)
     statistics = alloc_cuda(dev, 3 * N * sizeof *statistics);
     grad_scale = alloc_cuda(dev, sizeof *grad_scale);
     total = alloc_cuda(dev, sizeof *total);
-    for (int i = 0; i < N; i++) host[i] = i % 16 == 0 ? 7 : (int32_t)((uint32_t)i * 2654435761u % V);     /* one frequent token */
+    for (int i = 0; i < N; i++)
+        host[i] = i % 16 == 0 ? 7 : (int32_t)((uint32_t)i * 2654435761u % V); /* one frequent token */
     copy_cuda(dev, ids, host, N * sizeof *ids, COPY_TO_DEVICE);
     for (int i = 0; i < N; i++) host[i] = i % SEQ;
     copy_cuda(dev, positions, host, N * sizeof *positions, COPY_TO_DEVICE);
@@ -213,7 +268,8 @@ int main(int argc, char **argv)
         bench_few_rows(1, timed);
         bench_few_rows(32, timed);
     }
-    free_cuda(dev, pool), free_cuda(dev, ids), free_cuda(dev, positions), free_cuda(dev, statistics), free_cuda(dev, grad_scale), free_cuda(dev, total);
+    free_cuda(dev, pool), free_cuda(dev, ids), free_cuda(dev, positions), free_cuda(dev, statistics),
+        free_cuda(dev, grad_scale), free_cuda(dev, total);
     device_close_cuda(first);
     device_close_cuda(timed);
     return 0;

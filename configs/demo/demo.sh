@@ -36,10 +36,9 @@ ranks 4 "$MOAI_BIN/moai_train" --config configs/demo/run.json --tensor_parallel 
 say "resumed on another layout: DP 4"
 ranks 4 "$MOAI_BIN/moai_train" --config configs/demo/run.json --resume_from_checkpoint auto
 
-say "what it writes"
 prompt="In the beginning"
-[ -z "$text" ] || prompt=$(head -c 200 $out/corpus.txt | head -n 1 | cut -c 1-30)
-printf '%s' "$prompt"
+[ -z "$text" ] || prompt=$(head -n 1 $out/corpus.txt | cut -c 1-30)
+say "what it writes after \"$prompt\""
 "$MOAI_BIN/moai_generate" $out/run --prompt "$prompt" --max_new_tokens 160 --temperature 0.7 --seed 7 | tee $out/written.txt
 
 say "the verdict, after $(($(date +%s) - begun)) s"

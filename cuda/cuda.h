@@ -106,6 +106,7 @@ void fill_normal_cuda(moai_device *, tensor y, uint64_t key, int64_t row0, int64
                       float std);
 
 void matmul_cuda(moai_device *, tensor y, tensor x, tensor w);                                  /* matmul.c */
+void matmul_add_cuda(moai_device *, tensor y, tensor x, tensor w, tensor z);
 void matmul_dx_cuda(moai_device *, tensor dx, tensor dy, tensor w);
 void matmul_dw_cuda(moai_device *, tensor dw, tensor dy, tensor x);
 

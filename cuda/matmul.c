@@ -24,7 +24,7 @@ typedef struct product_shape {
     uint32_t align_a, align_b, align_c;       /* bytes */
     cublasOperation_t op_a, op_b;
     dtype dt, c_dt;                           /* of a and b; of c */
-    bool accumulate;                          /* c += */
+    bool accumulate, in_place;                /* c = z + ..., z is c */
 } product_shape;
 
 typedef struct product_plan {
@@ -76,11 +76,12 @@ static void plan_describe(product_plan *p)
     p->c = layout_of(s->c_dt, CUBLAS_OP_N, s->m, s->n, s->ldc);
 }
 
-static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, float alpha,
-                               const void *a, const void *b, void *c)
+/* c = z + alpha op(a) op(b); z is c, or of c's layout, and not read when the product does not add. */
+static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, float alpha, const void *a,
+                               const void *b, const void *z, void *c)
 {
     float beta = p->shape.accumulate ? 1.0f : 0.0f;
-    return cublasLtMatmul(dev->blas, p->op, &alpha, a, p->a, b, p->b, &beta, c, p->c, c, p->c, algo, dev->workspace,
+    return cublasLtMatmul(dev->blas, p->op, &alpha, a, p->a, b, p->b, &beta, z, p->c, c, p->c, algo, dev->workspace,
                           dev->workspace_bytes, dev->stream);
 }
 
@@ -115,17 +116,17 @@ static int plan_candidates(moai_device *dev, const product_plan *p, cublasLtMatm
     return n;
 }
 
-/* Milliseconds of one run; infinity for an algorithm that refuses. With accumulate, alpha is the smallest subnormal:
- * the kernels do all their work, and what they add to c is less than 2^-100 of what the product proper adds to the
- * same element, so it vanishes in that sum's rounding. */
-static float candidate_time(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, int n_runs,
-                            const void *a, const void *b, void *c, cudaEvent_t begin, cudaEvent_t end)
+/* Milliseconds of one run; infinity for an algorithm that refuses.
+ * In place, alpha is the smallest subnormal: the kernels do all their work, and what they add to c is less than 2^-100 of
+ * what the product proper adds to the same element, so it vanishes in that sum's rounding.                           */
+static float candidate_time(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, int n_runs, const void *a,
+                            const void *b, const void *z, void *c, cudaEvent_t begin, cudaEvent_t end)
 {
-    float alpha = p->shape.accumulate ? 0x1p-149f : 1.0f, ms;
+    float alpha = p->shape.in_place ? 0x1p-149f : 1.0f, ms;
 
     CUDA_CHECK(cudaEventRecord(begin, dev->stream));
     for (int i = 0; i < n_runs; i++)
-        if (plan_run(dev, p, algo, alpha, a, b, c) != CUBLAS_STATUS_SUCCESS) return INFINITY;
+        if (plan_run(dev, p, algo, alpha, a, b, z, c) != CUBLAS_STATUS_SUCCESS) return INFINITY;
     CUDA_CHECK(cudaEventRecord(end, dev->stream));
     CUDA_CHECK(cudaEventSynchronize(end));
     CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
@@ -133,8 +134,8 @@ static float candidate_time(moai_device *dev, const product_plan *p, const cubla
 }
 
 /* A first run of each warms it up and drops the slow ones; the others run TRIALS times. */
-static int fastest_candidate(moai_device *dev, const product_plan *p, const cublasLtMatmulHeuristicResult_t *found,
-                             int n, const void *a, const void *b, void *c)
+static int fastest_candidate(moai_device *dev, const product_plan *p, const cublasLtMatmulHeuristicResult_t *found, int n,
+                             const void *a, const void *b, const void *z, void *c)
 {
     float first[MAX_CANDIDATES], least = INFINITY, best_ms = INFINITY;
     int best = 0;
@@ -142,14 +143,14 @@ static int fastest_candidate(moai_device *dev, const product_plan *p, const cubl
 
     CUDA_CHECK(cudaEventCreate(&begin));
     CUDA_CHECK(cudaEventCreate(&end));
-    candidate_time(dev, p, &found[0].algo, 1, a, b, c, begin, end);
+    candidate_time(dev, p, &found[0].algo, 1, a, b, z, c, begin, end);
     for (int i = 0; i < n; i++) {
-        first[i] = candidate_time(dev, p, &found[i].algo, 1, a, b, c, begin, end);
+        first[i] = candidate_time(dev, p, &found[i].algo, 1, a, b, z, c, begin, end);
         least = fminf(least, first[i]);
     }
     for (int i = 0; i < n; i++) {
         if (first[i] > 1.3f * least) continue;
-        float ms = candidate_time(dev, p, &found[i].algo, TRIALS, a, b, c, begin, end);
+        float ms = candidate_time(dev, p, &found[i].algo, TRIALS, a, b, z, c, begin, end);
         if (ms < best_ms) best_ms = ms, best = i;
     }
     CUDA_CHECK(cudaEventDestroy(begin));
@@ -164,8 +165,7 @@ static const product_plan *plan_find(product_plans *plans, const product_shape *
     return NULL;
 }
 
-static const product_plan *plan_make(moai_device *dev, const product_shape *shape, const void *a, const void *b,
-                                     void *c)
+static const product_plan *plan_make(moai_device *dev, const product_shape *shape, const void *a, const void *b, const void *z, void *c)
 {
     product_plans *plans = dev->products;
     cublasLtMatmulHeuristicResult_t found[MAX_CANDIDATES];
@@ -179,7 +179,7 @@ static const product_plan *plan_make(moai_device *dev, const product_shape *shap
     p->shape = *shape;
     plan_describe(p);
     int n = plan_candidates(dev, p, found);
-    p->algo = found[n == 1 || dev->deterministic ? 0 : fastest_candidate(dev, p, found, n, a, b, c)].algo;
+    p->algo = found[n == 1 || dev->deterministic ? 0 : fastest_candidate(dev, p, found, n, a, b, z, c)].algo;
     return p;
 }
 
@@ -189,18 +189,18 @@ static uint32_t alignment_of(const void *p)
     return lowest_bit < MAX_ALIGNMENT ? (uint32_t)lowest_bit : MAX_ALIGNMENT;
 }
 
-/* c^T = op(a) op(b) as cuBLASLt sees the row-major matrices: c (n rows, m columns) */
-static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a, tensor b, cublasOperation_t op_b,
-                    int64_t k, bool accumulate)
+/* c^T = z^T + op(a) op(b), z NULL for none, as cuBLASLt sees the row-major matrices: c (n rows, m columns) */
+static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a, tensor b, cublasOperation_t op_b, int64_t k, const void *z)
 {
     product_shape s;
 
     if (c.rows == 0 || c.cols == 0) return;
     if (k == 0) {                             /* a sum over nothing */
         size_t size = dtype_size(c.dt);
-        if (!accumulate)
-            CUDA_CHECK(cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows,
-                                         dev->stream));
+        if (!z) CUDA_CHECK(cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows, dev->stream));
+        tensor sum = c;
+        sum.data = (void *)z;
+        if (z && z != c.data) cast_cuda(dev, c, sum);
         return;
     }
     CHECK(a.dt == b.dt && (c.dt == a.dt || c.dt == DT_F32), "a product of %s and %s into %s", dtype_name(a.dt),
@@ -211,10 +211,11 @@ static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a
     s.align_a = alignment_of(a.data), s.align_b = alignment_of(b.data), s.align_c = alignment_of(c.data);
     s.op_a = op_a, s.op_b = op_b;
     s.dt = a.dt, s.c_dt = c.dt;
-    s.accumulate = accumulate;
+    s.accumulate = z != NULL;
+    s.in_place = z == c.data;
     const product_plan *p = plan_find(dev->products, &s);
-    if (!p) p = plan_make(dev, &s, a.data, b.data, c.data);
-    CUBLAS_CHECK(plan_run(dev, p, &p->algo, 1.0f, a.data, b.data, c.data));
+    if (!p) p = plan_make(dev, &s, a.data, b.data, z, c.data);
+    CUBLAS_CHECK(plan_run(dev, p, &p->algo, 1.0f, a.data, b.data, z, c.data));
 }
 
 static void check_product(const char *op, tensor y, tensor x, tensor w)
@@ -227,18 +228,26 @@ static void check_product(const char *op, tensor y, tensor x, tensor w)
 void matmul_cuda(moai_device *dev, tensor y, tensor x, tensor w)
 {
     check_product("matmul", y, x, w);
-    product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, false);
+    product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, NULL);
+}
+
+void matmul_add_cuda(moai_device *dev, tensor y, tensor x, tensor w, tensor z)
+{
+    check_product("matmul_add", y, x, w);
+    CHECK(z.dt == y.dt && z.rows == y.rows && z.cols == y.cols && z.stride == y.stride,
+          "matmul_add: z (%lld, %lld) of %s, stride %lld, is not of y's form", (long long)z.rows, (long long)z.cols, dtype_name(z.dt), (long long)z.stride);
+    product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, z.data);
 }
 
 void matmul_dx_cuda(moai_device *dev, tensor dx, tensor dy, tensor w)
 {
     check_product("matmul_dx", dy, dx, w);
-    product(dev, dx, w, CUBLAS_OP_N, dy, CUBLAS_OP_N, dy.cols, false);
+    product(dev, dx, w, CUBLAS_OP_N, dy, CUBLAS_OP_N, dy.cols, NULL);
 }
 
 void matmul_dw_cuda(moai_device *dev, tensor dw, tensor dy, tensor x)
 {
     check_product("matmul_dw", dy, x, dw);
     CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
-    product(dev, dw, x, CUBLAS_OP_N, dy, CUBLAS_OP_T, x.rows, true);
+    product(dev, dw, x, CUBLAS_OP_N, dy, CUBLAS_OP_T, x.rows, dw.data);
 }

@@ -13,6 +13,7 @@ const moai_ops ops_cuda = {
     .fill = fill_cuda,
     .fill_normal = fill_normal_cuda,
     .matmul = matmul_cuda,
+    .matmul_add = matmul_add_cuda,
     .matmul_dx = matmul_dx_cuda,
     .matmul_dw = matmul_dw_cuda,
     .embed = embed_cuda,

@@ -145,6 +145,7 @@ void swiglu_cpu(moai_device *, tensor act, tensor gate_up);
 void swiglu_backward_cpu(moai_device *, tensor dgate_up, tensor dact, tensor gate_up);
 
 void matmul_cpu(moai_device *, tensor y, tensor x, tensor w);                                   /* cpu_matmul.c */
+void matmul_add_cpu(moai_device *, tensor y, tensor x, tensor w, tensor z);
 void matmul_dx_cpu(moai_device *, tensor dx, tensor dy, tensor w);
 void matmul_dw_cpu(moai_device *, tensor dw, tensor dy, tensor x);
 

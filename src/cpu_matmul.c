@@ -39,6 +39,7 @@ void product_by_copies(moai_device *dev, tensor c, tensor a, orientation a_is, t
 
     fp32_load(a32, a);
     fp32_load(b32, b);
+    if (accumulate) fp32_load(c32, c);
     fp32_product(dev, c32, a32, a_is, b32, b_is, accumulate);
     if (c32.data == c.data) return;
     #pragma omp parallel for schedule(static)
@@ -49,6 +50,13 @@ void matmul_cpu(moai_device *dev, tensor y, tensor x, tensor w)
 {
     check_product("matmul", y, x, w);
     product_or_zero(dev, y, x, AS_STORED, w, TRANSPOSED, false);
+}
+
+void matmul_add_cpu(moai_device *dev, tensor y, tensor x, tensor w, tensor z)
+{
+    check_product("matmul_add", y, x, w);
+    cast_cpu(dev, y, z);
+    product_or_zero(dev, y, x, AS_STORED, w, TRANSPOSED, true);
 }
 
 void matmul_dx_cpu(moai_device *dev, tensor dx, tensor dy, tensor w)

@@ -61,6 +61,42 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->act = arena_tensor(selective, c->dt, N, I);
 }
 
+/* The residual connection, twice: y = x + branch W^T, alone and followed by the next norm.  A rank that holds all of W adds inside the
+ * product; otherwise the partial products of the tensor axis are summed first.                                        */
+static tensor sum_of_products(const moai_ctx *c, tensor branch, tensor w)
+{
+    tensor part = arena_tensor(c->scratch, c->dt, c->n_tokens, w.rows), sum = arena_tensor(c->scratch, c->dt, c->n_rows, w.rows);
+
+    c->ops->matmul(c->dev, part, branch, w);                                        /* (N, H)          partial sum       */
+    tp_reduce_scatter(c, sum, part);                                                /* (N/tp, H)                         */
+    return sum;
+}
+
+static void residual(const moai_ctx *c, tensor y, tensor x, tensor branch, tensor w)
+{
+    const size_t mark = arena_mark(c->scratch);
+
+    if (c->grid->tp.size == 1)
+        c->ops->matmul_add(c->dev, y, branch, w, x);
+    else
+        c->ops->add(c->dev, y, x, sum_of_products(c, branch, w));
+    arena_release(c->scratch, mark);
+}
+
+static void residual_rmsnorm(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, tensor w, tensor norm)
+{
+    const float eps = (float)c->cfg->rms_norm_eps;
+    const size_t mark = arena_mark(c->scratch);
+
+    if (c->grid->tp.size == 1) {
+        c->ops->matmul_add(c->dev, h, branch, w, x);
+        c->ops->rmsnorm(c->dev, n, r, h, norm, eps);
+    } else {
+        c->ops->residual_rmsnorm(c->dev, h, n, r, x, sum_of_products(c, branch, w), norm, eps);
+    }
+    arena_release(c->scratch, mark);
+}
+
 /* Everything up to the input of the down projection: what full recomputation repeats. */
 static void forward_to_act(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {
@@ -68,17 +104,13 @@ static void forward_to_act(const moai_ctx *c, const layer_weights *w, layer_acts
     const float eps = (float)c->cfg->rms_norm_eps;
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1), n2_full = tp_full(c, a->n2);
-    tensor o_part = arena_tensor(c->scratch, c->dt, c->n_tokens, a->x.cols);
-    tensor o = c->grid->tp.size == 1 ? o_part : arena_tensor(c->scratch, c->dt, c->n_rows, a->x.cols);
 
     op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1, eps);                         /* (N/tp, H)       sequence parallel */
     tp_all_gather(c, n1_full, a->n1);                                               /* (N, H)                            */
     op->matmul(c->dev, a->qkv, n1_full, w->wqkv);                                   /* (N, (Q+2K)/tp)                    */
     op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm, w->k_norm, c->rope, c->positions, c->heads, eps);
     op->attend(c->dev, a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads); /* (N, Q/tp)          */
-    op->matmul(c->dev, o_part, a->att, w->wo);                                      /* (N, H)          partial sum       */
-    tp_reduce_scatter(c, o, o_part);                                                /* (N/tp, H)                         */
-    op->residual_rmsnorm(c->dev, a->h, a->n2, a->r2, a->x, o, w->norm2, eps);       /* (N/tp, H)       h = x + o         */
+    residual_rmsnorm(c, a->h, a->n2, a->r2, a->x, a->att, w->wo, w->norm2);         /* (N/tp, H)       h = x + Wo att    */
     tp_all_gather(c, n2_full, a->n2);                                               /* (N, H)                            */
     op->matmul(c->dev, a->gate_up, n2_full, w->wgate_up);                           /* (N, 2I/tp)                        */
     op->swiglu(c->dev, a->act, a->gate_up);                                         /* (N, I/tp)                         */
@@ -87,16 +119,8 @@ static void forward_to_act(const moai_ctx *c, const layer_weights *w, layer_acts
 
 void layer_forward(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
 {
-    const moai_ops *op = c->ops;
-    const size_t mark = arena_mark(c->scratch);
-    tensor d_part = arena_tensor(c->scratch, c->dt, c->n_tokens, y.cols);
-    tensor d = c->grid->tp.size == 1 ? d_part : arena_tensor(c->scratch, c->dt, c->n_rows, y.cols);
-
     forward_to_act(c, w, a);
-    op->matmul(c->dev, d_part, a->act, w->wdown);                                   /* (N, H)          partial sum       */
-    tp_reduce_scatter(c, d, d_part);                                                /* (N/tp, H)                         */
-    op->add(c->dev, y, a->h, d);                                                    /* (N/tp, H)       y = h + d         */
-    arena_release(c->scratch, mark);
+    residual(c, y, a->h, a->act, w->wdown);                                         /* (N/tp, H)       y = h + Wdown act */
 }
 
 /* Brings back what the forward did not keep; the same ops on the same inputs, hence the same bits. */

@@ -7,8 +7,6 @@
 /* What needs neither data nor memory; the same answer on every rank. */
 static int check(run_config *run, model_config *cfg, grid_shape *size, batch_plan *batch, int world, moai_error *err)
 {
-    if (!run->model[0]) return error_set(err, "no model file: give --model config.json");
-    if (!run->data[0] && !run->plan) return error_set(err, "no data: give --data DIRECTORY_OR_MANIFEST");
     if (model_config_read(cfg, run->model, err)) return -1;
     *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel, .dp = (int)run->data_parallel,
                          .pp = (int)run->pipeline_parallel};

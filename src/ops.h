@@ -59,6 +59,7 @@ typedef struct moai_ops {
 
     /* products, W (out, in) as Hugging Face stores it */
     void (*matmul)(moai_device *, tensor y, tensor x, tensor w);     /* y (N, out) = x (N, in) W^T                    */
+    void (*matmul_add)(moai_device *, tensor y, tensor x, tensor w, tensor z);  /* y (N, out) = z + x W^T, z not y   */
     void (*matmul_dx)(moai_device *, tensor dx, tensor dy, tensor w);/* dx (N, in) = dy (N, out) W                    */
     void (*matmul_dw)(moai_device *, tensor dw, tensor dy, tensor x);/* dw (out, in) fp32 += dy^T x                   */
 

@@ -74,6 +74,7 @@ const moai_ops ops_cpu = {
     .fill = fill_cpu,
     .fill_normal = fill_normal_cpu,
     .matmul = matmul_cpu,
+    .matmul_add = matmul_add_cpu,
     .matmul_dx = matmul_dx_cpu,
     .matmul_dw = matmul_dw_cpu,
     .embed = embed_cpu,

@@ -9,6 +9,7 @@ static void cast(moai_device *, tensor, tensor) {}
 static void add(moai_device *, tensor, tensor, tensor) {}
 static void fill(moai_device *, tensor, float) {}
 static void matmul(moai_device *, tensor, tensor, tensor) {}
+static void matmul_add(moai_device *, tensor, tensor, tensor, tensor) {}
 static void embed(moai_device *, tensor, const int32_t *, tensor, int64_t) {}
 static void rmsnorm(moai_device *, tensor, float *, tensor, tensor, float) {}
 static void residual_rmsnorm(moai_device *, tensor, tensor, float *, tensor, tensor, tensor, float) {}
@@ -35,6 +36,7 @@ const moai_ops ops_dry = {
     .add = add,
     .fill = fill,
     .matmul = matmul,
+    .matmul_add = matmul_add,
     .matmul_dx = matmul,
     .matmul_dw = matmul,
     .embed = embed,

@@ -206,7 +206,7 @@ static int check_together(const run_config *c, moai_error *err)
         return error_set(err, "warmup_steps %lld and decay_steps %lld together exceed max_steps %lld", (long long)c->warmup_steps,
                          (long long)c->decay_steps, (long long)c->max_steps);
     if (!*c->output_dir) return error_set(err, "output_dir is \"\", must name a directory");
-    if (!*c->model && !*c->resume_from_checkpoint) return error_set(err, "model is missing: --model FILE names the config.json");
+    if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
     if (!*c->data && !c->plan) return error_set(err, "data is missing: --data FILE names the manifest of the token shards");
     return 0;
 }

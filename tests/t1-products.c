@@ -16,10 +16,12 @@ static void check_shape(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int6
     field x = field_random("x", dt, n_tokens, in, strided), w = field_random("w", dt, out, in, strided);
     field dy = field_random("dy", dt, n_tokens, out, strided);
     field y = field_output("y", y_dt, n_tokens, out, strided), dx = field_output("dx", y_dt, n_tokens, in, strided);
+    field z = field_random("z", y_dt, n_tokens, out, strided), sum = field_output("sum", y_dt, n_tokens, out, strided);
     field dw = field_random("dw", DT_F32, out, in, strided);
-    double *ref_y = doubles(n_tokens * out), *ref_dx = doubles(n_tokens * in), *ref_dw = doubles(out * in);
+    double *ref_y = doubles(n_tokens * out), *ref_sum = doubles(n_tokens * out), *ref_dx = doubles(n_tokens * in), *ref_dw = doubles(out * in);
 
     multiply(ref_y, n_tokens, out, in, x.v, in, 1, w.v, 1, in);
+    for (int64_t i = 0; i < n_tokens * out; i++) ref_sum[i] = z.v[i] + ref_y[i];
     multiply(ref_dx, n_tokens, in, out, dy.v, out, 1, w.v, in, 1);
     memcpy(ref_dw, dw.v, (size_t)(out * in) * sizeof *ref_dw);
     multiply(ref_dw, out, in, n_tokens, dy.v, 1, out, x.v, in, 1);
@@ -28,13 +30,15 @@ static void check_shape(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int6
              (long long)out);
     TWICE(dut.ops->matmul(dut.dev, y.t, x.t, w.t), &y);
     ok_field(&y, ref_y, 1e-6, what);
+    TWICE(dut.ops->matmul_add(dut.dev, sum.t, x.t, w.t, z.t), &sum);
+    ok_field(&sum, ref_sum, 1e-6, what);
     TWICE(dut.ops->matmul_dx(dut.dev, dx.t, dy.t, w.t), &dx);
     ok_field(&dx, ref_dx, 1e-6, what);
     TWICE(dut.ops->matmul_dw(dut.dev, dw.t, dy.t, x.t), &dw);
     ok_field(&dw, ref_dw, 1e-6, what);
 
-    FREE(&x, &w, &dy, &y, &dx, &dw);
-    free(ref_y), free(ref_dx), free(ref_dw);
+    FREE(&x, &w, &dy, &y, &z, &sum, &dx, &dw);
+    free(ref_y), free(ref_sum), free(ref_dx), free(ref_dw);
 }
 
 int main(int argc, char **argv)

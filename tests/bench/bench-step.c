@@ -1,127 +1,201 @@
-/* A training step against the products alone: hidden 1024, 8 layers, T 1024, one rank.  Usage: bench-step [threads [device]]
- * "products" runs every product of the step once through the same library and nothing else; both rates are model FLOPs (products and,
- * for the step, causal attention counted half) over the best time of several.                                        */
+/* A training step against its bound: the step's products and attention through the same libraries, and nothing else.
+ *
+ *     bench-step [flags of moai_train: --model --seq_length --batch_size --gradient_accumulation_steps --bf16 --device ...]
+ *
+ * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the model's, as in the
+ * training log; the products alone count theirs.                                                                      */
 #include "device.h"
 #include "model.h"
 #include "optimizer.h"
 #include "pipeline.h"
+#include "plan.h"
 #include "rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { T = 1024, STEPS = 5 };
+typedef struct bench {
+    run_config run;
+    model_config cfg;
+    batch_plan batch;
+    moai_grid grid;
+    device device;
+    moai_model model;
+    pipe_schedule schedule;
+    int32_t *ids;
+    int64_t updates;
+    bool attend;                                          /* the bound includes attention */
+    tensor dy, dact, datt, dqk, dqkv, part, logits;       /* operands of the bound that the model has only in scratch */
+} bench;
 
-static const model_config shape = {.num_hidden_layers = 8, .hidden_size = 1024, .intermediate_size = 2816, .num_attention_heads = 14,
-                                   .num_key_value_heads = 2, .head_dim = 64, .vocab_size = 32000, .max_position_embeddings = T,
-                                   .rms_norm_eps = 1e-6, .initializer_range = 0.02, .rope_theta = 1e6, .pad_token_id = -1,
-                                   .bos_token_id = -1, .eos_token_id = -1};
-
-static void feed(void *ids, moai_model *m, int micro_batch, int slot)
+static void feed(void *arg, moai_model *m, int micro_batch, int slot)
 {
     (void)micro_batch;
-    model_set_ids(m, slot, ids);
+    model_set_ids(m, slot, ((bench *)arg)->ids);
 }
 
-static double seconds_of_step(moai_model *m, const run_config *run, const pipe_schedule *s, int32_t *ids, int64_t update)
+static void train_step(bench *b)
 {
+    moai_model *m = &b->model;
+    const moai_ops *op = m->ctx.ops;
+
+    op->zero(m->ctx.dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
+    op->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
+    pipeline_run(m, &b->schedule, (float)(1.0 / (double)(b->batch.global * b->run.seq_length)), feed, b);
+    optimizer_step(m, &b->run, 1e-5, ++b->updates);
+}
+
+static void layer_bound(bench *b, const layer_weights *w, const layer_weights *g, const layer_acts *a)
+{
+    const moai_ctx *c = &b->model.ctx;
+    const moai_ops *op = c->ops;
+    moai_device *dev = c->dev;
+
+    op->matmul(dev, a->qkv, a->n1, w->wqkv);
+    if (b->attend) op->attend(dev, a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads);
+    op->matmul(dev, b->part, a->att, w->wo);
+    op->matmul(dev, a->gate_up, a->n2, w->wgate_up);
+    op->matmul(dev, b->part, a->act, w->wdown);
+    op->matmul_dx(dev, b->dact, b->dy, w->wdown);
+    op->matmul_dw(dev, g->wdown, b->dy, a->act);
+    op->matmul_dx(dev, b->part, a->gate_up, w->wgate_up);
+    op->matmul_dw(dev, g->wgate_up, a->gate_up, a->n2);
+    op->matmul_dx(dev, b->datt, b->dy, w->wo);
+    op->matmul_dw(dev, g->wo, b->dy, a->att);
+    if (b->attend)
+        op->attend_backward(dev, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv),
+                            a->att, a->lse, c->heads);
+    op->matmul_dx(dev, b->part, b->dqkv, w->wqkv);
+    op->matmul_dw(dev, g->wqkv, b->dqkv, a->n1);
+}
+
+static void micro_batch_bound(bench *b)
+{
+    moai_model *m = &b->model;
     const moai_ctx *c = &m->ctx;
-    const double begin = now_seconds();
+    const tensor x = m->out[0];
 
-    c->ops->zero(c->dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
-    c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, s, 1.0f / T, feed, ids);
-    optimizer_step(m, run, run->learning_rate, update);
-    return now_seconds() - begin;
-}
-
-/* Forward, dx and dw of one weight, n times. */
-static double seconds_of_product(const moai_ctx *c, tensor x, tensor y, tensor w, tensor dw, int64_t n)
-{
-    const double begin = now_seconds();
-
-    for (int64_t i = 0; i < n; i++) {
-        c->ops->matmul(c->dev, y, x, w);
-        c->ops->matmul_dx(c->dev, x, y, w);
-        c->ops->matmul_dw(c->dev, dw, y, x);
+    for (int64_t l = 0; l < m->n_layers; l++) layer_bound(b, &m->w[l], &m->g[l], &m->slots[0].layers[l]);
+    for (int64_t row = 0, rows; row < c->n_tokens; row += rows) {
+        rows = min_i64(b->logits.rows, c->n_tokens - row);
+        tensor logits = tensor_rows(b->logits, 0, rows);
+        c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), m->outer.head);
+        c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, m->outer.head);
+        c->ops->matmul_dw(c->dev, m->outer_g.head, logits, tensor_rows(x, row, rows));
     }
     c->ops->sync(c->dev);
-    return now_seconds() - begin;
 }
 
-static double seconds_of_products(const moai_model *m)
-{
-    const moai_ctx *c = &m->ctx;
-    const layer_weights *w = m->w, *g = m->g;
-    const struct {
-        tensor w, dw;
-        int64_t n;
-    } list[] = {{w->wqkv, g->wqkv, m->n_layers},         {w->wo, g->wo, m->n_layers}, {w->wgate_up, g->wgate_up, m->n_layers},
-                {w->wdown, g->wdown, m->n_layers},       {m->outer.head, m->outer_g.head, 1}};
-    double total = 0;
+static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
 
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        const size_t bytes = (size_t)T * dtype_size(c->dt);
-        tensor x = tensor_of(c->ops->alloc(c->dev, bytes * (size_t)list[i].w.cols), c->dt, T, list[i].w.cols);
-        tensor y = tensor_of(c->ops->alloc(c->dev, bytes * (size_t)list[i].w.rows), c->dt, T, list[i].w.rows);
-        c->ops->fill_normal(c->dev, x, 1, 0, 0, x.cols, 1);
-        seconds_of_product(c, x, y, list[i].w, list[i].dw, 1);
-        c->ops->fill_normal(c->dev, x, 1, 0, 0, x.cols, 1);
-        double best = 1e9;
-        for (int k = 0; k < STEPS; k++) {
-            double s = seconds_of_product(c, x, y, list[i].w, list[i].dw, 1);
-            best = s < best ? s : best;
-        }
-        total += best * (double)list[i].n;
-        c->ops->free(c->dev, x.data);
-        c->ops->free(c->dev, y.data);
+/* Median seconds of f, repeated for `seconds`; the first two are warm-up. */
+static double median_seconds(void (*f)(bench *), bench *b, double seconds)
+{
+    enum { MOST = 4096 };
+    static double times[MOST];
+    int n = 0;
+    double begin = now_seconds(), at = begin;
+
+    f(b), f(b);
+    begin = at = now_seconds();
+    while (n < MOST && (n < 3 || at - begin < seconds)) {
+        f(b);
+        double end = now_seconds();
+        times[n++] = end - at;
+        at = end;
     }
-    return total;
+    qsort(times, (size_t)n, sizeof *times, ascending);
+    return times[n / 2];
 }
 
-static void bench(const moai_grid *grid, device *d, dtype dt)
+static tensor take(const moai_ctx *c, int64_t rows, int64_t cols)
 {
-    const run_config run = {.learning_rate = 1e-4, .adam_beta1 = 0.9, .adam_beta2 = 0.95, .adam_epsilon = 1e-8, .weight_decay = 0.1,
-                            .max_grad_norm = 1};
-    const model_options opt = {.dt = dt, .micro_batch = 1, .seq_len = T, .n_slots = 1, .train = true};
-    const double products = model_flops_products(&shape) * T, all = products + model_flops_attention(&shape, T) * T;
-    pipe_schedule s = schedule_1f1b(1, 0, 1);
-    int32_t ids[T + 1];
-    moai_model m;
+    tensor t = tensor_of(c->ops->alloc(c->dev, (size_t)(rows * cols) * dtype_size(c->dt)), c->dt, rows, cols);
+
+    CHECK(t.data, "the bound's operands do not fit");
+    c->ops->fill_normal(c->dev, t, 3, 0, 0, cols, 0.02f);
+    return t;
+}
+
+static void bound_open(bench *b)
+{
+    const moai_ctx *c = &b->model.ctx;
+    const layer_acts *a = b->model.slots[0].layers;
+    const int64_t rows = min_i64(c->n_tokens, max_i64(1024, (1 << 30) / (b->cfg.vocab_size * (int64_t)dtype_size(c->dt)) / 1024 * 1024));
+
+    b->dy = take(c, c->n_tokens, b->cfg.hidden_size);
+    b->part = take(c, c->n_tokens, b->cfg.hidden_size);
+    b->dact = take(c, a->act.rows, a->act.cols);
+    b->datt = take(c, a->att.rows, a->att.cols);
+    b->dqk = take(c, a->qk.rows, a->qk.cols);
+    b->dqkv = take(c, a->qkv.rows, a->qkv.cols);
+    b->logits = take(c, rows, b->cfg.vocab_size);
+}
+
+static void bound_close(bench *b)
+{
+    const tensor all[] = {b->dy, b->part, b->dact, b->datt, b->dqk, b->dqkv, b->logits};
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) b->model.ctx.ops->free(b->model.ctx.dev, all[i].data);
+}
+
+static double print_rate(const bench *b, const char *what, double tokens_per_second, double flops)
+{
+    printf("%-36s %9.1f tok/s %9.3f TFLOP/s", what, tokens_per_second, tokens_per_second * flops * 1e-12);
+    if (b->device.peak_flops > 0) printf("  %4.1f %% of the card's peak", 100 * tokens_per_second * flops / b->device.peak_flops);
+    printf("\n");
+    return tokens_per_second * flops;
+}
+
+static void measure(bench *b)
+{
+    const int64_t T = b->run.seq_length;
+    const double products = model_flops_products(&b->cfg), all = products + model_flops_attention(&b->cfg, T);
+    const double seconds = strcmp(b->device.ops->name, "cpu") == 0 ? 3 : 10;
+    const double tokens_micro = (double)(b->batch.micro_batch * T), tokens_step = (double)(b->batch.global * T);
+    const model_options opt = model_options_of(&b->run, &b->batch, b->grid.size, 0);
     moai_error err;
-    double best = 1e9;
 
-    for (int i = 0; i <= T; i++) ids[i] = (int32_t)(rng_uniform(7, (uint64_t)i) * (double)shape.vocab_size);
-    model_plan(&m, &shape, grid, &opt);
-    CHECK(model_alloc(&m, d->ops, d->dev, grid, &err) == 0, "%s", err.text);
-    model_init_weights(&m, 1);
-    for (int i = 0; i <= STEPS; i++) {
-        double t = seconds_of_step(&m, &run, &s, ids, i + 1);
-        if (i > 0 && t < best) best = t;
-    }
-    double alone = seconds_of_products(&m);
-    printf("%-5s  products alone %8.1f GFLOP/s   step %.4f s  %8.1f tok/s  %8.1f GFLOP/s = %5.1f %% of the products' rate\n", dtype_name(dt),
-           products / alone * 1e-9, best, T / best, all / best * 1e-9, 100 * (all / best) / (products / alone));
-    schedule_free(&s);
-    model_free(&m);
+    model_plan(&b->model, &b->cfg, &b->grid, &opt);
+    CHECK(model_alloc(&b->model, b->device.ops, b->device.dev, &b->grid, &err) == 0, "%s", err.text);
+    model_init_weights(&b->model, 1);
+    const double step = print_rate(b, "training step", tokens_step / median_seconds(train_step, b, seconds), all);
+    bound_open(b);
+    b->attend = true;
+    const double bound = print_rate(b, "its products and attention, sustained", tokens_micro / median_seconds(micro_batch_bound, b, seconds), all);
+    b->attend = false;
+    const double alone = print_rate(b, "its products alone", tokens_micro / median_seconds(micro_batch_bound, b, seconds), products);
+    printf("the step runs at %.1f %% of the rate of products and attention, %.1f %% of that of products\n", 100 * step / bound, 100 * step / alone);
+    bound_close(b);
+    model_free(&b->model);
 }
 
 int main(int argc, char **argv)
 {
-    device_options o = {.name = argc > 2 ? argv[2] : "cpu", .n_threads = argc > 1 ? atoi(argv[1]) : 2};
-    moai_grid grid;
-    device d;
+    bench b = {0};
     moai_error err;
 
     process_start(&argc, &argv);
-    grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)shape.num_key_value_heads);
-    CHECK(device_open(&d, &o, &err) == 0, "%s", err.text);
-    device_connect(&d, &grid);
-    printf("%s; hidden 1024, 8 layers, T %d, vocabulary %d\n", d.text, T, (int)shape.vocab_size);
-    bench(&grid, &d, DT_F32);
-    bench(&grid, &d, DT_BF16);
-    grid_free(&grid);
-    device_close(&d);
+    if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err)) config_error("%s", err.text);
+    CHECK(batch_settle(&b.batch, &b.run, 1, &err) == 0, "%s", err.text);
+    grid_init(&b.grid, (grid_shape){1, 1, 1, 1}, (int)b.cfg.num_key_value_heads);
+    const device_options o = {.name = b.run.device, .n_threads = b.run.num_threads ? (int)b.run.num_threads : process_cores()};
+    CHECK(device_open(&b.device, &o, &err) == 0, "%s", err.text);
+    device_connect(&b.device, &b.grid);
+    b.schedule = schedule_1f1b(1, 0, (int)b.batch.accumulation);
+    b.ids = xmalloc((size_t)(b.batch.micro_batch * (b.run.seq_length + 1)) * sizeof *b.ids);
+    for (int64_t i = 0; i < b.batch.micro_batch * (b.run.seq_length + 1); i++)
+        b.ids[i] = (int32_t)(rng_uniform(7, (uint64_t)i) * (double)b.cfg.vocab_size);
+    printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, micro-batch %lld x %lld, %lld tokens a step\n", b.device.text, b.run.model,
+           (long long)b.cfg.num_hidden_layers, (long long)b.cfg.hidden_size, (long long)b.run.seq_length, b.run.bf16 ? "bf16" : "fp32",
+           (long long)b.batch.micro_batch, (long long)b.batch.accumulation, (long long)(b.batch.global * b.run.seq_length));
+    measure(&b);
+    schedule_free(&b.schedule);
+    free(b.ids);
+    grid_free(&b.grid);
+    device_close(&b.device);
+    run_config_free(&b.run);
     process_finish();
     return 0;
 }

@@ -182,11 +182,11 @@ static const char *short_number(char text[32], double x)
 
 static void step_text(char *text, size_t n, const step_metrics *s)
 {
-    char rate[32], eta[32], mfu[32] = "";
+    char rate[32], mfu[32] = "";
 
     if (s->mfu >= 0) snprintf(mfu, sizeof mfu, "  MFU %.1f%%", 100 * s->mfu);
-    snprintf(text, n, "loss %.4f  lr %.2e  norm %.3f  %s tok/s%s  %.3f s/step  data %.3f s  ETA %s", s->loss, s->lr, s->grad_norm,
-             short_number(rate, s->tokens_per_second), mfu, s->step_seconds, s->data_wait_seconds, duration(eta, s->eta_seconds));
+    snprintf(text, n, "loss %.4f  lr %.2e  norm %.3f  %s tok/s%s  %.3f s/step  data %.3f s", s->loss, s->lr, s->grad_norm,
+             short_number(rate, s->tokens_per_second), mfu, s->step_seconds, s->data_wait_seconds);
 }
 
 static void clear_bar(metrics *m)
@@ -199,17 +199,18 @@ static void show_step(metrics *m, const step_metrics *s)
 {
     enum { BAR = 20 };
     double done = s->max_steps > 0 ? (double)s->step / (double)s->max_steps : 1;
-    char text[256], line[512], bar[BAR + 1];
+    char text[256], line[512], bar[BAR + 1], eta[32];
 
     step_text(text, sizeof text, s);
+    duration(eta, s->eta_seconds);
     if (!m->live) {
-        printf("step %lld/%lld  %5.1f%%  %s\n", (long long)s->step, (long long)s->max_steps, 100 * done, text);
+        printf("step %lld/%lld  %5.1f%%  %s  ETA %s\n", (long long)s->step, (long long)s->max_steps, 100 * done, text, eta);
         fflush(stdout);
         return;
     }
     for (int i = 0; i < BAR; i++) bar[i] = i < (int)(done * BAR) ? '#' : '.';
     bar[BAR] = 0;
-    snprintf(line, sizeof line, "%3.0f%% [%s] %lld/%lld  %s", 100 * done, bar, (long long)s->step, (long long)s->max_steps, text);
+    snprintf(line, sizeof line, "%3.0f%% [%s] %lld/%lld  ETA %s  %s", 100 * done, bar, (long long)s->step, (long long)s->max_steps, eta, text);
     printf("\r%.*s\033[K", terminal_columns() - 1, line);
     m->bar_shown = true;
     fflush(stdout);

@@ -2,7 +2,7 @@
  *
  *     p(i,j) = exp(scale q_i k_j - lse_i), j <= i     att_i = sum_j p(i,j) v_j
  *     dp(i,j) = datt_i v_j,  ds(i,j) = p(i,j) (dp(i,j) - datt_i att_i) scale
- *     dq_i = sum_j ds(i,j) k_j     dk_j = sum_i ds(i,j) q_i     dv_j = sum_i p(i,j) datt_i                            */
+ *     dq_i = sum_j ds(i,j) k_j     dk_j = sum_i ds(i,j) q_i     dv_j = sum_i p(i,j) datt_i */
 #include "attend.h"
 
 #include "kernels.cuh"
@@ -62,11 +62,12 @@ __device__ bool find_place(place &p, attend_shape s, int64_t n_heads)
     p.position = w % s.seq_len;
     p.head = w / s.seq_len % n_heads;
     p.first_row = seq * s.seq_len;
-    p.stat = (seq * s.n_heads + p.head) * s.seq_len + p.position;         /* of a query head */
+    p.stat = (seq * s.n_heads + p.head) * s.seq_len + p.position; /* of a query head */
     return seq < s.batch;
 }
 
-template <typename T> __global__ void forward_kernel(view<T> att, float *lse, view<T> q, view<T> k, view<T> v, attend_shape s)
+template <typename T>
+__global__ void forward_kernel(view<T> att, float *lse, view<T> q, view<T> k, view<T> v, attend_shape s)
 {
     place at;
     if (!find_place(at, s, s.n_heads)) return;
@@ -89,7 +90,8 @@ template <typename T> __global__ void forward_kernel(view<T> att, float *lse, vi
 }
 
 template <typename T>
-__global__ void dq_kernel(view<T> dq, view<T> datt, view<T> q, view<T> k, view<T> v, view<T> att, const float *lse, attend_shape s)
+__global__ void dq_kernel(view<T> dq, view<T> datt, view<T> q, view<T> k, view<T> v, view<T> att, const float *lse,
+                          attend_shape s)
 {
     place at;
     if (!find_place(at, s, s.n_heads)) return;
@@ -108,8 +110,8 @@ __global__ void dq_kernel(view<T> dq, view<T> datt, view<T> q, view<T> k, view<T
 }
 
 template <typename T>
-__global__ void dkv_kernel(view<T> dk, view<T> dv, view<T> datt, view<T> q, view<T> k, view<T> v, view<T> att, const float *lse,
-                           attend_shape s)
+__global__ void dkv_kernel(view<T> dk, view<T> dv, view<T> datt, view<T> q, view<T> k, view<T> v, view<T> att,
+                           const float *lse, attend_shape s)
 {
     place at;
     if (!find_place(at, s, s.n_kv_heads)) return;
@@ -136,8 +138,8 @@ unsigned blocks_for(const char *op, attend_shape s, int64_t n_heads)
     int64_t n = (s.batch * n_heads * s.seq_len + WARPS - 1) / WARPS;
 
     CHECK(s.head_dim <= MAX_HEAD_DIM, "%s: head_dim %lld is larger than %d", op, (long long)s.head_dim, MAX_HEAD_DIM);
-    CHECK(n <= INT32_MAX, "%s: %lld x %lld x %lld is more than one launch holds", op, (long long)s.batch, (long long)n_heads,
-          (long long)s.seq_len);
+    CHECK(n <= INT32_MAX, "%s: %lld x %lld x %lld is more than one launch holds", op, (long long)s.batch,
+          (long long)n_heads, (long long)s.seq_len);
     return (unsigned)n;
 }
 
@@ -147,23 +149,24 @@ void attend_plain(moai_device *dev, tensor att, float *lse, tensor q, tensor k, 
 {
     for_type("attend", q.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
-        forward_kernel<T><<<blocks_for("attend", s, s.n_heads), BLOCK, 0, dev->stream>>>(view_of<T>(att), lse, view_of<T>(q), view_of<T>(k),
-                                                                                       view_of<T>(v), s);
+        forward_kernel<T><<<blocks_for("attend", s, s.n_heads), BLOCK, 0, dev->stream>>>(
+            view_of<T>(att), lse, view_of<T>(q), view_of<T>(k), view_of<T>(v), s);
     });
     LAUNCH_CHECK("attend");
 }
 
-void attend_plain_backward(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v, tensor att,
-                           const float *lse, attend_shape s)
+void attend_plain_backward(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
+                           tensor att, const float *lse, attend_shape s)
 {
     const char *const op = "attend_backward";
 
     for_type(op, q.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
-        dq_kernel<T><<<blocks_for(op, s, s.n_heads), BLOCK, 0, dev->stream>>>(view_of<T>(dq), view_of<T>(datt), view_of<T>(q), view_of<T>(k),
-                                                                            view_of<T>(v), view_of<T>(att), lse, s);
-        dkv_kernel<T><<<blocks_for(op, s, s.n_kv_heads), BLOCK, 0, dev->stream>>>(view_of<T>(dk), view_of<T>(dv), view_of<T>(datt), view_of<T>(q),
-                                                                                view_of<T>(k), view_of<T>(v), view_of<T>(att), lse, s);
+        dq_kernel<T><<<blocks_for(op, s, s.n_heads), BLOCK, 0, dev->stream>>>(
+            view_of<T>(dq), view_of<T>(datt), view_of<T>(q), view_of<T>(k), view_of<T>(v), view_of<T>(att), lse, s);
+        dkv_kernel<T><<<blocks_for(op, s, s.n_kv_heads), BLOCK, 0, dev->stream>>>(
+            view_of<T>(dk), view_of<T>(dv), view_of<T>(datt), view_of<T>(q), view_of<T>(k), view_of<T>(v),
+            view_of<T>(att), lse, s);
     });
     LAUNCH_CHECK(op);
 }

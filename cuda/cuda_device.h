@@ -22,4 +22,13 @@ void device_memory_cuda(moai_device *, size_t *n_free, size_t *n_total);        
 const char *attend_backend_cuda(moai_device *); /* what ran attention last, and why not cuDNN; "" before */
 void *device_stream_cuda(moai_device *);        /* the compute stream, a cudaStream_t: for collectives and events */
 
+/* Who computes attention, for tests and comparisons; a device begins with ATTEND_AUTO. */
+typedef enum {
+    ATTEND_AUTO,  /* cuDNN where it is built in and takes the shape, else our own */
+    ATTEND_CUDNN, /* cuDNN, or death where it refuses; decoding is always our own */
+    ATTEND_OWN,   /* the flash kernels where they take the shape, else the plain ones */
+    ATTEND_PLAIN, /* by the formula, slowly */
+} attend_choice;
+bool attend_use_cuda(moai_device *, attend_choice); /* false, and nothing changes: cuDNN is not built in */
+
 #endif

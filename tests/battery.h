@@ -26,16 +26,20 @@ typedef struct device_under_test {
 
 static device_under_test dut;
 
-static inline void battery_open(int argc, char **argv)
+static inline const char *battery_device(int argc, char **argv)
 {
-    const char *name = argc == 3 && strcmp(argv[1], "-d") == 0 ? argv[2] : "cpu";
+    return argc == 3 && strcmp(argv[1], "-d") == 0 ? argv[2] : "cpu";
+}
 
+static inline void battery_open_device(const char *name, bool deterministic)
+{
+    (void)deterministic; /* the CPU always is */
     if (strcmp(name, "cpu") == 0)
         dut = (device_under_test){&ops_cpu, device_open_cpu(2), device_close_cpu, 1.0};
 #ifdef MOAI_CUDA
     else if (strcmp(name, "cuda") == 0) {
         moai_error err;
-        moai_device *dev = device_open_cuda(0, false, &err);
+        moai_device *dev = device_open_cuda(0, deterministic, &err);
         if (!dev) config_error("%s", err.text);
         dut = (device_under_test){&ops_cuda, dev, device_close_cuda, 1.0};
     }
@@ -43,6 +47,8 @@ static inline void battery_open(int argc, char **argv)
     else
         config_error("no device called \"%s\" to test", name);
 }
+
+static inline void battery_open(int argc, char **argv) { battery_open_device(battery_device(argc, argv), false); }
 
 static inline int battery_done(void)
 {

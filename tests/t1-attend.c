@@ -1,9 +1,19 @@
-/* Causal grouped-query attention, its backward, and decoding over a cache, against fp64; -d names the device. */
+/* Causal grouped-query attention, its backward, and decoding over a cache, against fp64; -d names the device.  On a GPU
+ * each implementation runs. */
 #include "battery.h"
+
+static bool on_tensor_cores; /* may 16-bit types be computed there? */
+
+/* Tensor cores take weights, and the gradients of scores, rounded to the type of q: the error, of the largest value. */
+static double rounded_weights(dtype dt)
+{
+    if (!on_tensor_cores || dt == DT_F32) return 0.0;
+    return dt == DT_BF16 ? 0x1p-9 : 0x1p-12;
+}
 
 typedef struct attend_problem {
     attend_shape s;
-    const double *q, *k, *v, *datt;           /* rows batch * seq_len */
+    const double *q, *k, *v, *datt; /* rows batch * seq_len */
 } attend_problem;
 
 static int64_t n_rows(const attend_problem *p) { return p->s.batch * p->s.seq_len; }
@@ -37,19 +47,26 @@ static double weights_of(const attend_problem *p, int64_t row, int64_t h, double
     return max + log(sum);
 }
 
+/* Row `row` of att; weight is room for seq_len numbers.  Returns the log-sum-exp. */
+static double attend_row(const attend_problem *p, int64_t row, int64_t h, double *weight, double *att)
+{
+    int64_t d = p->s.head_dim, position = row % p->s.seq_len, first = row - position;
+    double *out = att + row * q_width(p) + h * d, total = weights_of(p, row, h, weight);
+
+    for (int64_t c = 0; c < d; c++) out[c] = 0.0;
+    for (int64_t j = 0; j <= position; j++)
+        for (int64_t c = 0; c < d; c++) out[c] += weight[j] * p->v[(first + j) * k_width(p) + kv_col(p, h) + c];
+    return total;
+}
+
 static void attend_reference(const attend_problem *p, double *att, double *lse)
 {
-    int64_t d = p->s.head_dim;
     double *weight = doubles(p->s.seq_len);
 
     for (int64_t row = 0; row < n_rows(p); row++) {
-        int64_t position = row % p->s.seq_len, first = row - position;
         for (int64_t h = 0; h < p->s.n_heads; h++) {
-            double *out = att + row * q_width(p) + h * d, total = weights_of(p, row, h, weight);
-            for (int64_t c = 0; c < d; c++) out[c] = 0.0;
-            for (int64_t j = 0; j <= position; j++)
-                for (int64_t c = 0; c < d; c++) out[c] += weight[j] * p->v[(first + j) * k_width(p) + kv_col(p, h) + c];
-            if (lse) lse[(row / p->s.seq_len * p->s.n_heads + h) * p->s.seq_len + position] = total;
+            double total = attend_row(p, row, h, weight, att);
+            if (lse) lse[(row / p->s.seq_len * p->s.n_heads + h) * p->s.seq_len + row % p->s.seq_len] = total;
         }
     }
     free(weight);
@@ -103,7 +120,8 @@ static double *scaled_randoms(int64_t n, double scale)
 static void check_attend(dtype dt, attend_shape s, int64_t padding, double spread, bool strided)
 {
     char what[96];
-    double tolerance = 2e-6 * fmax(1.0, spread / 4.0); /* exp turns the logits' absolute error into a relative one */
+    double tolerance =
+        2e-6 * fmax(1.0, spread / 4.0) + rounded_weights(dt); /* exp turns absolute errors into relative */
     int64_t rows = s.batch * s.seq_len, all = rows + padding, qw = s.n_heads * s.head_dim,
             kw = s.n_kv_heads * s.head_dim;
     double *start = scaled_randoms(all * qw, spread);
@@ -147,58 +165,99 @@ static void check_attend(dtype dt, attend_shape s, int64_t padding, double sprea
     free(start), free(ref), free(ref_lse), free(ref_dq), free(ref_dk), free(ref_dv);
 }
 
-/* Queries at several positions of three sequences, their keys appended first; the rest of the cache is kept. */
-static void check_cached(dtype dt, bool strided)
+/* Rows one at a time give the bits that they gave together. */
+static void check_rows_alone(field *att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
+                             const int32_t *pos, int64_t max_len, attend_shape s)
 {
-    enum { N_SEQUENCES = 3, MAX_LEN = 100, N_ROWS = 5 };
-    static const int32_t seq[N_ROWS] = {2, 0, 1, 0, 0}, pos[N_ROWS] = {0, 70, 99, 71, 72};
-    attend_shape s = {.batch = 1, .seq_len = 1, .n_heads = 6, .n_kv_heads = 2, .head_dim = 20, .scale = 0.3f};
+    field_fetch(att);
+    memcpy(att->kept, att->now, att->n_bytes);
+    field_restart(att);
+    for (int64_t i = 0; i < q.rows; i++)
+        dut.ops->attend_cached(dut.dev, tensor_rows(att->t, i, 1), tensor_rows(q, i, 1), k_cache, v_cache, seq + i,
+                               pos + i, max_len, s);
+    field_fetch(att);
+    ok(memcmp(att->now, att->kept, att->n_bytes) == 0, "attend_cached: a row alone has the bits it has among others");
+}
+
+/* Queries at several positions of three sequences, their keys appended first; the rest of the cache is kept. */
+static void check_cached(dtype dt, attend_shape s, int32_t max_len, bool strided)
+{
+    enum { N_SEQUENCES = 3, N_ROWS = 5 };
+    const int32_t last = max_len - 1, middle = max_len * 7 / 10;
+    const int32_t seq[N_ROWS] = {2, 0, 1, 0, 0}, pos[N_ROWS] = {0, middle, last, middle + 1, middle + 2};
     int64_t qw = s.n_heads * s.head_dim, kw = s.n_kv_heads * s.head_dim;
     field q = field_random("q", dt, N_ROWS, qw, strided), k = field_random("k", dt, N_ROWS, kw, strided),
           v = field_random("v", dt, N_ROWS, kw, strided);
-    field k_cache = field_random("k_cache", dt, N_SEQUENCES * MAX_LEN, kw, strided),
-          v_cache = field_random("v_cache", dt, N_SEQUENCES * MAX_LEN, kw, strided);
+    field k_cache = field_random("k_cache", dt, N_SEQUENCES * max_len, kw, strided),
+          v_cache = field_random("v_cache", dt, N_SEQUENCES * max_len, kw, strided);
     field att = field_output("att", dt, N_ROWS, qw, strided);
     int32_t *seq_d = to_device(seq, sizeof seq), *pos_d = to_device(pos, sizeof pos);
-    double *ref = doubles(N_ROWS * qw), *whole_q = doubles(MAX_LEN * qw), *whole_att = doubles(MAX_LEN * qw);
+    double *ref = doubles(N_ROWS * qw), *whole_q = doubles(max_len * qw), *whole_att = doubles(max_len * qw),
+           *weight = doubles(max_len);
 
     for (int i = 0; i < N_ROWS; i++) {
-        memcpy(k_cache.v + (seq[i] * MAX_LEN + pos[i]) * kw, k.v + i * kw, (size_t)kw * sizeof(double));
-        memcpy(v_cache.v + (seq[i] * MAX_LEN + pos[i]) * kw, v.v + i * kw, (size_t)kw * sizeof(double));
+        memcpy(k_cache.v + (seq[i] * max_len + pos[i]) * kw, k.v + i * kw, (size_t)kw * sizeof(double));
+        memcpy(v_cache.v + (seq[i] * max_len + pos[i]) * kw, v.v + i * kw, (size_t)kw * sizeof(double));
     }
-    for (int i = 0; i < N_ROWS; i++) {                        /* the row's sequence as one whole attention */
-        attend_problem p = {s, whole_q, k_cache.v + seq[i] * MAX_LEN * kw, v_cache.v + seq[i] * MAX_LEN * kw, NULL};
+    for (int i = 0; i < N_ROWS; i++) { /* the last row of the row's sequence up to there */
+        attend_problem p = {s, whole_q, k_cache.v + seq[i] * max_len * kw, v_cache.v + seq[i] * max_len * kw, NULL};
         p.s.seq_len = pos[i] + 1;
         memcpy(whole_q + pos[i] * qw, q.v + i * qw, (size_t)qw * sizeof(double));
-        attend_reference(&p, whole_att, NULL);
+        for (int64_t h = 0; h < s.n_heads; h++) attend_row(&p, pos[i], h, weight, whole_att);
         memcpy(ref + i * qw, whole_att + pos[i] * qw, (size_t)qw * sizeof(double));
     }
-    dut.ops->kv_append(dut.dev, k_cache.t, k.t, seq_d, pos_d, MAX_LEN);
-    dut.ops->kv_append(dut.dev, v_cache.t, v.t, seq_d, pos_d, MAX_LEN);
+    dut.ops->kv_append(dut.dev, k_cache.t, k.t, seq_d, pos_d, max_len);
+    dut.ops->kv_append(dut.dev, v_cache.t, v.t, seq_d, pos_d, max_len);
     ok_field(&k_cache, k_cache.v, 0.0, "kv_append");
     ok_field(&v_cache, v_cache.v, 0.0, "kv_append");
-    TWICE(dut.ops->attend_cached(dut.dev, att.t, q.t, k_cache.t, v_cache.t, seq_d, pos_d, MAX_LEN, s), &att);
-    ok_field(&att, ref, 2e-6, "attend_cached");
+    TWICE(dut.ops->attend_cached(dut.dev, att.t, q.t, k_cache.t, v_cache.t, seq_d, pos_d, max_len, s), &att);
+    ok_field(&att, ref, 2e-6 + rounded_weights(dt), "attend_cached");
+    check_rows_alone(&att, q.t, k_cache.t, v_cache.t, seq_d, pos_d, max_len, s);
     FREE(&q, &k, &v, &k_cache, &v_cache, &att);
     dut.ops->free(dut.dev, seq_d), dut.ops->free(dut.dev, pos_d);
-    free(ref), free(whole_q), free(whole_att);
+    free(ref), free(whole_q), free(whole_att), free(weight);
+}
+
+static void check_all(const dtype *types, int n_types)
+{
+    const attend_shape crooked = {1, 1, 6, 2, 20, 0.3f}, wide = {1, 1, 14, 2, 128, 0.0884f},
+                       many = {1, 1, 20, 1, 64, 0.125f};
+
+    for (int strided = 0; strided < 2; strided++) {
+        for (int i = 0; i < n_types; i++) {
+            check_attend(types[i], (attend_shape){1, 1, 1, 1, 8, 0.35f}, 0, 1.0, strided);
+            check_attend(types[i], (attend_shape){2, 17, 4, 2, 16, 0.25f}, 3, 1.0, strided);
+            check_attend(types[i], (attend_shape){1, 96, 2, 2, 32, 0.177f}, 0, 1.0, strided);
+            check_attend(types[i], (attend_shape){2, 201, 7, 1, 24, 0.204f}, 6, 1.0, strided);
+            check_attend(types[i], (attend_shape){1, 300, 3, 1, 64, 0.125f}, 0, 40.0,
+                         strided); /* weights near 0 and 1 */
+            check_attend(types[i], (attend_shape){2, 259, 6, 2, 128, 0.0884f}, 1, 4.0, strided);
+            check_attend(types[i], (attend_shape){1, 128, 2, 1, 80, 0.112f}, 0, 1.0, strided);
+            check_cached(types[i], crooked, 100, strided);
+            check_cached(types[i], wide, 1000, strided);
+        }
+    }
+    for (int i = 0; i < n_types; i++) check_cached(types[i], many, 9000, false);
 }
 
 int main(int argc, char **argv)
 {
-    static const dtype both[] = {DT_F32, DT_BF16};
+    static const dtype types[] = {DT_F32, DT_BF16, DT_F16};
 
-    battery_open(argc, argv);
-    for (int strided = 0; strided < 2; strided++) {
-        for (int i = 0; i < 2; i++) {
-            check_attend(both[i], (attend_shape){1, 1, 1, 1, 8, 0.35f}, 0, 1.0, strided);
-            check_attend(both[i], (attend_shape){2, 17, 4, 2, 16, 0.25f}, 3, 1.0, strided);
-            check_attend(both[i], (attend_shape){1, 96, 2, 2, 32, 0.177f}, 0, 1.0, strided);
-            check_attend(both[i], (attend_shape){2, 201, 7, 1, 24, 0.204f}, 6, 1.0, strided);
-            check_attend(both[i], (attend_shape){1, 300, 3, 1, 64, 0.125f}, 0, 40.0,
-                         strided); /* steep: weights near 0 and 1 */
-            check_cached(both[i], strided);
-        }
+    battery_open_device(battery_device(argc, argv), true); /* so that cuDNN, too, gives the same bits twice */
+    if (dut.ops == &ops_cpu) check_all(types, 2);
+#ifdef MOAI_CUDA
+    static const struct {
+        const char *name;
+        attend_choice choice;
+    } all[] = {{"plain", ATTEND_PLAIN}, {"own", ATTEND_OWN}, {"auto", ATTEND_AUTO}};
+
+    for (int i = 0; i < 3 && dut.ops == &ops_cuda; i++) {
+        attend_use_cuda(dut.dev, all[i].choice);
+        on_tensor_cores = all[i].choice != ATTEND_PLAIN;
+        check_all(types, 3);
+        printf("# %s: the last by %s\n", all[i].name, attend_backend_cuda(dut.dev));
     }
+#endif
     return battery_done();
 }

@@ -35,6 +35,8 @@ typedef struct trainer {
     double waited;                            /* for data, in this step */
 
     int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */
+    int64_t first_step;                       /* where this start began, and when */
+    double began;
     int64_t saved_step, evaluated_step;       /* the last ones, -1: none */
     char *tokenizer;                          /* path, or NULL */
     char tokenizer_sha256[65];
@@ -82,6 +84,18 @@ static int make_output_dir(const char *dir, moai_error *err)
     return status;
 }
 
+/* A new start would mix its checkpoints with those of the run before, and save_total_limit would delete them. */
+static int check_new_start(const run_config *run, moai_error *err)
+{
+    char *latest = run->resume_from_checkpoint[0] ? NULL : checkpoint_latest(run->output_dir);
+
+    if (!latest) return 0;
+    error_set(err, "output_dir %s holds %s of an earlier run: go on with --resume_from_checkpoint auto, or name another directory", run->output_dir,
+              strrchr(latest, '/') + 1);
+    free(latest);
+    return -1;
+}
+
 static int open_data(trainer *t, moai_error *err)
 {
     const run_config *run = t->run;
@@ -90,7 +104,11 @@ static int open_data(trainer *t, moai_error *err)
     if (manifest_read(&m, run->data, err)) return -1;
     if (run->tokenizer[0] || m.tokenizer) t->tokenizer = xstrdup(run->tokenizer[0] ? run->tokenizer : m.tokenizer);
     memcpy(t->tokenizer_sha256, m.info.tokenizer_sha256, sizeof t->tokenizer_sha256);
+    const int64_t eos = m.info.eos;
     manifest_free(&m);
+    if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != eos)
+        return error_set(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data, (long long)eos, run->model,
+                         (long long)t->cfg->eos_token_id);
     if (run->tokenizer[0] && file_sha256(run->tokenizer, t->tokenizer_sha256, err)) return -1;   /* dataset_open compares */
     t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, t->tokenizer_sha256, err);
     if (!t->train_set) return -1;
@@ -211,7 +229,9 @@ static int trainer_open(trainer *t, moai_error *err)
     if (t->grid.rank == 0) failed = make_output_dir(t->run->output_dir, err);
     if (comm_agree(world, failed, err)) return -1;
     t->reads = grid_first_stage(&t->grid) || grid_last_stage(&t->grid);
-    failed = open_data(t, err);               /* middle stages check too, and close */
+    failed = open_data(t, err);
+    if (comm_agree(world, failed, err)) return -1;
+    if (t->grid.rank == 0) failed = check_new_start(t->run, err);
     if (comm_agree(world, failed, err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
@@ -295,7 +315,8 @@ static void report_step(trainer *t, step_result r, double lr, double seconds)
         metrics_step(t->metrics, &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens, .lr = lr,
                                                  .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds, .mfu = mfu,
                                                  .step_seconds = seconds, .data_wait_seconds = t->waited,
-                                                 .eta_seconds = seconds * (double)(t->run->max_steps - t->step),
+                                                 .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
+                                                                (double)(t->run->max_steps - t->step),
                                                  .samples = t->samples, .skipped = t->skipped, .sample_numbers = samples,
                                                  .n_sample_numbers = samples ? t->batch.global : 0});
         if (r.skipped) metrics_event(t->metrics, "skipped", t->step, "the gradient norm is not finite: weights left as they were");
@@ -352,6 +373,8 @@ static int train(trainer *t)
     const int64_t end = run->stop_at_step > 0 ? min_i64(run->stop_at_step, run->max_steps) : run->max_steps;
     int stop = 0, failed = 0;
 
+    t->first_step = t->step;
+    t->began = now_seconds();
     while (t->step < end && !stop) {
         const double begin = now_seconds(), lr = learning_rate(run, t->step);
         base_step = t->step + 1;

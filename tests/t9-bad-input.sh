@@ -82,14 +82,16 @@ with open(sys.argv[1], 'r+b') as f:
     f.seek(at)
     f.write(bytes([byte[0] ^ 16]))
 END
-refused 1 4 "flipped/$shard: /tokens 0 to" --data "$dir/flipped" --max_steps 20
+refused 1 4 "flipped/$shard: /tokens 0 to" --data "$dir/flipped" --max_steps 20 --output_dir "$dir/flipped-out"
 good id
 "$PYTHON" - "$dir/id/$shard" <<'END'
 import h5py, sys
 with h5py.File(sys.argv[1], 'r+') as f:
     f['tokens'][77] = 97
 END
-refused 1 4 "id/$shard: token 77 is id 97, not below vocab_size 97" --data "$dir/id" --max_steps 20
+refused 1 4 "id/$shard: token 77 is id 97, not below vocab_size 97" --data "$dir/id" --max_steps 20 --output_dir "$dir/id-out"
+sed 's/{/{"eos_token_id": 5, /' "$dir/model.json" > "$dir/eos.json"
+refused 1 2 'data: documents end with token 1, eos_token_id of' --model "$dir/eos.json"
 echo 'not a tokenizer of this data' > "$dir/other.model"
 refused 1 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$dir/other.model"
 
@@ -97,6 +99,7 @@ refused 1 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$d
 echo precious > "$dir/file"
 refused 1 2 "output_dir $dir/file is not writable" --output_dir "$dir/file"
 [ "$(cat "$dir/file")" = precious ]; ok $? "and the file is as it was"
+refused 1 2 'out-dir holds checkpoint-2 of an earlier run'
 "$MOAI_BIN/moai_checkpoint" verify "$dir/out-dir/checkpoint-2" > "$dir/out" 2>&1
 ok $? "after all that the checkpoint of the good run is whole"
 refused 1 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"

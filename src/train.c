@@ -231,13 +231,13 @@ static int trainer_open(trainer *t, moai_error *err)
     t->reads = grid_first_stage(&t->grid) || grid_last_stage(&t->grid);
     failed = open_data(t, err);
     if (comm_agree(world, failed, err)) return -1;
-    if (t->grid.rank == 0) failed = check_new_start(t->run, err);
-    if (comm_agree(world, failed, err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;
     if (start_weights(t, err)) return -1;
     if (t->reads) failed = open_loader(t, err);
+    if (comm_agree(world, failed, err)) return -1;
+    if (t->grid.rank == 0) failed = check_new_start(t->run, err);
     if (comm_agree(world, failed, err)) return -1;
     if (t->grid.rank == 0) {
         t->metrics = metrics_open(t->run->output_dir, t->run->tensorboard, t->run->progress, t->step, err);

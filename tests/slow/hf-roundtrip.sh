@@ -8,7 +8,7 @@ has_libraries() { "$1" -c 'import torch, transformers, safetensors' > /dev/null 
 make_venv() {
     "${PYTHON:-python3}" -m venv "$1" || return 1
     pip="$1/bin/pip install -q"
-    $pip --retries 1 --index-url https://download.pytorch.org/whl/cpu torch || $pip torch
+    $pip torch
     $pip transformers safetensors
 }
 python=${PYTHON:-python3}

@@ -1,4 +1,5 @@
-/* attend_cudnn.cc: see attend_cudnn.h.  The graphs are written with cuDNN's header-only frontend, which is C++; this is its only user. */
+/* attend_cudnn.cc: see attend_cudnn.h.  The graphs are written with cuDNN's header-only frontend,
+ * which is C++; this is its only user. */
 #include "attend_cudnn.h"
 
 #include <cudnn_frontend.h>
@@ -46,19 +47,29 @@ fe::graph::Tensor_attributes stats_of(attend_shape s)
 std::shared_ptr<fe::graph::Graph> graph_of(dtype dt)
 {
     auto g = std::make_shared<fe::graph::Graph>();
-    g->set_io_data_type(type_of(dt)).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
+    g->set_io_data_type(type_of(dt))
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
     return g;
 }
 
 void as_output(std::shared_ptr<fe::graph::Tensor_attributes> t, fe::graph::Tensor_attributes wanted)
 {
-    t->set_output(true).set_uid(wanted.get_uid()).set_dim(wanted.get_dim()).set_stride(wanted.get_stride()).set_data_type(wanted.get_data_type());
+    t->set_output(true)
+        .set_uid(wanted.get_uid())
+        .set_dim(wanted.get_dim())
+        .set_stride(wanted.get_stride())
+        .set_data_type(wanted.get_data_type());
 }
 
 std::shared_ptr<fe::graph::Graph> forward_graph(tensor att, tensor q, tensor k, tensor v, attend_shape s)
 {
     auto g = graph_of(q.dt);
-    auto options = fe::graph::SDPA_attributes().set_name("attend").set_generate_stats(true).set_attn_scale(s.scale).set_causal_mask(true);
+    auto options = fe::graph::SDPA_attributes()
+                       .set_name("attend")
+                       .set_generate_stats(true)
+                       .set_attn_scale(s.scale)
+                       .set_causal_mask(true);
     auto [o, lse] = g->sdpa(g->tensor(heads_of(ID_Q, q, s.n_heads, s)), g->tensor(heads_of(ID_K, k, s.n_kv_heads, s)),
                             g->tensor(heads_of(ID_V, v, s.n_kv_heads, s)), options);
     as_output(o, heads_of(ID_ATT, att, s.n_heads, s));
@@ -66,8 +77,8 @@ std::shared_ptr<fe::graph::Graph> forward_graph(tensor att, tensor q, tensor k, 
     return g;
 }
 
-std::shared_ptr<fe::graph::Graph> backward_graph(tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v, tensor att,
-                                                 attend_shape s, bool deterministic)
+std::shared_ptr<fe::graph::Graph> backward_graph(tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k,
+                                                 tensor v, tensor att, attend_shape s, bool deterministic)
 {
     auto g = graph_of(q.dt);
     auto options = fe::graph::SDPA_backward_attributes()
@@ -75,9 +86,10 @@ std::shared_ptr<fe::graph::Graph> backward_graph(tensor dq, tensor dk, tensor dv
                        .set_attn_scale(s.scale)
                        .set_causal_mask(true)
                        .set_deterministic_algorithm(deterministic);
-    auto [gq, gk, gv] = g->sdpa_backward(g->tensor(heads_of(ID_Q, q, s.n_heads, s)), g->tensor(heads_of(ID_K, k, s.n_kv_heads, s)),
-                                         g->tensor(heads_of(ID_V, v, s.n_kv_heads, s)), g->tensor(heads_of(ID_ATT, att, s.n_heads, s)),
-                                         g->tensor(heads_of(ID_DATT, datt, s.n_heads, s)), g->tensor(stats_of(s)), options);
+    auto [gq, gk, gv] =
+        g->sdpa_backward(g->tensor(heads_of(ID_Q, q, s.n_heads, s)), g->tensor(heads_of(ID_K, k, s.n_kv_heads, s)),
+                         g->tensor(heads_of(ID_V, v, s.n_kv_heads, s)), g->tensor(heads_of(ID_ATT, att, s.n_heads, s)),
+                         g->tensor(heads_of(ID_DATT, datt, s.n_heads, s)), g->tensor(stats_of(s)), options);
     as_output(gq, heads_of(ID_DQ, dq, s.n_heads, s));
     as_output(gk, heads_of(ID_DK, dk, s.n_kv_heads, s));
     as_output(gv, heads_of(ID_DV, dv, s.n_kv_heads, s));
@@ -175,7 +187,8 @@ const char *attend_cudnn_version(void)
 
 size_t attend_cudnn_workspace(const attend_cudnn *a) { return a->workspace_bytes; }
 
-bool attend_cudnn_forward(attend_cudnn *a, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape s, const char **why)
+bool attend_cudnn_forward(attend_cudnn *a, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape s,
+                          const char **why)
 {
     *why = "cuDNN's fused attention takes bf16 and fp16";
     if (!half_precision(q)) return false;
@@ -184,8 +197,8 @@ bool attend_cudnn_forward(attend_cudnn *a, tensor att, float *lse, tensor q, ten
     return run(a, p, data, "attend", why);
 }
 
-bool attend_cudnn_backward(attend_cudnn *a, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v, tensor att,
-                           const float *lse, attend_shape s, const char **why)
+bool attend_cudnn_backward(attend_cudnn *a, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
+                           tensor att, const float *lse, attend_shape s, const char **why)
 {
     *why = "cuDNN's fused attention takes bf16 and fp16";
     if (!half_precision(q)) return false;

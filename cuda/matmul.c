@@ -77,8 +77,8 @@ static void plan_describe(product_plan *p)
 }
 
 /* c = z + alpha op(a) op(b); z is c, or of c's layout, and not read when the product does not add. */
-static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, float alpha, const void *a,
-                               const void *b, const void *z, void *c)
+static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, float alpha,
+                               const void *a, const void *b, const void *z, void *c)
 {
     float beta = p->shape.accumulate ? 1.0f : 0.0f;
     return cublasLtMatmul(dev->blas, p->op, &alpha, a, p->a, b, p->b, &beta, z, p->c, c, p->c, algo, dev->workspace,
@@ -117,10 +117,10 @@ static int plan_candidates(moai_device *dev, const product_plan *p, cublasLtMatm
 }
 
 /* Milliseconds of one run; infinity for an algorithm that refuses.
- * In place, alpha is the smallest subnormal: the kernels do all their work, and what they add to c is less than 2^-100 of
- * what the product proper adds to the same element, so it vanishes in that sum's rounding.                           */
-static float candidate_time(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, int n_runs, const void *a,
-                            const void *b, const void *z, void *c, cudaEvent_t begin, cudaEvent_t end)
+ * In place, alpha is the smallest subnormal: the kernels do all their work, and what they add to c is less than
+ * 2^-100 of what the product proper adds to the same element, so it vanishes in that sum's rounding. */
+static float candidate_time(moai_device *dev, const product_plan *p, const cublasLtMatmulAlgo_t *algo, int n_runs,
+                            const void *a, const void *b, const void *z, void *c, cudaEvent_t begin, cudaEvent_t end)
 {
     float alpha = p->shape.in_place ? 0x1p-149f : 1.0f, ms;
 
@@ -134,8 +134,8 @@ static float candidate_time(moai_device *dev, const product_plan *p, const cubla
 }
 
 /* A first run of each warms it up and drops the slow ones; the others run TRIALS times. */
-static int fastest_candidate(moai_device *dev, const product_plan *p, const cublasLtMatmulHeuristicResult_t *found, int n,
-                             const void *a, const void *b, const void *z, void *c)
+static int fastest_candidate(moai_device *dev, const product_plan *p, const cublasLtMatmulHeuristicResult_t *found,
+                             int n, const void *a, const void *b, const void *z, void *c)
 {
     float first[MAX_CANDIDATES], least = INFINITY, best_ms = INFINITY;
     int best = 0;
@@ -165,7 +165,8 @@ static const product_plan *plan_find(product_plans *plans, const product_shape *
     return NULL;
 }
 
-static const product_plan *plan_make(moai_device *dev, const product_shape *shape, const void *a, const void *b, const void *z, void *c)
+static const product_plan *plan_make(moai_device *dev, const product_shape *shape, const void *a, const void *b,
+                                     const void *z, void *c)
 {
     product_plans *plans = dev->products;
     cublasLtMatmulHeuristicResult_t found[MAX_CANDIDATES];
@@ -190,14 +191,17 @@ static uint32_t alignment_of(const void *p)
 }
 
 /* c^T = z^T + op(a) op(b), z NULL for none, as cuBLASLt sees the row-major matrices: c (n rows, m columns) */
-static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a, tensor b, cublasOperation_t op_b, int64_t k, const void *z)
+static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a, tensor b, cublasOperation_t op_b,
+                    int64_t k, const void *z)
 {
     product_shape s;
 
     if (c.rows == 0 || c.cols == 0) return;
     if (k == 0) {                             /* a sum over nothing */
         size_t size = dtype_size(c.dt);
-        if (!z) CUDA_CHECK(cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows, dev->stream));
+        if (!z)
+            CUDA_CHECK(cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows,
+                                         dev->stream));
         tensor sum = c;
         sum.data = (void *)z;
         if (z && z != c.data) cast_cuda(dev, c, sum);
@@ -235,7 +239,8 @@ void matmul_add_cuda(moai_device *dev, tensor y, tensor x, tensor w, tensor z)
 {
     check_product("matmul_add", y, x, w);
     CHECK(z.dt == y.dt && z.rows == y.rows && z.cols == y.cols && z.stride == y.stride,
-          "matmul_add: z (%lld, %lld) of %s, stride %lld, is not of y's form", (long long)z.rows, (long long)z.cols, dtype_name(z.dt), (long long)z.stride);
+          "matmul_add: z (%lld, %lld) of %s, stride %lld, is not of y's form", (long long)z.rows, (long long)z.cols,
+          dtype_name(z.dt), (long long)z.stride);
     product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, z.data);
 }
 

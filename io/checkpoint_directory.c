@@ -1,4 +1,5 @@
-/* checkpoint_directory.c: the directories of checkpoints: named, found, begun, put in place, removed; see checkpoint.h and pieces.h */
+/* checkpoint_directory.c: the directories of checkpoints: named, found, begun, put in place,
+ * removed; see checkpoint.h and pieces.h */
 #include "pieces.h"
 #include "files.h"
 
@@ -22,7 +23,8 @@ static int64_t step_of(const char *name, const char *suffix)
     static const char prefix[] = "checkpoint-";
     char *end;
 
-    if (strncmp(name, prefix, sizeof prefix - 1) != 0 || name[sizeof prefix - 1] < '0' || name[sizeof prefix - 1] > '9') return -1;
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0 || name[sizeof prefix - 1] < '0' || name[sizeof prefix - 1] > '9')
+        return -1;
     errno = 0;
     const long long step = strtoll(name + sizeof prefix - 1, &end, 10);
     return errno == 0 && strcmp(end, suffix) == 0 ? step : -1;
@@ -54,7 +56,8 @@ static int64_t *list_steps(const char *output_dir, const char *suffix, int *n)
     for (struct dirent *e; dir && (e = readdir(dir));) {
         const int64_t step = step_of(e->d_name, suffix);
         if (step < 0) continue;
-        if (*n == room) CHECK(steps = realloc(steps, (size_t)(room = 2 * room + 16) * sizeof *steps), "out of host memory");
+        if (*n == room)
+            CHECK(steps = realloc(steps, (size_t)(room = 2 * room + 16) * sizeof *steps), "out of host memory");
         steps[(*n)++] = step;
     }
     if (dir) closedir(dir);
@@ -74,7 +77,8 @@ char *checkpoint_latest(const char *output_dir)
     return newest;
 }
 
-/* Left behind by a run that was killed: half-written directories, and a replaced checkpoint whose successor never got its name. */
+/* Left behind by a run that was killed: half-written directories, and a replaced checkpoint
+ * whose successor never got its name. */
 static void remove_stale(const char *output_dir)
 {
     moai_error err;
@@ -137,8 +141,8 @@ static int remove_replaced(const char *dir)
     return 0;
 }
 
-/* Swaps the names in one step where the file system can (renameat2, Linux), so that a checkpoint of this step exists at any time;
- * else by way of .old, which remove_stale knows.                                                                    */
+/* Swaps the names in one step where the file system can (renameat2, Linux), so that a checkpoint of this step exists
+ * at any time; else by way of .old, which remove_stale knows. */
 static int replace(const char *tmp, const char *name, const char *old, moai_error *err)
 {
     enum { EXCHANGE = 2 };                    /* RENAME_EXCHANGE of linux/fs.h */
@@ -157,7 +161,8 @@ static int replace(const char *tmp, const char *name, const char *old, moai_erro
 
 int save_commit(const char *output_dir, int64_t step, moai_error *err)
 {
-    char *tmp = save_path(output_dir, step, ".tmp"), *name = save_path(output_dir, step, ""), *old = save_path(output_dir, step, ".old");
+    char *tmp = save_path(output_dir, step, ".tmp"), *name = save_path(output_dir, step, ""),
+         *old = save_path(output_dir, step, ".old");
     int rc = file_sync(tmp, err);
 
     if (rc == 0) rc = replace(tmp, name, old, err);
@@ -184,6 +189,7 @@ void save_prune(const char *output_dir, int64_t written, int keep)
     int64_t *steps = list_steps(output_dir, "", &n);
 
     for (int i = 0; i < n; i++)
-        if (steps[i] != written && is_complete(output_dir, steps[i]) && ++kept > keep) remove_checkpoint(output_dir, steps[i]);
+        if (steps[i] != written && is_complete(output_dir, steps[i]) && ++kept > keep)
+            remove_checkpoint(output_dir, steps[i]);
     free(steps);
 }

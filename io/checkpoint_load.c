@@ -86,13 +86,14 @@ static void copy_block(const loading *l, int state, const share *s, rect block, 
     const int64_t in_share = (both.row0 - s->at.row0) * s->at.n_cols + both.col0 - s->at.col0;
     const int64_t in_block = (both.row0 - block.row0) * block.n_cols + both.col0 - block.col0;
     const bool at_once = both.n_cols == s->at.n_cols && both.n_cols == block.n_cols;
-    const int64_t n_runs = at_once ? min_i64(both.n_rows, 1) : both.n_rows, run = at_once ? rect_n_elem(both) : both.n_cols;
+    const int64_t n_runs = at_once ? min_i64(both.n_rows, 1) : both.n_rows,
+                  run = at_once ? rect_n_elem(both) : both.n_cols;
     float *own = l->st->own[state] + s->own;
 
     if (rect_n_elem(both) == 0) return;
     for (int64_t i = 0; i < n_runs; i++)
-        l->st->ops->copy(l->st->dev, own + in_share + i * s->at.n_cols, x + in_block + i * block.n_cols, (size_t)run * sizeof *x,
-                         COPY_TO_DEVICE);
+        l->st->ops->copy(l->st->dev, own + in_share + i * s->at.n_cols, x + in_block + i * block.n_cols,
+                         (size_t)run * sizeof *x, COPY_TO_DEVICE);
 }
 
 static void keep_wanted(void *to, const piece *p, rect block, const float *x)
@@ -123,10 +124,11 @@ static int check_shapes(const checkpoint_manifest *m, const param_table *t, moai
     for (int i = 0; i < t->n * N_STATES; i++) {
         const param *p = &t->list[i / N_STATES];
         const stored_tensor *s = manifest_find(m, i % N_STATES, p->name);
-        if (!s) return error_set(err, "%s: %s of %s is not in it", m->dir, checkpoint_state_names[i % N_STATES], p->name);
+        if (!s)
+            return error_set(err, "%s: %s of %s is not in it", m->dir, checkpoint_state_names[i % N_STATES], p->name);
         if (s->rows != p->rows || s->cols != p->cols)
-            return error_set(err, "%s: %s is %lld x %lld, the model has %lld x %lld", m->dir, p->name, (long long)s->rows,
-                             (long long)s->cols, (long long)p->rows, (long long)p->cols);
+            return error_set(err, "%s: %s is %lld x %lld, the model has %lld x %lld", m->dir, p->name,
+                             (long long)s->rows, (long long)s->cols, (long long)p->rows, (long long)p->cols);
     }
     return 0;
 }

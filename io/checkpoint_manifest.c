@@ -6,9 +6,9 @@
  *    "tokenizer_sha256": "..", "run": {the run configuration},
  *    "small_files": [{"file": "config.json", "bytes": .., "xxh3": ".."}],
  *    "files": [{"file": "rank-00000.h5", "bytes": .., "structure_xxh3": "..", "pieces": [
- *        {"state": "weight", "name": "..", "index": 0, "shape": [rows, cols], "offset": [row, col], "size": [rows, cols],
- *         "address": .., "xxh3": ".."}]}],
- *   "xxh3": ".."}                              the last line: the hash of all bytes before it                             */
+ *        {"state": "weight", "name": "..", "index": 0, "shape": [rows, cols], "offset": [row, col],
+ *         "size": [rows, cols], "address": .., "xxh3": ".."}]}],
+ *   "xxh3": ".."}                              the last line: the hash of all bytes before it */
 #include "pieces.h"
 #include "files.h"
 
@@ -109,7 +109,8 @@ static void get_piece(reader *r, const json_t *o, piece *p)
     get_hash(r, o, "xxh3", p->xxh3);
     if (r->failed) return;
     if (p->cols > widest) bad(r, p->name, "too wide");
-    if (p->at.row0 + p->at.n_rows > p->rows || p->at.col0 + p->at.n_cols > p->cols) bad(r, p->name, "a piece outside its tensor");
+    if (p->at.row0 + p->at.n_rows > p->rows || p->at.col0 + p->at.n_cols > p->cols)
+        bad(r, p->name, "a piece outside its tensor");
 }
 
 static int by_address(const void *a, const void *b)
@@ -145,7 +146,8 @@ static void get_file(reader *r, const json_t *o, piece_file *f)
     f->bytes = get_int(r, o, "bytes", 0, INT64_MAX);
     get_hash(r, o, "structure_xxh3", f->structure_xxh3);
     f->list = xmalloc(json_array_size(list) * sizeof *f->list);
-    for (size_t i = 0; i < json_array_size(list) && !r->failed; i++) get_piece(r, json_array_get(list, i), &f->list[f->n++]);
+    for (size_t i = 0; i < json_array_size(list) && !r->failed; i++)
+        get_piece(r, json_array_get(list, i), &f->list[f->n++]);
     if (!r->failed) check_addresses(r, f);
 }
 
@@ -171,7 +173,8 @@ static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
     m->layout.cp = (int)get_int(r, g, "context_parallel", 1, 1 << 20);
     m->layout.dp = (int)get_int(r, g, "data_parallel", 1, 1 << 20);
     m->layout.pp = (int)get_int(r, g, "pipeline_parallel", 1, 1 << 20);
-    if (strlen(get_text(r, root, "tokenizer_sha256")) >= sizeof m->tokenizer_sha256) bad(r, "tokenizer_sha256", "too long");
+    if (strlen(get_text(r, root, "tokenizer_sha256")) >= sizeof m->tokenizer_sha256)
+        bad(r, "tokenizer_sha256", "too long");
     if (!json_is_object(run)) bad(r, "run", "not an object");
     if (r->failed) return;
     strcpy(m->tokenizer_sha256, get_text(r, root, "tokenizer_sha256"));
@@ -181,15 +184,18 @@ static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
 static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)
 {
     if (strcmp(get_text(r, root, "format"), "moai-checkpoint") != 0) return bad(r, "format", "not moai-checkpoint");
-    if (get_int(r, root, "version", 0, INT64_MAX) != CHECKPOINT_VERSION) return bad(r, "version", "of another version of the program");
+    if (get_int(r, root, "version", 0, INT64_MAX) != CHECKPOINT_VERSION)
+        return bad(r, "version", "of another version of the program");
     m->saved_at = xstrdup(get_text(r, root, "saved_at"));
     get_meta(r, root, &m->meta);
 
     const json_t *small = get_list(r, root, "small_files"), *files = get_list(r, root, "files");
     m->small = xmalloc(json_array_size(small) * sizeof *m->small);
-    for (size_t i = 0; i < json_array_size(small) && !r->failed; i++) get_small(r, json_array_get(small, i), &m->small[m->n_small++]);
+    for (size_t i = 0; i < json_array_size(small) && !r->failed; i++)
+        get_small(r, json_array_get(small, i), &m->small[m->n_small++]);
     m->files = xmalloc(json_array_size(files) * sizeof *m->files);
-    for (size_t i = 0; i < json_array_size(files) && !r->failed; i++) get_file(r, json_array_get(files, i), &m->files[m->n_files++]);
+    for (size_t i = 0; i < json_array_size(files) && !r->failed; i++)
+        get_file(r, json_array_get(files, i), &m->files[m->n_files++]);
 }
 
 void manifest_seal(const char *body, size_t n_bytes, char seal[SEAL_BYTES + 1])
@@ -257,8 +263,8 @@ int manifest_check_small(const checkpoint_manifest *m, const small_file *f, moai
 
     if (data) file_xxh3_text(data, n_bytes, hex);
     if (data && ((int64_t)n_bytes != f->bytes || strcmp(hex, f->xxh3) != 0))
-        rc = error_set(err, "%s: damaged: %zu bytes, XXH3 %s, the manifest says %lld and %s", path, n_bytes, hex, (long long)f->bytes,
-                       f->xxh3);
+        rc = error_set(err, "%s: damaged: %zu bytes, XXH3 %s, the manifest says %lld and %s", path, n_bytes, hex,
+                       (long long)f->bytes, f->xxh3);
     free(data);
     free(path);
     return rc;

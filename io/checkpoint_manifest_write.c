@@ -1,4 +1,5 @@
-/* checkpoint_manifest_write.c: manifest.json from the entries of all files; its form is shown in checkpoint_manifest.c */
+/* checkpoint_manifest_write.c: manifest.json from the entries of all files; its form is shown
+ * in checkpoint_manifest.c */
 #include "pieces.h"
 #include "files.h"
 
@@ -11,9 +12,10 @@ static json_t *pair(int64_t a, int64_t b) { return json_pack("[I, I]", (json_int
 
 static json_t *piece_json(const piece *p)
 {
-    return json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", checkpoint_state_names[p->state], "name", p->name, "index",
-                     p->index, "shape", pair(p->rows, p->cols), "offset", pair(p->at.row0, p->at.col0), "size",
-                     pair(p->at.n_rows, p->at.n_cols), "address", (json_int_t)p->address, "xxh3", p->xxh3);
+    return json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", checkpoint_state_names[p->state], "name",
+                     p->name, "index", p->index, "shape", pair(p->rows, p->cols), "offset",
+                     pair(p->at.row0, p->at.col0), "size", pair(p->at.n_rows, p->at.n_cols), "address",
+                     (json_int_t)p->address, "xxh3", p->xxh3);
 }
 
 char *manifest_entry(const piece_file *f)
@@ -60,7 +62,8 @@ static int add_small(json_t *root, const char *dir, moai_error *err)
 
     free(tokenizer);
     if (config) json_array_append_new(list, config);
-    if (config && has_tokenizer && (model = small_json(dir, "tokenizer.model", err))) json_array_append_new(list, model);
+    if (config && has_tokenizer && (model = small_json(dir, "tokenizer.model", err)))
+        json_array_append_new(list, model);
     json_object_set_new(root, "small_files", list);
     return config && (model || !has_tokenizer) ? 0 : -1;
 }
@@ -73,11 +76,12 @@ static json_t *meta_json(const checkpoint_meta *m)
 
     strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &utc));
     json_t *run = m->run_json ? json_loads(m->run_json, 0, NULL) : NULL;
-    return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:o}", "format", "moai-checkpoint", "version",
-                     (int)CHECKPOINT_VERSION, "saved_at", now, "step", (json_int_t)m->step, "samples", (json_int_t)m->samples, "updates",
-                     (json_int_t)m->updates, "skipped", (json_int_t)m->skipped, "seed", (json_int_t)m->seed, "seq_length",
-                     (json_int_t)m->seq_length, "global_batch_size", (json_int_t)m->global_batch_size, "layout", layout_json(m->layout),
-                     "tokenizer_sha256", m->tokenizer_sha256, "run", run ? run : json_object());
+    return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:o}", "format", "moai-checkpoint",
+                     "version", (int)CHECKPOINT_VERSION, "saved_at", now, "step", (json_int_t)m->step, "samples",
+                     (json_int_t)m->samples, "updates", (json_int_t)m->updates, "skipped", (json_int_t)m->skipped,
+                     "seed", (json_int_t)m->seed, "seq_length", (json_int_t)m->seq_length, "global_batch_size",
+                     (json_int_t)m->global_batch_size, "layout", layout_json(m->layout), "tokenizer_sha256",
+                     m->tokenizer_sha256, "run", run ? run : json_object());
 }
 
 int manifest_save(const char *dir, const checkpoint_meta *meta, char *const *entries, int n_entries, moai_error *err)

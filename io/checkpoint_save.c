@@ -1,7 +1,7 @@
 /* checkpoint_save.c: see checkpoint.h
  *
- * A save is two steps that share nothing but the list of pieces: snapshot_take says what this rank writes and from which memory, and
- * write_rank_file writes it.  (A later asynchronous save copies the memory in between.)                               */
+ * A save is two steps that share nothing but the list of pieces: snapshot_take says what this rank writes and from
+ * which memory, and write_rank_file writes it.  (A later asynchronous save copies the memory in between.) */
 #include "pieces.h"
 
 #include <stdlib.h>
@@ -59,8 +59,9 @@ static void list_pieces(const snapshot *s, piece_file *f)
         for (int i = 0; i < s->n; i++) {
             const param *p = s->shares[i].p;
             const bool more = i > 0 && s->shares[i - 1].p == p;
-            f->list[f->n] = (piece){.state = state, .name = xstrdup(p->name), .index = more ? f->list[f->n - 1].index + 1 : 0,
-                                    .rows = p->rows, .cols = p->cols, .at = s->shares[i].at};
+            f->list[f->n] = (piece){.state = state, .name = xstrdup(p->name),
+                                    .index = more ? f->list[f->n - 1].index + 1 : 0, .rows = p->rows, .cols = p->cols,
+                                    .at = s->shares[i].at};
             f->n++;
         }
 }
@@ -91,7 +92,8 @@ static int write_rank_file(const char *dir, int rank, const snapshot *s, piece_f
 }
 
 /* Entries of the manifest travel to rank 0, which writes it.  Collective over the world. */
-static int write_manifest(const char *dir, const checkpoint_meta *meta, const comm *world, const piece_file *f, moai_error *err)
+static int write_manifest(const char *dir, const checkpoint_meta *meta, const comm *world, const piece_file *f,
+                          moai_error *err)
 {
     char *own = f->n ? manifest_entry(f) : xstrdup("");
     uint64_t n_bytes = strlen(own) + 1;
@@ -126,8 +128,8 @@ static int write_manifest(const char *dir, const checkpoint_meta *meta, const co
     return rc;
 }
 
-int checkpoint_save(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st, const char *tokenizer_path,
-                    int keep, moai_error *err)
+int checkpoint_save(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,
+                    const char *tokenizer_path, int keep, moai_error *err)
 {
     const comm *world = &st->grid->host_world;
     const bool first = world->rank == 0;

@@ -51,7 +51,8 @@ int manifest_index(checkpoint_manifest *m, const char *path, moai_error *err)
         const piece *p = m->refs[i].p;
         stored_tensor *last = m->n_tensors ? &m->tensors[m->n_tensors - 1] : NULL;
         if (!last || last->state != p->state || strcmp(last->name, p->name) != 0)
-            *(last = &m->tensors[m->n_tensors++]) = (stored_tensor){p->state, p->name, p->rows, p->cols, &m->refs[i], 0};
+            *(last = &m->tensors[m->n_tensors++]) =
+                (stored_tensor){p->state, p->name, p->rows, p->cols, &m->refs[i], 0};
         last->n++;
     }
     for (int i = 0; rc == 0 && i < m->n_tensors; i++) rc = check_tiling(&m->tensors[i], path, err);
@@ -78,13 +79,16 @@ static char *compare_shape(const checkpoint_manifest *m, const param *p, int sta
 {
     const stored_tensor *s = manifest_find(m, state, p->name);
 
-    if (!s) return xasprintf("%s/manifest.json: %s of %s is in no piece", m->dir, checkpoint_state_names[state], p->name);
+    if (!s)
+        return xasprintf("%s/manifest.json: %s of %s is in no piece", m->dir, checkpoint_state_names[state], p->name);
     if (s->rows == p->rows && s->cols == p->cols) return NULL;
-    return xasprintf("%s/manifest.json: %s of %s is %lld x %lld, config.json wants %lld x %lld", m->dir, checkpoint_state_names[state],
-                     p->name, (long long)s->rows, (long long)s->cols, (long long)p->rows, (long long)p->cols);
+    return xasprintf("%s/manifest.json: %s of %s is %lld x %lld, config.json wants %lld x %lld", m->dir,
+                     checkpoint_state_names[state], p->name, (long long)s->rows, (long long)s->cols, (long long)p->rows,
+                     (long long)p->cols);
 }
 
-int64_t manifest_check_names(const checkpoint_manifest *m, const model_config *model, void (*report)(void *, const char *), void *arg)
+int64_t manifest_check_names(const checkpoint_manifest *m, const model_config *model,
+                             void (*report)(void *, const char *), void *arg)
 {
     param_table t;
     int64_t n_faults = 0;

@@ -33,7 +33,8 @@ static void verify_file(const checkpoint_manifest *m, const piece_file *f, fault
     else if (piece_file_hash_structure(fd, path, f, hex, &open_error) != 0)
         add_fault(faults, open_error.text);
     else if (strcmp(hex, f->structure_xxh3) != 0) {
-        error_set(&open_error, "%s: damaged outside the pieces: XXH3 is %s, the manifest says %s", path, hex, f->structure_xxh3);
+        error_set(&open_error, "%s: damaged outside the pieces: XXH3 is %s, the manifest says %s", path, hex,
+                  f->structure_xxh3);
         add_fault(faults, open_error.text);
     }
 #pragma omp parallel for schedule(dynamic)

@@ -29,8 +29,8 @@ int file_read_at(int fd, const char *path, void *dst, size_t n_bytes, int64_t of
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return failed(err, path, "cannot read");
         if (n == 0)
-            return error_set(err, "%s: ends at byte %lld, %zu bytes wanted from %lld", path, (long long)(offset + (int64_t)done), n_bytes,
-                             (long long)offset);
+            return error_set(err, "%s: ends at byte %lld, %zu bytes wanted from %lld", path,
+                             (long long)(offset + (int64_t)done), n_bytes, (long long)offset);
         done += (size_t)n;
     }
     return 0;
@@ -138,7 +138,8 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
 
 int dir_remove(const char *path, moai_error *err)
 {
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT && errno != ENOTDIR) return failed(err, path, "cannot remove");
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT && errno != ENOTDIR)
+        return failed(err, path, "cannot remove");
     return 0;
 }
 

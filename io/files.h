@@ -1,4 +1,5 @@
-/* files.h: what the C library leaves out about files and directories: everything written, flushed to the disk, or named in an error. */
+/* files.h: what the C library leaves out about files and directories: everything written, flushed
+ * to the disk, or named in an error. */
 #ifndef MOAI_FILES_H
 #define MOAI_FILES_H
 

@@ -27,8 +27,8 @@ void h5_unlock(void)
     pthread_mutex_unlock(&library);
 }
 
-/* Walking upwards, entry 0 is the innermost.  A failed system call is told in a paragraph; what counts is its quoted words:
- * "file write failed: time = .., filename = .., errno = 28, error message = 'No space left on device', ..".           */
+/* Walking upwards, entry 0 is the innermost.  A failed system call is told in a paragraph; what counts is its quoted
+ * words: "file write failed: time = .., filename = .., errno = 28, error message = 'No space left on device', ..". */
 static herr_t keep_innermost(unsigned n, const H5E_error2_t *entry, void *text)
 {
     static const char quote[] = "error message = '";

@@ -1,4 +1,5 @@
-/* hf.h: Hugging Face directories: config.json, model.safetensors or its shards with model.safetensors.index.json, tokenizer.model. */
+/* hf.h: Hugging Face directories: config.json, model.safetensors or its shards with
+ * model.safetensors.index.json, tokenizer.model. */
 #ifndef MOAI_HF_H
 #define MOAI_HF_H
 
@@ -12,16 +13,18 @@ hf_files *hf_open(const char *dir, moai_error *err);
 const safetensors_entry *hf_find(const hf_files *, const char *name, safetensors **file);
 void hf_close(hf_files *);
 
-/* Writes what Transformers' Qwen3ForCausalLM.from_pretrained loads: config.json, generation_config.json, the tokenizer, and the weights in
- * one model.safetensors or in shards of at most max_shard_bytes (one tensor at least) with their index.  `dir` is a checkpoint, or again a
- * Hugging Face directory; `torch_dtype` "float32" or "bfloat16".  hf_dir must not exist, or be empty; it appears whole, by a rename.
- * Holds one block of a tensor in memory, not the model.                                                               */
+/* Writes what Transformers' Qwen3ForCausalLM.from_pretrained loads: config.json, generation_config.json, the
+ * tokenizer, and the weights in one model.safetensors or in shards of at most max_shard_bytes (one tensor at
+ * least) with their index.  `dir` is a checkpoint, or again a Hugging Face directory; `torch_dtype` "float32"
+ * or "bfloat16".  hf_dir must not exist, or be empty; it appears whole, by a rename.  Holds one block of a
+ * tensor in memory, not the model. */
 int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err);
-/* Part of an export: tokenizer.model itself, and tokenizer.json and tokenizer_config.json, by which AutoTokenizer makes the same tokens
- * of a text (one that holds U+2581, or the name of a special token, excepted).                                       */
+/* Part of an export: tokenizer.model itself, and tokenizer.json and tokenizer_config.json, by which AutoTokenizer
+ * makes the same tokens of a text (one that holds U+2581, or the name of a special token, excepted). */
 int hf_write_tokenizer(const char *dir, const char *model_path, const model_config *, moai_error *err);
-/* output_dir/checkpoint-0 from a Hugging Face directory (also one made by Transformers, fp32, bf16 or fp16): step 0, zero moments, which take
- * no room on disk.  Seed, sequence length and batch of its metadata are 0: not known.  Fails when it exists.         */
+/* output_dir/checkpoint-0 from a Hugging Face directory (also one made by Transformers, fp32, bf16 or fp16):
+ * step 0, zero moments, which take no room on disk.  Seed, sequence length and batch of its metadata are 0:
+ * not known.  Fails when it exists. */
 int hf_import(const char *hf_dir, const char *output_dir, moai_error *err);
 
 #endif

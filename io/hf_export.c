@@ -43,7 +43,8 @@ static void assign_shards(export *x, int64_t max_shard_bytes)
 
 static char *shard_name(const export *x, int shard)
 {
-    return x->n_shards == 1 ? xstrdup("model.safetensors") : xasprintf("model-%05d-of-%05d.safetensors", shard + 1, x->n_shards);
+    return x->n_shards == 1 ? xstrdup("model.safetensors")
+                            : xasprintf("model-%05d-of-%05d.safetensors", shard + 1, x->n_shards);
 }
 
 static int write_tensor(const export *x, safetensors_writer *w, const param *p, float *block, moai_error *err)
@@ -105,8 +106,9 @@ static int write_index(const export *x, moai_error *err)
         json_object_set_new(map, x->params.list[i].name, json_string(name));
         free(name);
     }
-    return write_json(x, "model.safetensors.index.json",
-                      json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)x->total_bytes, "weight_map", map), err);
+    return write_json(
+        x, "model.safetensors.index.json",
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)x->total_bytes, "weight_map", map), err);
 }
 
 static void set_id(json_t *o, const char *key, int64_t id)
@@ -154,7 +156,8 @@ static bool is_free(const char *path)
 int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err)
 {
     char *tmp = xasprintf("%s.tmp", hf_dir);
-    export x = {.dir = tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
+    export x = {
+        .dir = tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
     moai_error unused;
     int rc = x.from ? 0 : -1;
 

@@ -1,8 +1,8 @@
-/* hf_tokenizer.c: a SentencePiece byte-pair model as tokenizer.json of huggingface/tokenizers, so that AutoTokenizer needs neither
- * SentencePiece nor protobuf; see hf.h.
+/* hf_tokenizer.c: a SentencePiece byte-pair model as tokenizer.json of huggingface/tokenizers, so that AutoTokenizer
+ * needs neither SentencePiece nor protobuf; see hf.h.
  *
- * SentencePiece joins the two neighbours whose union is the piece of the lowest id; tokenizer.json wants the joins themselves, in
- * order: for each piece, every way to cut it into two pieces.                                                        */
+ * SentencePiece joins the two neighbours whose union is the piece of the lowest id; tokenizer.json wants the joins
+ * themselves, in order: for each piece, every way to cut it into two pieces. */
 #include "hf.h"
 #include "files.h"
 #include "keys.h"
@@ -31,7 +31,8 @@ typedef struct cut {
 static int by_ids(const void *a, const void *b)
 {
     const cut *x = a, *y = b;
-    return x->left != y->left ? (x->left > y->left) - (x->left < y->left) : (x->right > y->right) - (x->right < y->right);
+    return x->left != y->left ? (x->left > y->left) - (x->left < y->left)
+                              : (x->right > y->right) - (x->right < y->right);
 }
 
 static int32_t text_id(const tokenizer *t, const char *piece)
@@ -74,9 +75,9 @@ static json_t *model_json(const tokenizer *t)
         json_object_set_new(vocab, piece, json_integer(id));
         if (kind == PIECE_TEXT) add_merges(merges, t, piece);
     }
-    return json_pack("{s:s, s:n, s:s, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token", unknown,
-                     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 1, "byte_fallback", 1, "ignore_merges", 0, "vocab",
-                     vocab, "merges", merges);
+    return json_pack("{s:s, s:n, s:s, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token",
+                     unknown, "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 1, "byte_fallback", 1,
+                     "ignore_merges", 0, "vocab", vocab, "merges", merges);
 }
 
 static json_t *special_json(const tokenizer *t)
@@ -87,8 +88,9 @@ static json_t *special_json(const tokenizer *t)
         piece_kind kind;
         const char *piece = tokenizer_piece(t, id, &kind);
         if (kind != PIECE_SPECIAL) continue;
-        json_array_append_new(list, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)id, "content", piece, "single_word", 0,
-                                              "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
+        json_array_append_new(list,
+                              json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)id, "content", piece,
+                                        "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
     }
     return list;
 }
@@ -101,12 +103,12 @@ static json_t *replace_json(const char *from, const char *to)
 static json_t *tokenizer_json(const tokenizer *t)
 {
     static const char space[] = "\xE2\x96\x81";                    /* U+2581 */
-    json_t *decoder = json_pack("{s:s, s:[o, {s:s}, {s:s}]}", "type", "Sequence", "decoders", replace_json(space, " "), "type",
-                                "ByteFallback", "type", "Fuse");
+    json_t *decoder = json_pack("{s:s, s:[o, {s:s}, {s:s}]}", "type", "Sequence", "decoders", replace_json(space, " "),
+                                "type", "ByteFallback", "type", "Fuse");
 
-    return json_pack("{s:s, s:n, s:n, s:o, s:o, s:n, s:n, s:o, s:o}", "version", "1.0", "truncation", "padding", "added_tokens",
-                     special_json(t), "normalizer", replace_json(" ", space), "pre_tokenizer", "post_processor", "decoder", decoder,
-                     "model", model_json(t));
+    return json_pack("{s:s, s:n, s:n, s:o, s:o, s:n, s:n, s:o, s:o}", "version", "1.0", "truncation", "padding",
+                     "added_tokens", special_json(t), "normalizer", replace_json(" ", space), "pre_tokenizer",
+                     "post_processor", "decoder", decoder, "model", model_json(t));
 }
 
 static void set_piece(json_t *o, const char *key, const tokenizer *t, int32_t id)
@@ -118,8 +120,9 @@ static void set_piece(json_t *o, const char *key, const tokenizer *t, int32_t id
 
 static json_t *settings_json(const tokenizer *t, const model_config *cfg)
 {
-    json_t *o = json_pack("{s:s, s:b, s:I}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0,
-                          "model_max_length", (json_int_t)cfg->max_position_embeddings);
+    json_t *o =
+        json_pack("{s:s, s:b, s:I}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0,
+                  "model_max_length", (json_int_t)cfg->max_position_embeddings);
 
     json_object_set_new(o, "bos_token", json_null());
     set_piece(o, "eos_token", t, tokenizer_eos(t));

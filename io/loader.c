@@ -2,7 +2,7 @@
  *
  * Micro-batch k of this rank has its place in a ring of n_workers * prefetch slots.  A worker takes the next number
  * as soon as its slot is free, fills it without the lock, and marks it ready; loader_next waits for the slot of its
- * own number.  Which worker reads what changes nothing: a micro-batch is a function of its number.                 */
+ * own number.  Which worker reads what changes nothing: a micro-batch is a function of its number. */
 #include "loader.h"
 #include "rng.h"
 

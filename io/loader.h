@@ -4,7 +4,7 @@
  * epoch = c / n_samples, sample = permute(c % n_samples).
  *
  * In step order, micro-batch m of data-parallel rank d takes counts  base + (m * dp + d) * batch + [0, batch), base
- * advancing by accumulation * dp * batch a step: the set of samples of a step is the same on every layout.         */
+ * advancing by accumulation * dp * batch a step: the set of samples of a step is the same on every layout. */
 #ifndef MOAI_LOADER_H
 #define MOAI_LOADER_H
 
@@ -13,7 +13,7 @@
 typedef struct dataset dataset;
 
 /* Opens a split.  `vocab_size` (of the model) must equal the shards'; `tokenizer_sha256` may be NULL.  Checks every
- * shard's header and size against the manifest; fails naming file and value.  Not collective.                      */
+ * shard's header and size against the manifest; fails naming file and value.  Not collective. */
 dataset *dataset_open(const char *manifest_path, const char *split, int64_t vocab_size, const char *tokenizer_sha256,
                       moai_error *err);
 int64_t dataset_tokens(const dataset *);
@@ -38,7 +38,7 @@ typedef struct loader loader;
 loader *loader_start(dataset *, const loader_plan *, moai_error *err);
 /* The next micro-batch in step order: ids (batch, seq_len + 1), samples (batch) the sample numbers.  Waits when none
  * is ready and adds the wait to *waited (seconds).  A worker's failure is returned by the call whose micro-batch it
- * hit.                                                                                                             */
+ * hit. */
 int loader_next(loader *, int32_t *ids, int64_t *samples, double *waited, moai_error *err);
 void loader_stop(loader *);
 

@@ -50,7 +50,8 @@ static int make_directory(const char *path, moai_error *err)
         if (*p && *p != '/') continue;
         bool last = !*p;
         *p = 0;
-        if (mkdir(part, 0777) && errno != EEXIST) status = error_set(err, "%s: cannot make the directory: %s", part, strerror(errno));
+        if (mkdir(part, 0777) && errno != EEXIST)
+            status = error_set(err, "%s: cannot make the directory: %s", part, strerror(errno));
         if (last) break;
         *p = '/';
     }
@@ -97,7 +98,8 @@ static int drop_later_lines(const char *path, int64_t resume_step, moai_error *e
     return failed ? -1 : 0;
 }
 
-metrics *metrics_open(const char *output_dir, bool tensorboard_wanted, bool progress, int64_t resume_step, moai_error *err)
+metrics *metrics_open(const char *output_dir, bool tensorboard_wanted, bool progress, int64_t resume_step,
+                      moai_error *err)
 {
     metrics *m = xmalloc(sizeof *m);
     char *runs = xasprintf("%s/runs", output_dir);
@@ -185,8 +187,8 @@ static void step_text(char *text, size_t n, const step_metrics *s)
     char rate[32], mfu[32] = "";
 
     if (s->mfu >= 0) snprintf(mfu, sizeof mfu, "  MFU %.1f%%", 100 * s->mfu);
-    snprintf(text, n, "loss %.4f  lr %.2e  norm %.3f  %s tok/s%s  %.3f s/step  data %.3f s", s->loss, s->lr, s->grad_norm,
-             short_number(rate, s->tokens_per_second), mfu, s->step_seconds, s->data_wait_seconds);
+    snprintf(text, n, "loss %.4f  lr %.2e  norm %.3f  %s tok/s%s  %.3f s/step  data %.3f s", s->loss, s->lr,
+             s->grad_norm, short_number(rate, s->tokens_per_second), mfu, s->step_seconds, s->data_wait_seconds);
 }
 
 static void clear_bar(metrics *m)
@@ -204,13 +206,15 @@ static void show_step(metrics *m, const step_metrics *s)
     step_text(text, sizeof text, s);
     duration(eta, s->eta_seconds);
     if (!m->live) {
-        printf("step %lld/%lld  %5.1f%%  %s  ETA %s\n", (long long)s->step, (long long)s->max_steps, 100 * done, text, eta);
+        printf("step %lld/%lld  %5.1f%%  %s  ETA %s\n", (long long)s->step, (long long)s->max_steps, 100 * done, text,
+               eta);
         fflush(stdout);
         return;
     }
     for (int i = 0; i < BAR; i++) bar[i] = i < (int)(done * BAR) ? '#' : '.';
     bar[BAR] = 0;
-    snprintf(line, sizeof line, "%3.0f%% [%s] %lld/%lld  ETA %s  %s", 100 * done, bar, (long long)s->step, (long long)s->max_steps, eta, text);
+    snprintf(line, sizeof line, "%3.0f%% [%s] %lld/%lld  ETA %s  %s", 100 * done, bar, (long long)s->step,
+             (long long)s->max_steps, eta, text);
     printf("\r%.*s\033[K", terminal_columns() - 1, line);
     m->bar_shown = true;
     fflush(stdout);
@@ -230,7 +234,8 @@ void metrics_step(metrics *m, const step_metrics *s)
     fprintf(m->lines, ",\"samples\":%lld,\"skipped\":%lld", (long long)s->samples, (long long)s->skipped);
     if (s->sample_numbers) {
         fputs(",\"sample_numbers\":[", m->lines);
-        for (int64_t i = 0; i < s->n_sample_numbers; i++) fprintf(m->lines, "%s%lld", i ? "," : "", (long long)s->sample_numbers[i]);
+        for (int64_t i = 0; i < s->n_sample_numbers; i++)
+            fprintf(m->lines, "%s%lld", i ? "," : "", (long long)s->sample_numbers[i]);
         fputc(']', m->lines);
     }
     end_line(m);
@@ -259,8 +264,8 @@ void metrics_eval(metrics *m, const eval_metrics *e)
     const tensorboard_scalar scalars[] = {{"eval/loss", e->loss}, {"eval/perplexity", e->perplexity}};
     put_board(m, e->step, scalars, 2);
     clear_bar(m);
-    printf("eval at step %lld  loss %.4f  perplexity %.2f  %lld tokens in %.1f s\n", (long long)e->step, e->loss, e->perplexity,
-           (long long)e->tokens, e->seconds);
+    printf("eval at step %lld  loss %.4f  perplexity %.2f  %lld tokens in %.1f s\n", (long long)e->step, e->loss,
+           e->perplexity, (long long)e->tokens, e->seconds);
     fflush(stdout);
 }
 

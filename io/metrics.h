@@ -21,14 +21,16 @@ typedef struct eval_metrics {
 } eval_metrics;
 
 typedef struct metrics metrics;
-/* Makes OUTPUT_DIR, opens OUTPUT_DIR/metrics.jsonl for appending and OUTPUT_DIR/runs/events.out.tfevents.*.  A resume drops lines
- * of steps past `resume_step`, so the files tell one story; 0 is a new start and drops all; what is dropped stays in
- * metrics.jsonl.old.  NULL with err filled on failure.  Printing rank only; others pass NULL around.                    */
+/* Makes OUTPUT_DIR, opens OUTPUT_DIR/metrics.jsonl for appending and OUTPUT_DIR/runs/events.out.tfevents.*.  A resume
+ * drops lines of steps past `resume_step`, so the files tell one story; 0 is a new start and drops all; what is
+ * dropped stays in metrics.jsonl.old.  NULL with err filled on failure.  Printing rank only; others pass NULL
+ * around. */
 metrics *metrics_open(const char *output_dir, bool tensorboard, bool progress, int64_t resume_step, moai_error *err);
-/* One line a step on a pipe or file; a live bar where stdout is a terminal.  Every numeric field goes to jsonl with %.9g or better. */
+/* One line a step on a pipe or file; a live bar where stdout is a terminal.  Every numeric field
+ * goes to jsonl with %.9g or better. */
 void metrics_step(metrics *, const step_metrics *);
 void metrics_eval(metrics *, const eval_metrics *);
-void metrics_event(metrics *, const char *kind, int64_t step, const char *text);            /* checkpoint saved, stop, skip */
+void metrics_event(metrics *, const char *kind, int64_t step, const char *text); /* checkpoint saved, stop, skip */
 void metrics_close(metrics *);
 
 #endif

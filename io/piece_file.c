@@ -1,10 +1,10 @@
 /* piece_file.c: writing one rank's HDF5 file; see pieces.h
  *
- * HDF5 1.10 does not survive a full disk: a flush that failed leaves its cache unable to flush or close again, and the process crashes.
- * So the library never touches the disk here.  It lays the file out in an anonymous file in memory, where only its own structure
- * (headers, groups, attributes: some kB per hundred pieces) is ever written; the data goes from the caller to the disk at the
- * addresses that the library assigned, and the structure follows at the end.  Every write to the disk is then a pwrite
- * whose failure has an errno.                                                                                         */
+ * HDF5 1.10 does not survive a full disk: a flush that failed leaves its cache unable to flush or close again, and
+ * the process crashes.  So the library never touches the disk here.  It lays the file out in an anonymous file in
+ * memory, where only its own structure (headers, groups, attributes: some kB per hundred pieces) is ever written; the
+ * data goes from the caller to the disk at the addresses that the library assigned, and the structure follows at the
+ * end.  Every write to the disk is then a pwrite whose failure has an errno. */
 #include "pieces.h"
 #include "files.h"
 #include "h5.h"
@@ -65,7 +65,8 @@ static hid_t open_structure(const char *path, int *fd, moai_error *err)
     return file;
 }
 
-/* The library opens files by name only, so it gets the real one, and then another file under the descriptor it holds. */
+/* The library opens files by name only, so it gets the real one, and then another file under the descriptor it
+ * holds. */
 static int create_structure(piece_writer *w, moai_error *err)
 {
     struct stat st;
@@ -79,7 +80,8 @@ static int create_structure(piece_writer *w, moai_error *err)
     if (w->file < 0) return -1;
     w->memory = memfd_create("moai-checkpoint", MFD_CLOEXEC);
     CHECK(fd >= 0 && w->memory >= 0, "%s: memfd_create: %s", w->path, strerror(errno));
-    CHECK(fstat(fd, &st) == 0 && sendfile(w->memory, fd, &(off_t){0}, (size_t)st.st_size) == st.st_size && dup2(w->memory, fd) == fd,
+    CHECK(fstat(fd, &st) == 0 && sendfile(w->memory, fd, &(off_t){0}, (size_t)st.st_size) == st.st_size &&
+              dup2(w->memory, fd) == fd,
           "%s: cannot move to memory: %s", w->path, strerror(errno));
     return 0;
 }
@@ -121,8 +123,8 @@ static void write_pair(const piece_writer *w, hid_t object, const char *name, in
     H5Sclose(space);
 }
 
-/* Contiguous, its space taken at once and never filled: the address is known, the data one run of bytes.  A piece of zeros takes
- * no space: what was never allocated reads as zero.                                                                  */
+/* Contiguous, its space taken at once and never filled: the address is known, the data one run of bytes.  A piece of
+ * zeros takes no space: what was never allocated reads as zero. */
 static hid_t create_dataset(const piece_writer *w, const piece *p, bool zeros)
 {
     char *path = xasprintf("/%s/%s/%d", checkpoint_state_names[p->state], p->name, p->index);

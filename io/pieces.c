@@ -14,7 +14,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-end
 
 enum { BLOCK_ELEM = 1 << 22 };                /* 16 MiB of fp32 at a time */
 
-static int add_share(share *list, int n, const param *p, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols, int64_t own)
+static int add_share(share *list, int n, const param *p, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols,
+                     int64_t own)
 {
     if (n_rows <= 0 || n_cols <= 0) return n;
     list[n] = (share){p, {p->row0 + row, n_rows, p->col0 + col, n_cols}, own};
@@ -106,8 +107,8 @@ int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, pie
     }
     if (rc == 0) hash_hex(hash, hex);
     if (rc == 0 && strcmp(hex, p->xxh3) != 0)
-        rc = error_set(err, "%s: /%s/%s/%d: damaged: XXH3 is %s, the manifest says %s", path, checkpoint_state_names[p->state], p->name,
-                       p->index, hex, p->xxh3);
+        rc = error_set(err, "%s: /%s/%s/%d: damaged: XXH3 is %s, the manifest says %s", path,
+                       checkpoint_state_names[p->state], p->name, p->index, hex, p->xxh3);
     XXH3_freeState(hash);
     free(x);
     free(path);

@@ -1,8 +1,9 @@
 /* pieces.h: how a checkpoint lies on disk.  Shared by the files that save, load, verify and export checkpoints.
  *
- * A piece is a rectangle of one parameter's state: the contiguous fp32 dataset /STATE/NAME/INDEX of a rank's HDF5 file.  The manifest
- * records at which byte of the file its data lies, so readers need no HDF5: they read with pread, in any number of threads, and
- * a damaged file meets a hash before it meets a parser.  A piece without an address was never allocated: all zero.    */
+ * A piece is a rectangle of one parameter's state: the contiguous fp32 dataset /STATE/NAME/INDEX of a rank's HDF5
+ * file.  The manifest records at which byte of the file its data lies, so readers need no HDF5: they read with
+ * pread, in any number of threads, and a damaged file meets a hash before it meets a parser.  A piece without an
+ * address was never allocated: all zero. */
 #ifndef MOAI_PIECES_H
 #define MOAI_PIECES_H
 
@@ -51,8 +52,9 @@ share *shares_of(const param_table *, int dp_size, int dp_rank, int *n);   /* ca
 /* The table of a single rank, which holds every parameter whole: what a model consists of. */
 void params_whole(param_table *, const model_config *);
 
-/* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, whole rows; NULL for a piece of zeros.  After a
- * failure only piece_file_close may follow; it frees in any case, and given no piece_file it abandons.  A broken library is a broken rank (die). */
+/* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, whole rows; NULL for a piece of
+ * zeros.  After a failure only piece_file_close may follow; it frees in any case, and given no piece_file it
+ * abandons.  A broken library is a broken rank (die). */
 typedef int (*piece_fill)(void *from, int64_t first, int64_t n, float *dst, moai_error *err);
 typedef struct piece_writer piece_writer;
 piece_writer *piece_file_create(const char *path, moai_error *err);        /* NULL on failure */
@@ -60,15 +62,15 @@ int piece_write(piece_writer *, piece *, piece_fill fill, void *from, moai_error
 int piece_file_close(piece_writer *, piece_file *, moai_error *err);       /* fills bytes and structure_xxh3; fsynced */
 void piece_file_free(piece_file *);
 
-/* Reading.  piece_scan reads the whole piece in blocks of whole rows, hands each to `each` (may be NULL) and checks the hash at the
- * end.  `file` is opened by the caller with piece_file_open, which checks the size.  Thread-safe.                     */
+/* Reading.  piece_scan reads the whole piece in blocks of whole rows, hands each to `each` (may be NULL) and checks
+ * the hash at the end.  `file` is opened by the caller with piece_file_open, which checks the size.  Thread-safe. */
 int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or -1 */
 typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
 int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_each each, void *to, moai_error *err);
 typedef struct byte_range {
     int64_t begin, end;
 } byte_range;
-byte_range *piece_file_structure(const piece_file *, int *n);              /* the bytes that belong to no piece; caller frees */
+byte_range *piece_file_structure(const piece_file *, int *n); /* the bytes that belong to no piece; caller frees */
 int piece_file_hash_structure(int fd, const char *path, const piece_file *, char hex[33], moai_error *err);
 void hash_hex(const struct XXH3_state_s *, char hex[33]);
 
@@ -102,16 +104,19 @@ typedef struct checkpoint_manifest {
     struct piece_ref *refs;                   /* the memory behind tensors[].refs */
 } checkpoint_manifest;
 
-/* Reads and checks DIR/manifest.json: its own hash, every field, and that the pieces tile each of their tensors exactly once. */
+/* Reads and checks DIR/manifest.json: its own hash, every field, and that the pieces tile each
+ * of their tensors exactly once. */
 int manifest_load(checkpoint_manifest *, const char *dir, moai_error *err);
 void manifest_unload(checkpoint_manifest *);
 const stored_tensor *manifest_find(const checkpoint_manifest *, int state, const char *name);      /* NULL: not there */
 int manifest_check_small(const checkpoint_manifest *, const small_file *, moai_error *err);
-int manifest_model(const checkpoint_manifest *, model_config *, moai_error *err);                  /* config.json, hash checked */
-/* The tensors of every state are those of the model, shape for shape.  Calls `report` for each difference; their number. */
-int64_t manifest_check_names(const checkpoint_manifest *, const model_config *, void (*report)(void *, const char *), void *arg);
+int manifest_model(const checkpoint_manifest *, model_config *, moai_error *err); /* config.json, hash checked */
+/* The tensors of every state are those of the model, shape for shape.  Calls `report` for each
+ * difference; their number. */
+int64_t manifest_check_names(const checkpoint_manifest *, const model_config *, void (*report)(void *, const char *),
+                             void *arg);
 
-int manifest_index(checkpoint_manifest *, const char *path, moai_error *err);      /* part of manifest_load: fills tensors */
+int manifest_index(checkpoint_manifest *, const char *path, moai_error *err); /* part of manifest_load: fills tensors */
 
 /* The manifest's last line: the hash of all before it. */
 enum { CHECKPOINT_VERSION = 1, SEAL_BYTES = 46 };
@@ -120,7 +125,8 @@ void manifest_seal(const char *body, size_t n_bytes, char seal[SEAL_BYTES + 1]);
 char *manifest_entry(const piece_file *);
 int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries, int n_entries, moai_error *err);
 
-/* The directory of a save, single-process parts: output_dir/checkpoint-STEP.tmp with config.json and the tokenizer, then its name. */
+/* The directory of a save, single-process parts: output_dir/checkpoint-STEP.tmp with config.json
+ * and the tokenizer, then its name. */
 char *save_path(const char *output_dir, int64_t step, const char *suffix);
 int save_begin(const char *output_dir, const checkpoint_meta *, const char *tokenizer_path, moai_error *err);
 int save_commit(const char *output_dir, int64_t step, moai_error *err);

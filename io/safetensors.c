@@ -1,5 +1,5 @@
-/* safetensors.c: reading; see safetensors.h.  The rules are those of the reference reader: data ranges in order, without holes or
- * overlaps, ending with the file.                                                                                     */
+/* safetensors.c: reading; see safetensors.h.  The rules are those of the reference reader: data ranges in order,
+ * without holes or overlaps, ending with the file. */
 #include "safetensors.h"
 #include "files.h"
 
@@ -31,8 +31,9 @@ static int dtype_bits(const char *name)
     static const struct {
         const char *name;
         int bits;
-    } known[] = {{"BOOL", 8}, {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16},
-                 {"BF16", 16}, {"I32", 32}, {"U32", 32}, {"F32", 32},    {"I64", 64},    {"U64", 64},    {"F64", 64}, {"C64", 64}};
+    } known[] = {{"BOOL", 8}, {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},
+                 {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16},   {"I32", 32},    {"U32", 32},
+                 {"F32", 32}, {"I64", 64}, {"U64", 64}, {"F64", 64},    {"C64", 64}};
 
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(name, known[i].name) == 0) return known[i].bits;
@@ -65,7 +66,8 @@ static bool get_shape(safetensors_entry *e, const json_t *shape, uint64_t *n_ele
     return (fits || empty) && ndim <= 64;
 }
 
-static int get_entry(const safetensors *s, safetensors_entry *e, const char *name, const json_t *o, uint64_t data, moai_error *err)
+static int get_entry(const safetensors *s, safetensors_entry *e, const char *name, const json_t *o, uint64_t data,
+                     moai_error *err)
 {
     const char *dt = json_string_value(json_object_get(o, "dtype"));
     const json_t *shape = json_object_get(o, "shape"), *range = json_object_get(o, "data_offsets");
@@ -73,15 +75,21 @@ static int get_entry(const safetensors *s, safetensors_entry *e, const char *nam
 
     e->name = xstrdup(name);
     if (!dt) return bad(s, name, "no dtype", err);
-    if (!json_is_array(shape) || !get_shape(e, shape, &n_elem)) return bad(s, name, "shape is not a list of sizes", err);
-    if (json_array_size(range) != 2 || !get_u64(json_array_get(range, 0), &e->begin) || !get_u64(json_array_get(range, 1), &e->end))
+    if (!json_is_array(shape) || !get_shape(e, shape, &n_elem))
+        return bad(s, name, "shape is not a list of sizes", err);
+    if (json_array_size(range) != 2 || !get_u64(json_array_get(range, 0), &e->begin) ||
+        !get_u64(json_array_get(range, 1), &e->end))
         return bad(s, name, "data_offsets is not a pair of offsets", err);
-    if (e->begin > e->end || e->end > (uint64_t)INT64_MAX - data) return bad(s, name, "data_offsets run backwards or overflow", err);
+    if (e->begin > e->end || e->end > (uint64_t)INT64_MAX - data)
+        return bad(s, name, "data_offsets run backwards or overflow", err);
 
     const int bits = dtype_bits(dt);
     if (bits && (__builtin_mul_overflow(n_elem, (uint64_t)bits, &n_bits) || n_bits / 8 != e->end - e->begin))
         return bad(s, name, "data_offsets do not span what dtype and shape need", err);
-    e->dt = strcmp(dt, "F32") == 0 ? DT_F32 : strcmp(dt, "BF16") == 0 ? DT_BF16 : strcmp(dt, "F16") == 0 ? DT_F16 : DT_U8;
+    e->dt = strcmp(dt, "F32") == 0    ? DT_F32
+            : strcmp(dt, "BF16") == 0 ? DT_BF16
+            : strcmp(dt, "F16") == 0  ? DT_F16
+                                      : DT_U8;
     e->readable = e->dt != DT_U8 && (e->ndim == 1 || e->ndim == 2);
     e->begin += data, e->end += data;
     return 0;
@@ -143,7 +151,8 @@ static int read_header(safetensors *s, moai_error *err)
     if (file_read_at(s->fd, s->path, prefix, sizeof prefix, 0, err) != 0) return -1;
     for (int i = 7; i >= 0; i--) n = n << 8 | prefix[i];
     if (n > HEADER_MAX_BYTES || n > (uint64_t)st.st_size - 8)
-        return error_set(err, "%s: header of %llu bytes in a file of %lld", s->path, (unsigned long long)n, (long long)st.st_size);
+        return error_set(err, "%s: header of %llu bytes in a file of %lld", s->path, (unsigned long long)n,
+                         (long long)st.st_size);
     char *text = xmalloc(n + 1);
     int rc = file_read_at(s->fd, s->path, text, n, 8, err);
     if (rc == 0) rc = parse(s, text, n, 8 + n, (uint64_t)st.st_size, err);
@@ -184,7 +193,8 @@ const safetensors_entry *safetensors_find(const safetensors *s, const char *name
     return s->n ? bsearch(&key, s->list, (size_t)s->n, sizeof *s->list, by_name) : NULL;
 }
 
-/* In place: the raw elements end where the fp32 ones end, so that reading from the front never meets what is still raw. */
+/* In place: the raw elements end where the fp32 ones end, so that reading from the front never
+ * meets what is still raw. */
 static void widen(float *dst, dtype dt, int64_t n)
 {
     const char *raw = (const char *)dst + (size_t)n * (sizeof *dst - dtype_size(dt));
@@ -203,15 +213,16 @@ static void widen(float *dst, dtype dt, int64_t n)
     }
 }
 
-int safetensors_read(safetensors *s, const safetensors_entry *e, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
-                     int64_t stride, moai_error *err)
+int safetensors_read(safetensors *s, const safetensors_entry *e, int64_t row0, int64_t n_rows, int64_t col0,
+                     int64_t n_cols, float *dst, int64_t stride, moai_error *err)
 {
     if (!e->readable) return bad(s, e->name, "neither a vector nor a matrix of F32, BF16 or F16", err);
     const int64_t rows = e->ndim == 2 ? e->shape[0] : 1, cols = e->shape[e->ndim - 1];
     const size_t size = dtype_size(e->dt);
     if (row0 < 0 || n_rows < 0 || row0 > rows - n_rows || col0 < 0 || n_cols < 0 || col0 > cols - n_cols)
-        return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", s->path, e->name, (long long)row0,
-                         (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows, (long long)cols);
+        return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", s->path, e->name,
+                         (long long)row0, (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows,
+                         (long long)cols);
     const bool at_once = n_cols == cols && stride == cols;
     const int64_t n_runs = at_once ? min_i64(n_rows, 1) : n_rows, run = at_once ? n_rows * n_cols : n_cols;
 

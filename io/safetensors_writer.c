@@ -56,7 +56,8 @@ void safetensors_declare(safetensors_writer *w, const char *name, dtype dt, int 
     }
     const int64_t end = w->data_bytes + n_elem * (int64_t)dtype_size(dt);
     json_object_set_new(w->header, name,
-                        json_pack("{s:s, s:o, s:[I, I]}", "dtype", dt == DT_F32 ? "F32" : dt == DT_BF16 ? "BF16" : "F16", "shape", dims,
+                        json_pack("{s:s, s:o, s:[I, I]}", "dtype",
+                                  dt == DT_F32 ? "F32" : dt == DT_BF16 ? "BF16" : "F16", "shape", dims,
                                   "data_offsets", (json_int_t)w->data_bytes, (json_int_t)end));
     if (w->n == w->room) {
         w->room = 2 * w->room + 64;
@@ -166,7 +167,8 @@ int safetensors_finish(safetensors_writer *w, moai_error *err)
     CHECK(w->at == w->n, "%s: %d of %d tensors were written", w->path, w->at, w->n);
     if (rc == 0) rc = flush(w, err);
     if (rc == 0 && fsync(w->fd) != 0) rc = error_set(err, "%s: cannot fsync: %s", w->tmp, strerror(errno));
-    if (rc == 0 && rename(w->tmp, w->path) != 0) rc = error_set(err, "%s: cannot be renamed: %s", w->tmp, strerror(errno));
+    if (rc == 0 && rename(w->tmp, w->path) != 0)
+        rc = error_set(err, "%s: cannot be renamed: %s", w->tmp, strerror(errno));
     if (rc == 0) rc = dir_sync_parent(w->path, err);
     safetensors_abandon(w);
     return rc;

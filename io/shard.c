@@ -2,7 +2,7 @@
  *
  * HDF5 checks a chunk's Fletcher32 whenever it reads the chunk, which costs 64 KiB of summing for a sample of 2 KiB,
  * under a global lock.  So each chunk is read through HDF5 once, the first time that this process touches it; from
- * then on its tokens are read at their place in the file with pread(), by any number of threads at once.           */
+ * then on its tokens are read at their place in the file with pread(), by any number of threads at once. */
 #include "files.h"
 #include "h5.h"
 #include "shard_file.h"
@@ -32,7 +32,7 @@ struct shard {
 };
 
 /* Why the dataset is not 1-D unsigned integers of `width` bytes, chunked, with Fletcher32 as the only filter; NULL
- * when it is.  Lock held.                                                                                          */
+ * when it is.  Lock held. */
 static const char *dataset_fault(hid_t dataset, size_t width, int64_t *n, int64_t *chunk)
 {
     hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset), plist = H5Dget_create_plist(dataset);

@@ -9,7 +9,7 @@
  *   {"format": "moai-manifest", "version": 1, "vocab_size": .., "eos": .., "pad": .., "tokenizer": "tokenizer.model",
  *    "tokenizer_sha256": "..", "splits": {"train": [{"file": "train-00000.h5", "tokens": .., "documents": ..,
  *    "bytes": .., "xxh3": ".."}], "validation": [..]}}
- * File names are relative to the manifest's directory.                                                             */
+ * File names are relative to the manifest's directory. */
 #ifndef MOAI_SHARD_H
 #define MOAI_SHARD_H
 
@@ -21,7 +21,7 @@ typedef struct shard_info {
 } shard_info;
 
 /* Writing.  The file appears under its name only when closed well: written beside as NAME.tmp, flushed, fsynced,
- * renamed.                                                                                                         */
+ * renamed. */
 typedef struct shard_writer shard_writer;
 shard_writer *shard_create(const char *path, const shard_info *, moai_error *err);           /* NULL on failure */
 int shard_append(shard_writer *, const int32_t *ids, int64_t n, moai_error *err); /* one document, eos included */
@@ -30,7 +30,7 @@ int shard_close(shard_writer *, moai_error *err);                               
 void shard_discard(shard_writer *);
 
 /* Reading: any range of tokens.  Not thread-safe by itself (serial HDF5): callers hold one reader per thread and the
- * library's global lock, which these functions take.                                                               */
+ * library's global lock, which these functions take. */
 typedef struct shard shard;
 shard *shard_open(const char *path, moai_error *err); /* checks format, version, sizes */
 const shard_info *shard_get_info(const shard *);

@@ -1,5 +1,5 @@
 /* shard_writer.c: the writing half of shard.h.  Two writers given the same documents make the same bytes: no time
- * stamps.                                                                                                          */
+ * stamps. */
 #include "files.h"
 #include "h5.h"
 #include "shard_file.h"

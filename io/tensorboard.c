@@ -128,7 +128,8 @@ tensorboard *tensorboard_open(const char *dir, int64_t resume_step, moai_error *
     char host[128] = "localhost";
 
     gethostname(host, sizeof host - 1);
-    t->path = xasprintf("%s/events.out.tfevents.%010lld.%s.%d.%d", dir, (long long)time(NULL), host, (int)getpid(), n_opened++);
+    t->path = xasprintf("%s/events.out.tfevents.%010lld.%s.%d.%d", dir, (long long)time(NULL), host, (int)getpid(),
+                        n_opened++);
     t->file = fopen(t->path, "ab");
     if (!t->file) error_set(err, "%s: %s", t->path, strerror(errno));
     put_field(&event, 3, version, sizeof version - 1);

@@ -379,7 +379,7 @@ int text_next(text_block *b, const char **text, size_t *n, moai_error *err)
         if (check_utf8(b, text, n, err) != 0 || (jsonl && parse_line(b, line, text, n, err) != 0)) return -1;
         if (*n > 0) return 1;
         /* a run of blank lines is one separator, and a separator may end the file: only a line or a file can be an
-         * empty document                                                                                           */
+         * empty document */
         if (jsonl || b->file->format->separation == SEPARATE_LINE) b->n_empty++;
     }
     return 0;

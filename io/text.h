@@ -4,7 +4,7 @@
  * between separator lines.  A block [begin, begin + n) of the file's text (decompressed) owns the documents that
  * start in it, so that blocks laid end to end own every document once, whatever their size.  Separator lines belong
  * to no document, nor does the line end before one.  Empty documents are skipped.  A byte order mark at the start of a
- * file is not text.                                                                                                */
+ * file is not text. */
 #ifndef MOAI_TEXT_H
 #define MOAI_TEXT_H
 
@@ -41,7 +41,7 @@ typedef struct text_block {
 } text_block;
 
 /* 1 and the block (free it with text_block_free), 0 when `begin` is at or past the end, -1.  Plain files:
- * thread-safe.  A sequential file takes blocks in order without a gap; with block NULL it just passes over.        */
+ * thread-safe.  A sequential file takes blocks in order without a gap; with block NULL it just passes over. */
 int text_read_block(text_file *, int64_t begin, int64_t n_bytes, text_block *block, moai_error *err);
 /* The next document, valid until the next call: 1; 0 at the block's end; -1 with file and line or byte offset named. */
 int text_next(text_block *, const char **text, size_t *n_bytes, moai_error *err);

@@ -8,7 +8,7 @@
  * depends on the text alone.
  *
  * SentencePiece writes a space as U+2581, so it would give a U+2581 of the text back as a space; here it goes by its
- * bytes.                                                                                                           */
+ * bytes. */
 #include <cstdlib>
 #include <cstring>
 #include <memory>

@@ -32,7 +32,7 @@ typedef enum { PIECE_TEXT, PIECE_BYTE, PIECE_SPECIAL } piece_kind;
 const char *tokenizer_piece(const tokenizer *, int32_t id, piece_kind *);
 bool tokenizer_is_byte_pair(const tokenizer *); /* BPE with byte fallback that changes nothing in a text */
 /* Appends to *ids, growing it with realloc; *n counts, *capacity is its room.  Thread-safe.  Control symbols in text
- * are text: only the program itself puts eos there.                                                                */
+ * are text: only the program itself puts eos there. */
 int tokenizer_encode(const tokenizer *, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
                      moai_error *err);
 /* The same through SentencePiece alone, the text whole: what tests and the bench compare with. */

@@ -1,7 +1,7 @@
 /* tokenizer_train.cc: training of the tokenizer: SentencePiece's BPE, fed with the lines of documents.
  *
  * SentencePiece drops lines above its limit and lines that hold a tab, a NUL or U+2047 (it uses them as marks); here
- * lines are cut at those, at spaces, or at the limit, so that all of the text counts.                              */
+ * lines are cut at those, at spaces, or at the limit, so that all of the text counts. */
 #include <cstring>
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>

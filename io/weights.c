@@ -62,7 +62,8 @@ static int read_piece(weights *w, const struct piece_ref *r, rect want, float *d
 {
     const rect both = rect_intersect(want, r->p->at), at = r->p->at;
     const bool at_once = both.n_cols == at.n_cols && both.n_cols == stride;
-    const int64_t n_runs = at_once ? min_i64(both.n_rows, 1) : both.n_rows, run = at_once ? rect_n_elem(both) : both.n_cols;
+    const int64_t n_runs = at_once ? min_i64(both.n_rows, 1) : both.n_rows,
+                  run = at_once ? rect_n_elem(both) : both.n_cols;
     float *to = dst + (both.row0 - want.row0) * stride + both.col0 - want.col0;
 
     if (rect_n_elem(both) == 0) return 0;
@@ -111,10 +112,11 @@ static int check_names(const weights *w, moai_error *err)
         const param *p = &t.list[i];
         int64_t rows, cols;
         if (!shape_of(w, p->name, &rows, &cols))
-            rc = error_set(err, "%s: %s: no such weights of a readable type, which config.json asks for", w->dir, p->name);
+            rc = error_set(err, "%s: %s: no such weights of a readable type, which config.json asks for", w->dir,
+                           p->name);
         else if (rows != p->rows || cols != p->cols)
-            rc = error_set(err, "%s: %s is %lld x %lld, config.json asks for %lld x %lld", w->dir, p->name, (long long)rows,
-                           (long long)cols, (long long)p->rows, (long long)p->cols);
+            rc = error_set(err, "%s: %s is %lld x %lld, config.json asks for %lld x %lld", w->dir, p->name,
+                           (long long)rows, (long long)cols, (long long)p->rows, (long long)p->cols);
     }
     params_free(&t);
     return rc;
@@ -148,8 +150,8 @@ weights *weights_open(const char *dir, moai_error *err)
 const model_config *weights_config(const weights *w) { return &w->cfg; }
 const char *weights_tokenizer(const weights *w) { return file_exists(w->tokenizer) ? w->tokenizer : NULL; }
 
-int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst, int64_t stride,
-                 moai_error *err)
+int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
+                 int64_t stride, moai_error *err)
 {
     const bool tied_head = w->cfg.tie_word_embeddings && strcmp(name, "lm_head.weight") == 0;
     const char *stored = tied_head ? "model.embed_tokens.weight" : name;
@@ -158,10 +160,12 @@ int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int
 
     if (!shape_of(w, stored, &rows, &cols)) return error_set(err, "%s: %s: no such weights", w->dir, name);
     if (row0 < 0 || n_rows < 0 || row0 > rows - n_rows || col0 < 0 || n_cols < 0 || col0 > cols - n_cols)
-        return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", w->dir, name, (long long)row0,
-                         (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows, (long long)cols);
+        return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", w->dir, name,
+                         (long long)row0, (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows,
+                         (long long)cols);
     if (!w->hf)
-        return read_stored(w, manifest_find(&w->m, STATE_WEIGHT, stored), (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
+        return read_stored(w, manifest_find(&w->m, STATE_WEIGHT, stored), (rect){row0, n_rows, col0, n_cols}, dst,
+                           stride, err);
     const safetensors_entry *e = hf_find(w->hf, stored, &file);
     return safetensors_read(file, e, row0, n_rows, col0, n_cols, dst, stride, err);
 }

@@ -1,5 +1,5 @@
-/* weights.h: named weights from a directory, whoever wrote it: a MOAI checkpoint or a Hugging Face directory (config.json and
- * safetensors, sharded or not).  One interface for resume, export, import and generation.                              */
+/* weights.h: named weights from a directory, whoever wrote it: a MOAI checkpoint or a Hugging Face directory
+ * (config.json and safetensors, sharded or not).  One interface for resume, export, import and generation. */
 #ifndef MOAI_WEIGHTS_H
 #define MOAI_WEIGHTS_H
 
@@ -7,13 +7,15 @@
 
 typedef struct weights weights;
 
-/* Opens and checks headers (sizes, ranges, names against config.json); reads no data.  NULL on failure.  Not collective. */
+/* Opens and checks headers (sizes, ranges, names against config.json); reads no data.  NULL on
+ * failure.  Not collective. */
 weights *weights_open(const char *dir, moai_error *err);
 const model_config *weights_config(const weights *);
-const char *weights_tokenizer(const weights *);                         /* path of tokenizer.model in the directory, or NULL */
-/* The block [row0, row0+n_rows) x [col0, col0+n_cols) of the named tensor (a vector has one row) as fp32, row i at dst + i*stride. */
-int weights_read(weights *, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst, int64_t stride,
-                 moai_error *err);
+const char *weights_tokenizer(const weights *); /* path of tokenizer.model in the directory, or NULL */
+/* The block [row0, row0+n_rows) x [col0, col0+n_cols) of the named tensor (a vector has one row)
+ * as fp32, row i at dst + i*stride. */
+int weights_read(weights *, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
+                 int64_t stride, moai_error *err);
 void weights_free(weights *);
 
 #endif

@@ -1,9 +1,10 @@
 /* comm.h: collectives over one axis of the process grid.
  *
- * A comm is the group of ranks that differ in one coordinate only.  Every collective has a begin and an end; the end is where
- * computation waits (on a GPU: where the compute stream waits; the host goes on).  Between the two the buffers belong to the
- * collective.  Results are the same bits whenever the same layout runs again.  A comm of size 1 does no communication: gathers and
- * scatters copy unless `out` is `in`.  A failing transport is a broken rank (die).  No MPI type appears here.         */
+ * A comm is the group of ranks that differ in one coordinate only.  Every collective has a begin and an end; the end
+ * is where computation waits (on a GPU: where the compute stream waits; the host goes on).  Between the two the
+ * buffers belong to the collective.  Results are the same bits whenever the same layout runs again.  A comm of size
+ * 1 does no communication: gathers and scatters copy unless `out` is `in`.  A failing transport is a broken rank
+ * (die).  No MPI type appears here. */
 #ifndef MOAI_COMM_H
 #define MOAI_COMM_H
 
@@ -20,11 +21,11 @@ typedef enum { REDUCE_SUM, REDUCE_MAX } reduce_op;
 
 typedef struct comm_ops {
     const char *name;                         /* "mpi", "nccl" */
-    /* Collective over the comm.  n_elem counts the elements of ONE rank's share; the whole has size * n_elem.  The share may lie in
-     * the whole, at rank * n_elem (in place).                                                                         */
+    /* Collective over the comm.  n_elem counts the elements of ONE rank's share; the whole has size * n_elem.  The
+     * share may lie in the whole, at rank * n_elem (in place). */
     comm_request (*all_gather)(const comm *, void *out, const void *in, size_t n_elem, dtype);
-    comm_request (*reduce_scatter)(const comm *, void *out, const void *in, size_t n_elem, dtype);        /* sum       */
-    comm_request (*all_reduce)(const comm *, void *buf, size_t n_elem, dtype, reduce_op);                 /* in place  */
+    comm_request (*reduce_scatter)(const comm *, void *out, const void *in, size_t n_elem, dtype); /* sum      */
+    comm_request (*all_reduce)(const comm *, void *buf, size_t n_elem, dtype, reduce_op);          /* in place  */
     comm_request (*broadcast)(const comm *, void *buf, size_t n_elem, dtype, int root);
     /* Point to point; messages of one pair arrive in order. */
     comm_request (*send)(const comm *, const void *buf, size_t n_elem, dtype, int to);
@@ -70,13 +71,15 @@ static inline void comm_end(comm_request *r)
     if (r->on) r->on->ops->end(r);
 }
 
-/* Host-side conveniences, blocking.  all_reduce and broadcast of host memory only make sense on a host comm (grid.host_*). */
+/* Host-side conveniences, blocking.  all_reduce and broadcast of host memory only make sense on
+ * a host comm (grid.host_*). */
 void comm_all_reduce(const comm *, void *buf, size_t n_elem, dtype, reduce_op);
 void comm_broadcast(const comm *, void *buf, size_t n_elem, dtype, int root);
 void comm_barrier(const comm *);
 
-/* Situation 3: `failed` on any rank is a failure on all.  Collective over a host comm.  Returns 0 when all are well; else -1
- * on every rank with err->text of the lowest failing rank, prefixed by its identity when more than one rank takes part. */
+/* Situation 3: `failed` on any rank is a failure on all.  Collective over a host comm.  Returns 0 when
+ * all are well; else -1 on every rank with err->text of the lowest failing rank, prefixed by its identity
+ * when more than one rank takes part. */
 int comm_agree(const comm *, bool failed, moai_error *err);
 
 #endif

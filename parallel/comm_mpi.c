@@ -1,10 +1,11 @@
 /* comm_mpi.c: collectives over MPI, for tensors in host memory.
  *
- * Everything is nonblocking and ends in wait_for, the one place where a rank waits.  MPI calls progress all that is outstanding,
- * whichever request is waited for.
+ * Everything is nonblocking and ends in wait_for, the one place where a rank waits.  MPI calls progress all that is
+ * outstanding, whichever request is waited for.
  *
- * A reduce-scatter is MPI_Ialltoall and a sum in rank order at the end: every rank moves (size - 1)/size of the buffer, where
- * Open MPI's own nonblocking one reduces the whole to rank 0 first, and bf16 sums are rounded once instead of once a tree level. */
+ * A reduce-scatter is MPI_Ialltoall and a sum in rank order at the end: every rank moves (size - 1)/size of the
+ * buffer, where Open MPI's own nonblocking one reduces the whole to rank 0 first, and bf16 sums are rounded
+ * once instead of once a tree level. */
 #include "comm_mpi.h"
 
 #include "reduce.h"
@@ -16,8 +17,8 @@
 #include <string.h>
 #include <time.h>
 
-/* A collective between its begin and its end.  Kept on a list of the comm when idle, so that the step loop allocates nothing
- * once it has seen every size.                                                                                        */
+/* A collective between its begin and its end.  Kept on a list of the comm when idle, so that the step loop allocates
+ * nothing once it has seen every size. */
 typedef struct pending {
     struct pending *next;
     MPI_Request request;
@@ -48,8 +49,8 @@ static void check(int code, const comm *c, const char *what, size_t n_elem)
     die("%s of %zu elements over axis %s (rank %d of %d): %s", what, n_elem, c->axis, c->rank, c->size, text);
 }
 
-/* Leaves the core to whoever works: first for as long as nobody else is ready, then for a moment of sleep, short against
- * a layer's computation (process_start asks the kernel for exact timers).                                              */
+/* Leaves the core to whoever works: first for as long as nobody else is ready, then for a moment of sleep, short
+ * against a layer's computation (process_start asks the kernel for exact timers). */
 static void step_aside(int64_t tries)
 {
     enum { YIELDS = 16, SLEEP_NANOSECONDS = 30000 };
@@ -127,8 +128,8 @@ static MPI_Datatype type_of(dtype dt)
     die("no MPI type for dtype %d", (int)dt);
 }
 
-/* n_elem elements as an MPI count and type.  Beyond what a count holds, one derived type is the whole span; it may be freed as
- * soon as the operation has begun.                                                                                     */
+/* n_elem elements as an MPI count and type.  Beyond what a count holds, one derived type is the whole span; it may be
+ * freed as soon as the operation has begun. */
 typedef struct span {
     MPI_Datatype type;
     int count;
@@ -174,8 +175,9 @@ static comm_request all_gather_mpi(const comm *c, void *out, const void *in, siz
     span s = span_of(c, n_elem, dt);
     pending *p = pending_take(c, n_elem, dt);
     bool in_place = (const char *)out + (size_t)c->rank * n_elem * dtype_size(dt) == in;
-    check(MPI_Iallgather(in_place ? MPI_IN_PLACE : in, s.count, s.type, out, s.count, s.type, handle_of(c), &p->request),
-          c, what, n_elem);
+    check(
+        MPI_Iallgather(in_place ? MPI_IN_PLACE : in, s.count, s.type, out, s.count, s.type, handle_of(c), &p->request),
+        c, what, n_elem);
     span_free(&s);
     return started(c, p, what);
 }
@@ -245,7 +247,8 @@ static comm_request send_mpi(const comm *c, const void *buf, size_t n_elem, dtyp
     static const char what[] = "send";
 
     if (n_elem == 0) return (comm_request){0};
-    CHECK(to >= 0 && to < c->size && to != c->rank, "send over axis %s (rank %d of %d) to rank %d", c->axis, c->rank, c->size, to);
+    CHECK(to >= 0 && to < c->size && to != c->rank, "send over axis %s (rank %d of %d) to rank %d", c->axis, c->rank,
+          c->size, to);
     span s = span_of(c, n_elem, dt);
     pending *p = pending_take(c, n_elem, dt);
     check(MPI_Isend(buf, s.count, s.type, to, 0, handle_of(c), &p->request), c, what, n_elem);
@@ -258,8 +261,8 @@ static comm_request recv_mpi(const comm *c, void *buf, size_t n_elem, dtype dt, 
     static const char what[] = "recv";
 
     if (n_elem == 0) return (comm_request){0};
-    CHECK(from >= 0 && from < c->size && from != c->rank, "recv over axis %s (rank %d of %d) from rank %d", c->axis, c->rank,
-          c->size, from);
+    CHECK(from >= 0 && from < c->size && from != c->rank, "recv over axis %s (rank %d of %d) from rank %d", c->axis,
+          c->rank, c->size, from);
     span s = span_of(c, n_elem, dt);
     pending *p = pending_take(c, n_elem, dt);
     check(MPI_Irecv(buf, s.count, s.type, from, 0, handle_of(c), &p->request), c, what, n_elem);

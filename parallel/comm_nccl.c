@@ -1,7 +1,8 @@
 /* comm_nccl.c: see comm_nccl.h.
  *
- * An axis has lanes, each an NCCL communicator with its own stream: collectives and messages to higher ranks take the first,
- * messages to lower ranks the second.  With one, stage s could wait to send forward while stage s + 1 waits to send backward. */
+ * An axis has lanes, each an NCCL communicator with its own stream: collectives and messages to higher ranks
+ * take the first, messages to lower ranks the second.  With one, stage s could wait to send forward while
+ * stage s + 1 waits to send backward. */
 #include "comm_nccl.h"
 
 #include "cuda_device.h"
@@ -46,8 +47,8 @@ static nccl_comm *all;                        /* of this process */
 
 static void check(ncclResult_t code, const comm *c, const char *what, size_t n_elem)
 {
-    CHECK(code == ncclSuccess, "%s of %zu elements over axis %s (rank %d of %d): %s: %s", what, n_elem, c->axis, c->rank, c->size,
-          ncclGetErrorString(code), ncclGetLastError(NULL));
+    CHECK(code == ncclSuccess, "%s of %zu elements over axis %s (rank %d of %d): %s: %s", what, n_elem, c->axis,
+          c->rank, c->size, ncclGetErrorString(code), ncclGetLastError(NULL));
 }
 
 static ncclDataType_t type_of(dtype dt)
@@ -97,7 +98,7 @@ static void end_nccl(comm_request *r)
     pending *p = r->impl[0];
 
     CHECK_CUDA(cudaStreamWaitEvent(n->compute, p->done, 0));
-    p->next = n->idle;                        /* the wait has taken its picture of the event: it may be recorded again */
+    p->next = n->idle; /* the wait has taken its picture of the event: it may be recorded again */
     n->idle = p;
     *r = (comm_request){0};
 }
@@ -136,7 +137,8 @@ static comm_request all_reduce_nccl(const comm *c, void *buf, size_t n_elem, dty
 
     if (c->size == 1 || n_elem == 0) return (comm_request){0};
     lane *l = begin(c, FORWARD, what);
-    check(ncclAllReduce(buf, buf, n_elem, type_of(dt), op == REDUCE_SUM ? ncclSum : ncclMax, l->handle, l->stream), c, what, n_elem);
+    check(ncclAllReduce(buf, buf, n_elem, type_of(dt), op == REDUCE_SUM ? ncclSum : ncclMax, l->handle, l->stream), c,
+          what, n_elem);
     return started(c, l, what);
 }
 
@@ -248,11 +250,13 @@ void comm_nccl_watch(double waited_seconds, double limit_seconds)
         for (int i = 0; i < n->n_lanes; i++) {
             ncclResult_t state = ncclSuccess;
             ncclCommGetAsyncError(n->lanes[i].handle, &state);
-            CHECK(state == ncclSuccess || state == ncclInProgress, "axis %s, last %s (number %lld): %s: %s", n->axis, n->last,
-                  (long long)n->n_begun, ncclGetErrorString(state), ncclGetLastError(n->lanes[i].handle));
+            CHECK(state == ncclSuccess || state == ncclInProgress, "axis %s, last %s (number %lld): %s: %s", n->axis,
+                  n->last, (long long)n->n_begun, ncclGetErrorString(state), ncclGetLastError(n->lanes[i].handle));
         }
         if (at < sizeof begun)
-            at += (size_t)snprintf(begun + at, sizeof begun - at, " %s: %s number %lld;", n->axis, n->last, (long long)n->n_begun);
+            at += (size_t)snprintf(begun + at, sizeof begun - at, " %s: %s number %lld;", n->axis, n->last,
+                                   (long long)n->n_begun);
     }
-    CHECK(waited_seconds < limit_seconds, "the device has not finished for %.0f s; collectives begun last:%s", waited_seconds, begun);
+    CHECK(waited_seconds < limit_seconds, "the device has not finished for %.0f s; collectives begun last:%s",
+          waited_seconds, begun);
 }

@@ -29,8 +29,9 @@ int grid_factor(grid_shape *size, int world, moai_error *err)
 
     char data[32] = "any";
     if (size->dp) snprintf(data, sizeof data, "%d", size->dp);
-    return error_set(err, "world size %d is not tensor_parallel %d x context_parallel %d x data_parallel %s x pipeline_parallel %d", world,
-                     size->tp, size->cp, data, size->pp);
+    return error_set(
+        err, "world size %d is not tensor_parallel %d x context_parallel %d x data_parallel %s x pipeline_parallel %d",
+        world, size->tp, size->cp, data, size->pp);
 }
 
 static grid_shape coordinates(grid_shape n, int rank)
@@ -79,16 +80,16 @@ static void set_identity(const moai_grid *g)
 
     if (g->world == 1) return;
     snprintf(name, sizeof name, "%s", host ? host : "");
-    snprintf(base_process.identity, sizeof base_process.identity, "rank %d tp%d cp%d pp%d dp%d %s", g->rank, g->at.tp, g->at.cp,
-             g->at.pp, g->at.dp, name);
+    snprintf(base_process.identity, sizeof base_process.identity, "rank %d tp%d cp%d pp%d dp%d %s", g->rank, g->at.tp,
+             g->at.cp, g->at.pp, g->at.dp, name);
 }
 
 void grid_init(moai_grid *g, grid_shape size, int n_kv_heads)
 {
     comm world = comm_mpi_split(0, process_rank(), "world");
 
-    CHECK(size.tp * size.cp * size.dp * size.pp == world.size, "a grid of %d x %d x %d x %d on %d ranks", size.tp, size.cp, size.dp,
-          size.pp, world.size);
+    CHECK(size.tp * size.cp * size.dp * size.pp == world.size, "a grid of %d x %d x %d x %d on %d ranks", size.tp,
+          size.cp, size.dp, size.pp, world.size);
     *g = (moai_grid){.size = size, .rank = world.rank, .world = world.size, .host_world = world};
     g->at = coordinates(size, g->rank);
     set_identity(g);
@@ -108,7 +109,8 @@ void grid_init(moai_grid *g, grid_shape size, int n_kv_heads)
 
 void grid_free(moai_grid *g)
 {
-    comm *const all[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed, &g->host_tp, &g->host_dp, &g->host_pp, &g->host_world};
+    comm *const all[] = {&g->tp,    &g->cp,      &g->dp,      &g->pp,      &g->kv,
+                         &g->embed, &g->host_tp, &g->host_dp, &g->host_pp, &g->host_world};
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i]->ops) all[i]->ops->free(all[i]);

@@ -2,7 +2,7 @@
  *
  *     rank = tp + TP * (cp + CP * (dp + DP * pp))
  *
- * Neighbours on the tensor axis are therefore neighbours on a node, and stages are the farthest apart.               */
+ * Neighbours on the tensor axis are therefore neighbours on a node, and stages are the farthest apart. */
 #ifndef MOAI_GRID_H
 #define MOAI_GRID_H
 
@@ -13,30 +13,31 @@ typedef struct grid_shape {
 } grid_shape;
 
 typedef struct moai_grid {
-    grid_shape size, at;                      /* extents, and this rank's coordinates */
+    grid_shape size, at;            /* extents, and this rank's coordinates */
     int rank, world;
     /* device memory; the backend is the device's (MPI for cpu, NCCL for cuda) */
     comm tp, cp, dp, pp;
-    comm kv;                                  /* the tp ranks that hold a copy of the same KV head; size 1 unless TP > KV heads */
-    comm embed;                               /* first and last stage, same tp/cp/dp: sums the gradient of a tied embedding; size 1
-                                                 on every other stage and when PP = 1 */
+    comm kv;                        /* the tp ranks that hold a copy of the same KV head; size 1 unless TP > KV heads */
+    comm embed;                     /* first and last stage, same tp/cp/dp: sums the gradient of a tied embedding;
+                                       size 1 on every other stage and when PP = 1 */
     /* host memory, always MPI */
     comm host_world, host_tp, host_dp, host_pp;
 } moai_grid;
 
 /* Starts MPI and installs base_process (identity, abort, leave).  Collective over all ranks; call once, first.
- * Returns this process's world size; a program started without mpirun is a world of 1.                               */
+ * Returns this process's world size; a program started without mpirun is a world of 1. */
 int process_start(int *argc, char ***argv);
 int process_rank(void);
-int process_cores(void);                      /* this rank's share of its host's cores, at least 1: threads it may use */
+int process_cores(void); /* this rank's share of its host's cores, at least 1: threads it may use */
 int process_host_rank(void);                  /* this rank among those of its host, from 0: picks its GPU */
 int process_host_ranks(void);
 void process_finish(void);                    /* collective; MPI_Finalize */
 
 /* Fills a 0 in one extent (dp) from the world size and checks that the product is `world`.  Returns 0, or -1 with
- * "world size 6 is not tensor_parallel 4 x pipeline_parallel 1 x data_parallel ...".  Not collective.                */
+ * "world size 6 is not tensor_parallel 4 x pipeline_parallel 1 x data_parallel ...".  Not collective. */
 int grid_factor(grid_shape *size, int world, moai_error *err);
-/* Splits the world.  n_kv_heads decides the kv groups.  Collective over all ranks; the shape must have passed grid_factor.  */
+/* Splits the world.  n_kv_heads decides the kv groups.  Collective over all ranks; the shape
+ * must have passed grid_factor. */
 void grid_init(moai_grid *, grid_shape size, int n_kv_heads);
 void grid_free(moai_grid *);
 /* A grid as seen by the rank at `at`, whose collectives do nothing: for planning.  Not collective, needs no MPI. */

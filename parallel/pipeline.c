@@ -66,7 +66,8 @@ static void send_forward(pipe *p, int parity, tensor y)
 
 static void send_backward(pipe *p, int parity, tensor dx)
 {
-    p->sent_backward[parity] = send_begin(&p->grid->pp, dx.data, (size_t)tensor_n_elem(dx), dx.dt, p->grid->pp.rank - 1);
+    p->sent_backward[parity] =
+        send_begin(&p->grid->pp, dx.data, (size_t)tensor_n_elem(dx), dx.dt, p->grid->pp.rank - 1);
 }
 
 static void forward(pipe *p, int micro_batch, int slot, float scale)

@@ -38,8 +38,8 @@ static void leave_mpi(int status)
     exit(status);
 }
 
-/* Open MPI's shared-memory transport copies with process_vm_readv where the kernel has it, but does not see that a container
- * forbids the call.  Asking for a copy of one byte of ourselves tells; the user's own setting stands.                  */
+/* Open MPI's shared-memory transport copies with process_vm_readv where the kernel has it, but does not see that a
+ * container forbids the call.  Asking for a copy of one byte of ourselves tells; the user's own setting stands. */
 static void avoid_forbidden_copies(void)
 {
     char from = 1, to = 0;
@@ -90,7 +90,7 @@ int process_start(int *argc, char ***argv)
     char host[64] = "?";
 
     avoid_forbidden_copies();
-    leaks_watch(false);                       /* modules that MPI tries and closes again keep things nobody can name later */
+    leaks_watch(false); /* modules that MPI tries and closes again keep things nobody can name later */
     int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     leaks_watch(true);
     CHECK(code == MPI_SUCCESS, "MPI does not start");
@@ -104,7 +104,8 @@ int process_start(int *argc, char ***argv)
     base_process.leave = leave_mpi;
     base_process.printer = world_rank == 0;
     gethostname(host, sizeof host - 1);
-    if (world_size > 1) snprintf(base_process.identity, sizeof base_process.identity, "rank %d host %s", world_rank, host);
+    if (world_size > 1)
+        snprintf(base_process.identity, sizeof base_process.identity, "rank %d host %s", world_rank, host);
     find_cores();
     return world_size;
 }

@@ -1,5 +1,5 @@
-/* reduce.h: sums and maxima of arrays on the host, behind the collectives that reduce.  Two-byte numbers are added in fp32
- * and rounded to nearest even.                                                                                       */
+/* reduce.h: sums and maxima of arrays on the host, behind the collectives that reduce.  Two-byte numbers are added in
+ * fp32 and rounded to nearest even. */
 #ifndef MOAI_REDUCE_H
 #define MOAI_REDUCE_H
 

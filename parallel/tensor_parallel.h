@@ -1,6 +1,6 @@
-/* tensor_parallel.h: the collectives of a layer over the tensor axis (Megatron-LM, arXiv 1909.08053; sequence parallelism,
- * arXiv 2205.05198).  Between the products a rank holds n_rows = N/tp rows of all features; inside attention and MLP it holds
- * all N rows of its heads and columns.  All are collective over tp.                                                 */
+/* tensor_parallel.h: the collectives of a layer over the tensor axis (Megatron-LM, arXiv 1909.08053; sequence
+ * parallelism, arXiv 2205.05198).  Between the products a rank holds n_rows = N/tp rows of all features; inside
+ * attention and MLP it holds all N rows of its heads and columns.  All are collective over tp. */
 #ifndef MOAI_TENSOR_PARALLEL_H
 #define MOAI_TENSOR_PARALLEL_H
 

@@ -40,7 +40,7 @@ own_range params_counted(const param_table *t, const moai_grid *g, int b)
 {
     const bucket *k = &t->buckets[b];
     own_range r = params_own(t, b, g->dp.size, g->dp.rank);
-    int64_t end = k->n_unique;                                  /* what other ranks hold as well counts on the first of them */
+    int64_t end = k->n_unique; /* what other ranks hold as well counts on the first of them */
 
     if (g->kv.rank == 0) end = k->n_matrix;
     if (g->tp.rank == 0) end = k->n;

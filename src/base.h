@@ -4,7 +4,7 @@
  *   CHECK / die       this rank is broken: one line that names the rank, place and values, then every rank is aborted.
  *   config_error      all ranks know it equally: the printing rank says it once, all leave with status 2.
  *   moai_error        one rank found out: the function returns -1 and fills the text; the caller agrees with the
- *                     others through comm_agree() before anybody branches.                                             */
+ *                     others through comm_agree() before anybody branches. */
 #ifndef MOAI_BASE_H
 #define MOAI_BASE_H
 
@@ -54,7 +54,8 @@ void *xmalloc(size_t n_bytes);                                           /* zero
 char *xstrdup(const char *s);
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Share i of n things over `parts`: [share_begin(n, parts, i), share_begin(n, parts, i + 1)); sizes differ by at most 1. */
+/* Share i of n things over `parts`: [share_begin(n, parts, i), share_begin(n, parts, i + 1));
+ * sizes differ by at most 1. */
 static inline int64_t share_begin(int64_t n, int64_t parts, int64_t i) { return n * i / parts; }
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }

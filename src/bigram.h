@@ -6,7 +6,7 @@
  *
  * where k(b) = N1+(.b), kinds of tokens seen before b, and K is their sum.  The discounts come from the counts of
  * counts n1..n4:  Y = n1 / (n1 + 2 n2), D1 = 1 - 2 Y n2/n1, D2 = 2 - 3 Y n3/n2, D3 = 3 - 4 Y n4/n3 (3/4 where one of
- * them is 0);  d likewise is the Y of k.  After a token never seen, p(b|a) = p(b).                                  */
+ * them is 0);  d likewise is the Y of k.  After a token never seen, p(b|a) = p(b). */
 #ifndef MOAI_BIGRAM_H
 #define MOAI_BIGRAM_H
 

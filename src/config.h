@@ -23,15 +23,16 @@ typedef struct model_config {
     } rope;
 } model_config;
 
-/* Reads a config.json (Transformers 4 `rope_theta` + `rope_scaling`, 5 `rope_parameters`).  Another architecture, an unknown rope
- * type, biases, sliding windows or a missing key fail with the file, key and value named.  Not collective.            */
+/* Reads a config.json (Transformers 4 `rope_theta` + `rope_scaling`, 5 `rope_parameters`).  Another
+ * architecture, an unknown rope type, biases, sliding windows or a missing key fail with the file, key
+ * and value named.  Not collective. */
 int model_config_read(model_config *, const char *path, moai_error *err);
 /* Writes a config.json that Transformers 4 and 5 both load.  torch_dtype is "float32" or "bfloat16". */
 int model_config_write(const model_config *, const char *path, const char *torch_dtype, moai_error *err);
 /* true parameter count: 5,167,084,288 for MOAI-3B */
 int64_t model_n_params(const model_config *);
-/* model FLOPs per token, forward and backward, at sequence length T: 6 * (products + causal attention), embedding look-up and
- * recomputation excluded; the two parts separately for the report (DESIGN.md 1)                                       */
+/* model FLOPs per token, forward and backward, at sequence length T: 6 * (products + causal attention), embedding
+ * look-up and recomputation excluded; the two parts separately for the report (DESIGN.md 1) */
 double model_flops_products(const model_config *);
 double model_flops_attention(const model_config *, int64_t seq_len);
 /* compares every field; on a difference returns -1 naming key and both values */
@@ -40,7 +41,8 @@ int model_config_same(const model_config *a, const model_config *b, moai_error *
 typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } recompute_mode;
 typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } schedule_kind;
 
-/* One field per key of the run file; the table in run_config.c holds each key's name, aliases, default, range and help. */
+/* One field per key of the run file; the table in run_config.c holds each key's name, aliases,
+ * default, range and help. */
 typedef struct run_config {
     /* files */
     char *model, *data, *tokenizer, *output_dir, *resume_from_checkpoint;   /* resume: a directory, "auto", "" */
@@ -71,9 +73,9 @@ typedef struct run_config {
 } run_config;
 
 /* Strings are never NULL ("" when not given) and belong to the struct: run_config_free frees them.
- * Defaults, then the run file named by --config, then the other flags (--key value, --key=value, --no_key for bools).  Unknown keys name
- * the nearest known key; values out of range name key, value and range.  --help prints the table and leaves with 0.
- * Not collective: every rank reads the same words and comes to the same end.                                          */
+ * Defaults, then the run file named by --config, then the other flags (--key value, --key=value, --no_key for bools).
+ * Unknown keys name the nearest known key; values out of range name key, value and range.  --help prints the table
+ * and leaves with 0.  Not collective: every rank reads the same words and comes to the same end. */
 int run_config_read(run_config *, int argc, char **argv, moai_error *err);
 void run_config_help(void);
 char *run_config_json(const run_config *);              /* every key, for the checkpoint and metrics; caller frees */

@@ -64,7 +64,7 @@ static inline uint16_t bf16_of_float(float x)                 /* to nearest even
 }
 
 /* e^x in a form that compilers vectorize: 2^n times a polynomial on [-ln2/2, ln2/2], coefficients of Cephes' expf.
- * Relative error below 2 ulp; 0 below -87.33 (no subnormals), infinity above 88.37; NaN stays NaN.                   */
+ * Relative error below 2 ulp; 0 below -87.33 (no subnormals), infinity above 88.37; NaN stays NaN. */
 static inline float exp_fast(float x)
 {
     const float lowest = -87.33f, highest = 88.37f, round_shift = 0x1.8p23f;

@@ -30,8 +30,8 @@ static void fp32_load(tensor to, tensor from)
     for (int64_t i = 0; i < from.rows; i++) row_load(from, i, tensor_at(to, i, 0));
 }
 
-void product_by_copies(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate,
-                       product_fn *fp32_product)
+void product_by_copies(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is,
+                       bool accumulate, product_fn *fp32_product)
 {
     float *copies = scratch_floats(dev, copy_size(a) + copy_size(b) + copy_size(c));
     tensor a32 = fp32_view(a, copies), b32 = fp32_view(b, copies + copy_size(a));

@@ -1,7 +1,7 @@
 /* cpu_norm.c: RMSNorm (arXiv 1910.07467) over the columns, alone and after the residual sum, and its backward
  *
  *     n = w x r,  r = (mean(x^2) + eps)^(-1/2)
- *     dx = r (g - x r^2 mean(g x)),  g = w dn;     dw = sum over rows of dn x r                                      */
+ *     dx = r (g - x r^2 mean(g x)),  g = w dn;     dw = sum over rows of dn x r */
 #include "cpu.h"
 
 void sum_add_blocks(tensor total, const float *partial, int64_t n_blocks, int64_t stride)

@@ -26,7 +26,8 @@ struct products *products_open(void)
 void products_close(struct products *p) { free(p); }
 const char *products_name(const struct products *p) { return p->name; }
 
-static void multiply(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
+static void multiply(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is,
+                     bool accumulate)
 {
     int64_t inner = a_is == TRANSPOSED ? a.rows : a.cols;
 

@@ -197,7 +197,8 @@ static operand operand_of(tensor t, orientation o)
     return (operand){t.rows, t.cols, t.stride, 1, t.dt};
 }
 
-static void multiply(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
+static void multiply(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is,
+                     bool accumulate)
 {
     struct products *p = dev->products;
     product_key key = {operand_of(a, a_is), operand_of(b, b_is), operand_of(c, AS_STORED), accumulate};

@@ -11,14 +11,14 @@ typedef struct moai_ctx {
     moai_device *dev;
     const model_config *cfg;
     const moai_grid *grid;
-    dtype dt;                                 /* of weights and activations: fp32 or bf16 */
+    dtype dt;                         /* of weights and activations: fp32 or bf16 */
     recompute_mode recompute;
-    attend_shape heads;                       /* of this rank, over one micro-batch */
-    int64_t n_tokens;                         /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
-    int64_t n_rows;                           /* N/tp: this rank's rows where the sequence is split over the tensor axis */
+    attend_shape heads;               /* of this rank, over one micro-batch */
+    int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
+    int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */
     rope_table rope;
-    int32_t *positions;                       /* (N) on the device */
-    arena *scratch;                           /* a stack: what a function takes it gives back */
+    int32_t *positions;               /* (N) on the device */
+    arena *scratch;                   /* a stack: what a function takes it gives back */
 } moai_ctx;
 
 static inline int64_t ctx_q_cols(const moai_ctx *c) { return c->heads.n_heads * c->heads.head_dim; }
@@ -26,7 +26,10 @@ static inline int64_t ctx_kv_cols(const moai_ctx *c) { return c->heads.n_kv_head
 
 /* The packed columns of qkv, or of qk. */
 static inline tensor q_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, 0, ctx_q_cols(c)); }
-static inline tensor k_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, ctx_q_cols(c), ctx_kv_cols(c)); }
+static inline tensor k_of(const moai_ctx *c, tensor packed)
+{
+    return tensor_cols(packed, ctx_q_cols(c), ctx_kv_cols(c));
+}
 static inline tensor v_of(const moai_ctx *c, tensor packed)
 {
     return tensor_cols(packed, ctx_q_cols(c) + ctx_kv_cols(c), ctx_kv_cols(c));

@@ -26,7 +26,9 @@ static int open_cuda(device *d, const device_options *o, moai_error *err)
     const int n_gpus = device_count_cuda(), ranks = process_host_ranks(), gpu = process_host_rank();
 
     if (n_gpus > 0 && ranks > n_gpus)
-        return error_set(err, "%d ranks on this host and %d GPUs: one rank a GPU (start fewer, or set CUDA_VISIBLE_DEVICES)", ranks, n_gpus);
+        return error_set(err,
+                         "%d ranks on this host and %d GPUs: one rank a GPU (start fewer, or set CUDA_VISIBLE_DEVICES)",
+                         ranks, n_gpus);
     d->ops = &ops_cuda;
     d->dev = device_open_cuda(gpu, o->deterministic, err);
     if (!d->dev) return -1;
@@ -48,7 +50,8 @@ static int open_cpu(device *d, const device_options *o)
 {
     d->ops = &ops_cpu;
     d->dev = device_open_cpu(o->n_threads);
-    snprintf(d->text, sizeof d->text, "cpu, %d threads a rank, products by %s", o->n_threads, device_products_cpu(d->dev));
+    snprintf(d->text, sizeof d->text, "cpu, %d threads a rank, products by %s", o->n_threads,
+             device_products_cpu(d->dev));
     return 0;
 }
 

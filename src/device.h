@@ -6,19 +6,20 @@
 #include "ops.h"
 
 typedef struct device_options {
-    const char *name;                         /* cpu | cuda | auto: cuda when this build has it and there is a GPU */
-    int n_threads;                            /* of the CPU */
-    bool deterministic;                       /* the GPU's libraries take algorithms that give the same bits every time */
+    const char *name;                       /* cpu | cuda | auto: cuda when this build has it and there is a GPU */
+    int n_threads;                          /* of the CPU */
+    bool deterministic;                     /* the GPU's libraries take algorithms that give the same bits every time */
 } device_options;
 
 typedef struct device {
     const moai_ops *ops;
     moai_device *dev;
-    double peak_flops;                        /* bf16 dense, by the vendor's figure; 0: not known, no MFU is printed */
-    char text[256];                           /* "cpu, 2 threads a rank, products by oneDNN 2.6.3" */
+    double peak_flops;                      /* bf16 dense, by the vendor's figure; 0: not known, no MFU is printed */
+    char text[256];                         /* "cpu, 2 threads a rank, products by oneDNN 2.6.3" */
 } device;
 
-/* "cuda" without a GPU, without the backend in this build, or with more ranks on the host than GPUs is an error.  Not collective. */
+/* "cuda" without a GPU, without the backend in this build, or with more ranks on the host than
+ * GPUs is an error.  Not collective. */
 int device_open(device *, const device_options *, moai_error *err);
 /* Puts the grid's device comms on the device's transport (NCCL for a GPU).  Collective over all ranks. */
 void device_connect(device *, moai_grid *);

@@ -316,7 +316,7 @@ int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int w
 }
 
 /* Rank 0: the output directory is there, holds no finished shards unless they may be overwritten, and its .parts is
- * empty.                                                                                                           */
+ * empty. */
 static int prepare_output(const encode_options *o, const char *parts, moai_error *err)
 {
     char *manifest_path = xasprintf("%s/manifest.json", o->output);

@@ -1,5 +1,5 @@
 /* encode_parts.h: the tokens of blocks between encoding and shards; the two halves of encode.h meet here. A part, for
- * each block: n_documents int64 lengths, then n_tokens uint16 (uint32 when the vocabulary is larger than 65536).   */
+ * each block: n_documents int64 lengths, then n_tokens uint16 (uint32 when the vocabulary is larger than 65536). */
 #ifndef MOAI_ENCODE_PARTS_H
 #define MOAI_ENCODE_PARTS_H
 

@@ -1,5 +1,5 @@
 /* encode_shards.c: steps 2 and 3 of encode.h: numbers, splits and places of documents from the counts of blocks;
- * parts to shards                                                                                                  */
+ * parts to shards */
 #include "encode_parts.h"
 #include "files.h"
 #include "rng.h"

@@ -23,7 +23,8 @@ static void feed(void *arg, moai_model *m, int micro_batch, int slot)
     double waited = 0;
 
     CHECK(loader_next(e->loader, e->ids, e->samples, &waited, &err) == 0, "%s", err.text);
-    for (int64_t b = max_i64(0, min_i64(B, e->n - first)); b < B; b++)          /* past the last sample: ids that count for nothing */
+    /* past the last sample: ids that count for nothing */
+    for (int64_t b = max_i64(0, min_i64(B, e->n - first)); b < B; b++)
         for (int64_t i = 0; i <= T; i++) e->ids[b * (T + 1) + i] = -1;
     model_set_ids(m, slot, e->ids);
 }
@@ -31,11 +32,13 @@ static void feed(void *arg, moai_model *m, int micro_batch, int slot)
 double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t *n_tokens)
 {
     const moai_ctx *c = &m->ctx;
-    const int64_t B = m->opt.micro_batch, T = m->opt.seq_len, all = dataset_samples(set, T), once = B * c->grid->dp.size;
+    const int64_t B = m->opt.micro_batch, T = m->opt.seq_len, all = dataset_samples(set, T),
+                  once = B * c->grid->dp.size;
     evaluation e = {.n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all};
     const int64_t n_micro = (e.n + once - 1) / once;
-    const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->dp.size, .dp_rank = c->grid->dp.rank,
-                              .n_workers = (int)run->dataloader_num_workers, .prefetch = (int)run->dataloader_prefetch_factor};
+    const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->dp.size,
+                              .dp_rank = c->grid->dp.rank, .n_workers = (int)run->dataloader_num_workers,
+                              .prefetch = (int)run->dataloader_prefetch_factor};
     pipe_schedule schedule = schedule_forward((int)n_micro);
     moai_error err;
 

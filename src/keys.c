@@ -159,8 +159,11 @@ static bool type_suits(const key_spec *k, const json_t *value)
 
 int key_set_json(const key_spec *k, void *base, const char *label, const json_t *value, moai_error *err)
 {
-    static const char *const wanted[] = {[KEY_INT] = "an integer", [KEY_DOUBLE] = "a number", [KEY_BOOL] = "true or false",
-                                         [KEY_STRING] = "a string", [KEY_CHOICE] = "a string"};
+    static const char *const wanted[] = {[KEY_INT] = "an integer",
+                                         [KEY_DOUBLE] = "a number",
+                                         [KEY_BOOL] = "true or false",
+                                         [KEY_STRING] = "a string",
+                                         [KEY_CHOICE] = "a string"};
     char *shown = json_text(value, JSON_COMPACT);
     int status;
 

@@ -1,5 +1,5 @@
-/* keys.h: tables of keys.  One row per key of a JSON object, each filling one field of a C struct; reading JSON, flags, help,
- * writing and error messages all come from the row.                                                                    */
+/* keys.h: tables of keys.  One row per key of a JSON object, each filling one field of a C struct; reading JSON,
+ * flags, help, writing and error messages all come from the row. */
 #ifndef MOAI_KEYS_H
 #define MOAI_KEYS_H
 
@@ -7,9 +7,11 @@
 
 #include <jansson.h>
 
-typedef enum { KEY_INT, KEY_DOUBLE, KEY_BOOL, KEY_STRING, KEY_CHOICE } key_type;   /* int64_t, double, bool, char *, an enum */
+/* int64_t, double, bool, char *, an enum */
+typedef enum { KEY_INT, KEY_DOUBLE, KEY_BOOL, KEY_STRING, KEY_CHOICE } key_type;
 
-/* A choice's names; the first name of a value is the one written.  "true" and "false" let a JSON boolean or a bare flag choose. */
+/* A choice's names; the first name of a value is the one written.  "true" and "false" let a
+ * JSON boolean or a bare flag choose. */
 typedef struct key_choice {
     const char *name;                         /* NULL ends the list */
     int value;
@@ -36,7 +38,7 @@ const key_spec *keys_nearest(key_table, const char *name, int within);
 void keys_defaults(key_table, void *base);    /* a required key gets 0, "" or false */
 void keys_free(key_table, void *base);        /* the strings */
 
-/* Sets the field from text or JSON.  `label` is what messages call the key: "run.json: max_steps", "--max_steps".        */
+/* Sets the field from text or JSON.  `label` is what messages call the key: "run.json: max_steps", "--max_steps". */
 int key_set_text(const key_spec *, void *base, const char *label, const char *text, moai_error *err);
 int key_set_json(const key_spec *, void *base, const char *label, const json_t *value, moai_error *err);
 json_t *key_get_json(const key_spec *, const void *base);               /* a new reference */

@@ -39,8 +39,10 @@ layer_weights layer_view(const param_table *t, int64_t layer, void *flat, dtype 
 
 void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared)
 {
-    const int64_t N = c->n_tokens, n = c->n_rows, H = c->cfg->hidden_size, I = share_begin(c->cfg->intermediate_size, c->grid->tp.size,
-        c->grid->tp.rank + 1) - share_begin(c->cfg->intermediate_size, c->grid->tp.size, c->grid->tp.rank);
+    const comm *tp = &c->grid->tp;
+    const int64_t N = c->n_tokens, n = c->n_rows, H = c->cfg->hidden_size;
+    const int64_t I = share_begin(c->cfg->intermediate_size, tp->size, tp->rank + 1) -
+                      share_begin(c->cfg->intermediate_size, tp->size, tp->rank);
     const int64_t Q = ctx_q_cols(c), K = ctx_kv_cols(c), heads = c->heads.n_heads, kv_heads = c->heads.n_kv_heads;
     arena *selective = c->recompute == RECOMPUTE_NONE ? saved : shared;
     arena *full = c->recompute == RECOMPUTE_FULL ? shared : saved;
@@ -61,14 +63,15 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->act = arena_tensor(selective, c->dt, N, I);
 }
 
-/* The residual connection, twice: y = x + branch W^T, alone and followed by the next norm.  A rank that holds all of W adds inside the
- * product; otherwise the partial products of the tensor axis are summed first.                                        */
+/* The residual connection, twice: y = x + branch W^T, alone and followed by the next norm.  A rank that holds all of
+ * W adds inside the product; otherwise the partial products of the tensor axis are summed first. */
 static tensor sum_of_products(const moai_ctx *c, tensor branch, tensor w)
 {
-    tensor part = arena_tensor(c->scratch, c->dt, c->n_tokens, w.rows), sum = arena_tensor(c->scratch, c->dt, c->n_rows, w.rows);
+    tensor part = arena_tensor(c->scratch, c->dt, c->n_tokens, w.rows);
+    tensor sum = arena_tensor(c->scratch, c->dt, c->n_rows, w.rows);
 
-    c->ops->matmul(c->dev, part, branch, w);                                        /* (N, H)          partial sum       */
-    tp_reduce_scatter(c, sum, part);                                                /* (N/tp, H)                         */
+    c->ops->matmul(c->dev, part, branch, w);                                    /* (N, H)          partial sum       */
+    tp_reduce_scatter(c, sum, part);                                            /* (N/tp, H)                         */
     return sum;
 }
 
@@ -83,7 +86,8 @@ static void residual(const moai_ctx *c, tensor y, tensor x, tensor branch, tenso
     arena_release(c->scratch, mark);
 }
 
-static void residual_rmsnorm(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, tensor w, tensor norm)
+static void residual_rmsnorm(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, tensor w,
+                             tensor norm)
 {
     const float eps = (float)c->cfg->rms_norm_eps;
     const size_t mark = arena_mark(c->scratch);
@@ -105,22 +109,24 @@ static void forward_to_act(const moai_ctx *c, const layer_weights *w, layer_acts
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1), n2_full = tp_full(c, a->n2);
 
-    op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1, eps);                         /* (N/tp, H)       sequence parallel */
-    tp_all_gather(c, n1_full, a->n1);                                               /* (N, H)                            */
-    op->matmul(c->dev, a->qkv, n1_full, w->wqkv);                                   /* (N, (Q+2K)/tp)                    */
-    op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm, w->k_norm, c->rope, c->positions, c->heads, eps);
-    op->attend(c->dev, a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads); /* (N, Q/tp)          */
-    residual_rmsnorm(c, a->h, a->n2, a->r2, a->x, a->att, w->wo, w->norm2);         /* (N/tp, H)       h = x + Wo att    */
-    tp_all_gather(c, n2_full, a->n2);                                               /* (N, H)                            */
-    op->matmul(c->dev, a->gate_up, n2_full, w->wgate_up);                           /* (N, 2I/tp)                        */
-    op->swiglu(c->dev, a->act, a->gate_up);                                         /* (N, I/tp)                         */
+    op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1, eps);                     /* (N/tp, H)       sequence parallel */
+    tp_all_gather(c, n1_full, a->n1);                                           /* (N, H)                            */
+    op->matmul(c->dev, a->qkv, n1_full, w->wqkv);                               /* (N, (Q+2K)/tp)                    */
+    op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm, w->k_norm,        /* (N, (Q+K)/tp)                     */
+                    c->rope, c->positions, c->heads, eps);
+    op->attend(c->dev, a->att, a->lse,                                          /* (N, Q/tp)       causal            */
+               q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads);
+    residual_rmsnorm(c, a->h, a->n2, a->r2, a->x, a->att, w->wo, w->norm2);     /* (N/tp, H)       h = x + Wo att    */
+    tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
+    op->matmul(c->dev, a->gate_up, n2_full, w->wgate_up);                       /* (N, 2I/tp)                        */
+    op->swiglu(c->dev, a->act, a->gate_up);                                     /* (N, I/tp)                         */
     arena_release(c->scratch, mark);
 }
 
 void layer_forward(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
 {
     forward_to_act(c, w, a);
-    residual(c, y, a->h, a->act, w->wdown);                                         /* (N/tp, H)       y = h + Wdown act */
+    residual(c, y, a->h, a->act, w->wdown);                                     /* (N/tp, H)       y = h + Wdown act */
 }
 
 /* Brings back what the forward did not keep; the same ops on the same inputs, hence the same bits. */
@@ -139,33 +145,35 @@ static void recompute(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 }
 
 /* dh (N/tp, H) = gradient at h, from dy at y = h + d. */
-static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dh, tensor dy)
+static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dh,
+                         tensor dy)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
     tensor dy_full = tp_full(c, dy), n2_full = tp_full(c, a->n2);
     tensor dact = arena_tensor(c->scratch, c->dt, a->act.rows, a->act.cols);
-    tensor dgate_up = a->gate_up;                                                   /* in place                          */
+    tensor dgate_up = a->gate_up;                                               /* in place                          */
     tensor dn2_part = arena_tensor(c->scratch, c->dt, c->n_tokens, dy.cols);
     tensor dn2 = c->grid->tp.size == 1 ? dn2_part : arena_tensor(c->scratch, c->dt, c->n_rows, dy.cols);
 
-    comm_request dy_ready = tp_all_gather_begin(c, dy_full, dy);                    /* (N, H)                            */
-    comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);                 /* (N, H)          needed last       */
+    comm_request dy_ready = tp_all_gather_begin(c, dy_full, dy);                /* (N, H)                            */
+    comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
     comm_end(&dy_ready);
-    op->matmul_dx(c->dev, dact, dy_full, w->wdown);                                 /* (N, I/tp)                         */
-    op->matmul_dw(c->dev, g->wdown, dy_full, a->act);                               /* (H, I/tp)                         */
-    op->swiglu_backward(c->dev, dgate_up, dact, a->gate_up);                        /* (N, 2I/tp)                        */
-    op->matmul_dx(c->dev, dn2_part, dgate_up, w->wgate_up);                         /* (N, H)          partial sum       */
-    comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);             /* (N/tp, H)       beside dWgate_up  */
+    op->matmul_dx(c->dev, dact, dy_full, w->wdown);                             /* (N, I/tp)                         */
+    op->matmul_dw(c->dev, g->wdown, dy_full, a->act);                           /* (H, I/tp)                         */
+    op->swiglu_backward(c->dev, dgate_up, dact, a->gate_up);                    /* (N, 2I/tp)                        */
+    op->matmul_dx(c->dev, dn2_part, dgate_up, w->wgate_up);                     /* (N, H)          partial sum       */
+    comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWgate_up  */
     comm_end(&n2_ready);
-    op->matmul_dw(c->dev, g->wgate_up, dgate_up, n2_full);                          /* (2I/tp, H)                        */
+    op->matmul_dw(c->dev, g->wgate_up, dgate_up, n2_full);                      /* (2I/tp, H)                        */
     comm_end(&dn2_ready);
-    op->rmsnorm_backward(c->dev, dh, g->norm2, dn2, dy, a->h, a->r2, w->norm2);     /* (N/tp, H)       dh = dy + ...     */
+    op->rmsnorm_backward(c->dev, dh, g->norm2, dn2, dy, a->h, a->r2, w->norm2); /* (N/tp, H)       dh = dy + ...     */
     arena_release(c->scratch, mark);
 }
 
 /* dx (N/tp, H) = gradient at x, from dh at h = x + o. */
-static void attention_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dx, tensor dh)
+static void attention_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a,
+                               tensor dx, tensor dh)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
@@ -176,25 +184,26 @@ static void attention_backward(const moai_ctx *c, const layer_weights *w, const 
     tensor dn1_part = arena_tensor(c->scratch, c->dt, c->n_tokens, dh.cols);
     tensor dn1 = c->grid->tp.size == 1 ? dn1_part : arena_tensor(c->scratch, c->dt, c->n_rows, dh.cols);
 
-    comm_request dh_ready = tp_all_gather_begin(c, dh_full, dh);                    /* (N, H)                            */
-    comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);                 /* (N, H)          needed last       */
+    comm_request dh_ready = tp_all_gather_begin(c, dh_full, dh);                /* (N, H)                            */
+    comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
     comm_end(&dh_ready);
-    op->matmul_dx(c->dev, datt, dh_full, w->wo);                                    /* (N, Q/tp)                         */
-    op->matmul_dw(c->dev, g->wo, dh_full, a->att);                                  /* (H, Q/tp)                         */
-    op->attend_backward(c->dev, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv), datt,    /* (N, (Q+K)/tp), (N, K/tp)          */
-                        q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
-    op->qknorm_rope_backward(c->dev, dqkv, g->q_norm, g->k_norm, dqk, a->qkv, a->rqk, w->q_norm, w->k_norm, c->rope, c->positions,
-                             c->heads);                                             /* (N, (Q+2K)/tp)                    */
-    op->matmul_dx(c->dev, dn1_part, dqkv, w->wqkv);                                 /* (N, H)          partial sum       */
-    comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);             /* (N/tp, H)       beside dWqkv      */
+    op->matmul_dx(c->dev, datt, dh_full, w->wo);                                /* (N, Q/tp)                         */
+    op->matmul_dw(c->dev, g->wo, dh_full, a->att);                              /* (H, Q/tp)                         */
+    op->attend_backward(c->dev, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv),      /* (N, (Q+K)/tp), (N, K/tp)          */
+                        datt, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
+    op->qknorm_rope_backward(c->dev, dqkv, g->q_norm, g->k_norm, dqk,           /* (N, (Q+2K)/tp)                    */
+                             a->qkv, a->rqk, w->q_norm, w->k_norm, c->rope, c->positions, c->heads);
+    op->matmul_dx(c->dev, dn1_part, dqkv, w->wqkv);                             /* (N, H)          partial sum       */
+    comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWqkv      */
     comm_end(&n1_ready);
-    op->matmul_dw(c->dev, g->wqkv, dqkv, n1_full);                                  /* ((Q+2K)/tp, H)                    */
+    op->matmul_dw(c->dev, g->wqkv, dqkv, n1_full);                              /* ((Q+2K)/tp, H)                    */
     comm_end(&dn1_ready);
-    op->rmsnorm_backward(c->dev, dx, g->norm1, dn1, dh, a->x, a->r1, w->norm1);     /* (N/tp, H)       dx = dh + ...     */
+    op->rmsnorm_backward(c->dev, dx, g->norm1, dn1, dh, a->x, a->r1, w->norm1); /* (N/tp, H)       dx = dh + ...     */
     arena_release(c->scratch, mark);
 }
 
-void layer_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dx, tensor dy)
+void layer_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dx,
+                    tensor dy)
 {
     recompute(c, w, a);
     mlp_backward(c, w, g, a, dx, dy);

@@ -1,4 +1,5 @@
-/* moai_checkpoint: look at checkpoints, check them, and turn them into Hugging Face directories and back.  One process, no MPI. */
+/* moai_checkpoint: look at checkpoints, check them, and turn them into Hugging Face directories
+ * and back.  One process, no MPI. */
 #include "checkpoint.h"
 #include "hf.h"
 
@@ -9,10 +10,12 @@
 static const char help[] =
     "moai_checkpoint ls DIR                    what lies in a run's output directory\n"
     "moai_checkpoint verify DIR...             read everything, check every hash; DIR is a checkpoint, or holds some\n"
-    "moai_checkpoint export CHECKPOINT HF_DIR  write a directory that Transformers' Qwen3ForCausalLM.from_pretrained loads\n"
+    "moai_checkpoint export CHECKPOINT HF_DIR  write a directory that Transformers' "
+    "Qwen3ForCausalLM.from_pretrained loads\n"
     "    --dtype float32|bfloat16              of the weights (float32)\n"
     "    --max_shard_size SIZE                 of a file: 5GB, 500MB, 2GiB (5GB)\n"
-    "moai_checkpoint import HF_DIR OUTPUT_DIR  write OUTPUT_DIR/checkpoint-0, from which moai_train goes on in any layout\n"
+    "moai_checkpoint import HF_DIR OUTPUT_DIR  write OUTPUT_DIR/checkpoint-0, from which moai_train goes on "
+    "in any layout\n"
     "\n"
     "Status: 0 well, 1 failed or damaged, 2 usage.\n";
 
@@ -55,7 +58,8 @@ static int list(int argc, char **argv)
         print_bytes(size, sizeof size, c->n_bytes);
         snprintf(layout, sizeof layout, "TP%d CP%d DP%d PP%d", c->layout.tp, c->layout.cp, c->layout.dp, c->layout.pp);
         if (c->complete)
-            printf("%10lld %12lld  %-18s %10s  %-20s  %s\n", (long long)c->step, (long long)c->samples, layout, size, c->saved_at, c->dir);
+            printf("%10lld %12lld  %-18s %10s  %-20s  %s\n", (long long)c->step, (long long)c->samples, layout, size,
+                   c->saved_at, c->dir);
         else
             printf("%10s %12s  %-18s %10s  %-20s  %s\n", "-", "-", "incomplete", size, "-", c->fault);
     }
@@ -160,7 +164,8 @@ static int export_one(int argc, char **argv)
             dirs[n++] = argv[i];
     }
     if (n != 2) return usage("export takes a checkpoint and a directory", NULL);
-    if (strcmp(type, "float32") != 0 && strcmp(type, "bfloat16") != 0) return usage("--dtype is float32 or bfloat16, not", type);
+    if (strcmp(type, "float32") != 0 && strcmp(type, "bfloat16") != 0)
+        return usage("--dtype is float32 or bfloat16, not", type);
     if (parse_size(size) < 0) return usage("--max_shard_size is a size like 5GB, not", size);
     if (hf_export(dirs[0], dirs[1], type, parse_size(size), &err) != 0) return fail(&err);
     printf("%s: exported as %s to %s\n", dirs[0], type, dirs[1]);

@@ -1,5 +1,5 @@
 /* moai_tokenize: text to tokens: train a tokenizer, encode text to shards, look at shards, and what a bigram model
- * makes of them.                                                                                                   */
+ * makes of them. */
 #include "audit.h"
 #include "encode.h"
 #include "files.h"

@@ -8,16 +8,17 @@
 static int check(run_config *run, model_config *cfg, grid_shape *size, batch_plan *batch, int world, moai_error *err)
 {
     if (model_config_read(cfg, run->model, err)) return -1;
-    *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel, .dp = (int)run->data_parallel,
-                         .pp = (int)run->pipeline_parallel};
+    *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel,
+                         .dp = (int)run->data_parallel, .pp = (int)run->pipeline_parallel};
     if (run->plan && world == 1) {            /* a question about a world that is not running */
         size->dp = size->dp ? size->dp : 1;
         world = size->tp * size->cp * size->dp * size->pp;
     }
-    if (grid_factor(size, world, err) || params_check(cfg, *size, err) || batch_settle(batch, run, size->dp, err)) return -1;
+    if (grid_factor(size, world, err) || params_check(cfg, *size, err) || batch_settle(batch, run, size->dp, err))
+        return -1;
     if (run->seq_length > cfg->max_position_embeddings && cfg->rope.kind == ROPE_DEFAULT)
-        return error_set(err, "seq_length %lld is larger than max_position_embeddings %lld of %s", (long long)run->seq_length,
-                         (long long)cfg->max_position_embeddings, run->model);
+        return error_set(err, "seq_length %lld is larger than max_position_embeddings %lld of %s",
+                         (long long)run->seq_length, (long long)cfg->max_position_embeddings, run->model);
     return 0;
 }
 
@@ -31,7 +32,8 @@ int main(int argc, char **argv)
     moai_error err;
     int status = STATUS_OK;
 
-    if (run_config_read(&run, argc, argv, &err) || check(&run, &cfg, &size, &batch, world, &err)) config_error("%s", err.text);
+    if (run_config_read(&run, argc, argv, &err) || check(&run, &cfg, &size, &batch, world, &err))
+        config_error("%s", err.text);
     plan_print(&run, &cfg, size, &batch);
     if (!run.plan) status = train_run(&run, &cfg, size, &batch);
     run_config_free(&run);

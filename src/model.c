@@ -47,7 +47,8 @@ static void plan_run_state(moai_model *m)
     m->grads = arena_take(&a[ARENA_GRADIENTS], n * sizeof(float));
     m->grad_scale = arena_take(&a[ARENA_GRADIENTS], sizeof(float));
     /* one rank in fp32 owns the weights themselves */
-    m->own[0] = c->dt == DT_F32 && c->grid->dp.size == 1 ? m->weights : arena_take(&a[ARENA_OPTIMIZER], own * sizeof(float));
+    const bool one = c->dt == DT_F32 && c->grid->dp.size == 1;
+    m->own[0] = one ? m->weights : arena_take(&a[ARENA_OPTIMIZER], own * sizeof(float));
     for (int i = 1; i < 3; i++) m->own[i] = arena_take(&a[ARENA_OPTIMIZER], own * sizeof(float));
 }
 
@@ -180,19 +181,22 @@ void model_init_weights(moai_model *m, uint64_t seed)
     const moai_ctx *c = &m->ctx;
     const size_t flat_bytes = (size_t)m->params.n_elem * sizeof(float);
 
-    c->ops->zero(c->dev, m->grads, flat_bytes);                 /* the gradients' memory holds the fp32 values for a moment */
+    c->ops->zero(c->dev, m->grads, flat_bytes); /* the gradients' memory holds the fp32 values for a moment */
     for (int i = 0; i < m->params.n; i++) {
         const param *p = &m->params.list[i];
         tensor x = tensor_of(m->grads + p->offset, DT_F32, p->n_rows, p->n_cols);
         if (p->ndim == 1)
             c->ops->fill(c->dev, x, 1);
         else
-            c->ops->fill_normal(c->dev, x, rng_key(seed, p->name), p->row0, p->col0, p->cols, (float)m->cfg.initializer_range);
+            c->ops->fill_normal(c->dev, x, rng_key(seed, p->name), p->row0, p->col0, p->cols,
+                                (float)m->cfg.initializer_range);
     }
-    c->ops->cast(c->dev, tensor_of(m->weights, c->dt, 1, m->params.n_elem), tensor_of(m->grads, DT_F32, 1, m->params.n_elem));
+    c->ops->cast(c->dev, tensor_of(m->weights, c->dt, 1, m->params.n_elem),
+                 tensor_of(m->grads, DT_F32, 1, m->params.n_elem));
     for (int b = 0; b < m->params.n_buckets && m->own[0] != m->weights; b++) {
         own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
-        c->ops->copy(c->dev, m->own[0] + r.own, m->grads + r.begin, (size_t)(r.end - r.begin) * sizeof(float), COPY_ON_DEVICE);
+        c->ops->copy(c->dev, m->own[0] + r.own, m->grads + r.begin, (size_t)(r.end - r.begin) * sizeof(float),
+                     COPY_ON_DEVICE);
     }
     c->ops->zero(c->dev, m->grads, flat_bytes);
 }
@@ -224,8 +228,8 @@ void stage_forward(moai_model *m, int s, tensor out)
     if (grid_first_stage(c->grid)) {
         const size_t mark = arena_mark(c->scratch);
         tensor x = slot->layers[0].x, x_part = tp_full(c, x);
-        c->ops->embed(c->dev, x_part, slot->inputs, m->outer.embed, m->vocab_begin);           /* (N, H)   other ids are zero */
-        tp_reduce_scatter(c, x, x_part);                                                        /* (N/tp, H)                   */
+        c->ops->embed(c->dev, x_part, slot->inputs, m->outer.embed, m->vocab_begin); /* (N, H)   other ids are zero */
+        tp_reduce_scatter(c, x, x_part);                                             /* (N/tp, H)                   */
         arena_release(c->scratch, mark);
     }
     for (int64_t l = 0; l < m->n_layers; l++)
@@ -244,8 +248,8 @@ void stage_backward(moai_model *m, int s, tensor dx, tensor dy)
     if (grid_first_stage(c->grid)) {
         const size_t mark = arena_mark(c->scratch);
         tensor dx_full = tp_full(c, dx);
-        tp_all_gather(c, dx_full, dx);                                                          /* (N, H)                      */
-        c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, dx_full, m->vocab_begin);/* (V/tp, H)                   */
+        tp_all_gather(c, dx_full, dx);                                                           /* (N, H)    */
+        c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, dx_full, m->vocab_begin); /* (V/tp, H) */
         arena_release(c->scratch, mark);
     }
 }
@@ -260,16 +264,16 @@ static void head_chunk(moai_model *m, const int32_t *targets, tensor n_full, ten
     const int64_t n = n_full.rows;
     tensor logits = arena_tensor(c->scratch, c->dt, n, m->outer.head.rows);
     float *stats_all = arena_take(c->scratch, (size_t)(tp->size * n * 3) * sizeof(float));
-    float *stats = stats_all ? stats_all + tp->rank * n * 3 : NULL;                 /* this rank's place in the whole    */
+    float *stats = stats_all ? stats_all + tp->rank * n * 3 : NULL;             /* this rank's place in the whole    */
 
-    op->matmul(c->dev, logits, n_full, m->outer.head);                              /* (n, V/tp)                         */
-    op->softmax_stats(c->dev, stats, logits, targets + row0, m->vocab_begin);       /* (n, 3)                            */
+    op->matmul(c->dev, logits, n_full, m->outer.head);                          /* (n, V/tp)                         */
+    op->softmax_stats(c->dev, stats, logits, targets + row0, m->vocab_begin);   /* (n, 3)                            */
     comm_request gathered = all_gather_begin(tp, stats_all, stats, (size_t)n * 3, DT_F32);
-    comm_end(&gathered);                                                            /* (tp, n, 3)                        */
+    comm_end(&gathered);                                                        /* (tp, n, 3)                        */
     op->cross_entropy(c->dev, m->nll + row0, logits, stats_all, tp->size, targets + row0, m->vocab_begin, scale);
     if (scale != 0) {
-        op->matmul_dx(c->dev, dn_part, logits, m->outer.head);                      /* (n, H)          partial sum       */
-        op->matmul_dw(c->dev, m->outer_g.head, logits, n_full);                     /* (V/tp, H)                         */
+        op->matmul_dx(c->dev, dn_part, logits, m->outer.head);                  /* (n, H)          partial sum       */
+        op->matmul_dw(c->dev, m->outer_g.head, logits, n_full);                 /* (V/tp, H)                         */
     }
     arena_release(c->scratch, mark);
 }
@@ -291,8 +295,8 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
     tensor dn_part = scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
-    op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);        /* (N/tp, H)                         */
-    tp_all_gather(c, n_full, n);                                                    /* (N, H)                            */
+    op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
+    tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     for (int64_t row = 0, rows; row < c->n_tokens; row += rows) {
         rows = min_i64(head_rows(m), c->n_tokens - row);
         head_chunk(m, m->slots[s].targets, tensor_rows(n_full, row, rows), tensor_rows(dn_part, row, rows), row, scale);
@@ -300,7 +304,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     op->sum(c->dev, &m->totals[0], m->nll, c->n_tokens);
     if (scale != 0) {
         tensor dn = c->grid->tp.size == 1 ? dn_part : n;
-        tp_reduce_scatter(c, dn, dn_part);                                          /* (N/tp, H)                         */
+        tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */
         op->rmsnorm_backward(c->dev, dx, m->outer_g.norm, dn, (tensor){0}, x, r, m->outer.norm);
     }
     arena_release(c->scratch, mark);

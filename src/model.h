@@ -1,7 +1,8 @@
-/* model.h: one pipeline stage of the model on one rank: its parameters, its activations, forward and backward of a micro-batch.
+/* model.h: one pipeline stage of the model on one rank: its parameters, its activations,
+ * forward and backward of a micro-batch.
  *
- * Life: model_plan lays everything out in arenas without memory (the plan of any rank of any layout, on any machine); model_alloc
- * takes the memory and lays out again, with pointers.  Nothing is allocated afterwards.                               */
+ * Life: model_plan lays everything out in arenas without memory (the plan of any rank of any layout, on any machine);
+ * model_alloc takes the memory and lays out again, with pointers.  Nothing is allocated afterwards. */
 #ifndef MOAI_MODEL_H
 #define MOAI_MODEL_H
 
@@ -13,26 +14,27 @@
 enum { ARENA_WEIGHTS, ARENA_GRADIENTS, ARENA_OPTIMIZER, ARENA_ACTIVATIONS, ARENA_SCRATCH, N_ARENAS };
 
 typedef struct model_options {
-    dtype dt;                                 /* DT_F32, DT_BF16 */
+    dtype dt;                               /* DT_F32, DT_BF16 */
     recompute_mode recompute;
-    int64_t micro_batch, seq_len;             /* samples, tokens of a sample */
-    int n_slots;                              /* micro-batches in flight on this stage, see schedule_slots */
-    bool train;                               /* false: forward only, no gradients or optimizer state */
+    int64_t micro_batch, seq_len;           /* samples, tokens of a sample */
+    int n_slots;                            /* micro-batches in flight on this stage, see schedule_slots */
+    bool train;                             /* false: forward only, no gradients or optimizer state */
 } model_options;
 
 /* Model weights that are not a layer's; and their gradients. */
 typedef struct outer_weights {
-    tensor embed;                             /* (V/tp, H)   first stage */
-    tensor norm;                              /* (1, H)      last stage  */
-    tensor head;                              /* (V/tp, H)   last stage; the embedding itself when tied */
+    tensor embed;                           /* (V/tp, H)   first stage */
+    tensor norm;                            /* (1, H)      last stage  */
+    tensor head;                            /* (V/tp, H)   last stage; the embedding itself when tied */
 } outer_weights;
 
-outer_weights outer_views(const param_table *, const model_config *, void *flat, dtype);     /* {0} where the stage holds none */
+/* {0} where the stage holds none */
+outer_weights outer_views(const param_table *, const model_config *, void *flat, dtype);
 
 /* One micro-batch's memory on the stage: its activations and its ids. */
 typedef struct model_slot {
     layer_acts *layers;
-    int32_t *inputs, *targets;                /* (N) on the device; -1 past batch * seq_len */
+    int32_t *inputs, *targets;              /* (N) on the device; -1 past batch * seq_len */
 } model_slot;
 
 typedef struct moai_model {
@@ -41,21 +43,21 @@ typedef struct moai_model {
     model_config cfg;
     param_table params;
     int64_t first_layer, n_layers;
-    int64_t vocab_begin;                      /* of this rank's share of the vocabulary */
+    int64_t vocab_begin;                    /* of this rank's share of the vocabulary */
 
     arena arenas[N_ARENAS];
-    void *weights;                            /* flat (n_elem), dtype of the model */
-    float *grads;                             /* flat (n_elem) fp32, accumulating */
-    float *own[3];                            /* (n_own) fp32: master, exp_avg, exp_avg_sq; ZeRO-1 share */
-    double *totals;                           /* device: [0] sum of token losses, [1] sum of squared gradients */
-    float *grad_scale;                        /* device: what clip says */
-    float *nll;                               /* (N) */
+    void *weights;                          /* flat (n_elem), dtype of the model */
+    float *grads;                           /* flat (n_elem) fp32, accumulating */
+    float *own[3];                          /* (n_own) fp32: master, exp_avg, exp_avg_sq; ZeRO-1 share */
+    double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */
+    float *grad_scale;                      /* device: what clip says */
+    float *nll;                             /* (N) */
 
-    layer_weights *w, *g;                     /* views, one a layer of the stage */
+    layer_weights *w, *g;                   /* views, one a layer of the stage */
     outer_weights outer, outer_g;
     model_slot *slots;
-    tensor out[2];                            /* (N/tp, H) what goes to the next stage, by micro-batch parity      */
-    tensor dout[2];                           /* (N/tp, H) the gradient that comes back, and dx that goes further back */
+    tensor out[2];                          /* (N/tp, H) what goes to the next stage, by micro-batch parity      */
+    tensor dout[2];                         /* (N/tp, H) the gradient that comes back, and dx that goes further back */
 } moai_model;
 
 /* grid supplies coordinates and sizes (grid_dry makes one for any rank); cfg is copied.  Takes no device memory. */
@@ -63,24 +65,26 @@ void model_plan(moai_model *, const model_config *, const moai_grid *, const mod
 /* Takes the planned memory; -1 with the arena's name and bytes when the device has not enough.  Not collective. */
 int model_alloc(moai_model *, const moai_ops *, moai_device *, const moai_grid *, moai_error *err);
 void model_free(moai_model *);
-/* Initial weights, N(0, initializer_range) by (seed, name, global index), norms 1; into master and weights.  Not collective. */
+/* Initial weights, N(0, initializer_range) by (seed, name, global index), norms 1; into master
+ * and weights.  Not collective. */
 void model_init_weights(moai_model *, uint64_t seed);
 
 /* ids (micro_batch, seq_len + 1) from the loader, host memory: inputs are [0, seq_len), targets [1, seq_len]. */
 void model_set_ids(moai_model *, int slot, const int32_t *ids);
 
-/* Forward of one micro-batch through the stage.  The first stage reads slot's inputs, another its slots[slot].layers[0].x, which the
- * pipeline has filled.  The result is in `out`.  Collective over tp.                                                  */
+/* Forward of one micro-batch through the stage.  The first stage reads slot's inputs, another its
+ * slots[slot].layers[0].x, which the pipeline has filled.  The result is in `out`.  Collective over tp. */
 void stage_forward(moai_model *, int slot, tensor out);
-/* Last stage only: final norm, head and loss of x, chunked over tokens so that the full logits never exist; adds the token losses to
- * totals[0].  With scale != 0 also their backward: gradients of norm and head += scale * ..., dx = gradient at x; with scale 0 only
- * the loss, and dx is not touched.  Collective over tp.                                                               */
+/* Last stage only: final norm, head and loss of x, chunked over tokens so that the full logits never exist; adds the
+ * token losses to totals[0].  With scale != 0 also their backward: gradients of norm and head += scale * ..., dx =
+ * gradient at x; with scale 0 only the loss, and dx is not touched.  Collective over tp. */
 void head_forward_backward(moai_model *, int slot, tensor dx, tensor x, float scale);
-/* dx (may be dy) and the gradients of the stage's weights, from dy.  On the first stage dx is spent on the embedding.  Collective over tp. */
+/* dx (may be dy) and the gradients of the stage's weights, from dy.  On the first stage dx is spent on
+ * the embedding.  Collective over tp. */
 void stage_backward(moai_model *, int slot, tensor dx, tensor dy);
 
-/* The logits of the last micro-batch's rows [row0, row0 + n) for tests and sampling, fp32 on the host, this rank's columns of the vocabulary:
- * x (N/tp, H) is stage_forward's result on the last stage.  Collective over tp.                                         */
+/* The logits of the last micro-batch's rows [row0, row0 + n) for tests and sampling, fp32 on the host, this rank's
+ * columns of the vocabulary: x (N/tp, H) is stage_forward's result on the last stage.  Collective over tp. */
 void model_logits(moai_model *, tensor x, int64_t row0, int64_t n, float *logits);
 
 /* Bytes by arena. */

@@ -17,14 +17,18 @@ static const key_spec shape_rows[] = {
     {.name = "num_key_value_heads", .type = KEY_INT, .offset = FIELD(num_key_value_heads), .min = 1, .max = 4096},
     {.name = "head_dim", .type = KEY_INT, .offset = FIELD(head_dim), .initial = "0", .min = 0, .max = 1024},
     {.name = "vocab_size", .type = KEY_INT, .offset = FIELD(vocab_size), .min = 1, .max = INT32_MAX},
-    {.name = "max_position_embeddings", .type = KEY_INT, .offset = FIELD(max_position_embeddings), .initial = "32768", .min = 1,
+    {.name = "max_position_embeddings", .type = KEY_INT, .offset = FIELD(max_position_embeddings), .initial = "32768",
+     .min = 1, .max = INT32_MAX},
+    {.name = "pad_token_id", .type = KEY_INT, .offset = FIELD(pad_token_id), .initial = "-1", .min = -1,
      .max = INT32_MAX},
-    {.name = "pad_token_id", .type = KEY_INT, .offset = FIELD(pad_token_id), .initial = "-1", .min = -1, .max = INT32_MAX},
-    {.name = "bos_token_id", .type = KEY_INT, .offset = FIELD(bos_token_id), .initial = "-1", .min = -1, .max = INT32_MAX},
-    {.name = "eos_token_id", .type = KEY_INT, .offset = FIELD(eos_token_id), .initial = "-1", .min = -1, .max = INT32_MAX},
+    {.name = "bos_token_id", .type = KEY_INT, .offset = FIELD(bos_token_id), .initial = "-1", .min = -1,
+     .max = INT32_MAX},
+    {.name = "eos_token_id", .type = KEY_INT, .offset = FIELD(eos_token_id), .initial = "-1", .min = -1,
+     .max = INT32_MAX},
     {.name = "tie_word_embeddings", .type = KEY_BOOL, .offset = FIELD(tie_word_embeddings), .initial = "false"},
     {.name = "rms_norm_eps", .type = KEY_DOUBLE, .offset = FIELD(rms_norm_eps), .initial = "1e-6", .min = 0, .max = 1},
-    {.name = "initializer_range", .type = KEY_DOUBLE, .offset = FIELD(initializer_range), .initial = "0.02", .min = 0, .max = 10},
+    {.name = "initializer_range", .type = KEY_DOUBLE, .offset = FIELD(initializer_range), .initial = "0.02", .min = 0,
+     .max = 10},
     {.name = "rope_theta", .type = KEY_DOUBLE, .offset = FIELD(rope_theta), .min = 1, .max = 1e12},
 };
 static const key_table shape_keys = ROWS(shape_rows);
@@ -34,16 +38,21 @@ static const key_choice rope_kinds[] = {
 
 /* of rope_scaling or rope_parameters */
 static const key_spec rope_rows[] = {
-    {.name = "rope_type", .alias = "type", .type = KEY_CHOICE, .offset = FIELD(rope.kind), .initial = "default", .choices = rope_kinds},
+    {.name = "rope_type", .alias = "type", .type = KEY_CHOICE, .offset = FIELD(rope.kind), .initial = "default",
+     .choices = rope_kinds},
     {.name = "rope_theta", .type = KEY_DOUBLE, .offset = FIELD(rope_theta), .min = 1, .max = 1e12},
     {.name = "factor", .type = KEY_DOUBLE, .offset = FIELD(rope.factor), .initial = "1", .min = 1, .max = 1e6},
-    {.name = "beta_fast", .alias = "beta", .type = KEY_DOUBLE, .offset = FIELD(rope.beta_fast), .initial = "32", .min = 1e-6, .max = 1e6},
-    {.name = "beta_slow", .alias = "alpha", .type = KEY_DOUBLE, .offset = FIELD(rope.beta_slow), .initial = "1", .min = 1e-6, .max = 1e6},
-    {.name = "attention_factor", .type = KEY_DOUBLE, .offset = FIELD(rope.attention_factor), .initial = "0", .min = 0, .max = 1e6},
+    {.name = "beta_fast", .alias = "beta", .type = KEY_DOUBLE, .offset = FIELD(rope.beta_fast), .initial = "32",
+     .min = 1e-6, .max = 1e6},
+    {.name = "beta_slow", .alias = "alpha", .type = KEY_DOUBLE, .offset = FIELD(rope.beta_slow), .initial = "1",
+     .min = 1e-6, .max = 1e6},
+    {.name = "attention_factor", .type = KEY_DOUBLE, .offset = FIELD(rope.attention_factor), .initial = "0", .min = 0,
+     .max = 1e6},
     {.name = "mscale", .type = KEY_DOUBLE, .offset = FIELD(rope.mscale), .initial = "0", .min = 0, .max = 1e6},
-    {.name = "mscale_all_dim", .type = KEY_DOUBLE, .offset = FIELD(rope.mscale_all_dim), .initial = "0", .min = 0, .max = 1e6},
-    {.name = "original_max_position_embeddings", .type = KEY_INT, .offset = FIELD(rope.original_max_position_embeddings),
-     .initial = "0", .min = 0, .max = INT32_MAX},
+    {.name = "mscale_all_dim", .type = KEY_DOUBLE, .offset = FIELD(rope.mscale_all_dim), .initial = "0", .min = 0,
+     .max = 1e6},
+    {.name = "original_max_position_embeddings", .type = KEY_INT,
+     .offset = FIELD(rope.original_max_position_embeddings), .initial = "0", .min = 0, .max = INT32_MAX},
     {.name = "truncate", .type = KEY_BOOL, .offset = FIELD(rope.truncate), .initial = "true"},
 };
 static const key_table rope_keys = ROWS(rope_rows);
@@ -51,13 +60,15 @@ static const key_table rope_keys = ROWS(rope_rows);
 /* Keys whose other values would change the arithmetic: each must be absent, null, or this. */
 static const struct {
     const char *name, *json;
-} fixed_keys[] = {{"model_type", "\"qwen3\""},  {"hidden_act", "\"silu\""},      {"attention_bias", "false"}, {"mlp_bias", "false"},
-                  {"attention_dropout", "0.0"}, {"use_sliding_window", "false"}, {"partial_rotary_factor", "1.0"}};
+} fixed_keys[] = {{"model_type", "\"qwen3\""},     {"hidden_act", "\"silu\""},   {"attention_bias", "false"},
+                  {"mlp_bias", "false"},           {"attention_dropout", "0.0"}, {"use_sliding_window", "false"},
+                  {"partial_rotary_factor", "1.0"}};
 
-/* Keys of Hugging Face's files that do not touch the training arithmetic.  Others are let through too, unless they look like a slip
- * of the pen for a key that counts.                                                                                    */
-static const char *const other_keys[] = {"architectures", "rope_scaling", "rope_parameters", "torch_dtype", "dtype", "use_cache",
-                                         "transformers_version", "layer_types", "sliding_window", "max_window_layers"};
+/* Keys of Hugging Face's files that do not touch the training arithmetic.  Others are let through too, unless they
+ * look like a slip of the pen for a key that counts. */
+static const char *const other_keys[] = {"architectures",  "rope_scaling",     "rope_parameters",      "torch_dtype",
+                                         "dtype",          "use_cache",        "transformers_version", "layer_types",
+                                         "sliding_window", "max_window_layers"};
 
 static int check_architecture(const json_t *object, const char *path, moai_error *err)
 {
@@ -79,8 +90,9 @@ static int check_fixed(const json_t *object, const char *path, moai_error *err)
         const json_t *value = json_object_get(object, fixed_keys[i].name);
         if (!value || json_is_null(value)) continue;
         json_t *wanted = json_loads(fixed_keys[i].json, JSON_DECODE_ANY, NULL);
-        bool same = json_is_number(wanted) && json_is_number(value) ? json_number_value(wanted) == json_number_value(value)
-                                                                    : json_equal(wanted, value);
+        bool same = json_is_number(wanted) && json_is_number(value)
+                        ? json_number_value(wanted) == json_number_value(value)
+                        : json_equal(wanted, value);
         json_decref(wanted);
         if (same) continue;
         char *shown = json_text(value, JSON_COMPACT);
@@ -151,7 +163,8 @@ static int read_rope(model_config *c, const json_t *rope, const char *where, moa
         if (json_is_null(value)) continue;
         snprintf(label, sizeof label, "%s.%s", where, name);
         const json_t **earlier = &seen[k - rope_rows];
-        if (*earlier && !json_equal(*earlier, value)) return error_set(err, "%s and %s.%s differ", label, where, k->name);
+        if (*earlier && !json_equal(*earlier, value))
+            return error_set(err, "%s and %s.%s differ", label, where, k->name);
         if (key_set_json(k, c, label, value, err)) return -1;
         *earlier = value;
         factor_given |= k->offset == FIELD(rope.factor);
@@ -194,22 +207,24 @@ static int check_shape(model_config *c, const char *path, moai_error *err)
 
     if (!c->head_dim) {
         if (c->hidden_size % heads)
-            return error_set(err, "%s: head_dim is missing, and hidden_size %lld is not a multiple of num_attention_heads %lld", path,
-                             (long long)c->hidden_size, (long long)heads);
+            return error_set(
+                err, "%s: head_dim is missing, and hidden_size %lld is not a multiple of num_attention_heads %lld",
+                path, (long long)c->hidden_size, (long long)heads);
         c->head_dim = c->hidden_size / heads;
     }
     if (c->head_dim % 2) return error_set(err, "%s: head_dim is %lld, must be even", path, (long long)c->head_dim);
     if (heads % kv_heads)
-        return error_set(err, "%s: num_attention_heads %lld is not a multiple of num_key_value_heads %lld", path, (long long)heads,
-                         (long long)kv_heads);
+        return error_set(err, "%s: num_attention_heads %lld is not a multiple of num_key_value_heads %lld", path,
+                         (long long)heads, (long long)kv_heads);
     const struct {
         const char *name;
         int64_t id;
-    } tokens[] = {{"pad_token_id", c->pad_token_id}, {"bos_token_id", c->bos_token_id}, {"eos_token_id", c->eos_token_id}};
+    } tokens[] = {
+        {"pad_token_id", c->pad_token_id}, {"bos_token_id", c->bos_token_id}, {"eos_token_id", c->eos_token_id}};
     for (int i = 0; i < 3; i++)
         if (tokens[i].id >= c->vocab_size)
-            return error_set(err, "%s: %s is %lld, must be below vocab_size %lld", path, tokens[i].name, (long long)tokens[i].id,
-                             (long long)c->vocab_size);
+            return error_set(err, "%s: %s is %lld, must be below vocab_size %lld", path, tokens[i].name,
+                             (long long)tokens[i].id, (long long)c->vocab_size);
     return 0;
 }
 
@@ -222,8 +237,9 @@ int model_config_read(model_config *c, const char *path, moai_error *err)
     memset(c, 0, sizeof *c);
     keys_defaults(shape_keys, c);
     keys_defaults(rope_keys, c);
-    if (!check_architecture(object, path, err) && !check_fixed(object, path, err) && !check_layer_types(object, path, err) &&
-        !read_shape(c, object, path, err) && !read_rope_any(c, object, path, err) && !check_required(object, c, path, err))
+    if (!check_architecture(object, path, err) && !check_fixed(object, path, err) &&
+        !check_layer_types(object, path, err) && !read_shape(c, object, path, err) &&
+        !read_rope_any(c, object, path, err) && !check_required(object, c, path, err))
         status = check_shape(c, path, err);
     json_decref(object);
     return status;
@@ -238,7 +254,8 @@ static json_t *rope_json(const model_config *c, bool with_theta)
     for (int i = 0; i < rope_keys.n; i++) {
         const key_spec *k = &rope_keys.list[i];
         json_t *value = key_get_json(k, c), *unset = key_get_json(k, &initial);
-        bool wanted = k->offset == FIELD(rope_theta) ? with_theta : k->offset == FIELD(rope.kind) || !json_equal(value, unset);
+        bool wanted =
+            k->offset == FIELD(rope_theta) ? with_theta : k->offset == FIELD(rope.kind) || !json_equal(value, unset);
         if (k->offset == FIELD(rope.factor)) wanted = c->rope.kind != ROPE_DEFAULT;
         if (wanted) json_object_set(rope, k->name, value);
         json_decref(value);

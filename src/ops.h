@@ -1,11 +1,11 @@
 /* ops.h: the arithmetic of the model on one device.  No entry communicates.
  *
- * The CPU table (ops_cpu) is the truth; another device's table is right when the battery in tests/t1-* passes.  Every op is
- * asynchronous on the device's compute stream; `sync` is the only one that waits.  Matrices are row-major views; N counts
- * tokens (rows).  Unless said otherwise all floating tensors of a call share one dtype (fp32 or bf16), statistics and
- * gradients of weights are fp32, and arithmetic inside an op is fp32.  Weight gradients accumulate (+=), activation
- * gradients overwrite (=).  Outputs may not overlap inputs except where it says "in place".  An op cannot fail: a
- * failing library or device call is a broken rank (die).                                                            */
+ * The CPU table (ops_cpu) is the truth; another device's table is right when the battery in tests/t1-* passes.  Every
+ * op is asynchronous on the device's compute stream; `sync` is the only one that waits.  Matrices are row-major
+ * views; N counts tokens (rows).  Unless said otherwise all floating tensors of a call share one dtype (fp32 or
+ * bf16), statistics and gradients of weights are fp32, and arithmetic inside an op is fp32.  Weight gradients
+ * accumulate (+=), activation gradients overwrite (=).  Outputs may not overlap inputs except where it says "in
+ * place".  An op cannot fail: a failing library or device call is a broken rank (die). */
 #ifndef MOAI_OPS_H
 #define MOAI_OPS_H
 
@@ -15,32 +15,33 @@ typedef struct moai_device moai_device;       /* the backend's own: stream, scra
 
 typedef enum { COPY_TO_DEVICE, COPY_TO_HOST, COPY_ON_DEVICE } copy_kind;
 
-/* The heads of this rank over a micro-batch.  Rows of a sequence are consecutive: row = sequence * seq_len + position. */
+/* The heads of this rank over a micro-batch.  Rows of a sequence are consecutive: row =
+ * sequence * seq_len + position. */
 typedef struct attend_shape {
     int64_t batch, seq_len;
-    int64_t n_heads, n_kv_heads, head_dim;    /* local to the rank; n_heads % n_kv_heads == 0 */
-    float scale;                              /* 1 / sqrt(head_dim) */
+    int64_t n_heads, n_kv_heads, head_dim; /* local to the rank; n_heads % n_kv_heads == 0 */
+    float scale;                      /* 1 / sqrt(head_dim) */
 } attend_shape;
 
 /* Rotation angles, computed once by rope_init on the host: cos and sin of (position, frequency), already multiplied by
- * yarn's attention factor.  Pairs are (i, i + head_dim/2), Hugging Face's rotate_half.                               */
+ * yarn's attention factor.  Pairs are (i, i + head_dim/2), Hugging Face's rotate_half. */
 typedef struct rope_table {
-    tensor cos, sin;                          /* (n_positions, head_dim/2) fp32 */
+    tensor cos, sin;                  /* (n_positions, head_dim/2) fp32 */
 } rope_table;
 
 typedef struct adamw_args {
-    float *master, *m, *v;                    /* (n) fp32; updated */
-    void *param;                              /* (n) of param_dt, receives the rounded master; may be master itself in fp32 */
+    float *master, *m, *v;            /* (n) fp32; updated */
+    void *param;                      /* (n) of param_dt, receives the rounded master; may be master itself in fp32 */
     dtype param_dt;
-    const float *grad;                        /* (n) fp32 */
-    int64_t n, n_decay;                       /* elements [0, n_decay) are decayed */
-    const float *grad_scale;                  /* one device float: clip and unscale factor; not finite means: change nothing */
+    const float *grad;                /* (n) fp32 */
+    int64_t n, n_decay;               /* elements [0, n_decay) are decayed */
+    const float *grad_scale;          /* one device float: clip and unscale factor; not finite means: change nothing */
     float lr, beta1, beta2, eps, weight_decay;
-    int64_t t;                                /* 1 at the first update */
+    int64_t t;                        /* 1 at the first update */
 } adamw_args;
 
 typedef struct moai_ops {
-    const char *name;                         /* "cpu", "cuda" */
+    const char *name;                 /* "cpu", "cuda" */
 
     /* memory */
     void *(*alloc)(moai_device *, size_t n_bytes);                   /* NULL when it does not fit */
@@ -53,9 +54,10 @@ typedef struct moai_ops {
     void (*cast)(moai_device *, tensor y, tensor x);                 /* y = x, any two of fp32/bf16/fp16, any strides */
     void (*add)(moai_device *, tensor y, tensor a, tensor b);        /* y = a + b, in place allowed                   */
     void (*fill)(moai_device *, tensor y, float value);
-    /* y[i][j] ~ N(0, std): element (row0 + i, col0 + j) of the global matrix with global_cols columns, a pure function of
-     * (key, global index), see rng.h                                                                                 */
-    void (*fill_normal)(moai_device *, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols, float std);
+    /* y[i][j] ~ N(0, std): element (row0 + i, col0 + j) of the global matrix with global_cols columns, a pure
+     * function of (key, global index), see rng.h */
+    void (*fill_normal)(moai_device *, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols,
+                        float std);
 
     /* products, W (out, in) as Hugging Face stores it */
     void (*matmul)(moai_device *, tensor y, tensor x, tensor w);     /* y (N, out) = x (N, in) W^T                    */
@@ -64,63 +66,68 @@ typedef struct moai_ops {
     void (*matmul_dw)(moai_device *, tensor dw, tensor dy, tensor x);/* dw (out, in) fp32 += dy^T x                   */
 
     /* embedding; this rank holds rows [vocab_begin, vocab_begin + table.rows) of the table, other ids give zero rows,
-     * as does id -1 (padding).  ids are (N) int32 on the device.  The backward is deterministic.                     */
+     * as does id -1 (padding).  ids are (N) int32 on the device.  The backward is deterministic. */
     void (*embed)(moai_device *, tensor y, const int32_t *ids, tensor table, int64_t vocab_begin);
     void (*embed_backward)(moai_device *, tensor dtable, const int32_t *ids, tensor dy, int64_t vocab_begin);
 
-    /* RMSNorm (arXiv 1910.07467): n = w * x * r, r = 1/sqrt(mean(x^2) + eps).  w (1, H); r (N) fp32                     */
+    /* RMSNorm (arXiv 1910.07467): n = w * x * r, r = 1/sqrt(mean(x^2) + eps).  w (1, H); r (N) fp32 */
     void (*rmsnorm)(moai_device *, tensor n, float *r, tensor x, tensor w, float eps);
-    /* h = x + o; n = rmsnorm(h)                                                                                       */
+    /* h = x + o; n = rmsnorm(h) */
     void (*residual_rmsnorm)(moai_device *, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps);
-    /* dx = dres + d rmsnorm(dn); dw (1, H) += .  dres.data NULL means none; dx may be dres or dn (in place)           */
-    void (*rmsnorm_backward)(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r, tensor w);
+    /* dx = dres + d rmsnorm(dn); dw (1, H) += .  dres.data NULL means none; dx may be dres or dn (in place) */
+    void (*rmsnorm_backward)(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r,
+                             tensor w);
 
-    /* Per-head RMSNorm of q and k, then the rotation.  qkv (N, (Q + 2K)) raw, qk (N, Q + K) result, r (N, n_heads + n_kv_heads)
-     * fp32 the reciprocal norms, positions (N) int32 rows of the rope table.  q_norm, k_norm (1, head_dim)             */
+    /* Per-head RMSNorm of q and k, then the rotation.  qkv (N, (Q + 2K)) raw, qk (N, Q + K) result, r
+     * (N, n_heads + n_kv_heads) fp32 the reciprocal norms, positions (N) int32 rows of the rope
+     * table.  q_norm, k_norm (1, head_dim) */
     void (*qknorm_rope)(moai_device *, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table,
                         const int32_t *positions, attend_shape, float eps);
-    /* q and k columns of dqkv = ; dq_norm, dk_norm (1, head_dim) fp32 +=                                               */
+    /* q and k columns of dqkv = ; dq_norm, dk_norm (1, head_dim) fp32 += */
     void (*qknorm_rope_backward)(moai_device *, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
-                                 const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions, attend_shape);
+                                 const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions,
+                                 attend_shape);
 
-    /* Causal grouped-query attention by tiles with an online softmax (arXiv 2205.14135, 2307.08691): memory O(N), not O(T^2).
-     * q (N, Q), k and v (N, K), att (N, Q), lse (batch * n_heads * seq_len) fp32: log of the sum of exponentials.
-     * Rows past batch*seq_len (sequence-parallel padding) of att, dq, dk, dv are set to zero.                          */
+    /* Causal grouped-query attention by tiles with an online softmax (arXiv 2205.14135, 2307.08691): memory O(N), not
+     * O(T^2).  q (N, Q), k and v (N, K), att (N, Q), lse (batch * n_heads * seq_len) fp32: log of the sum of
+     * exponentials.  Rows past batch*seq_len (sequence-parallel padding) of att, dq, dk, dv are set to zero. */
     void (*attend)(moai_device *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape);
     void (*attend_backward)(moai_device *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
                             tensor att, const float *lse, attend_shape);
-    /* Decoding.  Row i of q is position pos[i] of sequence seq[i] and sees rows [0, pos[i]] of that sequence's cache, rows
-     * [seq[i]*max_len, ...) of k_cache and v_cache (n_sequences*max_len, K).  kv_append puts row i of kv there first.  */
+    /* Decoding.  Row i of q is position pos[i] of sequence seq[i] and sees rows [0, pos[i]] of that
+     * sequence's cache, rows [seq[i]*max_len, ...) of k_cache and v_cache (n_sequences*max_len, K).
+     * kv_append puts row i of kv there first. */
     void (*kv_append)(moai_device *, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos, int64_t max_len);
     void (*attend_cached)(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
                           const int32_t *pos, int64_t max_len, attend_shape);
 
-    /* SwiGLU: act (N, I) = silu(gate) * up, gate_up (N, 2I) = [gate | up].  dgate_up may be gate_up (in place)         */
+    /* SwiGLU: act (N, I) = silu(gate) * up, gate_up (N, 2I) = [gate | up].  dgate_up may be gate_up (in place) */
     void (*swiglu)(moai_device *, tensor act, tensor gate_up);
     void (*swiglu_backward)(moai_device *, tensor dgate_up, tensor dact, tensor gate_up);
 
-    /* Cross-entropy over a vocabulary split in n_parts: each part first gives stats (n, 3) fp32 = max, sum of exp(logit - max),
-     * the target's logit or -inf when another part holds it; the gathered stats (n_parts, n, 3) then give loss and gradient.
-     * targets (n) int32 global ids, -1 is ignored (loss 0, gradient 0).
-     * nll (n) fp32; logits become dlogits = scale * (softmax - onehot) in place; scale 0 leaves them as they are         */
+    /* Cross-entropy over a vocabulary split in n_parts: each part first gives stats (n, 3) fp32 = max, sum of
+     * exp(logit - max), the target's logit or -inf when another part holds it; the gathered stats (n_parts, n, 3)
+     * then give loss and gradient.  targets (n) int32 global ids, -1 is ignored (loss 0, gradient 0).  nll (n) fp32;
+     * logits become dlogits = scale * (softmax - onehot) in place; scale 0 leaves them as they are */
     void (*softmax_stats)(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
     void (*cross_entropy)(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
                           const int32_t *targets, int64_t vocab_begin, float scale);
 
-    /* reductions into one device double, fixed order                                                                  */
-    void (*sum)(moai_device *, double *acc, const float *x, int64_t n);       /* *acc += sum x                          */
+    /* reductions into one device double, fixed order */
+    void (*sum)(moai_device *, double *acc, const float *x, int64_t n); /* *acc += sum x */
     void (*sum_squares)(moai_device *, double *acc, const float *x, int64_t n);
 
-    /* optimizer.  clip: *grad_scale = unscale * min(1, max_norm / (norm + 1e-6)), norm = unscale * sqrt(*sumsq); NaN when the
-     * norm is not finite; max_norm <= 0 does not clip (torch.nn.utils.clip_grad_norm_)                                 */
+    /* optimizer.  clip: *grad_scale = unscale * min(1, max_norm / (norm + 1e-6)), norm = unscale * sqrt(*sumsq); NaN
+     * when the norm is not finite; max_norm <= 0 does not clip (torch.nn.utils.clip_grad_norm_) */
     void (*clip)(moai_device *, float *grad_scale, const double *sumsq, float max_norm, float unscale);
-    void (*adamw)(moai_device *, const adamw_args *);                           /* arXiv 1711.05101, torch.optim.AdamW    */
+    void (*adamw)(moai_device *, const adamw_args *); /* arXiv 1711.05101, torch.optim.AdamW */
 } moai_ops;
 
 extern const moai_ops ops_cpu;
-extern const moai_ops ops_dry;                /* computes nothing: memory is planned by running on it; some entries are NULL */
+extern const moai_ops ops_dry; /* computes nothing: memory is planned by running on it; some entries are NULL */
 
-/* n_threads 0: OpenMP's own choice.  `products` names the library behind matmul ("oneDNN 2.6.3", "CBLAS OpenBLAS ..."). */
+/* n_threads 0: OpenMP's own choice.  `products` names the library behind matmul ("oneDNN
+ * 2.6.3", "CBLAS OpenBLAS ..."). */
 moai_device *device_open_cpu(int n_threads);
 void device_close_cpu(moai_device *);
 const char *device_products_cpu(const moai_device *);

@@ -1,5 +1,5 @@
-/* ops_dry.c: a device that computes nothing.  The memory plan is a micro-batch run on it: every arena sees the takes of the real
- * run, so the plan cannot differ from it.                                                                            */
+/* ops_dry.c: a device that computes nothing.  The memory plan is a micro-batch run on it: every arena sees the takes
+ * of the real run, so the plan cannot differ from it. */
 #include "ops.h"
 
 static void copy(moai_device *, void *, const void *, size_t, copy_kind) {}
@@ -14,13 +14,20 @@ static void embed(moai_device *, tensor, const int32_t *, tensor, int64_t) {}
 static void rmsnorm(moai_device *, tensor, float *, tensor, tensor, float) {}
 static void residual_rmsnorm(moai_device *, tensor, tensor, float *, tensor, tensor, tensor, float) {}
 static void rmsnorm_backward(moai_device *, tensor, tensor, tensor, tensor, tensor, const float *, tensor) {}
-static void qknorm_rope(moai_device *, tensor, float *, tensor, tensor, tensor, rope_table, const int32_t *, attend_shape, float) {}
-static void qknorm_rope_backward(moai_device *, tensor, tensor, tensor, tensor, tensor, const float *, tensor, tensor, rope_table,
-                                 const int32_t *, attend_shape) {}
+static void qknorm_rope(moai_device *, tensor, float *, tensor, tensor, tensor, rope_table, const int32_t *,
+                        attend_shape, float)
+{}
+static void qknorm_rope_backward(moai_device *, tensor, tensor, tensor, tensor, tensor, const float *, tensor, tensor,
+                                 rope_table, const int32_t *, attend_shape)
+{}
 static void attend(moai_device *, tensor, float *, tensor, tensor, tensor, attend_shape) {}
-static void attend_backward(moai_device *, tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor, const float *, attend_shape) {}
+static void attend_backward(moai_device *, tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor,
+                            const float *, attend_shape)
+{}
 static void kv_append(moai_device *, tensor, tensor, const int32_t *, const int32_t *, int64_t) {}
-static void attend_cached(moai_device *, tensor, tensor, tensor, tensor, const int32_t *, const int32_t *, int64_t, attend_shape) {}
+static void attend_cached(moai_device *, tensor, tensor, tensor, tensor, const int32_t *, const int32_t *, int64_t,
+                          attend_shape)
+{}
 static void swiglu(moai_device *, tensor, tensor) {}
 static void swiglu_backward(moai_device *, tensor, tensor, tensor) {}
 static void softmax_stats(moai_device *, float *, tensor, const int32_t *, int64_t) {}

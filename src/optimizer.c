@@ -53,12 +53,14 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
         const bucket *k = &m->params.buckets[b];
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
         const int64_t n = r.end - r.begin;
-        c->ops->adamw(c->dev, &(adamw_args){.master = m->own[0] + r.own, .m = m->own[1] + r.own, .v = m->own[2] + r.own,
-                                            .param = tensor_at(flat, 0, r.begin), .param_dt = c->dt, .grad = m->grads + r.begin,
-                                            .n = n, .n_decay = max_i64(0, min_i64(n, k->offset + k->n_matrix - r.begin)),
-                                            .grad_scale = m->grad_scale, .lr = (float)lr, .beta1 = (float)run->adam_beta1,
-                                            .beta2 = (float)run->adam_beta2, .eps = (float)run->adam_epsilon,
-                                            .weight_decay = (float)run->weight_decay, .t = update});
+        c->ops->adamw(c->dev, &(adamw_args){.master = m->own[0] + r.own, .m = m->own[1] + r.own,
+                                            .v = m->own[2] + r.own, .param = tensor_at(flat, 0, r.begin),
+                                            .param_dt = c->dt, .grad = m->grads + r.begin, .n = n,
+                                            .n_decay = max_i64(0, min_i64(n, k->offset + k->n_matrix - r.begin)),
+                                            .grad_scale = m->grad_scale, .lr = (float)lr,
+                                            .beta1 = (float)run->adam_beta1, .beta2 = (float)run->adam_beta2,
+                                            .eps = (float)run->adam_epsilon, .weight_decay = (float)run->weight_decay,
+                                            .t = update});
     }
 }
 
@@ -81,7 +83,8 @@ step_result optimizer_step(moai_model *m, const run_config *run, double lr, int6
 void weights_from_master(moai_model *m)
 {
     const moai_ctx *c = &m->ctx;
-    const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem), own = tensor_of(m->own[0], DT_F32, 1, m->params.n_own);
+    const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem),
+                 own = tensor_of(m->own[0], DT_F32, 1, m->params.n_own);
 
     for (int b = 0; b < m->params.n_buckets && m->own[0] != m->weights; b++) {
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);

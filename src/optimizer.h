@@ -1,11 +1,12 @@
-/* optimizer.h: the end of a step: gradients summed over the grid, global-norm clipping, AdamW on the own shares, weights gathered. */
+/* optimizer.h: the end of a step: gradients summed over the grid, global-norm clipping, AdamW on
+ * the own shares, weights gathered. */
 #ifndef MOAI_OPTIMIZER_H
 #define MOAI_OPTIMIZER_H
 
 #include "model.h"
 
-/* The learning rate of the update that follows `step` done steps: linear warm-up, then cosine, linear or none to min_lr_ratio; WSD (arXiv
- * 2404.06395) stays flat and falls linearly over the last decay_steps.                                                */
+/* The learning rate of the update that follows `step` done steps: linear warm-up, then cosine, linear or none to
+ * min_lr_ratio; WSD (arXiv 2404.06395) stays flat and falls linearly over the last decay_steps. */
 double learning_rate(const run_config *, int64_t step);
 
 typedef struct step_result {
@@ -14,8 +15,8 @@ typedef struct step_result {
     bool skipped;                             /* the norm was not finite: nothing was changed */
 } step_result;
 
-/* After the last backward.  `update` counts optimizer updates from 1.  Waits for the device.  Collective over all ranks; every rank gets
- * the same result.                                                                                                    */
+/* After the last backward.  `update` counts optimizer updates from 1.  Waits for the device.  Collective over all
+ * ranks; every rank gets the same result. */
 step_result optimizer_step(moai_model *, const run_config *, double lr, int64_t update);
 
 /* totals[] = their sums over all ranks; of the ranks that hold the same loss one counts.  Collective over all axes. */

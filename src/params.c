@@ -11,7 +11,8 @@ enum { ALIGN_ELEM = 64 };                     /* matrices start at a cache line 
 static void stage_sizes(const model_config *cfg, int pp, int64_t seq_len, int64_t *n_layers)
 {
     const double head = 6.0 * (double)cfg->hidden_size * (double)cfg->vocab_size;
-    const double layer = (model_flops_products(cfg) - head + model_flops_attention(cfg, seq_len)) / (double)cfg->num_hidden_layers;
+    const double layer =
+        (model_flops_products(cfg) - head + model_flops_attention(cfg, seq_len)) / (double)cfg->num_hidden_layers;
 
     for (int s = 0; s < pp; s++) n_layers[s] = 1;
     for (int64_t left = cfg->num_hidden_layers - pp; left > 0; left--) {
@@ -19,7 +20,8 @@ static void stage_sizes(const model_config *cfg, int pp, int64_t seq_len, int64_
         double least = 0;
         for (int s = 0; s < pp; s++) {
             double cost = (double)n_layers[s] * layer + (s == pp - 1 ? head : 0);
-            if (s == 0 || cost <= least) best = s, least = cost;   /* ties go to later stages: they keep fewer micro-batches */
+            if (s == 0 || cost <= least)
+                best = s, least = cost; /* ties go to later stages: they keep fewer micro-batches */
         }
         n_layers[best]++;
     }
@@ -40,10 +42,11 @@ int params_check(const model_config *cfg, grid_shape g, moai_error *err)
     const int64_t heads = cfg->num_attention_heads, kv = cfg->num_key_value_heads;
 
     if (heads % g.tp != 0)
-        return error_set(err, "num_attention_heads %lld is not divisible by tensor_parallel %d", (long long)heads, g.tp);
+        return error_set(err, "num_attention_heads %lld is not divisible by tensor_parallel %d", (long long)heads,
+                         g.tp);
     if (g.tp <= kv ? kv % g.tp != 0 : g.tp % kv != 0)
-        return error_set(err, "tensor_parallel %d neither divides num_key_value_heads %lld nor is a multiple of it", g.tp,
-                         (long long)kv);
+        return error_set(err, "tensor_parallel %d neither divides num_key_value_heads %lld nor is a multiple of it",
+                         g.tp, (long long)kv);
     if (cfg->intermediate_size < g.tp || cfg->vocab_size < g.tp)
         return error_set(err, "tensor_parallel %d is larger than intermediate_size %lld or vocab_size %lld", g.tp,
                          (long long)cfg->intermediate_size, (long long)cfg->vocab_size);
@@ -67,12 +70,14 @@ static param *add(builder *b, param_sharing sharing, int ndim, int64_t rows, int
     param_table *t = b->t;
     param *p = &t->list[t->n++];
 
-    *p = (param){.ndim = ndim, .rows = rows, .cols = cols, .n_rows = rows, .n_cols = cols, .bucket = t->n_buckets, .sharing = sharing};
+    *p = (param){.ndim = ndim, .rows = rows, .cols = cols, .n_rows = rows, .n_cols = cols, .bucket = t->n_buckets,
+                 .sharing = sharing};
     snprintf(p->name, sizeof p->name, "%s", name);
     return p;
 }
 
-static param *add_in_layer(builder *b, param_sharing sharing, int ndim, int64_t rows, int64_t cols, int64_t layer, const char *name)
+static param *add_in_layer(builder *b, param_sharing sharing, int ndim, int64_t rows, int64_t cols, int64_t layer,
+                           const char *name)
 {
     char full[sizeof b->t->list->name];
 
@@ -161,8 +166,10 @@ static void add_layer(builder *b, int64_t layer)
     split_cols(b, p = add_in_layer(b, PARAM_UNIQUE, 2, H, I, layer, "mlp.down_proj")), place(b, p, false);
     split_rows(b, p = add_in_layer(b, PARAM_UNIQUE, 2, Q, H, layer, "self_attn.q_proj")), place(b, p, false);
     k->n_unique = bucket_mark(b);
-    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.k_proj"), kv0 * D, (kv0 + n_kv) * D), place(b, p, true);
-    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.v_proj"), kv0 * D, (kv0 + n_kv) * D), place(b, p, true);
+    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.k_proj"), kv0 * D, (kv0 + n_kv) * D),
+        place(b, p, true);
+    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.v_proj"), kv0 * D, (kv0 + n_kv) * D),
+        place(b, p, true);
     k->n_matrix = bucket_mark_aligned(b);
     place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "input_layernorm"), false);
     place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "post_attention_layernorm"), false);
@@ -173,8 +180,10 @@ static void add_layer(builder *b, int64_t layer)
 
 void params_init(param_table *t, const model_config *cfg, grid_shape size, grid_shape at, int64_t seq_len)
 {
-    const int64_t first = stage_begin(cfg, size.pp, at.pp, seq_len), end = stage_begin(cfg, size.pp, at.pp + 1, seq_len);
-    const bool first_stage = at.pp == 0, last_stage = at.pp == size.pp - 1, tied = cfg->tie_word_embeddings && size.pp > 1;
+    const int64_t first = stage_begin(cfg, size.pp, at.pp, seq_len),
+                  end = stage_begin(cfg, size.pp, at.pp + 1, seq_len);
+    const bool first_stage = at.pp == 0, last_stage = at.pp == size.pp - 1,
+               tied = cfg->tie_word_embeddings && size.pp > 1;
     const char *const embed = "model.embed_tokens.weight";
     builder b = {.t = t, .cfg = cfg, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
 
@@ -210,5 +219,6 @@ own_range params_own(const param_table *t, int b, int dp_size, int dp_rank)
     const bucket *k = &t->buckets[b];
     const int64_t share = k->n_padded / dp_size;
 
-    return (own_range){.begin = k->offset + dp_rank * share, .end = k->offset + (dp_rank + 1) * share, .own = k->offset / dp_size};
+    return (own_range){
+        .begin = k->offset + dp_rank * share, .end = k->offset + (dp_rank + 1) * share, .own = k->offset / dp_size};
 }

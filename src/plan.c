@@ -11,11 +11,13 @@ int batch_settle(batch_plan *b, const run_config *run, int dp, moai_error *err)
 {
     const int64_t once = run->per_device_train_batch_size * dp;
 
-    *b = (batch_plan){.micro_batch = run->per_device_train_batch_size, .accumulation = run->gradient_accumulation_steps};
+    *b =
+        (batch_plan){.micro_batch = run->per_device_train_batch_size, .accumulation = run->gradient_accumulation_steps};
     if (run->global_batch_size) {
         if (run->global_batch_size % once != 0)
-            return error_set(err, "global_batch_size %lld is not a multiple of per_device_train_batch_size %lld x data_parallel %d",
-                             (long long)run->global_batch_size, (long long)run->per_device_train_batch_size, dp);
+            return error_set(
+                err, "global_batch_size %lld is not a multiple of per_device_train_batch_size %lld x data_parallel %d",
+                (long long)run->global_batch_size, (long long)run->per_device_train_batch_size, dp);
         b->accumulation = run->global_batch_size / once;
     }
     b->global = once * b->accumulation;
@@ -25,8 +27,9 @@ int batch_settle(batch_plan *b, const run_config *run, int dp, moai_error *err)
 model_options model_options_of(const run_config *run, const batch_plan *b, grid_shape size, int stage)
 {
     pipe_schedule s = schedule_1f1b(size.pp, stage, (int)b->accumulation);
-    model_options opt = {.dt = run->bf16 ? DT_BF16 : DT_F32, .recompute = run->gradient_checkpointing, .micro_batch = b->micro_batch,
-                         .seq_len = run->seq_length, .n_slots = s.n_slots, .train = true};
+    model_options opt = {.dt = run->bf16 ? DT_BF16 : DT_F32, .recompute = run->gradient_checkpointing,
+                         .micro_batch = b->micro_batch, .seq_len = run->seq_length, .n_slots = s.n_slots,
+                         .train = true};
 
     schedule_free(&s);
     return opt;
@@ -67,8 +70,8 @@ static size_t print_memory(const run_config *run, const model_config *cfg, grid_
             n += snprintf(row + n, sizeof row - (size_t)n, "%12.4f", gib(model_bytes(&m, a)));
             total += model_bytes(&m, a);
         }
-        say("                       %5d  %3lld-%-3lld%s%12.4f", stage, (long long)m.first_layer, (long long)(m.first_layer + m.n_layers - 1),
-            row, gib(total));
+        say("                       %5d  %3lld-%-3lld%s%12.4f", stage, (long long)m.first_layer,
+            (long long)(m.first_layer + m.n_layers - 1), row, gib(total));
         model_free(&m);
         worst = total > worst ? total : worst;
     }
@@ -81,20 +84,25 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
     const double products = model_flops_products(cfg), attention = model_flops_attention(cfg, run->seq_length);
     static const char *const recompute_names[] = {"none", "selective", "full"};
 
-    say("model      %s parameters: %lld layers, hidden %lld, heads %lld:%lld of %lld, intermediate %lld, vocabulary %lld%s",
+    say("model      %s parameters: %lld layers, hidden %lld, heads %lld:%lld of %lld, "
+        "intermediate %lld, vocabulary %lld%s",
         with_commas(n, model_n_params(cfg)), (long long)cfg->num_hidden_layers, (long long)cfg->hidden_size,
         (long long)cfg->num_attention_heads, (long long)cfg->num_key_value_heads, (long long)cfg->head_dim,
         (long long)cfg->intermediate_size, (long long)cfg->vocab_size, cfg->tie_word_embeddings ? " (tied)" : "");
-    say("grid       %d ranks = TP %d x CP %d x DP %d x PP %d", size.tp * size.cp * size.dp * size.pp, size.tp, size.cp, size.dp, size.pp);
-    say("batch      %lld samples of %lld tokens (%s tokens) a step = %lld micro-batch x %lld accumulation x %d data parallel",
-        (long long)b->global, (long long)run->seq_length, with_commas(tokens, b->global * run->seq_length), (long long)b->micro_batch,
-        (long long)b->accumulation, size.dp);
+    say("grid       %d ranks = TP %d x CP %d x DP %d x PP %d", size.tp * size.cp * size.dp * size.pp, size.tp, size.cp,
+        size.dp, size.pp);
+    say("batch      %lld samples of %lld tokens (%s tokens) a step = "
+        "%lld micro-batch x %lld accumulation x %d data parallel",
+        (long long)b->global, (long long)run->seq_length, with_commas(tokens, b->global * run->seq_length),
+        (long long)b->micro_batch, (long long)b->accumulation, size.dp);
     say("numbers    %s, recomputation %s", run->bf16 ? "bf16 with fp32 master weights and moments" : "fp32",
         recompute_names[run->gradient_checkpointing]);
-    say("FLOPs      %.4g G a token = products %.4g G + causal attention %.4g G, forward and backward, recomputation not counted",
+    say("FLOPs      %.4g G a token = products %.4g G + causal attention %.4g G, "
+        "forward and backward, recomputation not counted",
         (products + attention) * 1e-9, products * 1e-9, attention * 1e-9);
 
     const size_t worst = print_memory(run, cfg, size, b);
     const double have = gib((size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE)), need = gib(worst);
-    say("fit        the largest rank takes %.4f GiB; this host has %.1f GiB, room for %.0f such ranks", need, have, floor(have / need));
+    say("fit        the largest rank takes %.4f GiB; this host has %.1f GiB, room for %.0f such ranks", need, have,
+        floor(have / need));
 }

@@ -1,4 +1,5 @@
-/* plan.h: what a run will be, before it is: shape, true parameter count, bytes per rank by arena, and whether it fits. */
+/* plan.h: what a run will be, before it is: shape, true parameter count, bytes per rank by
+ * arena, and whether it fits. */
 #ifndef MOAI_PLAN_H
 #define MOAI_PLAN_H
 
@@ -16,7 +17,8 @@ int batch_settle(batch_plan *, const run_config *, int dp, moai_error *err);
 
 model_options model_options_of(const run_config *, const batch_plan *, grid_shape size, int stage);
 
-/* Prints (on stderr, the printing rank) layout, counts, FLOPs, the table of bytes by arena and stage, and how many ranks fit here. */
+/* Prints (on stderr, the printing rank) layout, counts, FLOPs, the table of bytes by arena and
+ * stage, and how many ranks fit here. */
 void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *);
 
 #endif

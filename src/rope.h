@@ -1,4 +1,5 @@
-/* rope.h: rotation angles with Hugging Face's scalings (transformers/modeling_rope_utils: default, linear, dynamic, yarn). */
+/* rope.h: rotation angles with Hugging Face's scalings (transformers/modeling_rope_utils:
+ * default, linear, dynamic, yarn). */
 #ifndef MOAI_ROPE_H
 #define MOAI_ROPE_H
 

@@ -14,10 +14,12 @@ static const key_choice schedules[] = {{"cosine", SCHEDULE_COSINE},
                                        {"warmup_stable_decay", SCHEDULE_WSD},
                                        {"constant_with_warmup", SCHEDULE_CONSTANT},
                                        {NULL, 0}};
-static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selective", RECOMPUTE_SELECTIVE}, {"full", RECOMPUTE_FULL},
-                                            {"true", RECOMPUTE_FULL}, {"false", RECOMPUTE_NONE},          {NULL, 0}};
+static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selective", RECOMPUTE_SELECTIVE},
+                                            {"full", RECOMPUTE_FULL},  {"true", RECOMPUTE_FULL},
+                                            {"false", RECOMPUTE_NONE}, {NULL, 0}};
 
-#define ROW(t, key, value, ...) {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
+#define ROW(t, key, value, ...) \
+    {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
 #define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
 #define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
@@ -40,7 +42,8 @@ static const key_spec rows[] = {
     INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: its share of the node's cores"),
 
     INT(seq_length, "4096", 1, INT32_MAX, "tokens per sample (T)"),
-    ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536, .help = "samples per micro-batch"),
+    ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536,
+        .help = "samples per micro-batch"),
     INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),
     INT(global_batch_size, "0", 0, 1 << 30, "samples per step; fixes the accumulation; 0: batch x accumulation x DP"),
 
@@ -60,14 +63,16 @@ static const key_spec rows[] = {
 
     BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere"),
     BOOL(fp16, "false", "fp16 with loss scaling (not in this version)"),
-    CHOICE(gradient_checkpointing, "none", recomputations, "activations recomputed in the backward pass: none, selective or full"),
+    CHOICE(gradient_checkpointing, "none", recomputations,
+           "activations recomputed in the backward pass: none, selective or full"),
 
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
     INT(dataloader_prefetch_factor, "2", 1, 4096, "micro-batches ready ahead, per worker"),
 
     INT(logging_steps, "1", 1, 1ll << 40, "steps between progress lines"),
     INT(eval_steps, "0", 0, 1ll << 40, "steps between evaluations; 0: none"),
-    INT(eval_batches, "0", 0, 1ll << 40, "evaluation takes this many times a step's samples; 0: the whole validation split"),
+    INT(eval_batches, "0", 0, 1ll << 40,
+        "evaluation takes this many times a step's samples; 0: the whole validation split"),
     INT(save_steps, "500", 0, 1ll << 40, "steps between checkpoints; 0: none on the way"),
     INT(save_total_limit, "3", 0, 1 << 20, "newest checkpoints kept; 0: all"),
     BOOL(save_on_exit, "true", "a checkpoint at the end and on SIGTERM or SIGUSR1"),
@@ -161,7 +166,8 @@ static int read_flag(run_config *c, int argc, char **argv, int i, int *used, moa
     if (flag_parse(&f, argc, argv, i, err)) return -1;
     *used = f.used;
     if (!strcmp(f.name, "config")) return 0;
-    const key_spec *k = keys_find(keys, f.name), *negated = !strncmp(f.name, "no_", 3) ? keys_find(keys, f.name + 3) : NULL;
+    const key_spec *k = keys_find(keys, f.name),
+                   *negated = !strncmp(f.name, "no_", 3) ? keys_find(keys, f.name + 3) : NULL;
     snprintf(label, sizeof label, "--%s", f.name);
     if (!k && negated && negated->type == KEY_BOOL) {
         if (strchr(argv[i], '=')) return error_set(err, "%s takes no value", argv[i]);
@@ -201,13 +207,15 @@ static int check_together(const run_config *c, moai_error *err)
     if (strcmp(c->device, "cpu") && strcmp(c->device, "cuda") && strcmp(c->device, "auto"))
         return error_set(err, "device is \"%s\", must be cpu, cuda or auto", c->device);
     if (c->warmup_steps > c->max_steps)
-        return error_set(err, "warmup_steps is %lld, must not exceed max_steps %lld", (long long)c->warmup_steps, (long long)c->max_steps);
+        return error_set(err, "warmup_steps is %lld, must not exceed max_steps %lld", (long long)c->warmup_steps,
+                         (long long)c->max_steps);
     if (c->lr_scheduler_type == SCHEDULE_WSD && c->warmup_steps + c->decay_steps > c->max_steps)
-        return error_set(err, "warmup_steps %lld and decay_steps %lld together exceed max_steps %lld", (long long)c->warmup_steps,
-                         (long long)c->decay_steps, (long long)c->max_steps);
+        return error_set(err, "warmup_steps %lld and decay_steps %lld together exceed max_steps %lld",
+                         (long long)c->warmup_steps, (long long)c->decay_steps, (long long)c->max_steps);
     if (!*c->output_dir) return error_set(err, "output_dir is \"\", must name a directory");
     if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
-    if (!*c->data && !c->plan) return error_set(err, "data is missing: --data FILE names the manifest of the token shards");
+    if (!*c->data && !c->plan)
+        return error_set(err, "data is missing: --data FILE names the manifest of the token shards");
     return 0;
 }
 
@@ -230,11 +238,13 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
 
 void run_config_help(void)
 {
-    static const char *const kind[] = {[KEY_INT] = "INT", [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "", [KEY_STRING] = "TEXT",
-                                       [KEY_CHOICE] = "NAME"};
+    static const char *const kind[] = {
+        [KEY_INT] = "INT", [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "", [KEY_STRING] = "TEXT", [KEY_CHOICE] = "NAME"};
 
-    printf("usage: moai_train [--config RUN.json] [--key value ...]\n"
-           "Each key may stand in the run file or be a flag; flags win.  A switch is --key, --no_key or --key false.  [default]\n\n");
+    printf(
+        "usage: moai_train [--config RUN.json] [--key value ...]\n"
+        "Each key may stand in the run file or be a flag; flags win.  A switch is --key, --no_key or --key false.  "
+        "[default]\n\n");
     for (int i = 0; i < keys.n; i++) {
         const key_spec *k = &keys.list[i];
         char left[80];

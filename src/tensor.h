@@ -1,7 +1,7 @@
 /* tensor.h: a row-major matrix view, and the arenas that own the memory behind it.
  *
  * A tensor is passed by value and owns nothing.  Tokens are rows, features are columns; a view of some columns keeps
- * the stride of its parent, so that q, k and v are views of the packed qkv.                                        */
+ * the stride of its parent, so that q, k and v are views of the packed qkv. */
 #ifndef MOAI_TENSOR_H
 #define MOAI_TENSOR_H
 
@@ -42,7 +42,7 @@ static inline tensor tensor_cols(tensor t, int64_t begin, int64_t n)
 static inline int64_t tensor_n_elem(tensor t) { return t.rows * t.cols; }
 
 /* An arena: one allocation, a bump pointer, a high-water mark.  While base is NULL it only plans: every take returns
- * NULL and counts, so the code that lays memory out runs twice, first to learn the size, then to hand out pointers.  */
+ * NULL and counts, so the code that lays memory out runs twice, first to learn the size, then to hand out pointers. */
 typedef struct arena {
     const char *name;        /* shown in the memory report */
     char *base;

@@ -28,7 +28,7 @@ typedef struct trainer {
     pipe_schedule schedule;
 
     bool reads;                               /* first and last stages need ids */
-    dataset *train_set, *eval_set;            /* NULL where nothing is read; eval_set NULL too when nothing is evaluated */
+    dataset *train_set, *eval_set; /* NULL where nothing is read; eval_set NULL too when nothing is evaluated */
     loader *loader;
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
@@ -90,8 +90,10 @@ static int check_new_start(const run_config *run, moai_error *err)
     char *latest = run->resume_from_checkpoint[0] ? NULL : checkpoint_latest(run->output_dir);
 
     if (!latest) return 0;
-    error_set(err, "output_dir %s holds %s of an earlier run: go on with --resume_from_checkpoint auto, or name another directory", run->output_dir,
-              strrchr(latest, '/') + 1);
+    error_set(
+        err,
+        "output_dir %s holds %s of an earlier run: go on with --resume_from_checkpoint auto, or name another directory",
+        run->output_dir, strrchr(latest, '/') + 1);
     free(latest);
     return -1;
 }
@@ -107,25 +109,29 @@ static int open_data(trainer *t, moai_error *err)
     const int64_t eos = m.info.eos;
     manifest_free(&m);
     if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != eos)
-        return error_set(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data, (long long)eos, run->model,
-                         (long long)t->cfg->eos_token_id);
-    if (run->tokenizer[0] && file_sha256(run->tokenizer, t->tokenizer_sha256, err)) return -1;   /* dataset_open compares */
+        return error_set(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
+                         (long long)eos, run->model, (long long)t->cfg->eos_token_id);
+    if (run->tokenizer[0] && file_sha256(run->tokenizer, t->tokenizer_sha256, err))
+        return -1; /* dataset_open compares */
     t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, t->tokenizer_sha256, err);
     if (!t->train_set) return -1;
     if (run->eval_steps == 0) return 0;
     t->eval_set = dataset_open(run->data, "validation", t->cfg->vocab_size, t->tokenizer_sha256, err);
     if (!t->eval_set) return -1;
     if (dataset_samples(t->eval_set, run->seq_length) < 1)
-        return error_set(err, "%s: the validation split has %lld tokens, fewer than one sample of seq_length %lld + 1; eval_steps needs it",
+        return error_set(err,
+                         "%s: the validation split has %lld tokens, fewer than one sample of seq_length %lld + 1; "
+                         "eval_steps needs it",
                          run->data, (long long)dataset_tokens(t->eval_set), (long long)run->seq_length);
     return 0;
 }
 
 static loader_plan plan_of(const trainer *t, int64_t first)
 {
-    return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch, .accumulation = t->batch.accumulation,
-                         .dp_size = t->grid.dp.size, .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true,
-                         .first = first, .n_workers = (int)t->run->dataloader_num_workers,
+    return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch,
+                         .accumulation = t->batch.accumulation, .dp_size = t->grid.dp.size,
+                         .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true, .first = first,
+                         .n_workers = (int)t->run->dataloader_num_workers,
                          .prefetch = (int)t->run->dataloader_prefetch_factor};
 }
 
@@ -142,16 +148,19 @@ static int check_meta(const trainer *t, const checkpoint_meta *meta, const char 
 {
     moai_error why;
 
-    if (model_config_same(&meta->model, t->cfg, &why)) return error_set(err, "%s is of another model: %s", dir, why.text);
+    if (model_config_same(&meta->model, t->cfg, &why))
+        return error_set(err, "%s is of another model: %s", dir, why.text);
     if (meta->samples == 0) return 0;         /* nothing consumed yet: any data will do */
     if (meta->seq_length != t->run->seq_length)
-        return error_set(err, "%s was trained with seq_length %lld, this run has %lld: its data position has no meaning here", dir,
-                         (long long)meta->seq_length, (long long)t->run->seq_length);
+        return error_set(
+            err, "%s was trained with seq_length %lld, this run has %lld: its data position has no meaning here", dir,
+            (long long)meta->seq_length, (long long)t->run->seq_length);
     if (meta->seed != (uint64_t)t->run->seed)
         return error_set(err, "%s was trained with seed %llu, this run has %lld: samples would repeat", dir,
                          (unsigned long long)meta->seed, (long long)t->run->seed);
     if (strcmp(meta->tokenizer_sha256, t->tokenizer_sha256) != 0)
-        return error_set(err, "%s was trained with tokenizer %s, the data has %s", dir, meta->tokenizer_sha256, t->tokenizer_sha256);
+        return error_set(err, "%s was trained with tokenizer %s, the data has %s", dir, meta->tokenizer_sha256,
+                         t->tokenizer_sha256);
     return 0;
 }
 
@@ -219,10 +228,11 @@ static int trainer_open(trainer *t, moai_error *err)
 {
     const comm *world = &t->grid.host_world;
     const model_options opt = model_options_of(t->run, &t->batch, t->grid.size, t->grid.at.pp);
+    const device_options wanted = {.name = t->run->device, .deterministic = t->run->deterministic,
+                                   .n_threads = t->run->num_threads ? (int)t->run->num_threads : process_cores()};
     int failed = 0;
 
-    failed = device_open(&t->device, &(device_options){.name = t->run->device, .deterministic = t->run->deterministic,
-                                                        .n_threads = t->run->num_threads ? (int)t->run->num_threads : process_cores()}, err);
+    failed = device_open(&t->device, &wanted, err);
     if (comm_agree(world, failed, err)) return -1;
     device_connect(&t->device, &t->grid);
     say("device     %s", t->device.text);
@@ -266,11 +276,13 @@ static void feed_train(void *arg, moai_model *m, int micro_batch, int slot)
     trainer *t = arg;
     moai_error err;
 
-    CHECK(loader_next(t->loader, t->ids, t->samples_read + micro_batch * t->batch.micro_batch, &t->waited, &err) == 0, "%s", err.text);
+    CHECK(loader_next(t->loader, t->ids, t->samples_read + micro_batch * t->batch.micro_batch, &t->waited, &err) == 0,
+          "%s", err.text);
     model_set_ids(m, slot, t->ids);
 }
 
-/* Rank 0 gets the sample numbers of the whole step, as the first stage's ranks read them; others get NULL.  Caller frees. */
+/* Rank 0 gets the sample numbers of the whole step, as the first stage's ranks read them;
+ * others get NULL.  Caller frees. */
 static int64_t *gather_samples(trainer *t)
 {
     const comm *dp = &t->grid.host_dp;
@@ -312,14 +324,16 @@ static void report_step(trainer *t, step_result r, double lr, double seconds)
     int64_t *samples = gather_samples(t);
 
     if (t->grid.rank == 0 && (t->step % t->run->logging_steps == 0 || t->step == t->run->max_steps || r.skipped)) {
-        metrics_step(t->metrics, &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens, .lr = lr,
-                                                 .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds, .mfu = mfu,
-                                                 .step_seconds = seconds, .data_wait_seconds = t->waited,
-                                                 .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
-                                                                (double)(t->run->max_steps - t->step),
-                                                 .samples = t->samples, .skipped = t->skipped, .sample_numbers = samples,
-                                                 .n_sample_numbers = samples ? t->batch.global : 0});
-        if (r.skipped) metrics_event(t->metrics, "skipped", t->step, "the gradient norm is not finite: weights left as they were");
+        metrics_step(t->metrics,
+                     &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens,
+                                     .lr = lr, .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds,
+                                     .mfu = mfu, .step_seconds = seconds, .data_wait_seconds = t->waited,
+                                     .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
+                                                    (double)(t->run->max_steps - t->step),
+                                     .samples = t->samples, .skipped = t->skipped, .sample_numbers = samples,
+                                     .n_sample_numbers = samples ? t->batch.global : 0});
+        if (r.skipped)
+            metrics_event(t->metrics, "skipped", t->step, "the gradient norm is not finite: weights left as they were");
     }
     free(samples);
 }
@@ -338,16 +352,17 @@ static void evaluate(trainer *t)
     if (t->metrics) metrics_eval(t->metrics, &e);
 }
 
-/* A failed save is no reason to stop: the run goes on and the older checkpoints are whole.  Returns the status of the save. */
+/* A failed save is no reason to stop: the run goes on and the older checkpoints are whole.
+ * Returns the status of the save. */
 static int save(trainer *t)
 {
     const run_config *run = t->run;
     const checkpoint_state state = state_of(t);
     const double begin = now_seconds();
     moai_error err;
-    checkpoint_meta meta = {.step = t->step, .samples = t->samples, .updates = t->updates, .skipped = t->skipped, .layout = t->grid.size,
-                            .seed = (uint64_t)run->seed, .seq_length = run->seq_length, .global_batch_size = t->batch.global,
-                            .model = *t->cfg};
+    checkpoint_meta meta = {.step = t->step, .samples = t->samples, .updates = t->updates, .skipped = t->skipped,
+                            .layout = t->grid.size, .seed = (uint64_t)run->seed, .seq_length = run->seq_length,
+                            .global_batch_size = t->batch.global, .model = *t->cfg};
 
     if (t->saved_step == t->step) return 0;
     meta.run_json = run_config_json(run);
@@ -357,7 +372,8 @@ static int save(trainer *t)
     if (!failed) t->saved_step = t->step;
     if (failed) warn("checkpoint of step %lld not saved: %s", (long long)t->step, err.text);
     if (t->metrics) {
-        char *text = failed ? xstrdup(err.text) : xasprintf("checkpoint-%lld in %.2f s", (long long)t->step, now_seconds() - begin);
+        char *text = failed ? xstrdup(err.text)
+                            : xasprintf("checkpoint-%lld in %.2f s", (long long)t->step, now_seconds() - begin);
         metrics_event(t->metrics, failed ? "save_failed" : "saved", t->step, text);
         free(text);
     }

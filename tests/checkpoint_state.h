@@ -1,4 +1,5 @@
-/* checkpoint_state.h: a small model's training state in any layout, each element a function of (state, name, global index). */
+/* checkpoint_state.h: a small model's training state in any layout, each element a function of
+ * (state, name, global index). */
 #ifndef CHECKPOINT_STATE_H
 #define CHECKPOINT_STATE_H
 
@@ -10,11 +11,12 @@
 
 static inline model_config small_model(int64_t layers, int64_t heads, int64_t kv_heads, int64_t vocab, bool tied)
 {
-    return (model_config){.num_hidden_layers = layers, .hidden_size = 48, .intermediate_size = 52, .num_attention_heads = heads,
-                          .num_key_value_heads = kv_heads, .head_dim = 4, .vocab_size = vocab, .max_position_embeddings = 64,
-                          .pad_token_id = 0, .bos_token_id = -1, .eos_token_id = 1, .tie_word_embeddings = tied,
-                          .rms_norm_eps = 1e-6, .initializer_range = 0.02, .rope_theta = 1e6,
-                          .rope = {.kind = ROPE_DEFAULT, .factor = 1, .beta_fast = 32, .beta_slow = 1, .truncate = true}};
+    return (model_config){
+        .num_hidden_layers = layers, .hidden_size = 48, .intermediate_size = 52, .num_attention_heads = heads,
+        .num_key_value_heads = kv_heads, .head_dim = 4, .vocab_size = vocab, .max_position_embeddings = 64,
+        .pad_token_id = 0, .bos_token_id = -1, .eos_token_id = 1, .tie_word_embeddings = tied, .rms_norm_eps = 1e-6,
+        .initializer_range = 0.02, .rope_theta = 1e6,
+        .rope = {.kind = ROPE_DEFAULT, .factor = 1, .beta_fast = 32, .beta_slow = 1, .truncate = true}};
 }
 
 static inline float state_value(int state, uint64_t key, int64_t index)
@@ -34,7 +36,8 @@ static inline void state_each(const param_table *t, int dp, int dp_rank,
         const uint64_t key = rng_key(7, p->name);
         for (int64_t e = 0; e < p->n_rows * p->n_cols; e++)
             if (p->offset + e >= r.begin && p->offset + e < r.end)
-                each(arg, p, key, (p->row0 + e / p->n_cols) * p->cols + p->col0 + e % p->n_cols, r.own + p->offset + e - r.begin);
+                each(arg, p, key, (p->row0 + e / p->n_cols) * p->cols + p->col0 + e % p->n_cols,
+                     r.own + p->offset + e - r.begin);
     }
 }
 
@@ -77,7 +80,10 @@ static inline void state_free(small_state *s)
     params_free(&s->params);
 }
 
-static inline void state_fill(small_state *s) { state_each(&s->params, s->grid->size.dp, s->grid->at.dp, state_fill_one, s); }
+static inline void state_fill(small_state *s)
+{
+    state_each(&s->params, s->grid->size.dp, s->grid->at.dp, state_fill_one, s);
+}
 
 /* Elements of own[] that are not what state_fill puts there; padding has to be zero.  Clears own[]. */
 static inline int64_t state_n_wrong(small_state *s)
@@ -99,7 +105,8 @@ static inline grid_shape rank_at(grid_shape size, int rank)
 }
 
 /* Loads as the rank `rank` of layout `size` would; the number of wrong elements, or -1. */
-static inline int64_t state_load_as(const char *dir, const model_config *cfg, grid_shape size, int rank, moai_device *dev, moai_error *err)
+static inline int64_t state_load_as(const char *dir, const model_config *cfg, grid_shape size, int rank,
+                                    moai_device *dev, moai_error *err)
 {
     moai_grid grid;
     small_state s;
@@ -115,9 +122,9 @@ static inline int64_t state_load_as(const char *dir, const model_config *cfg, gr
 
 static inline checkpoint_meta small_meta(const model_config *cfg, grid_shape layout, int64_t step)
 {
-    return (checkpoint_meta){.step = step, .samples = step * 8, .updates = step - 1, .skipped = 1, .layout = layout, .seed = 1234,
-                             .seq_length = 16, .global_batch_size = 8, .tokenizer_sha256 = "", .model = *cfg,
-                             .run_json = (char *)"{\"learning_rate\": 0.001}"};
+    return (checkpoint_meta){.step = step, .samples = step * 8, .updates = step - 1, .skipped = 1, .layout = layout,
+                             .seed = 1234, .seq_length = 16, .global_batch_size = 8, .tokenizer_sha256 = "",
+                             .model = *cfg, .run_json = (char *)"{\"learning_rate\": 0.001}"};
 }
 
 #endif

@@ -1,4 +1,5 @@
-/* metrics.jsonl and the TensorBoard files: full precision, a resume tells one story, bad output directories are named */
+/* metrics.jsonl and the TensorBoard files: full precision, a resume tells one story, bad output directories are
+ * named */
 #include "tap.h"
 
 #include "metrics.h"
@@ -32,8 +33,9 @@ static void log_steps(int64_t from, int64_t to)
 
     CHECK(m, "%s", err.text);
     for (int64_t s = from + 1; s <= to; s++)
-        metrics_step(m, &(step_metrics){.step = s, .max_steps = to, .loss = loss_at(s), .lr = 1e-3 / (double)s, .grad_norm = s == 2 ? NAN : 0.1,
-                                        .tokens_per_second = 12345.6, .mfu = s == 1 ? -1 : 0.25, .step_seconds = 0.5, .eta_seconds = 3700,
+        metrics_step(m, &(step_metrics){.step = s, .max_steps = to, .loss = loss_at(s), .lr = 1e-3 / (double)s,
+                                        .grad_norm = s == 2 ? NAN : 0.1, .tokens_per_second = 12345.6,
+                                        .mfu = s == 1 ? -1 : 0.25, .step_seconds = 0.5, .eta_seconds = 3700,
                                         .samples = 2 * s, .sample_numbers = samples, .n_sample_numbers = 2});
     metrics_eval(m, &(eval_metrics){.step = to, .loss = 2, .perplexity = exp(2), .seconds = 1, .tokens = 100});
     metrics_event(m, "checkpoint", to, "a \"quoted\" name");
@@ -80,10 +82,11 @@ static void test_resume(void)
     fclose(f);
     log_steps(2, 4);
     char *text = contents(path), *old_path = xasprintf("%s.old", path), *old = contents(old_path);
-    line_of(text, 1, "loss", &n1), line_of(text, 2, "loss", &n2), line_of(text, 3, "loss", &n3), line_of(text, 4, "loss", &n4);
+    line_of(text, 1, "loss", &n1), line_of(text, 2, "loss", &n2), line_of(text, 3, "loss", &n3),
+        line_of(text, 4, "loss", &n4);
     line_of(text, 3, "event", &n_event);
-    ok(n1 == 1 && n2 == 1 && n3 == 1 && n4 == 1 && n_event == 0, "resume at 2: steps told %d %d %d %d times, later event %d", n1, n2, n3, n4,
-       n_event);
+    ok(n1 == 1 && n2 == 1 && n3 == 1 && n4 == 1 && n_event == 0,
+       "resume at 2: steps told %d %d %d %d times, later event %d", n1, n2, n3, n4, n_event);
     ok(strstr(old, "{\"step\":2,\"loss\":9"), "what was dropped is kept in metrics.jsonl.old");
     free(old);
     free(text);
@@ -106,7 +109,8 @@ static char *events_of(int resumed_at)
 
     CHECK(!glob(pattern, 0, NULL, &files), "no %s", pattern);
     for (size_t i = 0; i < files.gl_pathc && !found; i++) {
-        char *command = xasprintf("perl tests/tfevents.pl '%s'", files.gl_pathv[i]), *text = xmalloc(1 << 16), start[32];
+        char *command = xasprintf("perl tests/tfevents.pl '%s'", files.gl_pathv[i]), *text = xmalloc(1 << 16),
+             start[32];
         FILE *pipe = popen(command, "r");
         size_t n = fread(text, 1, (1 << 16) - 1, pipe);
         text[n] = 0;
@@ -127,12 +131,14 @@ static void test_board(void)
 {
     char line[128], *text = events_of(2);
 
-    ok(text && !strncmp(text, "version brain.Event:2\nstart 3\n", 30), "the event file of the resume opens%s", text ? "" : ": none is readable");
+    ok(text && !strncmp(text, "version brain.Event:2\nstart 3\n", 30), "the event file of the resume opens%s",
+       text ? "" : ": none is readable");
     for (int64_t s = 3; s <= 4; s++) {
         snprintf(line, sizeof line, "\n%lld train/loss %.7g\n", (long long)s, (double)(float)loss_at(s));
         ok(text && strstr(text, line), "TensorBoard has the loss of step %lld, %.7g", (long long)s, loss_at(s));
     }
-    ok(text && strstr(text, "4 eval/perplexity 7.389056\n") && strstr(text, "4 speed/mfu 0.25\n"), "and the other scalars");
+    ok(text && strstr(text, "4 eval/perplexity 7.389056\n") && strstr(text, "4 speed/mfu 0.25\n"),
+       "and the other scalars");
     free(text);
 }
 
@@ -141,8 +147,9 @@ static void test_bad_directory(void)
     moai_error err = {""};
     char *blocked = xasprintf("%s/metrics.jsonl/deeper", dir);
 
-    ok(!metrics_open(blocked, true, true, 0, &err) && strstr(err.text, "metrics.jsonl/deeper: cannot make the directory: Not a directory"), "%s",
-       err.text);
+    ok(!metrics_open(blocked, true, true, 0, &err) &&
+           strstr(err.text, "metrics.jsonl/deeper: cannot make the directory: Not a directory"),
+       "%s", err.text);
     free(blocked);
     unlink(path);
     mkdir(path, 0777);

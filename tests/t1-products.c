@@ -18,7 +18,8 @@ static void check_shape(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int6
     field y = field_output("y", y_dt, n_tokens, out, strided), dx = field_output("dx", y_dt, n_tokens, in, strided);
     field z = field_random("z", y_dt, n_tokens, out, strided), sum = field_output("sum", y_dt, n_tokens, out, strided);
     field dw = field_random("dw", DT_F32, out, in, strided);
-    double *ref_y = doubles(n_tokens * out), *ref_sum = doubles(n_tokens * out), *ref_dx = doubles(n_tokens * in), *ref_dw = doubles(out * in);
+    double *ref_y = doubles(n_tokens * out), *ref_sum = doubles(n_tokens * out), *ref_dx = doubles(n_tokens * in),
+           *ref_dw = doubles(out * in);
 
     multiply(ref_y, n_tokens, out, in, x.v, in, 1, w.v, 1, in);
     for (int64_t i = 0; i < n_tokens * out; i++) ref_sum[i] = z.v[i] + ref_y[i];

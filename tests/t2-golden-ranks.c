@@ -1,6 +1,6 @@
 /* run: mpirun -np 4 %s */
 /* t2-golden-ranks: the gradients of parallel layouts against Transformers' and three steps against torch.optim.AdamW;
- * each rank holds its blocks against the golden tensors.                                                            */
+ * each rank holds its blocks against the golden tensors. */
 #include "golden/golden.h"
 
 typedef struct layout {

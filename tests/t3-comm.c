@@ -110,7 +110,8 @@ static bool reduces(const comm *c, dtype dt, size_t n, reduce_op op)
     fill(buf, dt, n, c->rank);
     comm_request r = all_reduce_begin(c, buf, n, dt, op);
     comm_end(&r);
-    for (size_t i = 0; i < n; i++) good &= get(buf, dt, i) == (op == REDUCE_SUM ? sum_at(c->size, i) : max_at(c->size, i));
+    for (size_t i = 0; i < n; i++)
+        good &= get(buf, dt, i) == (op == REDUCE_SUM ? sum_at(c->size, i) : max_at(c->size, i));
     free(buf);
     return good;
 }
@@ -279,7 +280,8 @@ static void test_agree(const comm *c)
        "agree: every rank has the lowest one's words: %s", err.text);
     memset(err.text, 0, sizeof err.text);
     if (c->rank == 0) memset(err.text, 'x', sizeof err.text - 1);
-    ok(comm_agree(c, c->rank == 0, &err) == -1 && memchr(err.text, 0, sizeof err.text), "agree: a text of full length stays within bounds");
+    ok(comm_agree(c, c->rank == 0, &err) == -1 && memchr(err.text, 0, sizeof err.text),
+       "agree: a text of full length stays within bounds");
 
     comm alone = comm_mpi_split(-1, 0, "alone");
     error_set(&err, "as it is");

@@ -39,7 +39,8 @@ static void test_axes(grid_shape n, int n_kv_heads)
     snprintf(shape, sizeof shape, "tp%d cp%d dp%d pp%d, %d kv heads", n.tp, n.cp, n.dp, n.pp, n_kv_heads);
     grid_init(&g, n, n_kv_heads);
     grid_shape at = g.at;
-    ok(g.rank == process_rank() && g.world == 8 && rank_of(n, at.tp, at.cp, at.dp, at.pp) == g.rank, "%s: coordinates", shape);
+    ok(g.rank == process_rank() && g.world == 8 && rank_of(n, at.tp, at.cp, at.dp, at.pp) == g.rank, "%s: coordinates",
+       shape);
 
     int strides[] = {1, n.tp, n.tp * n.cp, n.tp * n.cp * n.dp};
     good = holds_ranks(&g.tp, n.tp, rank_of(n, 0, at.cp, at.dp, at.pp), strides[0]);
@@ -58,12 +59,14 @@ static void test_axes(grid_shape n, int n_kv_heads)
     good = holds_ranks(&g.kv, copies, rank_of(n, at.tp / copies * copies, at.cp, at.dp, at.pp), 1);
     ok(good, "%s: %d copies of a KV head", shape, copies);
     bool ends = n.pp > 1 && (grid_first_stage(&g) || grid_last_stage(&g));
-    good = ends ? holds_ranks(&g.embed, 2, rank_of(n, at.tp, at.cp, at.dp, 0), strides[3] * (n.pp - 1)) : g.embed.size == 1;
+    good = ends ? holds_ranks(&g.embed, 2, rank_of(n, at.tp, at.cp, at.dp, 0), strides[3] * (n.pp - 1))
+                : g.embed.size == 1;
     ok(good, "%s: first and last stage meet", shape);
 
     char identity[160];
     snprintf(identity, sizeof identity, "rank %d tp%d cp%d pp%d dp%d host ", g.rank, at.tp, at.cp, at.pp, at.dp);
-    ok(strncmp(base_process.identity, identity, strlen(identity)) == 0, "%s: identity %s", shape, base_process.identity);
+    ok(strncmp(base_process.identity, identity, strlen(identity)) == 0, "%s: identity %s", shape,
+       base_process.identity);
     grid_free(&g);
     ok(!g.tp.ops && !g.host_world.ops, "%s: freed", shape);
 }
@@ -77,7 +80,8 @@ static void test_factor(void)
     s = (grid_shape){4, 1, 2, 4};
     ok(grid_factor(&s, 32, &err) == 0, "32 = 4 x 2 x 4");
     s = (grid_shape){4, 1, 0, 1};
-    ok(grid_factor(&s, 6, &err) == -1 && strstr(err.text, "world size 6 is not tensor_parallel 4"), "refused: %s", err.text);
+    ok(grid_factor(&s, 6, &err) == -1 && strstr(err.text, "world size 6 is not tensor_parallel 4"), "refused: %s",
+       err.text);
     s = (grid_shape){2, 1, 2, 1};
     ok(grid_factor(&s, 8, &err) == -1 && strstr(err.text, "data_parallel 2"), "refused: %s", err.text);
     s = (grid_shape){16, 1, 0, 1};

@@ -25,10 +25,11 @@ static bool agree(bool holds)
 /* Extents that no axis divides evenly; head_dim * heads != hidden. */
 static model_config model_of(int layers, int heads, int kv_heads, bool tied)
 {
-    return (model_config){.num_hidden_layers = layers, .hidden_size = 44, .intermediate_size = 75, .num_attention_heads = heads,
-                          .num_key_value_heads = kv_heads, .head_dim = 4, .vocab_size = 59, .max_position_embeddings = T,
-                          .pad_token_id = -1, .bos_token_id = -1, .eos_token_id = -1, .tie_word_embeddings = tied,
-                          .rms_norm_eps = 1e-6, .initializer_range = 0.05, .rope_theta = 1e4};
+    return (model_config){.num_hidden_layers = layers, .hidden_size = 44, .intermediate_size = 75,
+                          .num_attention_heads = heads, .num_key_value_heads = kv_heads, .head_dim = 4,
+                          .vocab_size = 59, .max_position_embeddings = T, .pad_token_id = -1, .bos_token_id = -1,
+                          .eos_token_id = -1, .tie_word_embeddings = tied, .rms_norm_eps = 1e-6,
+                          .initializer_range = 0.05, .rope_theta = 1e4};
 }
 
 typedef struct step {
@@ -73,8 +74,8 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
 {
     const int n_micro = GLOBAL_BATCH / (batch * g->size.dp);
     pipe_schedule schedule = schedule_1f1b(g->size.pp, g->at.pp, n_micro);
-    const model_options opt = {.dt = DT_F32, .recompute = recompute, .micro_batch = batch, .seq_len = T, .n_slots = schedule.n_slots,
-                               .train = true};
+    const model_options opt = {.dt = DT_F32, .recompute = recompute, .micro_batch = batch, .seq_len = T,
+                               .n_slots = schedule.n_slots, .train = true};
     moai_model m;
     moai_error err;
 
@@ -109,7 +110,8 @@ static double worst_tensor(const step *a, const step *b, const char **name)
     return worst;
 }
 
-static void test_layout(const model_config *cfg, grid_shape size, int batch, recompute_mode recompute, const step *alone)
+static void test_layout(const model_config *cfg, grid_shape size, int batch, recompute_mode recompute,
+                        const step *alone)
 {
     static const char *const recompute_names[] = {"none", "selective", "full"};
     moai_grid g;
@@ -124,13 +126,15 @@ static void test_layout(const model_config *cfg, grid_shape size, int batch, rec
     comm_all_reduce(&g.host_world, &s.loss, 1, DT_F64, REDUCE_SUM);
     comm_all_reduce(&g.host_world, &s.sum_squares, 1, DT_F64, REDUCE_SUM);
 
-    snprintf(what, sizeof what, "tp%d dp%d pp%d, batch %d, recompute %s", size.tp, size.dp, size.pp, batch, recompute_names[recompute]);
+    snprintf(what, sizeof what, "tp%d dp%d pp%d, batch %d, recompute %s", size.tp, size.dp, size.pp, batch,
+             recompute_names[recompute]);
     double worst = worst_tensor(&s, alone, &name);
-    /* oneDNN 3 on Ubuntu 24.04 sums in another order: worst 1.7e-5 (k_norm), norm 1.3e-6; a wrong share is off by tenths */
+    /* oneDNN 3 on Ubuntu 24.04 sums in another order: worst 1.7e-5 (k_norm), norm 1.3e-6; a
+     * wrong share is off by tenths */
     ok(worst <= 5e-5, "%s: every gradient; worst %.1e, %s", what, worst, name);
     ok(fabs(s.loss / alone->loss - 1) < 1e-6, "%s: loss %.9g against %.9g", what, s.loss, alone->loss);
-    ok(fabs(sqrt(s.sum_squares / alone->sum_squares) - 1) < 1e-5, "%s: gradient norm %.9g against %.9g", what, sqrt(s.sum_squares),
-       sqrt(alone->sum_squares));
+    ok(fabs(sqrt(s.sum_squares / alone->sum_squares) - 1) < 1e-5, "%s: gradient norm %.9g against %.9g", what,
+       sqrt(s.sum_squares), sqrt(alone->sum_squares));
     grid_free(&g);
     world = NULL;
     free(s.grads);
@@ -159,10 +163,12 @@ static void test_model(const model_config *cfg, const layout *list, int n)
 
 int main(int argc, char **argv)
 {
-    static const layout wide[] = {{{4, 1, 2, 1}, 1, RECOMPUTE_NONE},  {{2, 1, 2, 2}, 2, RECOMPUTE_FULL}, {{1, 1, 8, 1}, 1, RECOMPUTE_NONE},
-                                  {{1, 1, 1, 8}, 1, RECOMPUTE_SELECTIVE}, {{4, 1, 1, 2}, 8, RECOMPUTE_NONE}, {{1, 1, 2, 4}, 1, RECOMPUTE_FULL},
+    static const layout wide[] = {{{4, 1, 2, 1}, 1, RECOMPUTE_NONE},      {{2, 1, 2, 2}, 2, RECOMPUTE_FULL},
+                                  {{1, 1, 8, 1}, 1, RECOMPUTE_NONE},      {{1, 1, 1, 8}, 1, RECOMPUTE_SELECTIVE},
+                                  {{4, 1, 1, 2}, 8, RECOMPUTE_NONE},      {{1, 1, 2, 4}, 1, RECOMPUTE_FULL},
                                   {{2, 1, 4, 1}, 1, RECOMPUTE_SELECTIVE}, {{2, 1, 1, 4}, 2, RECOMPUTE_NONE}};
-    static const layout above[] = {{{8, 1, 1, 1}, 1, RECOMPUTE_NONE}, {{8, 1, 1, 1}, 8, RECOMPUTE_FULL}, {{4, 1, 2, 1}, 2, RECOMPUTE_NONE}};
+    static const layout above[] = {
+        {{8, 1, 1, 1}, 1, RECOMPUTE_NONE}, {{8, 1, 1, 1}, 8, RECOMPUTE_FULL}, {{4, 1, 2, 1}, 2, RECOMPUTE_NONE}};
     int n = process_start(&argc, &argv);
 
     CHECK(n == 8, "run me on 8 ranks, not %d", n);

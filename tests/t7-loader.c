@@ -1,5 +1,5 @@
 /* t7-loader.c: the loader against its formulas computed the plain way: samples, epochs, layouts, workers, resume,
- * damage.                                                                                                          */
+ * damage. */
 #include "loader.h"
 #include "shards.h"
 #include "tap.h"
@@ -228,7 +228,7 @@ static void test_damage(int workers)
 }
 
 /* Fletcher's sums take 0x0000 and 0xFFFF for the same: the one damage that HDF5 lets pass is an id beyond every
- * vocabulary here.                                                                                                 */
+ * vocabulary here. */
 static void test_large_id(void)
 {
     enum { AT = 20000, SAMPLE = (AT - 1) / SEQ };

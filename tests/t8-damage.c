@@ -1,5 +1,6 @@
 /* run: mpirun -np 4 %s */
-/* Damage of every kind is found and named, and never believed.  Arguments: flipped bytes, mutated manifests (50 and 300). */
+/* Damage of every kind is found and named, and never believed.  Arguments: flipped bytes,
+ * mutated manifests (50 and 300). */
 #include "checkpoint_state.h"
 #include "files.h"
 #include "scratch.h"
@@ -86,7 +87,8 @@ static void named_piece(void)
 
     CHECK(data, "%s", err.text);
     memcpy(copy, data, n_bytes);
-    first = state_value(STATE_EXP_AVG, rng_key(7, "model.layers.1.mlp.up_proj.weight"), 26 * 48);    /* tp 1's first element */
+    first =
+        state_value(STATE_EXP_AVG, rng_key(7, "model.layers.1.mlp.up_proj.weight"), 26 * 48); /* tp 1's first element */
     char *there = memmem(data, n_bytes, &first, sizeof first);
     ok(there != NULL, "the moment of an element is found in its rank's file");
     if (there) {
@@ -120,7 +122,8 @@ static void instead(const char *name, const char *bytes, size_t n_bytes, const c
     checkpoint_meta meta;
     const bool refused = config ? checkpoint_read_meta(dir, &meta, &err) != 0 : load(&err) < 0;
     const int64_t n = verify(fault);
-    ok(n != 0 && refused && strstr(err.text, words) && strstr(fault, words), "%s, %zu bytes: %s", name, n_bytes, err.text);
+    ok(n != 0 && refused && strstr(err.text, words) && strstr(fault, words), "%s, %zu bytes: %s", name, n_bytes,
+       err.text);
     scratch_write(path, old, n_old);
     free(old);
     free(path);
@@ -166,7 +169,8 @@ static void edited(const char *after, const char *from, const char *to, const ch
     char *path = path_of("manifest.json");
     moai_error err;
     size_t n_bytes;
-    char *text = file_read(path, 1 << 30, &n_bytes, &err), *begin = strstr(text, after), *at = begin ? strstr(begin, from) : NULL;
+    char *text = file_read(path, 1 << 30, &n_bytes, &err), *begin = strstr(text, after),
+         *at = begin ? strstr(begin, from) : NULL;
 
     CHECK(at, "manifest.json has no %s after %s", from, after);
     char *hostile = xasprintf("%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
@@ -195,7 +199,8 @@ static void hostile(void)
     edited("\"files\"", "\"pieces\": [", "\"pieces\": {}, \"was\": [", "not a list");
 }
 
-/* Bytes changed at random: the reader may refuse or, where the change means nothing, read; it never takes wrong data. */
+/* Bytes changed at random: the reader may refuse or, where the change means nothing, read; it never takes wrong
+ * data. */
 static void mutations(int n)
 {
     char *path = path_of("manifest.json"), fault[1024];
@@ -205,7 +210,8 @@ static void mutations(int n)
     int refused = 0, wrong = 0;
 
     for (int i = 0; i < n; i++) {
-        static const char *const bits[] = {"-", "9", "0", "\"", "{", "}", "[", "]", ",", "e", "99999999999999999999", "null", "\\u0000"};
+        static const char *const bits[] = {
+            "-", "9", "0", "\"", "{", "}", "[", "]", ",", "e", "99999999999999999999", "null", "\\u0000"};
         memcpy(mutant, text, n_bytes);
         for (uint64_t m = 1 + draw(3); m > 0; m--) {
             const char *with = bits[draw(sizeof bits / sizeof bits[0])];

@@ -1,4 +1,5 @@
-/* Hugging Face directories in and out: what Transformers wrote becomes a checkpoint and a directory again, element for element. */
+/* Hugging Face directories in and out: what Transformers wrote becomes a checkpoint and a
+ * directory again, element for element. */
 #include "checkpoint_state.h"
 #include "files.h"
 #include "hf.h"
@@ -41,11 +42,13 @@ static int64_t n_different(const char *dir_a, const char *dir_b, bool round, moa
     if (n == 0) params_init(&t, weights_config(a), (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
     for (int i = 0; n >= 0 && i < t.n; i++) {
         const param *p = &t.list[i];
-        float *x = xmalloc((size_t)(p->rows * p->cols) * sizeof *x), *y = xmalloc((size_t)(p->rows * p->cols) * sizeof *y);
+        float *x = xmalloc((size_t)(p->rows * p->cols) * sizeof *x),
+              *y = xmalloc((size_t)(p->rows * p->cols) * sizeof *y);
         if (weights_read(a, p->name, 0, p->rows, 0, p->cols, x, p->cols, err) != 0 ||
             weights_read(b, p->name, 0, p->rows, 0, p->cols, y, p->cols, err) != 0)
             n = -1;
-        for (int64_t e = 0; n >= 0 && e < p->rows * p->cols; e++) n += bits_of(round ? rounded(x[e]) : x[e]) != bits_of(y[e]);
+        for (int64_t e = 0; n >= 0 && e < p->rows * p->cols; e++)
+            n += bits_of(round ? rounded(x[e]) : x[e]) != bits_of(y[e]);
         free(x);
         free(y);
     }
@@ -64,12 +67,14 @@ static void block(const char *dir)
     const int64_t H = cfg->hidden_size;
     float *all = xmalloc((size_t)(cfg->vocab_size * H) * sizeof *all), part[3 * 8];
     const char *name = "model.embed_tokens.weight", *head = cfg->tie_word_embeddings ? "lm_head.weight" : name;
-    bool same = weights_read(w, name, 0, cfg->vocab_size, 0, H, all, H, &err) == 0 && weights_read(w, head, 5, 3, 7, 6, part, 8, &err) == 0;
+    bool same = weights_read(w, name, 0, cfg->vocab_size, 0, H, all, H, &err) == 0 &&
+                weights_read(w, head, 5, 3, 7, 6, part, 8, &err) == 0;
 
     for (int i = 0; same && i < 3; i++)
         for (int j = 0; j < 6; j++) same = same && part[8 * i + j] == all[(5 + i) * H + 7 + j];
     ok(same, "a block of %s %s", head, err.text);
-    ok(weights_read(w, name, cfg->vocab_size - 1, 2, 0, H, all, H, &err) != 0 && weights_read(w, "model.none", 0, 1, 0, 1, all, 1, &err) != 0,
+    ok(weights_read(w, name, cfg->vocab_size - 1, 2, 0, H, all, H, &err) != 0 &&
+           weights_read(w, "model.none", 0, 1, 0, 1, all, 1, &err) != 0,
        "a block outside, a name unknown: %s", err.text);
     free(all);
     weights_free(w);
@@ -88,7 +93,8 @@ static tally safetensors_in(const char *dir)
     for (struct dirent *e; d && (e = readdir(d));) {
         struct stat st;
         const size_t n = strlen(e->d_name);
-        if (n < 12 || strcmp(e->d_name + n - 12, ".safetensors") != 0 || fstatat(dirfd(d), e->d_name, &st, 0) != 0) continue;
+        if (n < 12 || strcmp(e->d_name + n - 12, ".safetensors") != 0 || fstatat(dirfd(d), e->d_name, &st, 0) != 0)
+            continue;
         t.n_files++;
         t.largest = max_i64(t.largest, st.st_size);
     }
@@ -106,8 +112,8 @@ static void index_of(const char *dir, const model_config *cfg, int64_t element)
     params_init(&t, cfg, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
     const json_t *map = json_object_get(root, "weight_map");
     const int64_t total = json_integer_value(json_object_get(json_object_get(root, "metadata"), "total_size"));
-    ok((int)json_object_size(map) == t.n && total == model_n_params(cfg) * element, "the index has %d names of %d, %lld bytes",
-       (int)json_object_size(map), t.n, (long long)total);
+    ok((int)json_object_size(map) == t.n && total == model_n_params(cfg) * element,
+       "the index has %d names of %d, %lld bytes", (int)json_object_size(map), t.n, (long long)total);
     params_free(&t);
     json_decref(root);
     free(path);
@@ -115,24 +121,29 @@ static void index_of(const char *dir, const model_config *cfg, int64_t element)
 
 static void round_trip(const char *name)
 {
-    char *hf = xasprintf("tests/golden/%s", name), *run = scratch(name), *checkpoint = xasprintf("%s/checkpoint-0", run);
-    char *plain = xasprintf("%s.plain", run), *sharded = xasprintf("%s.sharded", run), *again = xasprintf("%s.again", run);
+    char *hf = xasprintf("tests/golden/%s", name), *run = scratch(name),
+         *checkpoint = xasprintf("%s/checkpoint-0", run);
+    char *plain = xasprintf("%s.plain", run), *sharded = xasprintf("%s.sharded", run),
+         *again = xasprintf("%s.again", run);
     moai_error err = {""};
     checkpoint_meta m = {0};
 
     ok(hf_import(hf, run, &err) == 0, "%s: imported %s", name, err.text);
     ok(checkpoint_verify(checkpoint, NULL, NULL, &err) == 0, "it verifies %s", err.text);
-    ok(checkpoint_read_meta(checkpoint, &m, &err) == 0 && m.step == 0 && m.samples == 0 && m.updates == 0, "at step 0 %s", err.text);
+    ok(checkpoint_read_meta(checkpoint, &m, &err) == 0 && m.step == 0 && m.samples == 0 && m.updates == 0,
+       "at step 0 %s", err.text);
     ok(n_different(hf, checkpoint, false, &err) == 0, "every element is the same in the checkpoint %s", err.text);
-    ok(hf_export(checkpoint, plain, "float32", 5000000000, &err) == 0 && safetensors_in(plain).n_files == 1, "exported in one file %s", err.text);
+    ok(hf_export(checkpoint, plain, "float32", 5000000000, &err) == 0 && safetensors_in(plain).n_files == 1,
+       "exported in one file %s", err.text);
     ok(n_different(hf, plain, false, &err) == 0, "every element is the same there %s", err.text);
     const int rc = hf_export(checkpoint, sharded, "bfloat16", 40000, &err);
     const tally t = safetensors_in(sharded);
-    ok(rc == 0 && t.n_files > 1 && t.largest < 44000, "exported as bf16 in %d files of at most %lld bytes %s", t.n_files,
-       (long long)t.largest, err.text);
+    ok(rc == 0 && t.n_files > 1 && t.largest < 44000, "exported as bf16 in %d files of at most %lld bytes %s",
+       t.n_files, (long long)t.largest, err.text);
     ok(n_different(hf, sharded, true, &err) == 0, "every element is the nearest bf16 %s", err.text);
     index_of(sharded, &m.model, 2);
-    ok(hf_import(sharded, again, &err) == 0 && n_different(sharded, again, false, &err) < 0, "a run's directory is no weights: %s", err.text);
+    ok(hf_import(sharded, again, &err) == 0 && n_different(sharded, again, false, &err) < 0,
+       "a run's directory is no weights: %s", err.text);
     block(checkpoint);
     block(sharded);
     checkpoint_meta_free(&m);
@@ -151,7 +162,8 @@ static void zero_moments(moai_device *dev)
     for (int rank = 0; rank < 4; rank++) {
         moai_grid grid;
         small_state s;
-        grid_dry(&grid, (grid_shape){2, 1, 2, 1}, rank_at((grid_shape){2, 1, 2, 1}, rank), (int)m.model.num_key_value_heads);
+        grid_dry(&grid, (grid_shape){2, 1, 2, 1}, rank_at((grid_shape){2, 1, 2, 1}, rank),
+                 (int)m.model.num_key_value_heads);
         state_init(&s, &m.model, &grid, dev);
         for (int state = 0; state < N_STATES; state++)
             for (int64_t i = 0; i < s.params.n_own; i++) s.st.own[state][i] = 1;
@@ -170,8 +182,11 @@ static void zero_moments(moai_device *dev)
 /* A copy of a sharded directory with one thing wrong. */
 static void refused(const char *file, const char *from, const char *to, const char *words)
 {
-    static const char *const names[] = {"config.json", "model.safetensors.index.json", "model-00001-of-00004.safetensors",
-                                        "model-00002-of-00004.safetensors", "model-00003-of-00004.safetensors",
+    static const char *const names[] = {"config.json",
+                                        "model.safetensors.index.json",
+                                        "model-00001-of-00004.safetensors",
+                                        "model-00002-of-00004.safetensors",
+                                        "model-00003-of-00004.safetensors",
                                         "model-00004-of-00004.safetensors"};
     char *dir = scratch("wrong"), *out = scratch("wrong.run");
     moai_error err = {""};
@@ -184,7 +199,8 @@ static void refused(const char *file, const char *from, const char *to, const ch
         CHECK(data, "%s", err.text);
         if (strcmp(file, names[i]) == 0 && from) {
             CHECK(at = memmem(data, n_bytes, from, strlen(from)), "%s has no %s", source, from);
-            char *changed = xasprintf("%.*s%s%s", (int)(at - data), data, to, at + strlen(from));     /* only JSON is changed so */
+            char *changed =
+                xasprintf("%.*s%s%s", (int)(at - data), data, to, at + strlen(from)); /* only JSON is changed so */
             scratch_write(path, changed, strlen(changed));
             free(changed);
         } else if (strcmp(file, names[i]) != 0)
@@ -193,7 +209,8 @@ static void refused(const char *file, const char *from, const char *to, const ch
         free(path);
         free(source);
     }
-    ok(hf_import(dir, out, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file, err.text);
+    ok(hf_import(dir, out, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file,
+       err.text);
     free(dir);
     free(out);
 }
@@ -216,7 +233,8 @@ static void wrong(void)
 
     CHECK(dir_make(full, &err) == 0, "%s", err.text);
     scratch_write(file, "x", 1);
-    ok(hf_export("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not an empty"), "%s", err.text);
+    ok(hf_export("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not an empty"), "%s",
+       err.text);
     ok(hf_import("tests/golden/tied", run, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
     free(full), free(file), free(run);
 }

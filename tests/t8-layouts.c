@@ -39,7 +39,8 @@ static void save_and_load(const model_case *c, const grid_shape *layout, moai_de
         int64_t n_wrong = 0;
         for (int rank = grid.rank; rank < to->tp * to->dp * to->pp && n_wrong == 0; rank += grid.world)
             n_wrong = state_load_as(name, &c->cfg, *to, rank, dev, &err);
-        ok(n_wrong == 0, "loaded as TP%d DP%d PP%d: %lld wrong elements %s", to->tp, to->dp, to->pp, (long long)n_wrong, err.text);
+        ok(n_wrong == 0, "loaded as TP%d DP%d PP%d: %lld wrong elements %s", to->tp, to->dp, to->pp, (long long)n_wrong,
+           err.text);
     }
     state_free(&s);
     grid_free(&grid);
@@ -59,7 +60,8 @@ static void metadata(moai_device *dev)
        m.global_batch_size == 8, "counters come back");
     ok(m.run_json && strstr(m.run_json, "learning_rate"), "the run configuration comes back");
     ok(m.layout.tp == 2 && m.layout.dp == 2 && m.layout.pp == 2, "the layout comes back");
-    ok(model_config_same(&m.model, &(model_config){0}, &err) != 0 && m.model.num_hidden_layers == 5, "the model comes back");
+    ok(model_config_same(&m.model, &(model_config){0}, &err) != 0 && m.model.num_hidden_layers == 5,
+       "the model comes back");
     checkpoint_meta_free(&m);
     free(latest);
     free(dir);

@@ -1,4 +1,5 @@
-/* safetensors: what Hugging Face's own library wrote is read and written again byte for byte; hostile headers are refused. */
+/* safetensors: what Hugging Face's own library wrote is read and written again byte for byte;
+ * hostile headers are refused. */
 #include "files.h"
 #include "rng.h"
 #include "scratch.h"
@@ -20,7 +21,8 @@ static float *read_all(safetensors *s, const safetensors_entry *e, moai_error *e
     return x;
 }
 
-/* The halves as fp32 hold what their own bits say: widening is exact, so rounding again gives the same bits (see rewritten). */
+/* The halves as fp32 hold what their own bits say: widening is exact, so rounding again gives
+ * the same bits (see rewritten). */
 static void blocks(safetensors *s)
 {
     static const char *const names[] = {"x", "x.bf16", "x.f16"};
@@ -35,8 +37,10 @@ static void blocks(safetensors *s)
         for (int r = 0; same && r < 5; r++)
             for (int c = 0; c < 10; c++) same = same && part[r * 10 + c] == (c < 7 ? x[(3 + r) * 33 + 20 + c] : -1.0f);
         ok(same, "%s: a block is that block, the rest of the row is untouched", names[i]);
-        ok(safetensors_read(s, e, 12, 5, 0, 1, part, 1, &err) != 0 && safetensors_read(s, e, 0, 1, -1, 1, part, 1, &err) != 0 &&
-           safetensors_read(s, e, 0, 1, 30, INT64_MAX, part, 1, &err) != 0, "a block outside is refused: %s", err.text);
+        ok(safetensors_read(s, e, 12, 5, 0, 1, part, 1, &err) != 0 &&
+               safetensors_read(s, e, 0, 1, -1, 1, part, 1, &err) != 0 &&
+               safetensors_read(s, e, 0, 1, 30, INT64_MAX, part, 1, &err) != 0,
+           "a block outside is refused: %s", err.text);
         free(x);
     }
 }
@@ -70,8 +74,8 @@ static void rewritten(safetensors *s)
     rc |= safetensors_finish(w, &err);
     size_t n_ours = 0, n_theirs = 0;
     char *ours = file_read(path, 1 << 20, &n_ours, &err), *theirs = file_read(halves, 1 << 20, &n_theirs, &err);
-    ok(n == 4 && rc == 0 && ours && n_ours == n_theirs && memcmp(ours, theirs, n_ours) == 0, "written again, byte for byte (%zu of %zu) %s",
-       n_ours, n_theirs, err.text);
+    ok(n == 4 && rc == 0 && ours && n_ours == n_theirs && memcmp(ours, theirs, n_ours) == 0,
+       "written again, byte for byte (%zu of %zu) %s", n_ours, n_theirs, err.text);
     free(ours);
     free(theirs);
     free(x);
@@ -90,11 +94,14 @@ static void other_types(void)
     if (!s) return;
     for (int i = 0; i < 6; i++) {
         const safetensors_entry *e = safetensors_find(s, unreadable[i]);
-        ok(e && !e->readable && safetensors_read(s, e, 0, 1, 0, 1, x, 1, &err) != 0 && strstr(err.text, unreadable[i]), "%s", err.text);
+        ok(e && !e->readable && safetensors_read(s, e, 0, 1, 0, 1, x, 1, &err) != 0 && strstr(err.text, unreadable[i]),
+           "%s", err.text);
     }
-    ok(safetensors_read(s, safetensors_find(s, "matrix"), 0, 2, 0, 3, x, 3, &err) == 0 && x[5] == 5, "a matrix beside them is read");
+    ok(safetensors_read(s, safetensors_find(s, "matrix"), 0, 2, 0, 3, x, 3, &err) == 0 && x[5] == 5,
+       "a matrix beside them is read");
     const safetensors_entry *empty = safetensors_find(s, "empty");
-    ok(empty->readable && empty->shape[0] == 0 && empty->begin == empty->end && safetensors_read(s, empty, 0, 0, 0, 5, x, 5, &err) == 0,
+    ok(empty->readable && empty->shape[0] == 0 && empty->begin == empty->end &&
+           safetensors_read(s, empty, 0, 0, 0, 5, x, 5, &err) == 0,
        "an empty matrix is well");
     ok(safetensors_find(s, "none") == NULL, "what is not there is not found");
     safetensors_close(s);
@@ -164,10 +171,14 @@ static void hostile(void)
     refused(T("F32", "[4]", "[0,16]"), -1, 17, "longer than its tensors");
     refused(T("F32", "[4]", "[8,24]"), -1, 24, "hole");
     refused(T("Q99", "[4]", "[0,99]"), -1, 16, "outside the file");
-    refused("{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", -1,
-            6, "overlaps");
-    refused("{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", -1,
-            0, "duplicate");
+    refused(
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
+        "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}",
+        -1, 6, "overlaps");
+    refused(
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},"
+        "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+        -1, 0, "duplicate");
 }
 
 /* A million brackets, in case the parser recurses. */
@@ -208,7 +219,8 @@ static void mutations(int n)
             const safetensors_entry *e = safetensors_get(s, k);
             n_outside += e->begin > e->end || e->end > n_bytes;
             const int64_t cols = e->readable ? e->shape[e->ndim - 1] : 0;
-            if (e->readable && cols <= 64 && (e->ndim == 1 || e->shape[0] > 0)) n_outside += safetensors_read(s, e, 0, 1, 0, cols, x, cols, &err) != 0;
+            if (e->readable && cols <= 64 && (e->ndim == 1 || e->shape[0] > 0))
+                n_outside += safetensors_read(s, e, 0, 1, 0, cols, x, cols, &err) != 0;
         }
         safetensors_close(s);
     }
@@ -230,6 +242,7 @@ int main(int argc, char **argv)
     hostile();
     deep();
     mutations(argc > 1 ? atoi(argv[1]) : 1000);
-    ok(safetensors_open("tests/golden", &err) == NULL && safetensors_open("/nowhere/model.safetensors", &err) == NULL, "%s", err.text);
+    ok(safetensors_open("tests/golden", &err) == NULL && safetensors_open("/nowhere/model.safetensors", &err) == NULL,
+       "%s", err.text);
     return tap_done();
 }

@@ -1,6 +1,6 @@
 /* run: mpirun -np 4 %s */
-/* What a save leaves behind: the last N, nothing half-written, and after a failure (a full disk, an unusable directory) the checkpoints
- * of before.                                                                                                          */
+/* What a save leaves behind: the last N, nothing half-written, and after a failure (a full disk, an unusable
+ * directory) the checkpoints of before. */
 #include "checkpoint_state.h"
 #include "tap.h"
 
@@ -75,7 +75,8 @@ static void limits(const char *dir)
 
     ok(checkpoint_latest(dir) == NULL, "no directory has no latest");
     for (int64_t step = 1; step <= 4; step++) held = held && save(dir, step, 2, &err) == 0;
-    ok(held && !there(dir, "checkpoint-1") && !there(dir, "checkpoint-2") && loads(dir, "checkpoint-3") && loads(dir, "checkpoint-4"),
+    ok(held && !there(dir, "checkpoint-1") && !there(dir, "checkpoint-2") && loads(dir, "checkpoint-3") &&
+           loads(dir, "checkpoint-4"),
        "save_total_limit 2 keeps the last two of four");
     leave_file(dir, "checkpoint-9", "rank-00000.h5");
     leave_file(dir, "checkpoint-7.tmp", "rank-00000.h5");
@@ -84,7 +85,8 @@ static void limits(const char *dir)
     free(latest);
     ok(save(dir, 10, 0, &err) == 0 && there(dir, "checkpoint-3") && there(dir, "checkpoint-4"), "no limit keeps all");
     ok(!there(dir, "checkpoint-7.tmp") && !there(dir, "checkpoint-10.tmp"), "half-written directories are removed");
-    ok(save(dir, 5, 1, &err) == 0 && loads(dir, "checkpoint-5"), "what was just written stays, though a higher step is there");
+    ok(save(dir, 5, 1, &err) == 0 && loads(dir, "checkpoint-5"),
+       "what was just written stays, though a higher step is there");
     ok(!there(dir, "checkpoint-10") && !there(dir, "checkpoint-4"), "the others are gone");
 }
 
@@ -99,7 +101,8 @@ static void replaced(const char *dir)
 
     char *name = xasprintf("%s/checkpoint-20", dir), *old = xasprintf("%s/checkpoint-20.old", dir);
     if (grid.rank == 0) CHECK(rename(name, old) == 0, "%s: %s", name, strerror(errno));
-    ok(agree(true) && save(dir, 21, 0, &err) == 0 && loads(dir, "checkpoint-20"), "one set aside by a killed run comes back");
+    ok(agree(true) && save(dir, 21, 0, &err) == 0 && loads(dir, "checkpoint-20"),
+       "one set aside by a killed run comes back");
     free(name);
     free(old);
 }
@@ -110,7 +113,8 @@ static void unusable(const char *dir)
     char *under_file = xasprintf("%s/file/run", dir);
 
     leave_file(dir, ".", "file");
-    ok(agree(true) && save(under_file, 1, 0, &err) != 0 && strstr(err.text, "/file"), "a directory that cannot be made: %s", err.text);
+    ok(agree(true) && save(under_file, 1, 0, &err) != 0 && strstr(err.text, "/file"),
+       "a directory that cannot be made: %s", err.text);
     free(under_file);
 }
 

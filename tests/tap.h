@@ -1,5 +1,5 @@
 /* tap.h: the Test Anything Protocol for small C mains.  Rank 0 prints; a check holds only if it holds on every rank
- * (tests under mpirun set tap_agree to an all-reduce).  The exit code is the verdict.                              */
+ * (tests under mpirun set tap_agree to an all-reduce).  The exit code is the verdict. */
 #ifndef TAP_H
 #define TAP_H
 

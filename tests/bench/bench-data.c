@@ -1,6 +1,6 @@
 /* bench-data.c: encoding against SentencePiece's own encoder, per thread, and the loader's tokens per second from the
  * page cache. Usage: bench-data [TEXT [vocab_size]]; without TEXT, this repository's sources, repeated.  Best of
- * several runs.                                                                                                    */
+ * several runs. */
 #include "loader.h"
 #include "../shards.h"
 #include "tokenizer.h"

@@ -1,5 +1,5 @@
 /* The rates of the CPU's products, attention and row operations at one shape, best of several runs.
- *     bench-products [threads [tokens]]                                                                              */
+ *     bench-products [threads [tokens]] */
 #include "ops.h"
 
 #include <stdio.h>

@@ -1,9 +1,10 @@
 /* A training step against its bound: the step's products and attention through the same libraries, and nothing else.
  *
- *     bench-step [flags of moai_train: --model --seq_length --batch_size --gradient_accumulation_steps --bf16 --device ...]
+ *     bench-step [flags of moai_train: --model --seq_length --batch_size --gradient_accumulation_steps
+ *                 --bf16 --device ...]
  *
- * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the model's, as in the
- * training log; the products alone count theirs.                                                                      */
+ * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the
+ * model's, as in the training log; the products alone count theirs. */
 #include "device.h"
 #include "model.h"
 #include "optimizer.h"
@@ -64,8 +65,8 @@ static void layer_bound(bench *b, const layer_weights *w, const layer_weights *g
     op->matmul_dx(dev, b->datt, b->dy, w->wo);
     op->matmul_dw(dev, g->wo, b->dy, a->att);
     if (b->attend)
-        op->attend_backward(dev, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv),
-                            a->att, a->lse, c->heads);
+        op->attend_backward(dev, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt, q_of(c, a->qk),
+                            k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
     op->matmul_dx(dev, b->part, b->dqkv, w->wqkv);
     op->matmul_dw(dev, g->wqkv, b->dqkv, a->n1);
 }
@@ -87,7 +88,10 @@ static void micro_batch_bound(bench *b)
     c->ops->sync(c->dev);
 }
 
-static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int ascending(const void *a, const void *b)
+{
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
 
 /* Median seconds of f, repeated for `seconds`; the first two are warm-up. */
 static double median_seconds(void (*f)(bench *), bench *b, double seconds)
@@ -122,7 +126,8 @@ static void bound_open(bench *b)
 {
     const moai_ctx *c = &b->model.ctx;
     const layer_acts *a = b->model.slots[0].layers;
-    const int64_t rows = min_i64(c->n_tokens, max_i64(1024, (1 << 30) / (b->cfg.vocab_size * (int64_t)dtype_size(c->dt)) / 1024 * 1024));
+    const int64_t rows =
+        min_i64(c->n_tokens, max_i64(1024, (1 << 30) / (b->cfg.vocab_size * (int64_t)dtype_size(c->dt)) / 1024 * 1024));
 
     b->dy = take(c, c->n_tokens, b->cfg.hidden_size);
     b->part = take(c, c->n_tokens, b->cfg.hidden_size);
@@ -143,7 +148,8 @@ static void bound_close(bench *b)
 static double print_rate(const bench *b, const char *what, double tokens_per_second, double flops)
 {
     printf("%-36s %9.1f tok/s %9.3f TFLOP/s", what, tokens_per_second, tokens_per_second * flops * 1e-12);
-    if (b->device.peak_flops > 0) printf("  %4.1f %% of the card's peak", 100 * tokens_per_second * flops / b->device.peak_flops);
+    if (b->device.peak_flops > 0)
+        printf("  %4.1f %% of the card's peak", 100 * tokens_per_second * flops / b->device.peak_flops);
     printf("\n");
     return tokens_per_second * flops;
 }
@@ -163,10 +169,13 @@ static void measure(bench *b)
     const double step = print_rate(b, "training step", tokens_step / median_seconds(train_step, b, seconds), all);
     bound_open(b);
     b->attend = true;
-    const double bound = print_rate(b, "its products and attention, sustained", tokens_micro / median_seconds(micro_batch_bound, b, seconds), all);
+    const double bound = print_rate(b, "its products and attention, sustained",
+                                    tokens_micro / median_seconds(micro_batch_bound, b, seconds), all);
     b->attend = false;
-    const double alone = print_rate(b, "its products alone", tokens_micro / median_seconds(micro_batch_bound, b, seconds), products);
-    printf("the step runs at %.1f %% of the rate of products and attention, %.1f %% of that of products\n", 100 * step / bound, 100 * step / alone);
+    const double alone =
+        print_rate(b, "its products alone", tokens_micro / median_seconds(micro_batch_bound, b, seconds), products);
+    printf("the step runs at %.1f %% of the rate of products and attention, %.1f %% of that of products\n",
+           100 * step / bound, 100 * step / alone);
     bound_close(b);
     model_free(&b->model);
 }
@@ -177,19 +186,22 @@ int main(int argc, char **argv)
     moai_error err;
 
     process_start(&argc, &argv);
-    if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err)) config_error("%s", err.text);
+    if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err))
+        config_error("%s", err.text);
     CHECK(batch_settle(&b.batch, &b.run, 1, &err) == 0, "%s", err.text);
     grid_init(&b.grid, (grid_shape){1, 1, 1, 1}, (int)b.cfg.num_key_value_heads);
-    const device_options o = {.name = b.run.device, .n_threads = b.run.num_threads ? (int)b.run.num_threads : process_cores()};
+    const device_options o = {.name = b.run.device,
+                              .n_threads = b.run.num_threads ? (int)b.run.num_threads : process_cores()};
     CHECK(device_open(&b.device, &o, &err) == 0, "%s", err.text);
     device_connect(&b.device, &b.grid);
     b.schedule = schedule_1f1b(1, 0, (int)b.batch.accumulation);
     b.ids = xmalloc((size_t)(b.batch.micro_batch * (b.run.seq_length + 1)) * sizeof *b.ids);
     for (int64_t i = 0; i < b.batch.micro_batch * (b.run.seq_length + 1); i++)
         b.ids[i] = (int32_t)(rng_uniform(7, (uint64_t)i) * (double)b.cfg.vocab_size);
-    printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, micro-batch %lld x %lld, %lld tokens a step\n", b.device.text, b.run.model,
-           (long long)b.cfg.num_hidden_layers, (long long)b.cfg.hidden_size, (long long)b.run.seq_length, b.run.bf16 ? "bf16" : "fp32",
-           (long long)b.batch.micro_batch, (long long)b.batch.accumulation, (long long)(b.batch.global * b.run.seq_length));
+    printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, micro-batch %lld x %lld, %lld tokens a step\n", b.device.text,
+           b.run.model, (long long)b.cfg.num_hidden_layers, (long long)b.cfg.hidden_size, (long long)b.run.seq_length,
+           b.run.bf16 ? "bf16" : "fp32", (long long)b.batch.micro_batch, (long long)b.batch.accumulation,
+           (long long)(b.batch.global * b.run.seq_length));
     measure(&b);
     schedule_free(&b.schedule);
     free(b.ids);

@@ -154,7 +154,7 @@ static inline void golden_feed(void *ids, moai_model *m, int micro_batch, int sl
 }
 
 /* Forward and backward of one batch: gradients of its mean loss, totals[0] the sum of the token losses of this
- * data-parallel rank on the last stage.  Collective over tp and pp.                                                  */
+ * data-parallel rank on the last stage.  Collective over tp and pp. */
 static inline void golden_run(moai_model *m, const int32_t *ids)
 {
     const moai_grid *grid = m->ctx.grid;

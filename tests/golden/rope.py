@@ -32,7 +32,8 @@ CASES = [
 
 
 def numbers(values):
-    return ", ".join(f"{v:.9g}f" if "." in f"{v:.9g}" or "e" in f"{v:.9g}" else f"{v:.9g}.0f" for v in values)
+    text = [f"{v:.9g}f" if "." in f"{v:.9g}" or "e" in f"{v:.9g}" else f"{v:.9g}.0f" for v in values]
+    return (",\n" + " " * 10).join(", ".join(text[i:i + 4]) for i in range(0, len(text), 4))
 
 
 def main():

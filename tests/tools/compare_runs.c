@@ -1,7 +1,7 @@
-/* compare_runs A B TOLERANCE: do two runs tell one story?  Steps, losses and gradient norms of A/metrics.jsonl and B's, the sample numbers
- * of each step as sets where logged, and the newest checkpoints, tensor by tensor.  Relative to B.  TOLERANCE 0 asks for the
- * same bits, of Adam's moments too.  Prints one line with the worst differences; when a difference is too large also both
- * numbers, and leaves with 1.                                                                                          */
+/* compare_runs A B TOLERANCE: do two runs tell one story?  Steps, losses and gradient norms of A/metrics.jsonl and
+ * B's, the sample numbers of each step as sets where logged, and the newest checkpoints, tensor by tensor.  Relative
+ * to B.  TOLERANCE 0 asks for the same bits, of Adam's moments too.  Prints one line with the worst differences; when
+ * a difference is too large also both numbers, and leaves with 1. */
 #include "checkpoint.h"
 #include "ops.h"
 #include "params.h"
@@ -168,8 +168,9 @@ static void compare_bits(const state *a, const state *b)
             if (n_bad++ == 0) first = p;
         }
     }
-    if (n_bad) report("%d of %d tensors of weights and moments have other bits; the first is of %s", n_bad, N_STATES * b->params.n,
-                      first->name);
+    if (n_bad)
+        report("%d of %d tensors of weights and moments have other bits; the first is of %s", n_bad,
+               N_STATES * b->params.n, first->name);
 }
 
 /* The checksum of a tensor is its norm; `distance` is |a - b| / |b|, where nothing can cancel. */
@@ -210,13 +211,15 @@ static void compare_weights(const char *dir_a, const char *dir_b, worst *checksu
 
 int main(int argc, char **argv)
 {
-    worst loss = {.what = "loss"}, norm = {.what = "gradient norm"}, checksum = {.what = "checksum"}, distance = {.what = "weights"};
+    worst loss = {.what = "loss"}, norm = {.what = "gradient norm"}, checksum = {.what = "checksum"},
+          distance = {.what = "weights"};
 
     CHECK(argc == 4, "compare_runs A B TOLERANCE");
     tolerance = atof(argv[3]);
     size_t steps = compare_steps(argv[1], argv[2], &loss, &norm);
     compare_weights(argv[1], argv[2], &checksum, &distance);
-    printf("%zu steps, differences: loss %.1g, gradient norm %.1g, weights' checksum %.1g (elementwise %.1g); allowed %.1g\n", steps,
-           loss.difference, norm.difference, checksum.difference, distance.difference, tolerance);
+    printf("%zu steps, differences: loss %.1g, gradient norm %.1g, weights' checksum %.1g (elementwise %.1g); "
+           "allowed %.1g\n",
+           steps, loss.difference, norm.difference, checksum.difference, distance.difference, tolerance);
     return differ;
 }

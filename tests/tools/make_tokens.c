@@ -1,5 +1,6 @@
-/* make_tokens DIR VOCAB SAMPLES SEQ_LENGTH: shards of a made-up language that a small model can learn, for tests of training.
- * Exactly SAMPLES training samples of SEQ_LENGTH in two shards, whose border lies inside a sample; and a validation split.  */
+/* make_tokens DIR VOCAB SAMPLES SEQ_LENGTH: shards of a made-up language that a small model can learn, for
+ * tests of training.  Exactly SAMPLES training samples of SEQ_LENGTH in two shards, whose border lies inside
+ * a sample; and a validation split. */
 #include "rng.h"
 #include "shard.h"
 
@@ -11,8 +12,8 @@ enum { EOS = 1, DOCUMENT = 41 };
 
 static moai_error err;
 
-/* Half of the words follow from the one before, the others are drawn, low ids far more often than high ones: something to learn in
- * twenty steps, and something left for later.                                                                         */
+/* Half of the words follow from the one before, the others are drawn, low ids far more often than high ones:
+ * something to learn in twenty steps, and something left for later. */
 static int32_t next_word(int32_t word, int64_t vocab, uint64_t draw)
 {
     double u = rng_uniform(rng_key(7, "tokens"), draw);
@@ -22,7 +23,8 @@ static int32_t next_word(int32_t word, int64_t vocab, uint64_t draw)
     return (int32_t)(2 + (double)(vocab - 2) * u * u * u * u);
 }
 
-static void write_shard(const char *dir, const char *name, const shard_info *info, int64_t n_tokens, manifest_shard *entry, uint64_t draw)
+static void write_shard(const char *dir, const char *name, const shard_info *info, int64_t n_tokens,
+                        manifest_shard *entry, uint64_t draw)
 {
     char *path = xasprintf("%s/%s", dir, name);
     shard_writer *w = shard_create(path, info, &err);
@@ -53,7 +55,8 @@ int main(int argc, char **argv)
     write_shard(dir, "train-00001.h5", &info, n_tokens - first, &train[1], (uint64_t)first);
     write_shard(dir, "validation-00000.h5", &info, 8 * atoll(argv[4]) + 1, &validation[0], (uint64_t)n_tokens);
 
-    struct manifest_split splits[] = {{"train", train, 2, n_tokens}, {"validation", validation, 1, validation[0].tokens}};
+    struct manifest_split splits[] = {{"train", train, 2, n_tokens},
+                                      {"validation", validation, 1, validation[0].tokens}};
     manifest m = {.info = info, .dir = argv[1], .splits = splits, .n_splits = 2};
     char *path = xasprintf("%s/manifest.json", dir);
     CHECK(manifest_write(&m, path, &err) == 0, "%s", err.text);

@@ -179,7 +179,11 @@ test-gpu: deps
 	@$(prove) $(shell grep -l battery_open tests/t1-*.c) :: -d cuda
 bench: deps
 	@$(again) $(jobs) all build-tests
-	@for b in $(sort $(wildcard tests/bench/*.c tests/bench/*.sh)); do MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) tests/run $$b || exit 1; done
+	@for b in $(sort $(wildcard tests/bench/*.sh)); do MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) tests/run $$b || exit 1; done
+bench-gpu: deps
+	@$(again) $(jobs) all build-tests
+	@for b in $(cuda_benches:%.c=$(BUILD)/%); do $$b || exit 1; done
+	@$(BUILD)/tests/bench/bench-step --plan --model configs/moai-3b.json --bf16 --device cuda --batch_size 2 --gradient_accumulation_steps 16
 demo: demo-deps
 	@$(again) $(jobs) all
 	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh "$(TEXT)"
@@ -201,6 +205,6 @@ clean:
 	rm -rf build build-asan
 
 FORCE:
-.PHONY: all build-tests deps demo-deps info test test-slow test-gpu bench demo demo-data prove-tests prove-slow install clean
+.PHONY: all build-tests deps demo-deps info test test-slow test-gpu bench bench-gpu demo demo-data prove-tests prove-slow install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -15,7 +15,7 @@ static const key_spec shape_rows[] = {
     {.name = "intermediate_size", .type = KEY_INT, .offset = FIELD(intermediate_size), .min = 1, .max = 1 << 22},
     {.name = "num_attention_heads", .type = KEY_INT, .offset = FIELD(num_attention_heads), .min = 1, .max = 4096},
     {.name = "num_key_value_heads", .type = KEY_INT, .offset = FIELD(num_key_value_heads), .min = 1, .max = 4096},
-    {.name = "head_dim", .type = KEY_INT, .offset = FIELD(head_dim), .initial = "0", .min = 0, .max = 1024},
+    {.name = "head_dim", .type = KEY_INT, .offset = FIELD(head_dim), .initial = "128", .min = 2, .max = 1024},
     {.name = "vocab_size", .type = KEY_INT, .offset = FIELD(vocab_size), .min = 1, .max = INT32_MAX},
     {.name = "max_position_embeddings", .type = KEY_INT, .offset = FIELD(max_position_embeddings), .initial = "32768",
      .min = 1, .max = INT32_MAX},
@@ -205,13 +205,6 @@ static int check_shape(model_config *c, const char *path, moai_error *err)
 {
     int64_t heads = c->num_attention_heads, kv_heads = c->num_key_value_heads;
 
-    if (!c->head_dim) {
-        if (c->hidden_size % heads)
-            return error_set(
-                err, "%s: head_dim is missing, and hidden_size %lld is not a multiple of num_attention_heads %lld",
-                path, (long long)c->hidden_size, (long long)heads);
-        c->head_dim = c->hidden_size / heads;
-    }
     if (c->head_dim % 2) return error_set(err, "%s: head_dim is %lld, must be even", path, (long long)c->head_dim);
     if (heads % kv_heads)
         return error_set(err, "%s: num_attention_heads %lld is not a multiple of num_key_value_heads %lld", path,

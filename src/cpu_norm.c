@@ -12,12 +12,19 @@ void sum_add_blocks(tensor total, const float *partial, int64_t n_blocks, int64_
         for (int64_t j = 0; j < total.cols; j++) sum[j] += partial[b * stride + j];
 }
 
+enum { SUM_COLS = 128 };                      /* columns summed at once: long rows keep the accuracy of short ones */
+
 static float reciprocal_rms(const float *x, int64_t n, float eps)
 {
     float squares = 0.0f;
 
-    #pragma omp simd reduction(+ : squares)
-    for (int64_t j = 0; j < n; j++) squares += x[j] * x[j];
+    for (int64_t begin = 0; begin < n; begin += SUM_COLS) {
+        const int64_t end = min_i64(begin + SUM_COLS, n);
+        float part = 0.0f;
+        #pragma omp simd reduction(+ : part)
+        for (int64_t j = begin; j < end; j++) part += x[j] * x[j];
+        squares += part;
+    }
     return 1.0f / sqrtf(squares / (float)n + eps);
 }
 
@@ -75,10 +82,15 @@ static void backward_row(tensor dx, float *dw_sum, tensor dn, tensor dres, tenso
     const float *dresi = dres.data ? row_load(dres, i, buf + 2 * cols) : NULL;
     float dot = 0.0f;
 
-    #pragma omp simd reduction(+ : dot)
-    for (int64_t j = 0; j < cols; j++) {
-        dot += w[j] * dni[j] * xi[j];
-        dw_sum[j] += dni[j] * xi[j] * r;
+    for (int64_t begin = 0; begin < cols; begin += SUM_COLS) {
+        const int64_t end = min_i64(begin + SUM_COLS, cols);
+        float part = 0.0f;
+        #pragma omp simd reduction(+ : part)
+        for (int64_t j = begin; j < end; j++) {
+            part += w[j] * dni[j] * xi[j];
+            dw_sum[j] += dni[j] * xi[j] * r;
+        }
+        dot += part;
     }
     float along_x = r * r * r * dot / (float)cols;
     float *dxi = row_target(dx, i, buf + cols);

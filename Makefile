@@ -3,7 +3,7 @@
 #   make              the programs for the CPU: build/moai_train, moai_tokenize, moai_checkpoint, moai_generate
 #   make test         installs what is missing (apt), builds, runs every test;  make test T=t4 runs one family
 #   make demo         a small model learns real text on four MPI ranks and writes some;  TEXT=my.txt takes your own
-#   make test-slow    the long tests;  make bench measures speed
+#   make test-slow    the long tests;  make bench measures speed;  both compare with PyTorch where PYTHON=... has torch
 #   make info         what was detected;  make deps installs what is missing;  make install PREFIX=/usr/local;  make clean
 #
 # Options: ASAN=1         address and undefined-behaviour sanitizers, in build-asan/
@@ -59,7 +59,9 @@ else
 $(if $(ONEDNN),$(if $(no_onednn),$(error ONEDNN=$(ONEDNN): oneapi/dnnl/dnnl.h is not found (package libdnnl-dev, or PREFIXES=))))
 endif
 missing := $(sort $(call no_header,$(headers)) $(call no_program,$(build_programs)))
+ifndef PYTHON
 PYTHON := $(firstword $(foreach p,python3 /usr/bin/python3,$(if $(shell exec 2>/dev/null; $p -c 'import h5py; print(1)'),$p)))
+endif
 no_corpus = $(if $(TEXT),,$(call no_program,bible:bible-kjv))
 missing_for_tests = $(sort $(call no_program,$(test_programs)) $(if $(PYTHON),,python3-h5py))
 

@@ -1,6 +1,6 @@
 /* t2-golden: the whole model on one rank against Transformers' Qwen3ForCausalLM and torch.optim.AdamW: logits, loss,
  * every gradient and three steps in all recomputation modes, and bf16.  With arguments WEIGHTS RESULTS ... it holds the
- * weights of a checkpoint or Hugging Face directory against the results of another (tests/slow/hf-roundtrip.sh). */
+ * weights of a checkpoint or Hugging Face directory against the results of another (tests/slow/t9-hf-roundtrip.sh). */
 #include "golden/golden.h"
 
 static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn", "long"};

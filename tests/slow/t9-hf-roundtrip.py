@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Transformers' side of hf-roundtrip.sh.
+"""Transformers' side of t9-hf-roundtrip.sh.
 
-hf_directories.py make KIND DIR        a Qwen3 directory as save_pretrained writes it; KIND: sharded (fp32) or bf16
-hf_directories.py results HF_DIR OUT   what Transformers computes: OUT/results.safetensors, as make_golden.py names it
-hf_directories.py same DIR DIR         both hold the same tensors, bit for bit, and mean the same configuration
-hf_directories.py greedy HF_DIR IDS N  the N most likely tokens after IDS, one after another
+t9-hf-roundtrip.py make KIND DIR        a Qwen3 directory as save_pretrained writes it; KIND: sharded (fp32) or bf16
+t9-hf-roundtrip.py results HF_DIR OUT   what Transformers computes: OUT/results.safetensors, as make_golden.py names it
+t9-hf-roundtrip.py same DIR DIR         both hold the same tensors, bit for bit, and mean the same configuration
+t9-hf-roundtrip.py greedy HF_DIR IDS N  the N most likely tokens after IDS, one after another
 """
 
 import sys

@@ -31,7 +31,7 @@ try() {
     [ $status = 0 ] || sed 's/^/# /' "$runs/log"
     check $status "$what"
 }
-hf() { "$python" -B tests/slow/hf_directories.py "$@"; }
+hf() { "$python" -B tests/slow/t9-hf-roundtrip.py "$@"; }
 # compare WHAT WEIGHTS RESULTS: our model with these weights against what Transformers computed
 compare() {
     try "$1" "$MOAI_BIN/tests/t2-golden" "$runs/$2" "$runs/$3"

@@ -104,5 +104,15 @@ refused 1 2 'out-dir holds checkpoint-2 of an earlier run'
 ok $? "after all that the checkpoint of the good run is whole"
 refused 1 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"
 
+# checkpoints
+damaged() { mkdir "$dir/$1" && cp -r "$dir/out-dir/checkpoint-2" "$dir/$1/checkpoint-2"; }
+damaged flip; printf '\377' | dd of="$dir/flip/checkpoint-2/rank-00000.h5" bs=1 seek=5000 conv=notrunc status=none
+refused 1 2 'flip/checkpoint-2/rank-00000.h5' --resume_from_checkpoint "$dir/flip/checkpoint-2"
+damaged gone; rm "$dir/gone/checkpoint-2/rank-00000.h5"
+refused 1 2 'gone/checkpoint-2/rank-00000.h5: missing, though the manifest names it' --resume_from_checkpoint "$dir/gone/checkpoint-2"
+sed 's/"intermediate_size": 32/"intermediate_size": 40/' "$dir/model.json" > "$dir/wider.json"
+refused 1 2 'checkpoint-2 is of another model: intermediate_size' --model "$dir/wider.json" --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
+refused 1 2 'was trained with seq_length 16, this run has 8' --seq_length 8 --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
+
 echo "1..$count"
 exit $failed

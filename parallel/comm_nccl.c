@@ -9,7 +9,6 @@
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,12 +31,7 @@ typedef struct nccl_comm {
     cudaStream_t compute;
     cudaEvent_t ready;                        /* what the compute stream had been given when a collective began */
     pending *idle;
-    const char *axis, *last;                  /* the last collective begun, for comm_nccl_watch */
-    int64_t n_begun;
-    struct nccl_comm *next;
 } nccl_comm;
-
-static nccl_comm *all;                        /* of this process */
 
 #define CHECK_CUDA(call)                                                                    \
     do {                                                                                    \
@@ -65,15 +59,13 @@ static ncclDataType_t type_of(dtype dt)
 }
 
 /* The lane's stream goes on from where the compute stream is now. */
-static lane *begin(const comm *c, int which, const char *what)
+static lane *begin(const comm *c, int which)
 {
     nccl_comm *n = c->impl;
     lane *l = &n->lanes[which];
 
     CHECK_CUDA(cudaEventRecord(n->ready, n->compute));
     CHECK_CUDA(cudaStreamWaitEvent(l->stream, n->ready, 0));
-    n->last = what;
-    n->n_begun++;
     return l;
 }
 
@@ -116,7 +108,7 @@ static comm_request all_gather_nccl(const comm *c, void *out, const void *in, si
     static const char what[] = "all_gather";
 
     if (c->size == 1 || n_elem == 0) return copy_alone(c, out, in, n_elem * dtype_size(dt));
-    lane *l = begin(c, FORWARD, what);
+    lane *l = begin(c, FORWARD);
     check(ncclAllGather(in, out, n_elem, type_of(dt), l->handle, l->stream), c, what, n_elem);
     return started(c, l, what);
 }
@@ -126,7 +118,7 @@ static comm_request reduce_scatter_nccl(const comm *c, void *out, const void *in
     static const char what[] = "reduce_scatter";
 
     if (c->size == 1 || n_elem == 0) return copy_alone(c, out, in, n_elem * dtype_size(dt));
-    lane *l = begin(c, FORWARD, what);
+    lane *l = begin(c, FORWARD);
     check(ncclReduceScatter(in, out, n_elem, type_of(dt), ncclSum, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what);
 }
@@ -136,7 +128,7 @@ static comm_request all_reduce_nccl(const comm *c, void *buf, size_t n_elem, dty
     static const char what[] = "all_reduce";
 
     if (c->size == 1 || n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, FORWARD, what);
+    lane *l = begin(c, FORWARD);
     check(ncclAllReduce(buf, buf, n_elem, type_of(dt), op == REDUCE_SUM ? ncclSum : ncclMax, l->handle, l->stream), c,
           what, n_elem);
     return started(c, l, what);
@@ -147,7 +139,7 @@ static comm_request broadcast_nccl(const comm *c, void *buf, size_t n_elem, dtyp
     static const char what[] = "broadcast";
 
     if (c->size == 1 || n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, FORWARD, what);
+    lane *l = begin(c, FORWARD);
     check(ncclBroadcast(buf, buf, n_elem, type_of(dt), root, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what);
 }
@@ -157,7 +149,7 @@ static comm_request send_nccl(const comm *c, const void *buf, size_t n_elem, dty
     static const char what[] = "send";
 
     if (n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, to > c->rank ? FORWARD : BACKWARD, what);
+    lane *l = begin(c, to > c->rank ? FORWARD : BACKWARD);
     check(ncclSend(buf, n_elem, type_of(dt), to, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what);
 }
@@ -167,7 +159,7 @@ static comm_request recv_nccl(const comm *c, void *buf, size_t n_elem, dtype dt,
     static const char what[] = "recv";
 
     if (n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, from < c->rank ? FORWARD : BACKWARD, what);
+    lane *l = begin(c, from < c->rank ? FORWARD : BACKWARD);
     check(ncclRecv(buf, n_elem, type_of(dt), from, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what);
 }
@@ -175,10 +167,7 @@ static comm_request recv_nccl(const comm *c, void *buf, size_t n_elem, dtype dt,
 static void free_nccl(comm *c)
 {
     nccl_comm *n = c->impl;
-    nccl_comm **at = &all;
 
-    while (*at != n) at = &(*at)->next;
-    *at = n->next;
     for (pending *p = n->idle, *next; p; p = next) {
         next = p->next;
         CHECK_CUDA(cudaEventDestroy(p->done));
@@ -223,8 +212,7 @@ static void replace(comm *c, moai_device *dev)
     nccl_comm *n = xmalloc(sizeof *n);
     comm host = *c;
 
-    *n = (nccl_comm){.compute = device_stream_cuda(dev), .axis = c->axis, .next = all};
-    all = n;
+    *n = (nccl_comm){.compute = device_stream_cuda(dev)};
     CHECK_CUDA(cudaEventCreateWithFlags(&n->ready, cudaEventDisableTiming));
     n->n_lanes = c->size == 1 ? 0 : strcmp(c->axis, "pp") == 0 ? N_LANES : 1;
     for (int i = 0; i < n->n_lanes; i++) open_lane(&n->lanes[i], c);
@@ -238,25 +226,4 @@ void grid_use_nccl(moai_grid *g, moai_device *dev)
     comm *const device_comms[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed};
 
     for (size_t i = 0; i < sizeof device_comms / sizeof *device_comms; i++) replace(device_comms[i], dev);
-}
-
-void comm_nccl_watch(double waited_seconds, double limit_seconds)
-{
-    char begun[256] = "";
-    size_t at = 0;
-
-    for (nccl_comm *n = all; n; n = n->next) {
-        if (!n->n_begun) continue;
-        for (int i = 0; i < n->n_lanes; i++) {
-            ncclResult_t state = ncclSuccess;
-            ncclCommGetAsyncError(n->lanes[i].handle, &state);
-            CHECK(state == ncclSuccess || state == ncclInProgress, "axis %s, last %s (number %lld): %s: %s", n->axis,
-                  n->last, (long long)n->n_begun, ncclGetErrorString(state), ncclGetLastError(n->lanes[i].handle));
-        }
-        if (at < sizeof begun)
-            at += (size_t)snprintf(begun + at, sizeof begun - at, " %s: %s number %lld;", n->axis, n->last,
-                                   (long long)n->n_begun);
-    }
-    CHECK(waited_seconds < limit_seconds, "the device has not finished for %.0f s; collectives begun last:%s",
-          waited_seconds, begun);
 }

@@ -12,8 +12,4 @@
  * for it.  Collective over all ranks. */
 void grid_use_nccl(moai_grid *, moai_device *);
 
-/* Called again and again while the host waits for the device: an asynchronous NCCL error, or a wait beyond `limit`
- * seconds, ends the job with this rank's name and the last collective begun on each axis. */
-void comm_nccl_watch(double waited_seconds, double limit_seconds);
-
 #endif

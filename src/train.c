@@ -27,9 +27,8 @@ typedef struct trainer {
     moai_model model;
     pipe_schedule schedule;
 
-    bool reads;                               /* first and last stages need ids */
-    dataset *train_set, *eval_set; /* NULL where nothing is read; eval_set NULL too when nothing is evaluated */
-    loader *loader;
+    dataset *train_set, *eval_set;            /* headers checked on every rank; eval_set NULL when nothing is evaluated */
+    loader *loader;                           /* first and last stages only: the others need no ids */
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
     double waited;                            /* for data, in this step */
@@ -101,20 +100,18 @@ static int check_new_start(const run_config *run, moai_error *err)
 static int open_data(trainer *t, moai_error *err)
 {
     const run_config *run = t->run;
-    manifest m;
+    char given[65];
+    const char *sha256 = run->tokenizer[0] ? given : NULL;
 
-    if (manifest_read(&m, run->data, err)) return -1;
-    if (run->tokenizer[0] || m.tokenizer) t->tokenizer = xstrdup(run->tokenizer[0] ? run->tokenizer : m.tokenizer);
-    memcpy(t->tokenizer_sha256, m.info.tokenizer_sha256, sizeof t->tokenizer_sha256);
-    const int64_t eos = m.info.eos;
-    manifest_free(&m);
-    if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != eos)
-        return error_set(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
-                         (long long)eos, run->model, (long long)t->cfg->eos_token_id);
-    if (run->tokenizer[0] && file_sha256(run->tokenizer, t->tokenizer_sha256, err))
-        return -1; /* dataset_open compares */
-    t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, t->tokenizer_sha256, err);
+    if (sha256 && file_sha256(run->tokenizer, given, err)) return -1;
+    t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, sha256, err);
     if (!t->train_set) return -1;
+    const manifest *m = dataset_manifest(t->train_set);
+    if (run->tokenizer[0] || m->tokenizer) t->tokenizer = xstrdup(run->tokenizer[0] ? run->tokenizer : m->tokenizer);
+    memcpy(t->tokenizer_sha256, m->info.tokenizer_sha256, sizeof t->tokenizer_sha256);
+    if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != m->info.eos)
+        return error_set(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
+                         (long long)m->info.eos, run->model, (long long)t->cfg->eos_token_id);
     if (run->eval_steps == 0) return 0;
     t->eval_set = dataset_open(run->data, "validation", t->cfg->vocab_size, t->tokenizer_sha256, err);
     if (!t->eval_set) return -1;
@@ -223,6 +220,13 @@ static int open_loader(trainer *t, moai_error *err)
     return t->loader ? 0 : -1;
 }
 
+static int open_metrics(trainer *t, moai_error *err)
+{
+    if (check_new_start(t->run, err)) return -1;
+    t->metrics = metrics_open(t->run->output_dir, t->run->tensorboard, t->run->progress, t->step, err);
+    return t->metrics ? 0 : -1;
+}
+
 /* Everything that can be wrong is found here, one part after another, agreed by all ranks before the next. */
 static int trainer_open(trainer *t, moai_error *err)
 {
@@ -238,21 +242,15 @@ static int trainer_open(trainer *t, moai_error *err)
     say("device     %s", t->device.text);
     if (t->grid.rank == 0) failed = make_output_dir(t->run->output_dir, err);
     if (comm_agree(world, failed, err)) return -1;
-    t->reads = grid_first_stage(&t->grid) || grid_last_stage(&t->grid);
     failed = open_data(t, err);
     if (comm_agree(world, failed, err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;
     if (start_weights(t, err)) return -1;
-    if (t->reads) failed = open_loader(t, err);
+    if (grid_first_stage(&t->grid) || grid_last_stage(&t->grid)) failed = open_loader(t, err);
     if (comm_agree(world, failed, err)) return -1;
-    if (t->grid.rank == 0) failed = check_new_start(t->run, err);
-    if (comm_agree(world, failed, err)) return -1;
-    if (t->grid.rank == 0) {
-        t->metrics = metrics_open(t->run->output_dir, t->run->tensorboard, t->run->progress, t->step, err);
-        failed = t->metrics ? 0 : -1;
-    }
+    if (t->grid.rank == 0) failed = open_metrics(t, err);
     return comm_agree(world, failed, err);
 }
 

@@ -278,8 +278,7 @@ static void head_chunk(moai_model *m, const int32_t *targets, tensor n_full, ten
     arena_release(c->scratch, mark);
 }
 
-/* Tokens whose logits exist at once. */
-static int64_t head_rows(const moai_model *m)
+int64_t head_rows(const moai_model *m)
 {
     const int64_t row_bytes = m->outer.head.rows * (int64_t)dtype_size(m->ctx.dt);
 
@@ -297,8 +296,8 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
 
     op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
-    for (int64_t row = 0, rows; row < c->n_tokens; row += rows) {
-        rows = min_i64(head_rows(m), c->n_tokens - row);
+    for (int64_t row = 0, rows = head_rows(m); row < c->n_tokens; row += rows) {
+        rows = min_i64(rows, c->n_tokens - row);
         head_chunk(m, m->slots[s].targets, tensor_rows(n_full, row, rows), tensor_rows(dn_part, row, rows), row, scale);
     }
     op->sum(c->dev, &m->totals[0], m->nll, c->n_tokens);

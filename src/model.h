@@ -79,6 +79,7 @@ void stage_forward(moai_model *, int slot, tensor out);
  * token losses to totals[0].  With scale != 0 also their backward: gradients of norm and head += scale * ..., dx =
  * gradient at x; with scale 0 only the loss, and dx is not touched.  Collective over tp. */
 void head_forward_backward(moai_model *, int slot, tensor dx, tensor x, float scale);
+int64_t head_rows(const moai_model *);        /* the tokens of a chunk */
 /* dx (may be dy) and the gradients of the stage's weights, from dy.  On the first stage dx is spent on
  * the embedding.  Collective over tp. */
 void stage_backward(moai_model *, int slot, tensor dx, tensor dy);

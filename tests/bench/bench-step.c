@@ -126,8 +126,6 @@ static void bound_open(bench *b)
 {
     const moai_ctx *c = &b->model.ctx;
     const layer_acts *a = b->model.slots[0].layers;
-    const int64_t rows =
-        min_i64(c->n_tokens, max_i64(1024, (1 << 30) / (b->cfg.vocab_size * (int64_t)dtype_size(c->dt)) / 1024 * 1024));
 
     b->dy = take(c, c->n_tokens, b->cfg.hidden_size);
     b->part = take(c, c->n_tokens, b->cfg.hidden_size);
@@ -135,7 +133,7 @@ static void bound_open(bench *b)
     b->datt = take(c, a->att.rows, a->att.cols);
     b->dqk = take(c, a->qk.rows, a->qk.cols);
     b->dqkv = take(c, a->qkv.rows, a->qkv.cols);
-    b->logits = take(c, rows, b->cfg.vocab_size);
+    b->logits = take(c, head_rows(&b->model), b->cfg.vocab_size);
 }
 
 static void bound_close(bench *b)

@@ -185,8 +185,6 @@ const char *attend_cudnn_version(void)
     return text;
 }
 
-size_t attend_cudnn_workspace(const attend_cudnn *a) { return a->workspace_bytes; }
-
 bool attend_cudnn_forward(attend_cudnn *a, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape s,
                           const char **why)
 {

@@ -21,8 +21,6 @@ bool attend_cudnn_forward(attend_cudnn *, tensor att, float *lse, tensor q, tens
                           const char **why);
 bool attend_cudnn_backward(attend_cudnn *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
                            tensor att, const float *lse, attend_shape, const char **why);
-/* Bytes of workspace that the plans of a shape take, for the memory plan; building them needs the GPU. */
-size_t attend_cudnn_workspace(const attend_cudnn *);
 #else
 static inline attend_cudnn *attend_cudnn_open(moai_device *dev) { return (void)dev, (attend_cudnn *)NULL; }
 static inline void attend_cudnn_close(attend_cudnn *a) { (void)a; }

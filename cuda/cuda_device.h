@@ -18,7 +18,6 @@ void device_close_cuda(moai_device *);
 
 /* "NVIDIA H200, compute capability 9.0, cuBLASLt 13.0.2"; valid until the device is closed */
 const char *device_describe_cuda(const moai_device *);
-void device_memory_cuda(moai_device *, size_t *n_free, size_t *n_total);           /* bytes of the card */
 const char *attend_backend_cuda(moai_device *); /* what ran attention last, and why not cuDNN; "" before */
 void *device_stream_cuda(moai_device *);        /* the compute stream, a cudaStream_t: for collectives and events */
 

@@ -124,12 +124,6 @@ const char *device_describe_cuda(const moai_device *dev) { return dev->descripti
 
 void *device_stream_cuda(moai_device *dev) { return dev->stream; }
 
-void device_memory_cuda(moai_device *dev, size_t *n_free, size_t *n_total)
-{
-    (void)dev;
-    CUDA_CHECK(cudaMemGetInfo(n_free, n_total));
-}
-
 void *device_scratch_cuda(moai_device *dev, size_t n_bytes)
 {
     if (n_bytes > dev->scratch_bytes) {

@@ -108,7 +108,7 @@ void fill_normal_cuda(moai_device *, tensor y, uint64_t key, int64_t row0, int64
 void matmul_cuda(moai_device *, tensor y, tensor x, tensor w);                                  /* matmul.c */
 void matmul_add_cuda(moai_device *, tensor y, tensor x, tensor w, tensor z);
 void matmul_dx_cuda(moai_device *, tensor dx, tensor dy, tensor w);
-void matmul_dw_cuda(moai_device *, tensor dw, tensor dy, tensor x);
+void matmul_dw_cuda(moai_device *, tensor dw, tensor dy, tensor x, bool accumulate);
 
 void embed_cuda(moai_device *, tensor y, const int32_t *ids, tensor table, int64_t vocab_begin);/* embed.cu */
 void embed_backward_cuda(moai_device *, tensor dtable, const int32_t *ids, tensor dy, int64_t vocab_begin);
@@ -133,7 +133,7 @@ void kv_append_cuda(moai_device *, tensor cache, tensor kv, const int32_t *seq, 
                     int64_t max_len); /* kv_append.cu */
 
 void swiglu_cuda(moai_device *, tensor act, tensor gate_up);                                    /* swiglu.cu */
-void swiglu_backward_cuda(moai_device *, tensor dgate_up, tensor dact, tensor gate_up);
+void swiglu_backward_cuda(moai_device *, tensor dgate_up, tensor act, tensor dact, tensor gate_up);
 
 void softmax_stats_cuda(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
 void cross_entropy_cuda(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,

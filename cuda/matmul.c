@@ -250,9 +250,9 @@ void matmul_dx_cuda(moai_device *dev, tensor dx, tensor dy, tensor w)
     product(dev, dx, w, CUBLAS_OP_N, dy, CUBLAS_OP_N, dy.cols, NULL);
 }
 
-void matmul_dw_cuda(moai_device *dev, tensor dw, tensor dy, tensor x)
+void matmul_dw_cuda(moai_device *dev, tensor dw, tensor dy, tensor x, bool accumulate)
 {
     check_product("matmul_dw", dy, x, dw);
     CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
-    product(dev, dw, x, CUBLAS_OP_N, dy, CUBLAS_OP_T, x.rows, dw.data);
+    product(dev, dw, x, CUBLAS_OP_N, dy, CUBLAS_OP_T, x.rows, accumulate ? dw.data : NULL);
 }

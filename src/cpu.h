@@ -142,12 +142,12 @@ void add_cpu(moai_device *, tensor y, tensor a, tensor b);
 void fill_cpu(moai_device *, tensor y, float value);
 void fill_normal_cpu(moai_device *, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols, float std);
 void swiglu_cpu(moai_device *, tensor act, tensor gate_up);
-void swiglu_backward_cpu(moai_device *, tensor dgate_up, tensor dact, tensor gate_up);
+void swiglu_backward_cpu(moai_device *, tensor dgate_up, tensor act, tensor dact, tensor gate_up);
 
 void matmul_cpu(moai_device *, tensor y, tensor x, tensor w);                                   /* cpu_matmul.c */
 void matmul_add_cpu(moai_device *, tensor y, tensor x, tensor w, tensor z);
 void matmul_dx_cpu(moai_device *, tensor dx, tensor dy, tensor w);
-void matmul_dw_cpu(moai_device *, tensor dw, tensor dy, tensor x);
+void matmul_dw_cpu(moai_device *, tensor dw, tensor dy, tensor x, bool accumulate);
 
 void embed_cpu(moai_device *, tensor y, const int32_t *ids, tensor table, int64_t vocab_begin); /* cpu_embed.c */
 void embed_backward_cpu(moai_device *, tensor dtable, const int32_t *ids, tensor dy, int64_t vocab_begin);

@@ -73,16 +73,22 @@ void swiglu_cpu(moai_device *dev, tensor act, tensor gate_up)
     }
 }
 
-void swiglu_backward_cpu(moai_device *dev, tensor dgate_up, tensor dact, tensor gate_up)
+void swiglu_backward_cpu(moai_device *dev, tensor dgate_up, tensor act, tensor dact, tensor gate_up)
 {
     int64_t cols = dact.cols;
-    float *all = scratch_floats(dev, dev->n_threads * 5 * cols);
+    float *all = scratch_floats(dev, dev->n_threads * 6 * cols);
 
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < dact.rows; i++) {
-        float *buf = thread_rows(all, 5, cols);
+        float *buf = thread_rows(all, 6, cols);
         const float *gate = row_load(gate_up, i, buf), *up = gate + cols, *da = row_load(dact, i, buf + 2 * cols);
         float *dgate = row_target(dgate_up, i, buf + 3 * cols), *dup = dgate + cols;
+        if (act.data) {
+            float *a = row_target(act, i, buf + 5 * cols);
+            #pragma omp simd
+            for (int64_t j = 0; j < cols; j++) a[j] = gate[j] * sigmoid(gate[j]) * up[j];
+            row_store(act, i, a);
+        }
         #pragma omp simd
         for (int64_t j = 0; j < cols; j++) {
             float g = gate[j], u = up[j], s = sigmoid(g);

@@ -65,9 +65,9 @@ void matmul_dx_cpu(moai_device *dev, tensor dx, tensor dy, tensor w)
     product_or_zero(dev, dx, dy, AS_STORED, w, AS_STORED, false);
 }
 
-void matmul_dw_cpu(moai_device *dev, tensor dw, tensor dy, tensor x)
+void matmul_dw_cpu(moai_device *dev, tensor dw, tensor dy, tensor x, bool accumulate)
 {
     check_product("matmul_dw", dy, x, dw);
     CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
-    product_or_zero(dev, dw, dy, TRANSPOSED, x, AS_STORED, true);
+    product_or_zero(dev, dw, dy, TRANSPOSED, x, AS_STORED, accumulate);
 }

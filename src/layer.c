@@ -101,8 +101,8 @@ static void residual_rmsnorm(const moai_ctx *c, tensor h, tensor n, float *r, te
     arena_release(c->scratch, mark);
 }
 
-/* Everything up to the input of the down projection: what full recomputation repeats. */
-static void forward_to_act(const moai_ctx *c, const layer_weights *w, layer_acts *a)
+/* Everything up to SwiGLU: what full recomputation repeats. */
+static void forward_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {
     const moai_ops *op = c->ops;
     const float eps = (float)c->cfg->rms_norm_eps;
@@ -119,28 +119,28 @@ static void forward_to_act(const moai_ctx *c, const layer_weights *w, layer_acts
     residual_rmsnorm(c, a->h, a->n2, a->r2, a->x, a->att, w->wo, w->norm2);     /* (N/tp, H)       h = x + Wo att    */
     tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
     op->matmul(c->dev, a->gate_up, n2_full, w->wgate_up);                       /* (N, 2I/tp)                        */
-    op->swiglu(c->dev, a->act, a->gate_up);                                     /* (N, I/tp)                         */
     arena_release(c->scratch, mark);
 }
 
 void layer_forward(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
 {
-    forward_to_act(c, w, a);
+    forward_to_gate_up(c, w, a);
+    c->ops->swiglu(c->dev, a->act, a->gate_up);                                 /* (N, I/tp)                         */
     residual(c, y, a->h, a->act, w->wdown);                                     /* (N/tp, H)       y = h + Wdown act */
 }
 
-/* Brings back what the forward did not keep; the same ops on the same inputs, hence the same bits. */
+/* Brings back what the forward did not keep, but SwiGLU's result, which its backward gives by the way; the same ops on
+ * the same inputs, hence the same bits. */
 static void recompute(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {
     const moai_ops *op = c->ops;
     const float eps = (float)c->cfg->rms_norm_eps;
 
-    if (c->recompute == RECOMPUTE_FULL) forward_to_act(c, w, a);
+    if (c->recompute == RECOMPUTE_FULL) forward_to_gate_up(c, w, a);
     if (c->recompute == RECOMPUTE_SELECTIVE) {
         op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1, eps);
         op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm, w->k_norm, c->rope, c->positions, c->heads, eps);
         op->rmsnorm(c->dev, a->n2, a->r2, a->h, w->norm2, eps);
-        op->swiglu(c->dev, a->act, a->gate_up);
     }
 }
 
@@ -153,6 +153,7 @@ static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_
     tensor dy_full = tp_full(c, dy), n2_full = tp_full(c, a->n2);
     tensor dact = arena_tensor(c->scratch, c->dt, a->act.rows, a->act.cols);
     tensor dgate_up = a->gate_up;                                               /* in place                          */
+    tensor act_again = c->recompute == RECOMPUTE_NONE ? (tensor){0} : a->act;
     tensor dn2_part = arena_tensor(c->scratch, c->dt, c->n_tokens, dy.cols);
     tensor dn2 = c->grid->tp.size == 1 ? dn2_part : arena_tensor(c->scratch, c->dt, c->n_rows, dy.cols);
 
@@ -160,12 +161,12 @@ static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_
     comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
     comm_end(&dy_ready);
     op->matmul_dx(c->dev, dact, dy_full, w->wdown);                             /* (N, I/tp)                         */
-    op->matmul_dw(c->dev, g->wdown, dy_full, a->act);                           /* (H, I/tp)                         */
-    op->swiglu_backward(c->dev, dgate_up, dact, a->gate_up);                    /* (N, 2I/tp)                        */
+    op->swiglu_backward(c->dev, dgate_up, act_again, dact, a->gate_up);         /* (N, 2I/tp)                        */
+    op->matmul_dw(c->dev, g->wdown, dy_full, a->act, c->accumulate);            /* (H, I/tp)                         */
     op->matmul_dx(c->dev, dn2_part, dgate_up, w->wgate_up);                     /* (N, H)          partial sum       */
     comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWgate_up  */
     comm_end(&n2_ready);
-    op->matmul_dw(c->dev, g->wgate_up, dgate_up, n2_full);                      /* (2I/tp, H)                        */
+    op->matmul_dw(c->dev, g->wgate_up, dgate_up, n2_full, c->accumulate);       /* (2I/tp, H)                        */
     comm_end(&dn2_ready);
     op->rmsnorm_backward(c->dev, dh, g->norm2, dn2, dy, a->h, a->r2, w->norm2); /* (N/tp, H)       dh = dy + ...     */
     arena_release(c->scratch, mark);
@@ -188,7 +189,7 @@ static void attention_backward(const moai_ctx *c, const layer_weights *w, const 
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
     comm_end(&dh_ready);
     op->matmul_dx(c->dev, datt, dh_full, w->wo);                                /* (N, Q/tp)                         */
-    op->matmul_dw(c->dev, g->wo, dh_full, a->att);                              /* (H, Q/tp)                         */
+    op->matmul_dw(c->dev, g->wo, dh_full, a->att, c->accumulate);               /* (H, Q/tp)                         */
     op->attend_backward(c->dev, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv),      /* (N, (Q+K)/tp), (N, K/tp)          */
                         datt, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
     op->qknorm_rope_backward(c->dev, dqkv, g->q_norm, g->k_norm, dqk,           /* (N, (Q+2K)/tp)                    */
@@ -196,7 +197,7 @@ static void attention_backward(const moai_ctx *c, const layer_weights *w, const 
     op->matmul_dx(c->dev, dn1_part, dqkv, w->wqkv);                             /* (N, H)          partial sum       */
     comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWqkv      */
     comm_end(&n1_ready);
-    op->matmul_dw(c->dev, g->wqkv, dqkv, n1_full);                              /* ((Q+2K)/tp, H)                    */
+    op->matmul_dw(c->dev, g->wqkv, dqkv, n1_full, c->accumulate);               /* ((Q+2K)/tp, H)                    */
     comm_end(&dn1_ready);
     op->rmsnorm_backward(c->dev, dx, g->norm1, dn1, dh, a->x, a->r1, w->norm1); /* (N/tp, H)       dx = dh + ...     */
     arena_release(c->scratch, mark);

@@ -49,7 +49,8 @@ void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared
 
 /* x is a->x; y (N/tp, H) must not be a->x. */
 void layer_forward(const moai_ctx *, const layer_weights *w, layer_acts *a, tensor y);
-/* dx = gradient by the input, from dy (both (N/tp, H); dx may be dy); g's tensors += .  Recomputes what the mode did
+/* dx = gradient by the input, from dy (both (N/tp, H); dx may be dy); g's tensors +=
+ * (matrices = where the context does not accumulate).  Recomputes what the mode did
  * not keep; the activations are spent afterwards. */
 void layer_backward(const moai_ctx *, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dx,
                     tensor dy);

@@ -220,6 +220,21 @@ void model_set_ids(moai_model *m, int slot, const int32_t *ids)
     }
 }
 
+/* Only products write the matrices, except the embedding's rows. */
+void gradients_begin(moai_model *m)
+{
+    const moai_ctx *c = &m->ctx;
+    const bool tied_to_head = m->cfg.tie_word_embeddings && grid_last_stage(c->grid);
+
+    for (int b = 0; b < m->params.n_buckets; b++) {
+        const bucket *k = &m->params.buckets[b];
+        const bool is_embedding = m->grads + k->offset == m->outer_g.embed.data;
+        const int64_t begin = is_embedding && !tied_to_head ? 0 : k->n_matrix;
+        c->ops->zero(c->dev, m->grads + k->offset + begin, (size_t)(k->n_padded - begin) * sizeof(float));
+    }
+    m->ctx.accumulate = m->head_accumulates = false;
+}
+
 void stage_forward(moai_model *m, int s, tensor out)
 {
     const moai_ctx *c = &m->ctx;
@@ -252,6 +267,7 @@ void stage_backward(moai_model *m, int s, tensor dx, tensor dy)
         c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, dx_full, m->vocab_begin); /* (V/tp, H) */
         arena_release(c->scratch, mark);
     }
+    m->ctx.accumulate = true;
 }
 
 /* Loss, and gradient into dn_part, of the rows [row0, row0 + n). */
@@ -273,7 +289,8 @@ static void head_chunk(moai_model *m, const int32_t *targets, tensor n_full, ten
     op->cross_entropy(c->dev, m->nll + row0, logits, stats_all, tp->size, targets + row0, m->vocab_begin, scale);
     if (scale != 0) {
         op->matmul_dx(c->dev, dn_part, logits, m->outer.head);                  /* (n, H)          partial sum       */
-        op->matmul_dw(c->dev, m->outer_g.head, logits, n_full);                 /* (V/tp, H)                         */
+        op->matmul_dw(c->dev, m->outer_g.head, logits, n_full, m->head_accumulates);                  /* (V/tp, H)   */
+        m->head_accumulates = true;
     }
     arena_release(c->scratch, mark);
 }

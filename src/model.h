@@ -47,7 +47,8 @@ typedef struct moai_model {
 
     arena arenas[N_ARENAS];
     void *weights;                          /* flat (n_elem), dtype of the model */
-    float *grads;                           /* flat (n_elem) fp32, accumulating */
+    float *grads;                           /* flat (n_elem) fp32, accumulating over a step */
+    bool head_accumulates;                  /* ctx.accumulate of the head, whose first chunk comes earlier */
     float *own[3];                          /* (n_own) fp32: master, exp_avg, exp_avg_sq; ZeRO-1 share */
     double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */
     float *grad_scale;                      /* device: what clip says */
@@ -71,6 +72,10 @@ void model_init_weights(moai_model *, uint64_t seed);
 
 /* ids (micro_batch, seq_len + 1) from the loader, host memory: inputs are [0, seq_len), targets [1, seq_len]. */
 void model_set_ids(moai_model *, int slot, const int32_t *ids);
+
+/* Before a step's first micro-batch: gradients that are added to become zero; those that come from a product alone are
+ * left for its first micro-batch to write over. */
+void gradients_begin(moai_model *);
 
 /* Forward of one micro-batch through the stage.  The first stage reads slot's inputs, another its
  * slots[slot].layers[0].x, which the pipeline has filled.  The result is in `out`.  Collective over tp. */

@@ -63,7 +63,8 @@ typedef struct moai_ops {
     void (*matmul)(moai_device *, tensor y, tensor x, tensor w);     /* y (N, out) = x (N, in) W^T                    */
     void (*matmul_add)(moai_device *, tensor y, tensor x, tensor w, tensor z);  /* y (N, out) = z + x W^T, z not y   */
     void (*matmul_dx)(moai_device *, tensor dx, tensor dy, tensor w);/* dx (N, in) = dy (N, out) W                    */
-    void (*matmul_dw)(moai_device *, tensor dw, tensor dy, tensor x);/* dw (out, in) fp32 += dy^T x                   */
+    /* dw (out, in) fp32 = dy^T x, or += where it accumulates */
+    void (*matmul_dw)(moai_device *, tensor dw, tensor dy, tensor x, bool accumulate);
 
     /* embedding; this rank holds rows [vocab_begin, vocab_begin + table.rows) of the table, other ids give zero rows,
      * as does id -1 (padding).  ids are (N) int32 on the device.  The backward is deterministic. */
@@ -101,9 +102,10 @@ typedef struct moai_ops {
     void (*attend_cached)(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
                           const int32_t *pos, int64_t max_len, attend_shape);
 
-    /* SwiGLU: act (N, I) = silu(gate) * up, gate_up (N, 2I) = [gate | up].  dgate_up may be gate_up (in place) */
+    /* SwiGLU: act (N, I) = silu(gate) * up, gate_up (N, 2I) = [gate | up].  dgate_up may be gate_up (in place).  The
+     * backward gives act again where act.data is not NULL: whoever keeps gate_up need not keep act */
     void (*swiglu)(moai_device *, tensor act, tensor gate_up);
-    void (*swiglu_backward)(moai_device *, tensor dgate_up, tensor dact, tensor gate_up);
+    void (*swiglu_backward)(moai_device *, tensor dgate_up, tensor act, tensor dact, tensor gate_up);
 
     /* Cross-entropy over a vocabulary split in n_parts: each part first gives stats (n, 3) fp32 = max, sum of
      * exp(logit - max), the target's logit or -inf when another part holds it; the gathered stats (n_parts, n, 3)

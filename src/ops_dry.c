@@ -29,7 +29,8 @@ static void attend_cached(moai_device *, tensor, tensor, tensor, tensor, const i
                           attend_shape)
 {}
 static void swiglu(moai_device *, tensor, tensor) {}
-static void swiglu_backward(moai_device *, tensor, tensor, tensor) {}
+static void matmul_dw(moai_device *, tensor, tensor, tensor, bool) {}
+static void swiglu_backward(moai_device *, tensor, tensor, tensor, tensor) {}
 static void softmax_stats(moai_device *, float *, tensor, const int32_t *, int64_t) {}
 static void cross_entropy(moai_device *, float *, tensor, const float *, int, const int32_t *, int64_t, float) {}
 static void sum(moai_device *, double *, const float *, int64_t) {}
@@ -45,7 +46,7 @@ const moai_ops ops_dry = {
     .matmul = matmul,
     .matmul_add = matmul_add,
     .matmul_dx = matmul,
-    .matmul_dw = matmul,
+    .matmul_dw = matmul_dw,
     .embed = embed,
     .embed_backward = embed,
     .rmsnorm = rmsnorm,

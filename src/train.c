@@ -301,7 +301,7 @@ static step_result train_step(trainer *t)
     const moai_ctx *c = &m->ctx;
     const double tokens = (double)(t->batch.global * t->run->seq_length);
 
-    c->ops->zero(c->dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
+    gradients_begin(m);
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
     pipeline_run(m, &t->schedule, (float)(1 / tokens), feed_train, t);
     step_result r = optimizer_step(m, t->run, learning_rate(t->run, t->step), t->updates + 1);

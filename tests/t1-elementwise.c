@@ -143,6 +143,7 @@ static void check_swiglu(dtype dt, int64_t cols, bool strided)
     field gate_up = field_make("gate_up", dt, rows, 2 * cols, strided, values),
           dact = field_random("dact", dt, rows, cols, strided);
     field act = field_output("act", dt, rows, cols, strided),
+          again = field_output("act again", dt, rows, cols, strided),
           dgate_up = field_output("dgate_up", dt, rows, 2 * cols, strided);
     swiglu_problem p = {rows, cols, gate_up.v, dact.v};
     double *ref = doubles(rows * cols), *dref = doubles(rows * 2 * cols);
@@ -152,11 +153,12 @@ static void check_swiglu(dtype dt, int64_t cols, bool strided)
     ok_gradient(swiglu_loss, &p, gate_up.v, rows * 2 * cols, dref, "SwiGLU's reference gradient");
     TWICE(dut.ops->swiglu(dut.dev, act.t, gate_up.t), &act);
     ok_field(&act, ref, 3e-7, "swiglu");
-    TWICE(dut.ops->swiglu_backward(dut.dev, dgate_up.t, dact.t, gate_up.t), &dgate_up);
+    TWICE(dut.ops->swiglu_backward(dut.dev, dgate_up.t, (tensor){0}, dact.t, gate_up.t), &dgate_up);
     ok_field(&dgate_up, dref, 3e-7, "swiglu_backward");
-    TWICE(dut.ops->swiglu_backward(dut.dev, gate_up.t, dact.t, gate_up.t), &gate_up);
+    TWICE(dut.ops->swiglu_backward(dut.dev, gate_up.t, again.t, dact.t, gate_up.t), &gate_up);
     ok_field(&gate_up, dref, 3e-7, "swiglu_backward in place");
-    FREE(&gate_up, &dact, &act, &dgate_up);
+    ok_field(&again, ref, 3e-7, "swiglu again by its backward");
+    FREE(&gate_up, &dact, &act, &again, &dgate_up);
     free(values), free(ref), free(dref);
 }
 

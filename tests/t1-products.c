@@ -17,15 +17,16 @@ static void check_shape(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int6
     field dy = field_random("dy", dt, n_tokens, out, strided);
     field y = field_output("y", y_dt, n_tokens, out, strided), dx = field_output("dx", y_dt, n_tokens, in, strided);
     field z = field_random("z", y_dt, n_tokens, out, strided), sum = field_output("sum", y_dt, n_tokens, out, strided);
-    field dw = field_random("dw", DT_F32, out, in, strided);
+    field dw = field_random("dw", DT_F32, out, in, strided), first_dw = field_output("dw", DT_F32, out, in, strided);
     double *ref_y = doubles(n_tokens * out), *ref_sum = doubles(n_tokens * out), *ref_dx = doubles(n_tokens * in),
-           *ref_dw = doubles(out * in);
+           *ref_dw = doubles(out * in), *ref_first = doubles(out * in);
 
     multiply(ref_y, n_tokens, out, in, x.v, in, 1, w.v, 1, in);
     for (int64_t i = 0; i < n_tokens * out; i++) ref_sum[i] = z.v[i] + ref_y[i];
     multiply(ref_dx, n_tokens, in, out, dy.v, out, 1, w.v, in, 1);
     memcpy(ref_dw, dw.v, (size_t)(out * in) * sizeof *ref_dw);
     multiply(ref_dw, out, in, n_tokens, dy.v, 1, out, x.v, in, 1);
+    multiply(ref_first, out, in, n_tokens, dy.v, 1, out, x.v, in, 1);
 
     snprintf(what, sizeof what, "%s N %lld in %lld out %lld", dtype_name(dt), (long long)n_tokens, (long long)in,
              (long long)out);
@@ -35,11 +36,13 @@ static void check_shape(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int6
     ok_field(&sum, ref_sum, 1e-6, what);
     TWICE(dut.ops->matmul_dx(dut.dev, dx.t, dy.t, w.t), &dx);
     ok_field(&dx, ref_dx, 1e-6, what);
-    TWICE(dut.ops->matmul_dw(dut.dev, dw.t, dy.t, x.t), &dw);
+    TWICE(dut.ops->matmul_dw(dut.dev, dw.t, dy.t, x.t, true), &dw);
     ok_field(&dw, ref_dw, 1e-6, what);
+    TWICE(dut.ops->matmul_dw(dut.dev, first_dw.t, dy.t, x.t, false), &first_dw);
+    ok_field(&first_dw, ref_first, 1e-6, what);
 
-    FREE(&x, &w, &dy, &y, &z, &sum, &dx, &dw);
-    free(ref_y), free(ref_sum), free(ref_dx), free(ref_dw);
+    FREE(&x, &w, &dy, &y, &z, &sum, &dx, &dw, &first_dw);
+    free(ref_y), free(ref_sum), free(ref_dx), free(ref_dw), free(ref_first);
 }
 
 int main(int argc, char **argv)
@@ -64,7 +67,7 @@ int main(int argc, char **argv)
     field dw = field_random("dw", DT_F32, 4, 8, false);
     dut.ops->matmul(dut.dev, y.t, x.t, w.t);
     dut.ops->matmul_dx(dut.dev, x.t, y.t, w.t);
-    dut.ops->matmul_dw(dut.dev, dw.t, y.t, x.t);
+    dut.ops->matmul_dw(dut.dev, dw.t, y.t, x.t, true);
     ok_field(&dw, dw.v, 0.0, "no tokens");
     FREE(&x, &w, &y, &dw);
     return battery_done();

@@ -73,7 +73,7 @@ static void run_qknorm_backward(int s)
 static void run_swiglu(int s) { swiglu_cuda(dev, bf16(s, 0, N, I), bf16(s, 1, N, 2 * I)); }
 static void run_swiglu_backward(int s)
 {
-    swiglu_backward_cuda(dev, bf16(s, 0, N, 2 * I), bf16(s, 1, N, I), bf16(s, 2, N, 2 * I));
+    swiglu_backward_cuda(dev, bf16(s, 0, N, 2 * I), (tensor){0}, bf16(s, 1, N, I), bf16(s, 2, N, 2 * I));
 }
 static void run_add(int s) { add_cuda(dev, bf16(s, 0, N, H), bf16(s, 1, N, H), bf16(s, 2, N, H)); }
 static void run_cast(int s) { cast_cuda(dev, bf16(s, 0, 1, n_flat), fp32(s, 1, 1, n_flat)); }
@@ -184,7 +184,7 @@ static void run_dx(int s)
 }
 static void run_dw(int s)
 {
-    matmul_dw_cuda(dev, fp32(s, 6, p_out, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 0, p_tokens, p_in));
+    matmul_dw_cuda(dev, fp32(s, 6, p_out, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 0, p_tokens, p_in), true);
 }
 
 static void bench_product(const char *name, int64_t tokens, int64_t in, int64_t out, moai_device *timed,

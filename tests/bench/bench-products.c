@@ -54,7 +54,7 @@ static void measure_linear(const char *name, dtype dt, int64_t in, int64_t out, 
     double flop = 2.0 * (double)(n_tokens * in * out);
     double forward = count(all, flop, BEST(op->matmul(dev, y, x, w)));
     double dx = count(all, flop, BEST(op->matmul_dx(dev, x, y, w)));
-    double dweight = count(all, flop, BEST(op->matmul_dw(dev, dw, y, x)));
+    double dweight = count(all, flop, BEST(op->matmul_dw(dev, dw, y, x, true)));
 
     printf("  %-10s %5lld -> %-5lld %s  %8.0f %8.0f %8.0f\n", name, (long long)in, (long long)out, dtype_name(dt),
            forward, dx, dweight);
@@ -124,7 +124,7 @@ static void measure_rows(dtype dt)
            RATE(op->residual_rmsnorm(dev, h, n, r.data, x, o, w, 1e-6f), h, n, x, o),
            RATE(op->rmsnorm_backward(dev, h, dw, n, o, x, r.data, w), h, n, o, x),
            RATE(op->swiglu(dev, act, gate_up), act, gate_up),
-           RATE(op->swiglu_backward(dev, dgate_up, act, gate_up), dgate_up, act, gate_up));
+           RATE(op->swiglu_backward(dev, dgate_up, (tensor){0}, act, gate_up), dgate_up, act, gate_up));
     printf(", softmax %.1f, cross-entropy %.1f\n", RATE(op->softmax_stats(dev, stats.data, logits, ids, 0), logits),
            RATE(op->cross_entropy(dev, nll.data, logits, stats.data, 1, ids, 0, 1e-3f), logits, logits));
     op->free(dev, ids);

@@ -41,7 +41,7 @@ static void train_step(bench *b)
     moai_model *m = &b->model;
     const moai_ops *op = m->ctx.ops;
 
-    op->zero(m->ctx.dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
+    gradients_begin(m);
     op->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
     pipeline_run(m, &b->schedule, (float)(1.0 / (double)(b->batch.global * b->run.seq_length)), feed, b);
     optimizer_step(m, &b->run, 1e-5, ++b->updates);
@@ -59,16 +59,16 @@ static void layer_bound(bench *b, const layer_weights *w, const layer_weights *g
     op->matmul(dev, a->gate_up, a->n2, w->wgate_up);
     op->matmul(dev, b->part, a->act, w->wdown);
     op->matmul_dx(dev, b->dact, b->dy, w->wdown);
-    op->matmul_dw(dev, g->wdown, b->dy, a->act);
+    op->matmul_dw(dev, g->wdown, b->dy, a->act, true);
     op->matmul_dx(dev, b->part, a->gate_up, w->wgate_up);
-    op->matmul_dw(dev, g->wgate_up, a->gate_up, a->n2);
+    op->matmul_dw(dev, g->wgate_up, a->gate_up, a->n2, true);
     op->matmul_dx(dev, b->datt, b->dy, w->wo);
-    op->matmul_dw(dev, g->wo, b->dy, a->att);
+    op->matmul_dw(dev, g->wo, b->dy, a->att, true);
     if (b->attend)
         op->attend_backward(dev, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt, q_of(c, a->qk),
                             k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
     op->matmul_dx(dev, b->part, b->dqkv, w->wqkv);
-    op->matmul_dw(dev, g->wqkv, b->dqkv, a->n1);
+    op->matmul_dw(dev, g->wqkv, b->dqkv, a->n1, true);
 }
 
 static void micro_batch_bound(bench *b)
@@ -83,7 +83,7 @@ static void micro_batch_bound(bench *b)
         tensor logits = tensor_rows(b->logits, 0, rows);
         c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), m->outer.head);
         c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, m->outer.head);
-        c->ops->matmul_dw(c->dev, m->outer_g.head, logits, tensor_rows(x, row, rows));
+        c->ops->matmul_dw(c->dev, m->outer_g.head, logits, tensor_rows(x, row, rows), true);
     }
     c->ops->sync(c->dev);
 }

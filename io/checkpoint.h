@@ -30,6 +30,7 @@ typedef struct checkpoint_meta {
     char tokenizer_sha256[65];
     model_config model;
     char *run_json;                     /* the run's, as saved; the caller's own, or checkpoint_meta_free frees it */
+    char *state_json;                   /* run_state.h's object, likewise; NULL: none */
 } checkpoint_meta;
 void checkpoint_meta_free(checkpoint_meta *);
 

@@ -3,7 +3,7 @@
  *   {"format": "moai-checkpoint", "version": 1, "saved_at": "2026-01-31T12:00:00Z",
  *    "step": .., "samples": .., "updates": .., "skipped": .., "seed": .., "seq_length": .., "global_batch_size": ..,
  *    "layout": {"tensor_parallel": .., "context_parallel": .., "data_parallel": .., "pipeline_parallel": ..},
- *    "tokenizer_sha256": "..", "run": {the run configuration},
+ *    "tokenizer_sha256": "..", "run": {the run configuration}, "state": {as in run_state.h, not in older ones},
  *    "small_files": [{"file": "config.json", "bytes": .., "xxh3": ".."}],
  *    "files": [{"file": "rank-00000.h5", "bytes": .., "structure_xxh3": "..", "pieces": [
  *        {"state": "weight", "name": "..", "index": 0, "shape": [rows, cols], "offset": [row, col],
@@ -24,7 +24,8 @@ const char *const checkpoint_state_names[N_STATES] = {"weight", "exp_avg", "exp_
 void checkpoint_meta_free(checkpoint_meta *m)
 {
     free(m->run_json);
-    m->run_json = NULL;
+    free(m->state_json);
+    m->run_json = m->state_json = NULL;
 }
 
 /* A `reader` remembers what went wrong first, so that fields read one per line. */
@@ -160,7 +161,8 @@ static void get_small(reader *r, const json_t *o, small_file *f)
 
 static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
 {
-    const json_t *g = json_object_get(root, "layout"), *run = json_object_get(root, "run");
+    const json_t *g = json_object_get(root, "layout"), *run = json_object_get(root, "run"),
+                 *state = json_object_get(root, "state");
 
     m->step = get_int(r, root, "step", 0, INT64_MAX);
     m->samples = get_int(r, root, "samples", 0, INT64_MAX);
@@ -176,9 +178,11 @@ static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
     if (strlen(get_text(r, root, "tokenizer_sha256")) >= sizeof m->tokenizer_sha256)
         bad(r, "tokenizer_sha256", "too long");
     if (!json_is_object(run)) bad(r, "run", "not an object");
+    if (state && !json_is_object(state)) bad(r, "state", "not an object");
     if (r->failed) return;
     strcpy(m->tokenizer_sha256, get_text(r, root, "tokenizer_sha256"));
     m->run_json = json_dumps(run, JSON_INDENT(1));
+    m->state_json = state ? json_dumps(state, JSON_COMPACT) : NULL;
 }
 
 static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)

@@ -231,6 +231,7 @@ void metrics_step(metrics *m, const step_metrics *s)
     if (s->mfu >= 0) put_real(m->lines, "mfu", s->mfu);
     put_real(m->lines, "step_seconds", s->step_seconds);
     put_real(m->lines, "data_wait_seconds", s->data_wait_seconds);
+    if (s->loss_scale > 0) put_real(m->lines, "loss_scale", s->loss_scale);
     fprintf(m->lines, ",\"samples\":%lld,\"skipped\":%lld", (long long)s->samples, (long long)s->skipped);
     if (s->sample_numbers) {
         fputs(",\"sample_numbers\":[", m->lines);
@@ -239,16 +240,18 @@ void metrics_step(metrics *m, const step_metrics *s)
         fputc(']', m->lines);
     }
     end_line(m);
-    const tensorboard_scalar scalars[] = {
+    tensorboard_scalar scalars[8] = {
         {"train/loss", s->loss},
         {"train/learning_rate", s->lr},
         {"train/grad_norm", s->grad_norm},
         {"speed/tokens_per_second", s->tokens_per_second},
         {"speed/step_seconds", s->step_seconds},
         {"speed/data_wait_seconds", s->data_wait_seconds},
-        {"speed/mfu", s->mfu},
     };
-    put_board(m, s->step, scalars, s->mfu >= 0 ? 7 : 6);
+    int n = 6;
+    if (s->mfu >= 0) scalars[n++] = (tensorboard_scalar){"speed/mfu", s->mfu};
+    if (s->loss_scale > 0) scalars[n++] = (tensorboard_scalar){"train/loss_scale", s->loss_scale};
+    put_board(m, s->step, scalars, n);
     show_step(m, s);
 }
 

@@ -9,6 +9,7 @@ typedef struct step_metrics {
     double loss, lr, grad_norm;
     double tokens_per_second, mfu;            /* mfu < 0: the device's peak is not known, not printed */
     double step_seconds, data_wait_seconds, eta_seconds;
+    double loss_scale;                        /* of this step; 0: nothing is scaled, not printed */
     int64_t samples, skipped;                 /* consumed by all ranks; steps skipped for a non-finite norm */
     const int64_t *sample_numbers;            /* of this step, n of them, when --log_samples; else NULL */
     int64_t n_sample_numbers;

@@ -61,7 +61,9 @@ typedef struct run_config {
     int64_t stop_at_step;                               /* 0: none */
     int64_t seed;
     /* numbers and memory */
-    bool bf16, fp16;
+    bool bf16, fp16;                                    /* neither: fp32 */
+    double initial_loss_scale, min_loss_scale;          /* fp16 */
+    int64_t loss_scale_window;                          /* steps without overflow until the scale doubles */
     recompute_mode gradient_checkpointing;              /* none | selective | full; true means full */
     /* data */
     int64_t dataloader_num_workers, dataloader_prefetch_factor;

@@ -18,7 +18,8 @@ struct products *products_open(void)
 {
     struct products *p = xmalloc(sizeof *p);
 
-    snprintf(p->name, sizeof p->name, "CBLAS %s", openblas_get_config ? openblas_get_config() : "(unnamed)");
+    snprintf(p->name, sizeof p->name, "CBLAS %s (bf16 and fp16 through fp32 copies)",
+             openblas_get_config ? openblas_get_config() : "(unnamed)");
     if (openblas_set_num_threads) openblas_set_num_threads(omp_get_max_threads());
     return p;
 }

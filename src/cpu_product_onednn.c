@@ -34,8 +34,8 @@ typedef struct compiled {
 enum { N_SLOTS = 512 };                       /* a later key of the same slot replaces the earlier */
 
 struct products {
-    char name[64];
-    bool has_bf16;                            /* else the processor lacks what oneDNN needs for it */
+    char name[96];
+    bool knows[DT_F16 + 1];                   /* by dtype; else the processor lacks what oneDNN needs for it */
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     compiled slot[N_SLOTS];
@@ -43,7 +43,10 @@ struct products {
 
 /* -- what differs between 2.x and 3.x -- */
 
-static dnnl_data_type_t data_type(int64_t dt) { return dt == DT_F32 ? dnnl_f32 : dnnl_bf16; }
+static dnnl_data_type_t data_type(int64_t dt)
+{
+    return dt == DT_F32 ? dnnl_f32 : dt == DT_BF16 ? dnnl_bf16 : dnnl_f16;
+}
 
 #if DNNL_VERSION_MAJOR >= 3
 typedef dnnl_memory_desc_t matrix_desc;
@@ -108,15 +111,22 @@ static dnnl_status_t append_sum(dnnl_post_ops_t ops) { return dnnl_post_ops_appe
 
 /* -- the same for both -- */
 
-/* bf16 products need AVX-512 or AMX, depending on oneDNN's version. */
-static bool knows_bf16(dnnl_engine_t engine)
+/* bf16 products need AVX-512 or AMX, depending on oneDNN's version; fp16 ones AVX512-FP16 and oneDNN 3.  Weight
+ * gradients want an fp32 result of 16-bit operands. */
+static bool knows(dnnl_engine_t engine, dtype dt)
 {
-    const operand o = {.rows = 16, .cols = 16, .row_stride = 16, .col_stride = 1, .dt = DT_BF16};
-    matrix_desc square = desc_create(&o);
-    dnnl_primitive_desc_t desc;
-    bool known = matmul_desc(&desc, engine, square, square, square, NULL) == dnnl_success;
+    const operand o = {.rows = 16, .cols = 16, .row_stride = 16, .col_stride = 1, .dt = dt},
+                  sum = {.rows = 16, .cols = 16, .row_stride = 16, .col_stride = 1, .dt = DT_F32};
+    matrix_desc square = desc_create(&o), results[] = {desc_create(&o), desc_create(&sum)};
+    bool known = true;
 
-    if (known) DNNL_CHECK(dnnl_primitive_desc_destroy(desc));
+    for (int i = 0; i < 2; i++) {
+        dnnl_primitive_desc_t desc;
+        bool made = matmul_desc(&desc, engine, square, square, results[i], NULL) == dnnl_success;
+        if (made) DNNL_CHECK(dnnl_primitive_desc_destroy(desc));
+        desc_destroy(results[i]);
+        known = known && made;
+    }
     desc_destroy(square);
     return known;
 }
@@ -127,9 +137,11 @@ struct products *products_open(void)
     const dnnl_version_t *v = dnnl_version();
 
     DNNL_CHECK(dnnl_engine_create(&p->engine, dnnl_cpu, 0));
-    p->has_bf16 = knows_bf16(p->engine);
+    for (dtype dt = DT_F32; dt <= DT_F16; dt++) p->knows[dt] = knows(p->engine, dt);
+    const char *copied[] = {" (fp16 and bf16 through fp32 copies)", " (fp16 through fp32 copies)",
+                            " (bf16 through fp32 copies)", ""};
     snprintf(p->name, sizeof p->name, "oneDNN %d.%d.%d%s", v->major, v->minor, v->patch,
-             p->has_bf16 ? "" : " (bf16 through fp32 copies)");
+             copied[p->knows[DT_BF16] + 2 * p->knows[DT_F16]]);
     DNNL_CHECK(dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags));
     return p;
 }
@@ -214,7 +226,7 @@ static void multiply(moai_device *dev, tensor c, tensor a, orientation a_is, ten
 
 void product(moai_device *dev, tensor c, tensor a, orientation a_is, tensor b, orientation b_is, bool accumulate)
 {
-    if (dev->products->has_bf16)
+    if (dev->products->knows[a.dt])
         multiply(dev, c, a, a_is, b, b_is, accumulate);
     else
         product_by_copies(dev, c, a, a_is, b, b_is, accumulate, multiply);

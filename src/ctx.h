@@ -11,7 +11,7 @@ typedef struct moai_ctx {
     moai_device *dev;
     const model_config *cfg;
     const moai_grid *grid;
-    dtype dt;                         /* of weights and activations: fp32 or bf16 */
+    dtype dt;                         /* of weights and activations: fp32, bf16 or fp16 */
     recompute_mode recompute;
     bool accumulate;                  /* products add to the weights' gradients; not in a step's first micro-batch */
     attend_shape heads;               /* of this rank, over one micro-batch */

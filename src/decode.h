@@ -16,7 +16,7 @@
 #include "weights.h"
 
 typedef struct decoder_options {
-    dtype dt;                     /* DT_F32, DT_BF16: weights, activations and cache */
+    dtype dt;                     /* DT_F32, DT_BF16, DT_F16: weights, activations and cache */
     int64_t n_sequences, max_len; /* the cache: sequences, positions of each */
     int64_t max_rows, max_wanted; /* of one forward: rows, and rows whose logits are wanted */
 } decoder_options;

@@ -8,7 +8,8 @@
 #include <string.h>
 
 static const key_choice dtypes[] = {
-    {"fp32", DT_F32}, {"bf16", DT_BF16}, {"float32", DT_F32}, {"bfloat16", DT_BF16}, {NULL, 0}};
+    {"fp32", DT_F32},      {"bf16", DT_BF16},    {"fp16", DT_F16}, {"float32", DT_F32},
+    {"bfloat16", DT_BF16}, {"float16", DT_F16}, {NULL, 0}};
 
 // clang-format off
 #define ROW(t, key, value, ...) \
@@ -34,7 +35,7 @@ static const key_spec rows[] = {
     BOOL(jsonl, "false",
          "a line of JSON for each text: prompt, sequence, text, ids, prompt_tokens, finish (stop or length)"),
     INT(batch_size, "16", 1, 65536, "texts written side by side"),
-    ROW(KEY_CHOICE, dtype, "fp32", .choices = dtypes, .help = "fp32 or bf16: weights, activations and cache"),
+    ROW(KEY_CHOICE, dtype, "fp32", .choices = dtypes, .help = "fp32, bf16 or fp16: weights, activations and cache"),
     TEXT(device, "auto", "cpu, cuda or auto"),
     INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: its share of the node's cores"),
     TEXT(tokenizer, "", "tokenizer.model, when not the one beside the weights"),

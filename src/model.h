@@ -14,7 +14,7 @@
 enum { ARENA_WEIGHTS, ARENA_GRADIENTS, ARENA_OPTIMIZER, ARENA_ACTIVATIONS, ARENA_SCRATCH, N_ARENAS };
 
 typedef struct model_options {
-    dtype dt;                               /* DT_F32, DT_BF16 */
+    dtype dt;                               /* DT_F32, DT_BF16, DT_F16 */
     recompute_mode recompute;
     int64_t micro_batch, seq_len;           /* samples, tokens of a sample */
     int n_slots;                            /* micro-batches in flight on this stage, see schedule_slots */

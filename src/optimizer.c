@@ -64,7 +64,7 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
     }
 }
 
-step_result optimizer_step(moai_model *m, const run_config *run, double lr, int64_t update)
+step_result optimizer_step(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
 {
     const moai_ctx *c = &m->ctx;
     double totals[2];
@@ -72,12 +72,13 @@ step_result optimizer_step(moai_model *m, const run_config *run, double lr, int6
     gradients_reduce(&m->params, c->grid, m->grads);
     square_gradients(m);
     totals_reduce(m);
-    c->ops->clip(c->dev, m->grad_scale, &m->totals[1], (float)run->max_grad_norm, 1);
+    c->ops->clip(c->dev, m->grad_scale, &m->totals[1], (float)run->max_grad_norm, (float)(1 / loss_scale));
     update_own(m, run, lr, update);
     weights_gather(&m->params, c->grid, m->weights, c->dt);
     c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
     c->ops->sync(c->dev);
-    return (step_result){.loss_sum = totals[0], .grad_norm = sqrt(totals[1]), .skipped = !isfinite(totals[1])};
+    return (step_result){.loss_sum = totals[0], .grad_norm = sqrt(totals[1]) / loss_scale,
+                         .skipped = !isfinite(totals[1])};
 }
 
 void weights_from_master(moai_model *m)

@@ -15,9 +15,9 @@ typedef struct step_result {
     bool skipped;                             /* the norm was not finite: nothing was changed */
 } step_result;
 
-/* After the last backward.  `update` counts optimizer updates from 1.  Waits for the device.  Collective over all
- * ranks; every rank gets the same result. */
-step_result optimizer_step(moai_model *, const run_config *, double lr, int64_t update);
+/* After the last backward, whose gradients are loss_scale times the loss's.  `update` counts optimizer updates from 1.
+ * Waits for the device.  Collective over all ranks; every rank gets the same result. */
+step_result optimizer_step(moai_model *, const run_config *, double lr, int64_t update, double loss_scale);
 
 /* totals[] = their sums over all ranks; of the ranks that hold the same loss one counts.  Collective over all axes. */
 void totals_reduce(moai_model *);

@@ -27,7 +27,7 @@ int batch_settle(batch_plan *b, const run_config *run, int dp, moai_error *err)
 model_options model_options_of(const run_config *run, const batch_plan *b, grid_shape size, int stage)
 {
     pipe_schedule s = schedule_1f1b(size.pp, stage, (int)b->accumulation);
-    model_options opt = {.dt = run->bf16 ? DT_BF16 : DT_F32, .recompute = run->gradient_checkpointing,
+    model_options opt = {.dt = run->bf16 ? DT_BF16 : run->fp16 ? DT_F16 : DT_F32, .recompute = run->gradient_checkpointing,
                          .micro_batch = b->micro_batch, .seq_len = run->seq_length, .n_slots = s.n_slots,
                          .train = true};
 
@@ -95,7 +95,10 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
         "%lld micro-batch x %lld accumulation x %d data parallel",
         (long long)b->global, (long long)run->seq_length, with_commas(tokens, b->global * run->seq_length),
         (long long)b->micro_batch, (long long)b->accumulation, size.dp);
-    say("numbers    %s, recomputation %s", run->bf16 ? "bf16 with fp32 master weights and moments" : "fp32",
+    say("numbers    %s, recomputation %s",
+        run->bf16   ? "bf16 with fp32 master weights and moments"
+        : run->fp16 ? "fp16 with fp32 master weights and moments, dynamic loss scaling"
+                    : "fp32",
         recompute_names[run->gradient_checkpointing]);
     say("FLOPs      %.4g G a token = products %.4g G + causal attention %.4g G, "
         "forward and backward, recomputation not counted",

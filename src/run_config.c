@@ -62,7 +62,10 @@ static const key_spec rows[] = {
     INT(seed, "42", 0, 1ll << 52, "initial weights and data order"),
 
     BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere"),
-    BOOL(fp16, "false", "fp16 with loss scaling (not in this version)"),
+    BOOL(fp16, "false", "fp16 weights and activations, fp32 master weights, dynamic loss scaling"),
+    REAL(initial_loss_scale, "65536", 1, 1e18, "fp16: the loss's gradient is multiplied by this at the start"),
+    INT(loss_scale_window, "1000", 1, 1ll << 40, "fp16: steps without overflow until the scale doubles"),
+    REAL(min_loss_scale, "1", 1, 1e18, "fp16: each overflow halves the scale, to no less than this"),
     CHOICE(gradient_checkpointing, "none", recomputations,
            "activations recomputed in the backward pass: none, selective or full"),
 
@@ -200,7 +203,9 @@ static int find_config(int argc, char **argv, const char **path, moai_error *err
 static int check_together(const run_config *c, moai_error *err)
 {
     if (c->bf16 && c->fp16) return error_set(err, "bf16 and fp16 are both true; choose one");
-    if (c->fp16) return error_set(err, "fp16 is true, but this version has no fp16 mode; use bf16 or neither");
+    if (c->fp16 && c->min_loss_scale > c->initial_loss_scale)
+        return error_set(err, "min_loss_scale is %g, must not exceed initial_loss_scale %g", c->min_loss_scale,
+                         c->initial_loss_scale);
     if (c->context_parallel > 1)
         return error_set(err, "context_parallel is %lld, but this version has no context parallelism; must be 1",
                          (long long)c->context_parallel);

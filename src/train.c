@@ -8,6 +8,7 @@
 #include "metrics.h"
 #include "optimizer.h"
 #include "pipeline.h"
+#include "run_state.h"
 
 #include <errno.h>
 #include <math.h>
@@ -34,6 +35,7 @@ typedef struct trainer {
     double waited;                            /* for data, in this step */
 
     int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */
+    run_state state;
     int64_t first_step;                       /* where this start began, and when */
     double began;
     int64_t saved_step, evaluated_step;       /* the last ones, -1: none */
@@ -168,6 +170,7 @@ static int load_checkpoint(trainer *t, const char *dir, moai_error *err)
 
     if (checkpoint_read_meta(dir, &meta, err)) return -1;
     int status = check_meta(t, &meta, dir, err);
+    if (!status) status = run_state_read(&t->state, t->run, meta.state_json, dir, err);
     if (!status) status = checkpoint_load(dir, &state, err);
     t->step = meta.step, t->samples = meta.samples, t->updates = meta.updates, t->skipped = meta.skipped;
     checkpoint_meta_free(&meta);
@@ -299,22 +302,36 @@ static step_result train_step(trainer *t)
 {
     moai_model *m = &t->model;
     const moai_ctx *c = &m->ctx;
-    const double tokens = (double)(t->batch.global * t->run->seq_length);
+    const double tokens = (double)(t->batch.global * t->run->seq_length), scale = t->state.scale.value;
 
     gradients_begin(m);
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, &t->schedule, (float)(1 / tokens), feed_train, t);
-    step_result r = optimizer_step(m, t->run, learning_rate(t->run, t->step), t->updates + 1);
+    pipeline_run(m, &t->schedule, (float)(scale / tokens), feed_train, t);
+    step_result r = optimizer_step(m, t->run, learning_rate(t->run, t->step), t->updates + 1, scale);
     t->step++;
     t->samples += t->batch.global;
     if (r.skipped)
         t->skipped++;
     else
         t->updates++;
+    loss_scale_update(&t->state.scale, t->run, r.skipped);
     return r;
 }
 
-static void report_step(trainer *t, step_result r, double lr, double seconds)
+/* A step whose update was left out: why, and what follows. */
+static void report_skipped(trainer *t, double scale)
+{
+    const double next = t->state.scale.value;
+    char *text = t->run->fp16
+                     ? xasprintf("the gradient norm is not finite: weights left as they were; loss scale %g, %s %g",
+                                 scale, next < scale ? "now" : "its least is", next)
+                     : xstrdup("the gradient norm is not finite: weights left as they were");
+
+    metrics_event(t->metrics, "skipped", t->step, text);
+    free(text);
+}
+
+static void report_step(trainer *t, step_result r, double lr, double scale, double seconds)
 {
     const double tokens = (double)(t->batch.global * t->run->seq_length);
     const double flops = model_flops_products(t->cfg) + model_flops_attention(t->cfg, t->run->seq_length);
@@ -328,10 +345,9 @@ static void report_step(trainer *t, step_result r, double lr, double seconds)
                                      .mfu = mfu, .step_seconds = seconds, .data_wait_seconds = t->waited,
                                      .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
                                                     (double)(t->run->max_steps - t->step),
-                                     .samples = t->samples, .skipped = t->skipped, .sample_numbers = samples,
+                                     .loss_scale = t->run->fp16 ? scale : 0, .samples = t->samples, .skipped = t->skipped, .sample_numbers = samples,
                                      .n_sample_numbers = samples ? t->batch.global : 0});
-        if (r.skipped)
-            metrics_event(t->metrics, "skipped", t->step, "the gradient norm is not finite: weights left as they were");
+        if (r.skipped) report_skipped(t, scale);
     }
     free(samples);
 }
@@ -364,9 +380,11 @@ static int save(trainer *t)
 
     if (t->saved_step == t->step) return 0;
     meta.run_json = run_config_json(run);
+    meta.state_json = run_state_json(&t->state, run);
     memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
     int failed = checkpoint_save(run->output_dir, &meta, &state, t->tokenizer, (int)run->save_total_limit, &err);
     free(meta.run_json);
+    free(meta.state_json);
     if (!failed) t->saved_step = t->step;
     if (failed) warn("checkpoint of step %lld not saved: %s", (long long)t->step, err.text);
     if (t->metrics) {
@@ -390,11 +408,11 @@ static int train(trainer *t)
     t->first_step = t->step;
     t->began = now_seconds();
     while (t->step < end && !stop) {
-        const double begin = now_seconds(), lr = learning_rate(run, t->step);
+        const double begin = now_seconds(), lr = learning_rate(run, t->step), scale = t->state.scale.value;
         base_step = t->step + 1;
         t->waited = 0;
         step_result r = train_step(t);
-        report_step(t, r, lr, now_seconds() - begin);
+        report_step(t, r, lr, scale, now_seconds() - begin);
         if (every(t->step, run->eval_steps)) evaluate(t);
         if (every(t->step, run->save_steps)) save(t);
         stop = agreed_signal(t);
@@ -408,7 +426,8 @@ static int train(trainer *t)
 
 int train_run(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
 {
-    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .saved_step = -1, .evaluated_step = -1};
+    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .state = run_state_start(run), .saved_step = -1,
+                 .evaluated_step = -1};
     moai_error err;
 
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);

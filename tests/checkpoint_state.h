@@ -124,7 +124,8 @@ static inline checkpoint_meta small_meta(const model_config *cfg, grid_shape lay
 {
     return (checkpoint_meta){.step = step, .samples = step * 8, .updates = step - 1, .skipped = 1, .layout = layout,
                              .seed = 1234, .seq_length = 16, .global_batch_size = 8, .tokenizer_sha256 = "",
-                             .model = *cfg, .run_json = (char *)"{\"learning_rate\": 0.001}"};
+                             .model = *cfg, .run_json = (char *)"{\"learning_rate\": 0.001}",
+                             .state_json = (char *)"{\"loss_scale\": {\"value\": 0.1}}"};
 }
 
 #endif

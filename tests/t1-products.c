@@ -1,4 +1,4 @@
-/* The three products of a linear map, fp32 and bf16, packed and strided, odd sizes, against fp64.  -d: the device. */
+/* The three products of a linear map, fp32, bf16 and fp16, packed and strided, odd sizes, against fp64.  -d: the device. */
 #include "battery.h"
 
 /* c (m, n) += sum over l of a[i * ar + l * ac] b[l * br + j * bc] */
@@ -57,8 +57,8 @@ int main(int argc, char **argv)
             check_shape(DT_F32, DT_F32, shape[i].n_tokens, shape[i].in, shape[i].out, strided);
             check_shape(DT_BF16, DT_BF16, shape[i].n_tokens, shape[i].in, shape[i].out, strided);
             check_shape(DT_BF16, DT_F32, shape[i].n_tokens, shape[i].in, shape[i].out, strided);
-            if (strcmp(dut.ops->name, "cuda") == 0)           /* the CPU's libraries multiply no fp16 */
-                check_shape(DT_F16, DT_F16, shape[i].n_tokens, shape[i].in, shape[i].out, strided);
+            check_shape(DT_F16, DT_F16, shape[i].n_tokens, shape[i].in, shape[i].out, strided);
+            check_shape(DT_F16, DT_F32, shape[i].n_tokens, shape[i].in, shape[i].out, strided);
         }
     }
     /* no tokens: nothing happens to y and dx, nothing is added to dw */

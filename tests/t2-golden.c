@@ -1,5 +1,5 @@
 /* t2-golden: the whole model on one rank against Transformers' Qwen3ForCausalLM and torch.optim.AdamW: logits, loss,
- * every gradient and three steps in all recomputation modes, and bf16.  With arguments WEIGHTS RESULTS ... it holds the
+ * every gradient and three steps in all recomputation modes, bf16 and fp16.  With arguments WEIGHTS RESULTS ... it holds the
  * weights of a checkpoint or Hugging Face directory against the results of another (tests/slow/t9-hf-roundtrip.sh). */
 #include "golden/golden.h"
 
@@ -34,15 +34,20 @@ static void check_logits(moai_model *m, const golden *g)
     free(got);
 }
 
-/* Mean loss of the first batch, leaving its gradients. */
-static double run_first(moai_model *m, const golden *g)
+static double mean_loss(moai_model *m, const golden *g)
 {
     double total;
 
-    golden_run(m, golden_batch(g, 0));
     m->ctx.ops->copy(m->ctx.dev, &total, m->totals, sizeof total, COPY_TO_HOST);
     m->ctx.ops->sync(m->ctx.dev);
     return total / (double)(GOLDEN_SAMPLES * g->seq_len);
+}
+
+/* Mean loss of the first batch, leaving its gradients. */
+static double run_first(moai_model *m, const golden *g)
+{
+    golden_run(m, golden_batch(g, 0));
+    return mean_loss(m, g);
 }
 
 static void check_gradients(moai_model *m, const golden *g, const char *how)
@@ -126,6 +131,22 @@ static void check_bf16(const golden *g, const moai_grid *grid, moai_device *dev,
     model_free(&m);
 }
 
+/* fp16 under a loss scale, which the gradients carry: by its 3 more bits nearer to fp32's than bf16's are. */
+static void check_fp16(const golden *g, const moai_grid *grid, moai_device *dev)
+{
+    const double scale = 65536;
+    char what[96];
+    moai_model m;
+
+    golden_model(&m, g, grid, dev, DT_F16, RECOMPUTE_NONE, GOLDEN_SAMPLES);
+    golden_run_scaled(&m, golden_batch(g, 0), scale);
+    snprintf(what, sizeof what, "%s: fp16 loss against fp32's", g->name);
+    ok_close(mean_loss(&m, g), golden_scalar(g, "", "loss"), 1e-3, 0, what);
+    for (int64_t i = 0; i < m.params.n_elem; i++) m.grads[i] /= (float)scale;
+    golden_compare(&m, g, m.grads, "grad.", 2e-2, "fp16 gradients over their scale");
+    model_free(&m);
+}
+
 static void check_golden(const char *name, moai_device *dev)
 {
     char *dir = xasprintf("tests/golden/%s", name);
@@ -140,6 +161,7 @@ static void check_golden(const char *name, moai_device *dev)
     check_accumulation(&g, &grid, dev);
     check_bf16(&g, &grid, dev, RECOMPUTE_NONE);
     check_bf16(&g, &grid, dev, RECOMPUTE_FULL);
+    check_fp16(&g, &grid, dev);
     grid_free(&grid);
     golden_close(&g);
     free(first);

@@ -59,6 +59,8 @@ static void metadata(moai_device *dev)
     ok(m.step == 5 && m.samples == 40 && m.updates == 4 && m.skipped == 1 && m.seed == 1234 && m.seq_length == 16 &&
        m.global_batch_size == 8, "counters come back");
     ok(m.run_json && strstr(m.run_json, "learning_rate"), "the run configuration comes back");
+    ok(m.state_json && strstr(m.state_json, "{\"loss_scale\":{\"value\":0.1"), "the run's state comes back: %s",
+       m.state_json);
     ok(m.layout.tp == 2 && m.layout.dp == 2 && m.layout.pp == 2, "the layout comes back");
     ok(model_config_same(&m.model, &(model_config){0}, &err) != 0 && m.model.num_hidden_layers == 5,
        "the model comes back");

@@ -6,6 +6,7 @@
  * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the
  * model's, as in the training log; the products alone count theirs. */
 #include "device.h"
+#include "loss_scale.h"
 #include "model.h"
 #include "optimizer.h"
 #include "pipeline.h"
@@ -40,11 +41,12 @@ static void train_step(bench *b)
 {
     moai_model *m = &b->model;
     const moai_ops *op = m->ctx.ops;
+    const double scale = loss_scale_start(&b->run).value;
 
     gradients_begin(m);
     op->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, &b->schedule, (float)(1.0 / (double)(b->batch.global * b->run.seq_length)), feed, b);
-    optimizer_step(m, &b->run, 1e-5, ++b->updates);
+    pipeline_run(m, &b->schedule, (float)(scale / (double)(b->batch.global * b->run.seq_length)), feed, b);
+    optimizer_step(m, &b->run, 1e-5, ++b->updates, scale);
 }
 
 static void layer_bound(bench *b, const layer_weights *w, const layer_weights *g, const layer_acts *a)
@@ -198,7 +200,7 @@ int main(int argc, char **argv)
         b.ids[i] = (int32_t)(rng_uniform(7, (uint64_t)i) * (double)b.cfg.vocab_size);
     printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, micro-batch %lld x %lld, %lld tokens a step\n", b.device.text,
            b.run.model, (long long)b.cfg.num_hidden_layers, (long long)b.cfg.hidden_size, (long long)b.run.seq_length,
-           b.run.bf16 ? "bf16" : "fp32", (long long)b.batch.micro_batch, (long long)b.batch.accumulation,
+           dtype_name(b.model.ctx.dt), (long long)b.batch.micro_batch, (long long)b.batch.accumulation,
            (long long)(b.batch.global * b.run.seq_length));
     measure(&b);
     schedule_free(&b.schedule);

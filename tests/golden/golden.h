@@ -153,9 +153,9 @@ static inline void golden_feed(void *ids, moai_model *m, int micro_batch, int sl
     model_set_ids(m, slot, (const int32_t *)ids + sample * (m->opt.seq_len + 1));
 }
 
-/* Forward and backward of one batch: gradients of its mean loss, totals[0] the sum of the token losses of this
+/* Forward and backward of one batch: gradients of loss_scale times its mean loss, totals[0] the sum of the token losses of this
  * data-parallel rank on the last stage.  Collective over tp and pp. */
-static inline void golden_run(moai_model *m, const int32_t *ids)
+static inline void golden_run_scaled(moai_model *m, const int32_t *ids, double loss_scale)
 {
     const moai_grid *grid = m->ctx.grid;
     const int n_micro = GOLDEN_SAMPLES / (int)m->opt.micro_batch / grid->size.dp;
@@ -163,9 +163,11 @@ static inline void golden_run(moai_model *m, const int32_t *ids)
 
     m->ctx.ops->zero(m->ctx.dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
     m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, &s, 1 / (float)(GOLDEN_SAMPLES * m->opt.seq_len), golden_feed, (void *)ids);
+    pipeline_run(m, &s, (float)loss_scale / (float)(GOLDEN_SAMPLES * m->opt.seq_len), golden_feed, (void *)ids);
     schedule_free(&s);
 }
+
+static inline void golden_run(moai_model *m, const int32_t *ids) { golden_run_scaled(m, ids, 1); }
 
 /* torch.optim.AdamW after clip_grad_norm_, as make_golden.py sets them. */
 static inline step_result golden_step(moai_model *m, const golden *g, int step)
@@ -178,7 +180,7 @@ static inline step_result golden_step(moai_model *m, const golden *g, int step)
                                      .max_grad_norm = 1.0};
 
     golden_run(m, golden_batch(g, step));
-    return optimizer_step(m, &adamw, adamw.learning_rate, step + 1);
+    return optimizer_step(m, &adamw, adamw.learning_rate, step + 1, 1);
 }
 
 /* How far a tensor is from its golden: ||a - b|| / ||b||, and the largest |a - b| over the largest |b|. */

@@ -1,7 +1,7 @@
-/* compare_runs A B TOLERANCE: do two runs tell one story?  Steps, losses and gradient norms of A/metrics.jsonl and
- * B's, the sample numbers of each step as sets where logged, and the newest checkpoints, tensor by tensor.  Relative
- * to B.  TOLERANCE 0 asks for the same bits, of Adam's moments too.  Prints one line with the worst differences; when
- * a difference is too large also both numbers, and leaves with 1. */
+/* compare_runs A B TOLERANCE: do two runs tell one story?  Steps, losses, gradient norms and loss scales of
+ * A/metrics.jsonl and B's, the sample numbers of each step as sets where logged, and the newest checkpoints, tensor by
+ * tensor.  Relative to B.  TOLERANCE 0 asks for the same bits, of Adam's moments too.  Prints one line with the worst
+ * differences; when a difference is too large also both numbers, and leaves with 1. */
 #include "checkpoint.h"
 #include "ops.h"
 #include "params.h"
@@ -98,10 +98,11 @@ static void compare_samples(const char *where, const json_t *a, const json_t *b)
     free(y);
 }
 
+/* null is how a number that is not finite is written */
 static double number(const json_t *step, const char *key)
 {
     const json_t *value = json_object_get(step, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
+    return json_is_number(value) ? json_number_value(value) : json_is_null(value) ? INFINITY : NAN;
 }
 
 static size_t compare_steps(const char *dir_a, const char *dir_b, worst *loss, worst *norm)
@@ -118,6 +119,9 @@ static size_t compare_steps(const char *dir_a, const char *dir_b, worst *loss, w
         compare(loss, where, number(x, "loss"), number(y, "loss"));
         compare(norm, where, number(x, "grad_norm"), number(y, "grad_norm"));
         compare_samples(where, x, y);
+        const json_t *scale = json_object_get(x, "loss_scale"), *scale_b = json_object_get(y, "loss_scale");
+        if ((scale || scale_b) && !json_equal(scale, scale_b))
+            report("%s: loss scale %g against %g", where, number(x, "loss_scale"), number(y, "loss_scale"));
     }
     json_decref(a);
     json_decref(b);

@@ -32,6 +32,7 @@ struct moai_device {
     char description[192];
 
     cublasLtHandle_t blas;
+    bool in_phase;                            /* an NVTX range of phase_cuda is open */
     void *workspace;                          /* of the library call under way (cuBLASLt, cuDNN) */
     size_t workspace_bytes;
     char *scratch;                            /* of the op under way: see device_scratch_cuda */
@@ -98,6 +99,7 @@ void free_cuda(moai_device *, void *);
 void copy_cuda(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
 void zero_cuda(moai_device *, void *, size_t n_bytes);
 void sync_cuda(moai_device *);
+void phase_cuda(moai_device *, const char *name, int number);                                   /* clock.c */
 
 void cast_cuda(moai_device *, tensor y, tensor x);                                              /* elementwise.cu */
 void add_cuda(moai_device *, tensor y, tensor a, tensor b);

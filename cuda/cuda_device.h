@@ -3,9 +3,11 @@
 #ifndef MOAI_CUDA_DEVICE_H
 #define MOAI_CUDA_DEVICE_H
 
+#include "clock.h"
 #include "ops.h"
 
 extern const moai_ops ops_cuda;
+extern const clock_ops clock_cuda;
 
 /* GPUs that this process sees; 0 also when there is no driver. */
 int device_count_cuda(void);

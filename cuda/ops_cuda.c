@@ -8,6 +8,7 @@ const moai_ops ops_cuda = {
     .copy = copy_cuda,
     .zero = zero_cuda,
     .sync = sync_cuda,
+    .phase = phase_cuda,
     .cast = cast_cuda,
     .add = add_cuda,
     .fill = fill_cuda,

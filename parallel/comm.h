@@ -15,6 +15,7 @@ typedef struct comm_request {
     void *impl[2];                            /* the backend's own; {0} is a finished request */
     const comm *on;
     const char *what;                         /* "all_gather", for reports */
+    void *stream;                             /* where it runs (a cudaStream_t), for timelines; NULL: on the host */
 } comm_request;
 
 typedef enum { REDUCE_SUM, REDUCE_MAX } reduce_op;

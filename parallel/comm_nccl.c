@@ -81,7 +81,7 @@ static comm_request started(const comm *c, const lane *l, const char *what)
         CHECK_CUDA(cudaEventCreateWithFlags(&p->done, cudaEventDisableTiming));
     }
     CHECK_CUDA(cudaEventRecord(p->done, l->stream));
-    return (comm_request){.impl = {p}, .on = c, .what = what};
+    return (comm_request){.impl = {p}, .on = c, .what = what, .stream = l->stream};
 }
 
 static void end_nccl(comm_request *r)

@@ -101,15 +101,18 @@ static void backward(pipe *p, int micro_batch, int slot)
 
 void pipeline_run(moai_model *m, const pipe_schedule *s, float scale, pipe_feed feed, void *arg)
 {
-    const moai_grid *g = m->ctx.grid;
+    const moai_ctx *c = &m->ctx;
+    const moai_grid *g = c->grid;
     pipe p = {.m = m, .grid = g};
 
     for (int i = 0; i < s->n; i++) {
         const int micro_batch = s->list[i].micro_batch, slot = micro_batch % s->n_slots;
         if (s->list[i].kind == PIPE_BACKWARD) {
+            c->ops->phase(c->dev, "backward", micro_batch);
             backward(&p, micro_batch, slot);
             continue;
         }
+        c->ops->phase(c->dev, "forward", micro_batch);
         if (grid_first_stage(g) || grid_last_stage(g)) feed(arg, m, micro_batch, slot);
         forward(&p, micro_batch, slot, scale);
     }

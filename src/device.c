@@ -30,6 +30,7 @@ static int open_cuda(device *d, const device_options *o, moai_error *err)
                          "%d ranks on this host and %d GPUs: one rank a GPU (start fewer, or set CUDA_VISIBLE_DEVICES)",
                          ranks, n_gpus);
     d->ops = &ops_cuda;
+    d->clock = &clock_cuda;
     d->dev = device_open_cuda(gpu, o->deterministic, err);
     if (!d->dev) return -1;
     snprintf(d->text, sizeof d->text, "%s", device_describe_cuda(d->dev));
@@ -49,6 +50,7 @@ static int open_cuda(device *d, const device_options *o, moai_error *err)
 static int open_cpu(device *d, const device_options *o)
 {
     d->ops = &ops_cpu;
+    d->clock = &clock_cpu;
     d->dev = device_open_cpu(o->n_threads);
     snprintf(d->text, sizeof d->text, "cpu, %d threads a rank, products by %s", o->n_threads,
              device_products_cpu(d->dev));

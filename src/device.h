@@ -2,6 +2,7 @@
 #ifndef MOAI_DEVICE_H
 #define MOAI_DEVICE_H
 
+#include "clock.h"
 #include "grid.h"
 #include "ops.h"
 
@@ -14,6 +15,7 @@ typedef struct device_options {
 typedef struct device {
     const moai_ops *ops;
     moai_device *dev;
+    const clock_ops *clock;
     double peak_flops;                      /* bf16 dense, by the vendor's figure; 0: not known, no MFU is printed */
     char text[256];                         /* "cpu, 2 threads a rank, products by oneDNN 2.6.3" */
 } device;

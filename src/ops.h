@@ -49,6 +49,9 @@ typedef struct moai_ops {
     void (*copy)(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
     void (*zero)(moai_device *, void *, size_t n_bytes);
     void (*sync)(moai_device *);
+    /* For timelines alone: what follows is of this phase ("forward", of micro-batch `number`; -1: none), up to the
+     * next call; name NULL: of none. */
+    void (*phase)(moai_device *, const char *name, int number);
 
     /* elementwise */
     void (*cast)(moai_device *, tensor y, tensor x);                 /* y = x, any two of fp32/bf16/fp16, any strides */

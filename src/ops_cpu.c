@@ -30,6 +30,7 @@ static void zero_cpu(moai_device *dev, void *p, size_t n_bytes)
 }
 
 static void sync_cpu(moai_device *dev) { (void)dev; }
+static void phase_cpu(moai_device *dev, const char *name, int number) { (void)dev, (void)name, (void)number; }
 
 moai_device *device_open_cpu(int n_threads)
 {
@@ -69,6 +70,7 @@ const moai_ops ops_cpu = {
     .copy = copy_cpu,
     .zero = zero_cpu,
     .sync = sync_cpu,
+    .phase = phase_cpu,
     .cast = cast_cpu,
     .add = add_cpu,
     .fill = fill_cpu,

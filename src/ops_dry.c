@@ -5,6 +5,7 @@
 static void copy(moai_device *, void *, const void *, size_t, copy_kind) {}
 static void zero(moai_device *, void *, size_t) {}
 static void sync_(moai_device *) {}
+static void phase(moai_device *, const char *, int) {}
 static void cast(moai_device *, tensor, tensor) {}
 static void add(moai_device *, tensor, tensor, tensor) {}
 static void fill(moai_device *, tensor, float) {}
@@ -40,6 +41,7 @@ const moai_ops ops_dry = {
     .copy = copy,
     .zero = zero,
     .sync = sync_,
+    .phase = phase,
     .cast = cast,
     .add = add,
     .fill = fill,

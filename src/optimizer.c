@@ -69,6 +69,7 @@ step_result optimizer_step(moai_model *m, const run_config *run, double lr, int6
     const moai_ctx *c = &m->ctx;
     double totals[2];
 
+    c->ops->phase(c->dev, "optimizer", -1);
     gradients_reduce(&m->params, c->grid, m->grads);
     square_gradients(m);
     totals_reduce(m);
@@ -77,6 +78,7 @@ step_result optimizer_step(moai_model *m, const run_config *run, double lr, int6
     weights_gather(&m->params, c->grid, m->weights, c->dt);
     c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
     c->ops->sync(c->dev);
+    c->ops->phase(c->dev, NULL, -1);
     return (step_result){.loss_sum = totals[0], .grad_norm = sqrt(totals[1]) / loss_scale,
                          .skipped = !isfinite(totals[1])};
 }

@@ -82,6 +82,8 @@ static const key_spec rows[] = {
     BOOL(tensorboard, "true", "write OUTPUT_DIR/runs/events.out.tfevents.*"),
     BOOL(progress, "true", "a live bar where the output is a terminal"),
     BOOL(log_samples, "false", "each step's sample numbers in metrics.jsonl"),
+    ROW(KEY_INT, profile_step, "0", .alias = "profile", .min = 0, .max = 1ll << 40,
+        .help = "this step's timeline to OUTPUT_DIR/profile/rank-N.json, for ui.perfetto.dev; 0: none"),
 
     BOOL(plan, "false", "print the layout and the memory per rank, and leave"),
 };
@@ -217,6 +219,9 @@ static int check_together(const run_config *c, moai_error *err)
     if (c->lr_scheduler_type == SCHEDULE_WSD && c->warmup_steps + c->decay_steps > c->max_steps)
         return error_set(err, "warmup_steps %lld and decay_steps %lld together exceed max_steps %lld",
                          (long long)c->warmup_steps, (long long)c->decay_steps, (long long)c->max_steps);
+    if (c->profile_step > c->max_steps)
+        return error_set(err, "profile_step is %lld, must not exceed max_steps %lld", (long long)c->profile_step,
+                         (long long)c->max_steps);
     if (!*c->output_dir) return error_set(err, "output_dir is \"\", must name a directory");
     if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
     if (!*c->data && !c->plan)

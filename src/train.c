@@ -8,6 +8,7 @@
 #include "metrics.h"
 #include "optimizer.h"
 #include "pipeline.h"
+#include "profile.h"
 #include "run_state.h"
 
 #include <errno.h>
@@ -318,6 +319,21 @@ static step_result train_step(trainer *t)
     return r;
 }
 
+/* A step that leaves its timeline.  A trace that cannot be written is no reason to stop. */
+static step_result profiled_step(trainer *t)
+{
+    profile *p = profile_begin(&t->model.ctx, t->device.clock, t->schedule.n_micro);
+    step_result r = train_step(t);
+    moai_error err;
+
+    profile_end(p);
+    int failed = profile_write(p, t->run->output_dir, &err);
+    if (comm_agree(&t->grid.host_world, failed, &err)) warn("the profile of step %lld: %s", (long long)t->step, err.text);
+    if (t->grid.rank == 0) timeline_print(profile_timeline(p), stderr);
+    profile_free(p);
+    return r;
+}
+
 /* A step whose update was left out: why, and what follows. */
 static void report_skipped(trainer *t, double scale)
 {
@@ -411,7 +427,7 @@ static int train(trainer *t)
         const double begin = now_seconds(), lr = learning_rate(run, t->step), scale = t->state.scale.value;
         base_step = t->step + 1;
         t->waited = 0;
-        step_result r = train_step(t);
+        step_result r = t->step + 1 == run->profile_step ? profiled_step(t) : train_step(t);
         report_step(t, r, lr, scale, now_seconds() - begin);
         if (every(t->step, run->eval_steps)) evaluate(t);
         if (every(t->step, run->save_steps)) save(t);

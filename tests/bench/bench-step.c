@@ -4,13 +4,14 @@
  *                 --bf16 --device ...]
  *
  * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the
- * model's, as in the training log; the products alone count theirs. */
+ * model's, as in the training log; the products alone count theirs.  At last, where the time of one more step went. */
 #include "device.h"
 #include "loss_scale.h"
 #include "model.h"
 #include "optimizer.h"
 #include "pipeline.h"
 #include "plan.h"
+#include "profile.h"
 #include "rng.h"
 
 #include <stdio.h>
@@ -145,6 +146,16 @@ static void bound_close(bench *b)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) b->model.ctx.ops->free(b->model.ctx.dev, all[i].data);
 }
 
+/* One more step, observed. */
+static profile *observed_step(bench *b)
+{
+    profile *p = profile_begin(&b->model.ctx, b->device.clock, (int)b->batch.accumulation);
+
+    train_step(b);
+    profile_end(p);
+    return p;
+}
+
 static double print_rate(const bench *b, const char *what, double tokens_per_second, double flops)
 {
     printf("%-36s %9.1f tok/s %9.3f TFLOP/s", what, tokens_per_second, tokens_per_second * flops * 1e-12);
@@ -167,6 +178,7 @@ static void measure(bench *b)
     CHECK(model_alloc(&b->model, b->device.ops, b->device.dev, &b->grid, &err) == 0, "%s", err.text);
     model_init_weights(&b->model, 1);
     const double step = print_rate(b, "training step", tokens_step / median_seconds(train_step, b, seconds), all);
+    profile *observed = observed_step(b);
     bound_open(b);
     b->attend = true;
     const double bound = print_rate(b, "its products and attention, sustained",
@@ -176,6 +188,8 @@ static void measure(bench *b)
         print_rate(b, "its products alone", tokens_micro / median_seconds(micro_batch_bound, b, seconds), products);
     printf("the step runs at %.1f %% of the rate of products and attention, %.1f %% of that of products\n",
            100 * step / bound, 100 * step / alone);
+    timeline_print(profile_timeline(observed), stdout);
+    profile_free(observed);
     bound_close(b);
     model_free(&b->model);
 }

@@ -70,6 +70,7 @@ typedef struct run_config {
     /* output */
     int64_t logging_steps, eval_steps, eval_batches, save_steps, save_total_limit;
     bool save_on_exit, tensorboard, progress, log_samples;
+    int64_t replica_check_steps;                        /* 0: none */
     int64_t profile_step;                               /* the step whose timeline is written; 0: none */
     /* questions only */
     bool plan;                                          /* print the plan and leave */

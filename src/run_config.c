@@ -72,6 +72,9 @@ static const key_spec rows[] = {
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
     INT(dataloader_prefetch_factor, "2", 1, 4096, "micro-batches ready ahead, per worker"),
 
+    INT(replica_check_steps, "0", 0, 1ll << 40,
+        "steps between checks that all copies of a weight are the same bytes; a difference stops the run; 0: none"),
+
     INT(logging_steps, "1", 1, 1ll << 40, "steps between progress lines"),
     INT(eval_steps, "0", 0, 1ll << 40, "steps between evaluations; 0: none"),
     INT(eval_batches, "0", 0, 1ll << 40,

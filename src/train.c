@@ -9,6 +9,7 @@
 #include "optimizer.h"
 #include "pipeline.h"
 #include "profile.h"
+#include "replicas.h"
 #include "run_state.h"
 
 #include <errno.h>
@@ -414,6 +415,17 @@ static int save(trainer *t)
 
 static bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
 
+/* Copies of a weight that differ: the run ends, and nothing more is saved of it. */
+static int check_replicas(trainer *t)
+{
+    moai_error err;
+
+    if (!every(t->step, t->run->replica_check_steps) || replicas_check(&t->model, &err) == 0) return 0;
+    if (t->metrics) metrics_event(t->metrics, "replicas_differ", t->step, err.text);
+    if (t->grid.rank == 0) fprintf(stderr, "moai: step %lld: %s\n", (long long)t->step, err.text);
+    return -1;
+}
+
 /* The loop; returns the exit status. */
 static int train(trainer *t)
 {
@@ -429,6 +441,7 @@ static int train(trainer *t)
         t->waited = 0;
         step_result r = t->step + 1 == run->profile_step ? profiled_step(t) : train_step(t);
         report_step(t, r, lr, scale, now_seconds() - begin);
+        if (check_replicas(t)) return STATUS_FAILED;
         if (every(t->step, run->eval_steps)) evaluate(t);
         if (every(t->step, run->save_steps)) save(t);
         stop = agreed_signal(t);

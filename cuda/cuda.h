@@ -96,6 +96,9 @@ bool kernels_run_here(void);                  /* does this build hold code for t
 
 void *alloc_cuda(moai_device *, size_t n_bytes);                                                /* gpu.c */
 void free_cuda(moai_device *, void *);
+void *alloc_host_cuda(moai_device *, size_t n_bytes);                                           /* pinned.c */
+void free_host_cuda(moai_device *, void *, size_t n_bytes);
+bool is_pinned_cuda(const void *);
 void copy_cuda(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
 void zero_cuda(moai_device *, void *, size_t n_bytes);
 void sync_cuda(moai_device *);

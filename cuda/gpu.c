@@ -160,6 +160,8 @@ void copy_cuda(moai_device *dev, void *dst, const void *src, size_t n_bytes, cop
     if (n_bytes == 0) return;
     if (kind == COPY_TO_DEVICE)
         staging_to_device(dev->staging, dev->stream, dst, src, n_bytes);
+    else if (kind == COPY_TO_HOST && is_pinned_cuda(dst))
+        CUDA_CHECK(cudaMemcpyAsync(dst, src, n_bytes, cudaMemcpyDeviceToHost, dev->stream));
     else if (kind == COPY_TO_HOST)
         staging_to_host(dev->staging, dev->stream, dst, src, n_bytes);
     else

@@ -9,7 +9,8 @@
  *                         configuration, and for each file its bytes and its pieces with hash and address.
  *                         A directory without it is not a checkpoint.
  * A ZeRO-1 share is a flat range of the rank's blocks; cut at row ends it is at most three rectangles per parameter.
- * Written to checkpoint-STEP.tmp, every file flushed and fsynced, manifest last, directory renamed, parent fsynced. */
+ * Written to checkpoint-STEP.tmp, every file flushed and fsynced, manifest last, directory renamed, parent fsynced;
+ * then read back, and only after that older ones are removed. */
 #ifndef MOAI_CHECKPOINT_H
 #define MOAI_CHECKPOINT_H
 
@@ -37,19 +38,42 @@ void checkpoint_meta_free(checkpoint_meta *);
 typedef struct checkpoint_state {
     const param_table *params;
     const moai_grid *grid;
-    const moai_ops *ops;                /* copies from or to the device's memory */
+    const moai_ops *ops;                /* copies from or to the device's memory; NULL: own[] is host memory (saves only) */
     moai_device *dev;
-    float *own[N_STATES];               /* device memory, the own-state buffers of params.h */
+    float *own[N_STATES];               /* the own-state buffers of params.h */
 } checkpoint_state;
 
-/* Collective over the world.  On failure (disk full, ...) every rank returns -1, the temporary directory
- * is removed, and older checkpoints are untouched.  On success removes all but the newest `keep`
- * complete ones (keep 0: all stay). */
+/* A save in steps, so that training can go on between them:
+ *
+ *   begin     collective    checkpoint-STEP.tmp is made; NULL on every rank when it cannot
+ *   write     any thread    this rank's file, fsynced; own[] must not change until it returns
+ *   gather    collective    what every rank wrote, to rank 0
+ *   commit    any thread    rank 0 writes the manifest and gives the directory its name, all fsynced; then every rank
+ *                           reads its file back and checks the hashes
+ *   prune     any thread    rank 0 removes what is older than the `keep` newest complete ones (0: all stay); the
+ *                           damaged steps do not count, and go
+ *   end       not collective, frees; `failed`: rank 0 removes what was written, and one that was replaced is back
+ *
+ * The ranks agree on the outcome of write and commit before the next step; after a failure only end may follow.  Begin
+ * and gather need MPI's thread; the others need no MPI, and of a state with `ops` NULL no device.  One save at a
+ * time. */
+typedef struct checkpoint_saving checkpoint_saving;
+checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
+                                    const char *tokenizer_path, moai_error *err);
+int checkpoint_write(checkpoint_saving *, moai_error *err);
+void checkpoint_gather(checkpoint_saving *);
+int checkpoint_commit(checkpoint_saving *, moai_error *err);
+void checkpoint_prune(const checkpoint_saving *, int keep, const int64_t *damaged, int n_damaged);
+void checkpoint_end(checkpoint_saving *, bool failed);
+/* All steps at once.  Collective over the world.  On failure (disk full, ...) every rank returns -1, nothing is left of
+ * it, and older checkpoints are untouched. */
 int checkpoint_save(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
                     const char *tokenizer_path, int keep, moai_error *err);
 /* The newest directory of output_dir with a manifest, or NULL; caller frees.  Not collective
  * (rank 0 asks and broadcasts). */
 char *checkpoint_latest(const char *output_dir);
+/* Steps of all directories that have a checkpoint's name, newest first, manifest or not; caller frees.  Not collective. */
+int64_t *checkpoint_steps(const char *output_dir, int *n);
 int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
 /* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
  * element of every parameter must be covered, or it fails naming it.  Not collective; the caller agrees. */
@@ -71,7 +95,13 @@ checkpoint_info *checkpoint_list(const char *output_dir, int *n, moai_error *err
 void checkpoint_list_free(checkpoint_info *, int n);
 /* Reads everything, checks each hash and that the pieces tile every parameter of every state exactly
  * once.  Calls `report` for each fault (may be NULL); returns the number of faults, or -1 when there
- * is no manifest to check against. */
+ * is no manifest to check against.  `part` of `parts` checks its share of the pieces, part 0 also the rest: the faults of
+ * all parts are those of the whole.  Not collective. */
+int64_t checkpoint_verify_part(const char *dir, int part, int parts, void (*report)(void *, const char *fault),
+                               void *arg, moai_error *err);
 int64_t checkpoint_verify(const char *dir, void (*report)(void *, const char *fault), void *arg, moai_error *err);
+/* Only what lies outside the pieces, which checkpoint_load does not look at: HDF5's own bytes and the small files.  A
+ * load by all ranks and this by all parts together have checked every byte.  -1 names the first fault. */
+int checkpoint_check_rest(const char *dir, int part, int parts, moai_error *err);
 
 #endif

@@ -65,6 +65,8 @@ static int64_t *list_steps(const char *output_dir, const char *suffix, int *n)
     return steps;
 }
 
+int64_t *checkpoint_steps(const char *output_dir, int *n) { return list_steps(output_dir, "", n); }
+
 char *checkpoint_latest(const char *output_dir)
 {
     int n;
@@ -116,47 +118,57 @@ static void remove_checkpoint(const char *output_dir, int64_t step)
     free(tmp);
 }
 
-int save_begin(const char *output_dir, const checkpoint_meta *meta, const char *tokenizer_path, moai_error *err)
+int save_begin(const char *output_dir, int64_t step, moai_error *err)
 {
-    char *tmp = save_path(output_dir, meta->step, ".tmp"), *config = xasprintf("%s/config.json", tmp);
-    char *tokenizer = xasprintf("%s/tokenizer.model", tmp);
+    char *tmp = save_path(output_dir, step, ".tmp");
     int rc = dir_make(output_dir, err);
 
     if (rc == 0) remove_stale(output_dir);
     if (rc == 0) rc = dir_make(tmp, err);
-    if (rc == 0) rc = model_config_write(&meta->model, config, "float32", err);
-    if (rc == 0 && tokenizer_path && tokenizer_path[0]) rc = file_copy(tokenizer_path, tokenizer, err);
     free(tmp);
+    return rc;
+}
+
+int save_describe(const char *output_dir, const checkpoint_meta *meta, const char *tokenizer_path, moai_error *err)
+{
+    char *config = save_path(output_dir, meta->step, ".tmp/config.json");
+    char *tokenizer = save_path(output_dir, meta->step, ".tmp/tokenizer.model");
+    int rc = model_config_write(&meta->model, config, "float32", err);
+
+    if (rc == 0 && tokenizer_path && tokenizer_path[0]) rc = file_copy(tokenizer_path, tokenizer, err);
     free(config);
     free(tokenizer);
     return rc;
 }
 
-/* The new checkpoint is in place: what is left of the old one is no reason to fail. */
-static int remove_replaced(const char *dir)
-{
-    moai_error err;
-
-    if (dir_remove(dir, &err) != 0) warn("%s", err.text);
-    return 0;
-}
-
-/* Swaps the names in one step where the file system can (renameat2, Linux), so that a checkpoint of this step exists
- * at any time; else by way of .old, which remove_stale knows. */
+/* Gives the new checkpoint its name; one that had it is then called `old`.  The names are swapped in one step where the
+ * file system can (renameat2, Linux), so that a checkpoint of this step exists at any time. */
 static int replace(const char *tmp, const char *name, const char *old, moai_error *err)
 {
     enum { EXCHANGE = 2 };                    /* RENAME_EXCHANGE of linux/fs.h */
 
     if (rename(tmp, name) == 0) return 0;
     if (errno != ENOTEMPTY && errno != EEXIST) return error_set(err, "%s: cannot be renamed: %s", tmp, strerror(errno));
-    if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, name, EXCHANGE) == 0) return remove_replaced(tmp);
-    if (rename(name, old) != 0) return error_set(err, "%s: cannot be replaced: %s", name, strerror(errno));
-    if (rename(tmp, name) != 0) {
-        error_set(err, "%s: cannot be renamed: %s", tmp, strerror(errno));
-        if (rename(old, name) != 0) warn("%s: the checkpoint before it is now %s", name, old);
-        return -1;
+    if (dir_remove(old, err) != 0) return -1;
+    if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, name, EXCHANGE) == 0) {
+        if (rename(tmp, old) != 0) warn("%s: the checkpoint that was replaced keeps this name", tmp);
+        return 0;
     }
-    return remove_replaced(old);
+    if (rename(name, old) != 0) return error_set(err, "%s: cannot be replaced: %s", name, strerror(errno));
+    if (rename(tmp, name) == 0) return 0;
+    error_set(err, "%s: cannot be renamed: %s", tmp, strerror(errno));
+    if (rename(old, name) != 0) warn("%s: the checkpoint before it is now %s", name, old);
+    return -1;
+}
+
+void save_withdraw(const char *output_dir, int64_t step)
+{
+    char *name = save_path(output_dir, step, ""), *old = save_path(output_dir, step, ".old");
+
+    remove_checkpoint(output_dir, step);
+    if (file_exists(old) && rename(old, name) != 0) warn("%s: the checkpoint before it is now %s", name, old);
+    free(name);
+    free(old);
 }
 
 int save_commit(const char *output_dir, int64_t step, moai_error *err)
@@ -166,7 +178,10 @@ int save_commit(const char *output_dir, int64_t step, moai_error *err)
     int rc = file_sync(tmp, err);
 
     if (rc == 0) rc = replace(tmp, name, old, err);
-    if (rc == 0) rc = dir_sync_parent(name, err);
+    if (rc == 0 && dir_sync_parent(name, err) != 0) {
+        save_withdraw(output_dir, step);
+        rc = -1;
+    }
     free(tmp);
     free(name);
     free(old);
@@ -182,14 +197,26 @@ void save_abandon(const char *output_dir, int64_t step)
     free(tmp);
 }
 
-/* The one just written counts as the newest, also when a resumed run found higher steps. */
-void save_prune(const char *output_dir, int64_t written, int keep)
+static bool is_among(const int64_t *steps, int n, int64_t step)
 {
+    for (int i = 0; i < n; i++)
+        if (steps[i] == step) return true;
+    return false;
+}
+
+/* The one just written counts as the newest, also when a resumed run found higher steps. */
+void save_prune(const char *output_dir, int64_t written, int keep, const int64_t *damaged, int n_damaged)
+{
+    char *old = save_path(output_dir, written, ".old");
     int n, kept = 1;
     int64_t *steps = list_steps(output_dir, "", &n);
+    moai_error err;
 
-    for (int i = 0; i < n; i++)
-        if (steps[i] != written && is_complete(output_dir, steps[i]) && ++kept > keep)
-            remove_checkpoint(output_dir, steps[i]);
+    if (dir_remove(old, &err) != 0) warn("%s", err.text);
+    for (int i = 0; i < n && keep > 0; i++) {
+        if (steps[i] == written || !is_complete(output_dir, steps[i])) continue;
+        if (is_among(damaged, n_damaged, steps[i]) || ++kept > keep) remove_checkpoint(output_dir, steps[i]);
+    }
     free(steps);
+    free(old);
 }

@@ -1,19 +1,22 @@
-/* checkpoint_save.c: see checkpoint.h
- *
- * A save is two steps that share nothing but the list of pieces: snapshot_take says what this rank writes and from
- * which memory, and write_rank_file writes it.  (A later asynchronous save copies the memory in between.) */
+/* checkpoint_save.c: see checkpoint.h */
 #include "pieces.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-typedef struct snapshot {
-    const float *own[N_STATES];               /* in memory that ops->copy reads */
-    const moai_ops *ops;
-    moai_device *dev;
+struct checkpoint_saving {
+    char *output_dir, *tmp, *tokenizer;       /* tmp: where it is written */
+    checkpoint_meta meta;
+    checkpoint_state st;
     share *shares;                            /* what this rank writes, of each state */
-    int n;
-} snapshot;
+    int n_shares;
+    piece_file file;                          /* no pieces: this rank writes none */
+    int fd;                                   /* the file as written, whatever the directory is called by now; or -1 */
+    char **entries;                           /* rank 0, gathered: each file's part of the manifest */
+    int n_entries;
+    bool named;                               /* the directory has its final name */
+};
 
 /* Every element is written by one rank: replicas leave it to the first. */
 static bool writes(const checkpoint_state *st, const param *p)
@@ -25,38 +28,23 @@ static bool writes(const checkpoint_state *st, const param *p)
     return p->sharing != PARAM_KV || g->kv.rank == 0;
 }
 
-static snapshot snapshot_take(const checkpoint_state *st)
+static void list_shares(checkpoint_saving *s)
 {
-    snapshot s = {.ops = st->ops, .dev = st->dev};
     int n;
 
-    for (int i = 0; i < N_STATES; i++) s.own[i] = st->own[i];
-    s.shares = shares_of(st->params, st->grid->size.dp, st->grid->at.dp, &n);
+    s->shares = shares_of(s->st.params, s->st.grid->size.dp, s->st.grid->at.dp, &n);
     for (int i = 0; i < n; i++)
-        if (writes(st, s.shares[i].p)) s.shares[s.n++] = s.shares[i];
-    return s;
+        if (writes(&s->st, s->shares[i].p)) s->shares[s->n_shares++] = s->shares[i];
 }
 
-typedef struct piece_source {
-    const snapshot *s;
-    const float *x;
-} piece_source;
-
-static int fill_from_device(void *from, int64_t first, int64_t n, float *dst, moai_error *err)
+static void list_pieces(checkpoint_saving *s)
 {
-    const piece_source *source = from;
+    piece_file *f = &s->file;
 
-    (void)err;
-    source->s->ops->copy(source->s->dev, dst, source->x + first, (size_t)n * sizeof *dst, COPY_TO_HOST);
-    source->s->ops->sync(source->s->dev);
-    return 0;
-}
-
-static void list_pieces(const snapshot *s, piece_file *f)
-{
-    f->list = xmalloc((size_t)(s->n * N_STATES) * sizeof *f->list);
+    *f = (piece_file){.name = xasprintf("rank-%05d.h5", s->st.grid->rank),
+                      .list = xmalloc((size_t)(s->n_shares * N_STATES) * sizeof *f->list)};
     for (int state = 0; state < N_STATES; state++)
-        for (int i = 0; i < s->n; i++) {
+        for (int i = 0; i < s->n_shares; i++) {
             const param *p = s->shares[i].p;
             const bool more = i > 0 && s->shares[i - 1].p == p;
             f->list[f->n] = (piece){.state = state, .name = xstrdup(p->name),
@@ -66,20 +54,58 @@ static void list_pieces(const snapshot *s, piece_file *f)
         }
 }
 
-/* Fills f; a rank without pieces writes no file and leaves f->n 0. */
-static int write_rank_file(const char *dir, int rank, const snapshot *s, piece_file *f, moai_error *err)
+checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,
+                                    const char *tokenizer_path, moai_error *err)
 {
+    const bool failed = st->grid->rank == 0 && save_begin(output_dir, meta->step, err) != 0;
+
+    if (comm_agree(&st->grid->host_world, failed, err) != 0) {
+        if (st->grid->rank == 0) save_abandon(output_dir, meta->step);
+        return NULL;
+    }
+    checkpoint_saving *s = xmalloc(sizeof *s);
+    *s = (checkpoint_saving){.output_dir = xstrdup(output_dir), .tmp = save_path(output_dir, meta->step, ".tmp"),
+                             .tokenizer = tokenizer_path ? xstrdup(tokenizer_path) : NULL, .meta = *meta, .st = *st,
+                             .fd = -1};
+    s->meta.run_json = meta->run_json ? xstrdup(meta->run_json) : NULL;
+    s->meta.state_json = meta->state_json ? xstrdup(meta->state_json) : NULL;
+    list_shares(s);
+    list_pieces(s);
+    return s;
+}
+
+typedef struct piece_source {
+    const checkpoint_state *st;
+    const float *x;
+} piece_source;
+
+static int fill(void *from, int64_t first, int64_t n, float *dst, moai_error *err)
+{
+    const piece_source *source = from;
+    const checkpoint_state *st = source->st;
+
+    (void)err;
+    if (!st->ops) {
+        memcpy(dst, source->x + first, (size_t)n * sizeof *dst);
+        return 0;
+    }
+    st->ops->copy(st->dev, dst, source->x + first, (size_t)n * sizeof *dst, COPY_TO_HOST);
+    st->ops->sync(st->dev);
+    return 0;
+}
+
+static int write_rank_file(checkpoint_saving *s, moai_error *err)
+{
+    piece_file *f = &s->file;
     moai_error unused;
     int rc = 0;
 
-    *f = (piece_file){.name = xasprintf("rank-%05d.h5", rank)};
-    list_pieces(s, f);
     if (f->n == 0) return 0;
-    char *path = xasprintf("%s/%s", dir, f->name);
+    char *path = xasprintf("%s/%s", s->tmp, f->name);
     piece_writer *w = piece_file_create(path, err);
     for (int i = 0; w && rc == 0 && i < f->n; i++) {
-        piece_source source = {s, s->own[f->list[i].state] + s->shares[i % s->n].own};
-        rc = piece_write(w, &f->list[i], fill_from_device, &source, err);
+        piece_source source = {&s->st, s->st.own[f->list[i].state] + s->shares[i % s->n_shares].own};
+        rc = piece_write(w, &f->list[i], fill, &source, err);
     }
     if (!w)
         rc = -1;
@@ -91,60 +117,122 @@ static int write_rank_file(const char *dir, int rank, const snapshot *s, piece_f
     return rc;
 }
 
-/* Entries of the manifest travel to rank 0, which writes it.  Collective over the world. */
-static int write_manifest(const char *dir, const checkpoint_meta *meta, const comm *world, const piece_file *f,
-                          moai_error *err)
+int checkpoint_write(checkpoint_saving *s, moai_error *err)
 {
-    char *own = f->n ? manifest_entry(f) : xstrdup("");
-    uint64_t n_bytes = strlen(own) + 1;
-    int rc = 0;
+    if (s->st.grid->rank == 0 && save_describe(s->output_dir, &s->meta, s->tokenizer, err) != 0) return -1;
+    if (write_rank_file(s, err) != 0) return -1;
+    if (s->file.n == 0) return 0;
+    s->fd = piece_file_open(s->tmp, &s->file, err);
+    return s->fd < 0 ? -1 : 0;
+}
+
+static void send_entry(const comm *world, const char *entry)
+{
+    uint64_t n_bytes = strlen(entry) + 1;
+    comm_request r = send_begin(world, &n_bytes, sizeof n_bytes, DT_U8, 0);
+
+    comm_end(&r);
+    r = send_begin(world, entry, n_bytes, DT_U8, 0);
+    comm_end(&r);
+}
+
+static char *receive_entry(const comm *world, int from)
+{
+    uint64_t n_bytes;
+    comm_request r = recv_begin(world, &n_bytes, sizeof n_bytes, DT_U8, from);
+
+    comm_end(&r);
+    char *entry = xmalloc(n_bytes);
+    r = recv_begin(world, entry, n_bytes, DT_U8, from);
+    comm_end(&r);
+    return entry;
+}
+
+void checkpoint_gather(checkpoint_saving *s)
+{
+    const comm *world = &s->st.grid->host_world;
+    char *own = s->file.n ? manifest_entry(&s->file) : xstrdup("");
 
     if (world->rank != 0) {
-        comm_request r = send_begin(world, &n_bytes, sizeof n_bytes, DT_U8, 0);
-        comm_end(&r);
-        r = send_begin(world, own, n_bytes, DT_U8, 0);
-        comm_end(&r);
-    } else {
-        char **entries = xmalloc((size_t)world->size * sizeof *entries);
-        int n = 0;
-        if (f->n) entries[n++] = own;
-        for (int from = 1; from < world->size; from++) {
-            comm_request r = recv_begin(world, &n_bytes, sizeof n_bytes, DT_U8, from);
-            comm_end(&r);
-            char *entry = xmalloc(n_bytes);
-            r = recv_begin(world, entry, n_bytes, DT_U8, from);
-            comm_end(&r);
-            if (entry[0])
-                entries[n++] = entry;
-            else
-                free(entry);
-        }
-        rc = manifest_save(dir, meta, entries, n, err);
-        for (int i = 0; i < n; i++)
-            if (entries[i] != own) free(entries[i]);
-        free(entries);
+        send_entry(world, own);
+        free(own);
+        return;
     }
-    free(own);
+    s->entries = xmalloc((size_t)world->size * sizeof *s->entries);
+    for (int from = 0; from < world->size; from++) {
+        char *entry = from == 0 ? own : receive_entry(world, from);
+        if (entry[0])
+            s->entries[s->n_entries++] = entry;
+        else
+            free(entry);
+    }
+}
+
+/* This rank's file as the disk gives it back. */
+static int read_back(const checkpoint_saving *s, moai_error *err)
+{
+    if (s->fd < 0) return 0;
+    for (int i = 0; i < s->file.n; i++)
+        if (piece_scan(s->fd, s->tmp, &s->file, &s->file.list[i], NULL, NULL, err) != 0) return -1;
+    return piece_file_check_structure(s->fd, s->tmp, &s->file, err);
+}
+
+/* What rank 0 wrote beside its pieces. */
+static int read_back_manifest(const checkpoint_saving *s, moai_error *err)
+{
+    char *dir = save_path(s->output_dir, s->meta.step, "");
+    checkpoint_manifest m;
+    int rc = manifest_load(&m, dir, err);
+
+    for (int i = 0; rc == 0 && i < m.n_small; i++) rc = manifest_check_small(&m, &m.small[i], err);
+    if (rc == 0) manifest_unload(&m);
+    free(dir);
     return rc;
+}
+
+int checkpoint_commit(checkpoint_saving *s, moai_error *err)
+{
+    if (s->st.grid->rank == 0) {
+        if (manifest_save(s->tmp, &s->meta, s->entries, s->n_entries, err) != 0) return -1;
+        if (save_commit(s->output_dir, s->meta.step, err) != 0) return -1;
+        s->named = true;
+        if (read_back_manifest(s, err) != 0) return -1;
+    }
+    return read_back(s, err);
+}
+
+void checkpoint_prune(const checkpoint_saving *s, int keep, const int64_t *damaged, int n_damaged)
+{
+    if (s->st.grid->rank == 0) save_prune(s->output_dir, s->meta.step, keep, damaged, n_damaged);
+}
+
+void checkpoint_end(checkpoint_saving *s, bool failed)
+{
+    if (s->fd >= 0) close(s->fd);
+    if (failed && s->named) save_withdraw(s->output_dir, s->meta.step);
+    if (failed && !s->named && s->st.grid->rank == 0) save_abandon(s->output_dir, s->meta.step);
+    for (int i = 0; i < s->n_entries; i++) free(s->entries[i]);
+    free(s->entries);
+    piece_file_free(&s->file);
+    free(s->shares);
+    checkpoint_meta_free(&s->meta);
+    free(s->output_dir);
+    free(s->tmp);
+    free(s->tokenizer);
+    free(s);
 }
 
 int checkpoint_save(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,
                     const char *tokenizer_path, int keep, moai_error *err)
 {
     const comm *world = &st->grid->host_world;
-    const bool first = world->rank == 0;
-    char *tmp = save_path(output_dir, meta->step, ".tmp");
-    snapshot s = snapshot_take(st);
-    piece_file f = {0};
+    checkpoint_saving *s = checkpoint_begin(output_dir, meta, st, tokenizer_path, err);
 
-    int rc = comm_agree(world, first && save_begin(output_dir, meta, tokenizer_path, err) != 0, err);
-    if (rc == 0) rc = comm_agree(world, write_rank_file(tmp, st->grid->rank, &s, &f, err) != 0, err);
-    if (rc == 0) rc = comm_agree(world, write_manifest(tmp, meta, world, &f, err) != 0, err);
-    if (rc == 0) rc = comm_agree(world, first && save_commit(output_dir, meta->step, err) != 0, err);
-    if (rc != 0 && first) save_abandon(output_dir, meta->step);
-    if (rc == 0 && first && keep > 0) save_prune(output_dir, meta->step, keep);
-    piece_file_free(&f);
-    free(s.shares);
-    free(tmp);
+    if (!s) return -1;
+    int rc = comm_agree(world, checkpoint_write(s, err) != 0, err);
+    if (rc == 0) checkpoint_gather(s);
+    if (rc == 0) rc = comm_agree(world, checkpoint_commit(s, err) != 0, err);
+    if (rc == 0) checkpoint_prune(s, keep, NULL, 0);
+    checkpoint_end(s, rc != 0);
     return rc;
 }

@@ -22,47 +22,86 @@ static void add_fault(void *to, const char *fault)
     }
 }
 
-static void verify_file(const checkpoint_manifest *m, const piece_file *f, fault_list *faults)
-{
-    char *path = xasprintf("%s/%s", m->dir, f->name), hex[33];
-    moai_error open_error;
-    int fd = piece_file_open(m->dir, f, &open_error);
+/* Work is dealt out one by one: the structure of each file, then each of its pieces. */
+typedef struct dealer {
+    int part, parts;
+    int64_t next;
+} dealer;
 
-    if (fd < 0)
-        add_fault(faults, open_error.text);
-    else if (piece_file_hash_structure(fd, path, f, hex, &open_error) != 0)
-        add_fault(faults, open_error.text);
-    else if (strcmp(hex, f->structure_xxh3) != 0) {
-        error_set(&open_error, "%s: damaged outside the pieces: XXH3 is %s, the manifest says %s", path, hex,
-                  f->structure_xxh3);
-        add_fault(faults, open_error.text);
-    }
+static bool is_mine(dealer *d) { return d->next++ % d->parts == d->part; }
+
+static void verify_piece(const checkpoint_manifest *m, const piece_file *f, int i, int fd, fault_list *faults)
+{
+    moai_error err;
+
+    if (piece_scan(fd, m->dir, f, &f->list[i], NULL, NULL, &err) != 0) add_fault(faults, err.text);
+}
+
+static void verify_file(const checkpoint_manifest *m, const piece_file *f, dealer *d, fault_list *faults)
+{
+    const bool first = is_mine(d);
+    int *mine = xmalloc((size_t)f->n * sizeof *mine), n = 0;
+    moai_error err;
+
+    for (int i = 0; i < f->n; i++)
+        if (is_mine(d)) mine[n++] = i;
+    int fd = first || n ? piece_file_open(m->dir, f, &err) : -1;
+    if ((first || n) && fd < 0)
+        add_fault(faults, err.text);
+    else if (first && piece_file_check_structure(fd, m->dir, f, &err) != 0)
+        add_fault(faults, err.text);
 #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < f->n; i++) {
-        moai_error err;
-        if (fd >= 0 && piece_scan(fd, m->dir, f, &f->list[i], NULL, NULL, &err) != 0) add_fault(faults, err.text);
-    }
+    for (int k = 0; k < n; k++)
+        if (fd >= 0) verify_piece(m, f, mine[k], fd, faults);
     if (fd >= 0) close(fd);
-    free(path);
+    free(mine);
+}
+
+static void verify_small(const checkpoint_manifest *m, fault_list *faults)
+{
+    model_config model;
+    moai_error fault;
+
+    for (int i = 0; i < m->n_small; i++)
+        if (manifest_check_small(m, &m->small[i], &fault) != 0) add_fault(faults, fault.text);
+    if (faults->n > 0) return;
+    if (manifest_model(m, &model, &fault) != 0)
+        add_fault(faults, fault.text);
+    else
+        manifest_check_names(m, &model, add_fault, faults);
+}
+
+int64_t checkpoint_verify_part(const char *dir, int part, int parts, void (*report)(void *, const char *fault),
+                               void *arg, moai_error *err)
+{
+    fault_list faults = {.report = report, .arg = arg};
+    dealer d = {part, parts, 0};
+    checkpoint_manifest m;
+
+    if (manifest_load(&m, dir, err) != 0) return -1;
+    if (part == 0) verify_small(&m, &faults);
+    for (int i = 0; i < m.n_files; i++) verify_file(&m, &m.files[i], &d, &faults);
+    manifest_unload(&m);
+    return faults.n;
 }
 
 int64_t checkpoint_verify(const char *dir, void (*report)(void *, const char *fault), void *arg, moai_error *err)
 {
-    fault_list faults = {.report = report, .arg = arg};
+    return checkpoint_verify_part(dir, 0, 1, report, arg, err);
+}
+
+int checkpoint_check_rest(const char *dir, int part, int parts, moai_error *err)
+{
     checkpoint_manifest m;
-    model_config model;
-    moai_error fault;
 
     if (manifest_load(&m, dir, err) != 0) return -1;
-    for (int i = 0; i < m.n_small; i++)
-        if (manifest_check_small(&m, &m.small[i], &fault) != 0) add_fault(&faults, fault.text);
-    if (faults.n == 0) {
-        if (manifest_model(&m, &model, &fault) != 0)
-            add_fault(&faults, fault.text);
-        else
-            manifest_check_names(&m, &model, add_fault, &faults);
+    int rc = 0;
+    for (int i = 0; part == 0 && rc == 0 && i < m.n_small; i++) rc = manifest_check_small(&m, &m.small[i], err);
+    for (int i = part; rc == 0 && i < m.n_files; i += parts) {
+        int fd = piece_file_open(dir, &m.files[i], err);
+        rc = fd < 0 ? -1 : piece_file_check_structure(fd, dir, &m.files[i], err);
+        if (fd >= 0) close(fd);
     }
-    for (int i = 0; i < m.n_files; i++) verify_file(&m, &m.files[i], &faults);
     manifest_unload(&m);
-    return faults.n;
+    return rc;
 }

@@ -67,7 +67,8 @@ int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
     if (rc == 0) meta.model = *weights_config(from);
     if (rc == 0 && weights_tokenizer(from)) rc = file_sha256(weights_tokenizer(from), meta.tokenizer_sha256, err);
     if (rc == 0) {
-        rc = save_begin(output_dir, &meta, weights_tokenizer(from), err);
+        rc = save_begin(output_dir, 0, err);
+        if (rc == 0) rc = save_describe(output_dir, &meta, weights_tokenizer(from), err);
         if (rc == 0) rc = write_file(tmp, from, &f, err);
         if (rc == 0) rc = manifest_save(tmp, &meta, &(char *){entry = manifest_entry(&f)}, 1, err);
         if (rc == 0) rc = save_commit(output_dir, 0, err);

@@ -272,6 +272,26 @@ void metrics_eval(metrics *m, const eval_metrics *e)
     fflush(stdout);
 }
 
+void metrics_save(metrics *m, const save_metrics *s)
+{
+    char text[128];
+
+    if (!m) return;
+    snprintf(text, sizeof text, "checkpoint-%lld in %.2f s, training waited %.3f s", (long long)s->step, s->seconds,
+             s->stall_seconds);
+    fprintf(m->lines, "{\"step\":%lld", (long long)s->step);
+    put_text(m->lines, "event", "saved");
+    put_text(m->lines, "text", text);
+    put_real(m->lines, "stall_seconds", s->stall_seconds);
+    put_real(m->lines, "save_seconds", s->seconds);
+    end_line(m);
+    const tensorboard_scalar scalars[] = {{"save/stall_seconds", s->stall_seconds}, {"save/seconds", s->seconds}};
+    put_board(m, s->step, scalars, 2);
+    clear_bar(m);
+    printf("saved at step %lld  %s\n", (long long)s->step, text);
+    fflush(stdout);
+}
+
 void metrics_event(metrics *m, const char *kind, int64_t step, const char *text)
 {
     if (!m) return;

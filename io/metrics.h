@@ -21,6 +21,11 @@ typedef struct eval_metrics {
     int64_t tokens;
 } eval_metrics;
 
+typedef struct save_metrics {
+    int64_t step;                             /* of the checkpoint, which is in place */
+    double stall_seconds, seconds;            /* that training waited, and from the start to the last hash read back */
+} save_metrics;
+
 typedef struct metrics metrics;
 /* Makes OUTPUT_DIR, opens OUTPUT_DIR/metrics.jsonl for appending and OUTPUT_DIR/runs/events.out.tfevents.*.  A resume
  * drops lines of steps past `resume_step`, so the files tell one story; 0 is a new start and drops all; what is
@@ -31,7 +36,8 @@ metrics *metrics_open(const char *output_dir, bool tensorboard, bool progress, i
  * goes to jsonl with %.9g or better. */
 void metrics_step(metrics *, const step_metrics *);
 void metrics_eval(metrics *, const eval_metrics *);
-void metrics_event(metrics *, const char *kind, int64_t step, const char *text); /* checkpoint saved, stop, skip */
+void metrics_save(metrics *, const save_metrics *);                              /* the event `saved` */
+void metrics_event(metrics *, const char *kind, int64_t step, const char *text); /* stop, skip, ... */
 void metrics_close(metrics *);
 
 #endif

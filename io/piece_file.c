@@ -221,6 +221,7 @@ static int finish(const piece_writer *w, piece_file *f, moai_error *err)
     if (piece_file_hash_structure(w->memory, "a file in memory", f, f->structure_xxh3, err) != 0) return -1;
     if (copy_structure(w, f, err) != 0) return -1;
     if (fsync(w->disk) != 0) return error_set(err, "%s: cannot fsync: %s", w->path, strerror(errno));
+    posix_fadvise(w->disk, 0, 0, POSIX_FADV_DONTNEED);        /* so that reading it back asks the disk */
     return 0;
 }
 

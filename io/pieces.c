@@ -170,3 +170,15 @@ int piece_file_hash_structure(int fd, const char *path, const piece_file *f, cha
     free(ranges);
     return rc;
 }
+
+int piece_file_check_structure(int fd, const char *dir, const piece_file *f, moai_error *err)
+{
+    char *path = xasprintf("%s/%s", dir, f->name), hex[33];
+    int rc = piece_file_hash_structure(fd, path, f, hex, err);
+
+    if (rc == 0 && strcmp(hex, f->structure_xxh3) != 0)
+        rc = error_set(err, "%s: damaged outside the pieces: XXH3 is %s, the manifest says %s", path, hex,
+                       f->structure_xxh3);
+    free(path);
+    return rc;
+}

@@ -45,7 +45,9 @@ typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT
  * default, range and help. */
 typedef struct run_config {
     /* files */
-    char *model, *data, *tokenizer, *output_dir, *resume_from_checkpoint;   /* resume: a directory, "auto", "" */
+    char *model, *data, *tokenizer, *output_dir;
+    char *resume_from_checkpoint;                       /* a directory, "auto", "latest", "" */
+    char *resume_allow;                                 /* names of keys, separated by commas */
     /* layout */
     int64_t tensor_parallel, context_parallel, pipeline_parallel, data_parallel;  /* data_parallel 0: what is left */
     char *device;                                       /* cpu | cuda | auto */
@@ -69,7 +71,7 @@ typedef struct run_config {
     int64_t dataloader_num_workers, dataloader_prefetch_factor;
     /* output */
     int64_t logging_steps, eval_steps, eval_batches, save_steps, save_total_limit;
-    bool save_on_exit, tensorboard, progress, log_samples;
+    bool async_save, save_on_exit, tensorboard, progress, log_samples;
     int64_t replica_check_steps;                        /* 0: none */
     int64_t profile_step;                               /* the step whose timeline is written; 0: none */
     /* questions only */
@@ -82,6 +84,7 @@ typedef struct run_config {
  * and leaves with 0.  Not collective: every rank reads the same words and comes to the same end. */
 int run_config_read(run_config *, int argc, char **argv, moai_error *err);
 void run_config_help(void);
+struct key_table run_config_keys(void);                 /* keys.h */
 char *run_config_json(const run_config *);              /* every key, for the checkpoint and metrics; caller frees */
 void run_config_free(run_config *);
 

@@ -1,5 +1,5 @@
 /* moai_checkpoint: look at checkpoints, check them, and turn them into Hugging Face directories
- * and back.  One process, no MPI. */
+ * and back.  One process; only verify shares its work among the ranks of an mpirun. */
 #include "checkpoint.h"
 #include "hf.h"
 
@@ -9,7 +9,8 @@
 
 static const char help[] =
     "moai_checkpoint ls DIR                    what lies in a run's output directory\n"
-    "moai_checkpoint verify DIR...             read everything, check every hash; DIR is a checkpoint, or holds some\n"
+    "moai_checkpoint verify DIR...             read everything, check every hash; DIR is a checkpoint, or holds some;\n"
+    "                                          mpirun -np N shares the work among N processes\n"
     "moai_checkpoint export CHECKPOINT HF_DIR  write a directory that Transformers' "
     "Qwen3ForCausalLM.from_pretrained loads\n"
     "    --dtype float32|bfloat16              of the weights (float32)\n"
@@ -73,46 +74,70 @@ static void print_fault(void *arg, const char *fault)
     printf("FAULT %s\n", fault);
 }
 
-static int verify_one(const char *dir)
+/* Every rank prints the faults that it found; rank 0 the verdict. */
+static int verify_one(const comm *world, const char *dir)
 {
     moai_error err;
     const double begin = now_seconds();
-    const int64_t n_faults = checkpoint_verify(dir, print_fault, NULL, &err);
+    const int64_t n_faults = checkpoint_verify_part(dir, world->rank, world->size, print_fault, NULL, &err);
+    int32_t n = (int32_t)min_i64(n_faults < 0 ? 0 : n_faults, INT32_MAX / world->size), no_manifest = n_faults < 0;
 
-    if (n_faults < 0)
+    fflush(stdout);
+    comm_all_reduce(world, &n, 1, DT_I32, REDUCE_SUM);
+    comm_all_reduce(world, &no_manifest, 1, DT_I32, REDUCE_SUM);
+    if (n_faults < 0 && (world->rank == 0 || no_manifest < world->size))
         printf("FAULT %s\n", err.text);
-    else if (n_faults > 0)
-        printf("%s: %lld faults\n", dir, (long long)n_faults);
-    else
+    else if (world->rank == 0 && n + no_manifest > 0)
+        printf("%s: %d faults\n", dir, n + no_manifest);
+    else if (world->rank == 0)
         printf("%s: complete and undamaged (%.1f s)\n", dir, now_seconds() - begin);
-    return n_faults == 0 ? STATUS_OK : STATUS_FAILED;
+    return n + no_manifest == 0 ? STATUS_OK : STATUS_FAILED;
 }
 
 /* Half-written directories are no checkpoints: they are left out, unless named. */
-static int verify_all_in(const char *dir)
+static bool is_half_written(const checkpoint_info *c)
 {
-    moai_error err;
-    int n, n_checked = 0, status = STATUS_OK;
-    checkpoint_info *all = checkpoint_list(dir, &n, &err);
+    const size_t length = strlen(c->dir);
 
-    if (!all) return fail(&err);
-    for (int i = 0; i < n; i++) {
-        const size_t length = strlen(all[i].dir);
-        if (!all[i].complete && length > 4 && strcmp(all[i].dir + length - 4, ".tmp") == 0) continue;
-        if (verify_one(all[i].dir) != STATUS_OK) status = STATUS_FAILED;
-        n_checked++;
-    }
-    checkpoint_list_free(all, n);
-    return n_checked ? status : verify_one(dir);
+    return !c->complete && length > 4 && strcmp(c->dir + length - 4, ".tmp") == 0;
+}
+
+/* What rank 0 sees, one after another on every rank: a run may be writing there.  False at the end. */
+static bool next_to_verify(const comm *world, const checkpoint_info *all, int n, int *i, char dir[4096])
+{
+    dir[0] = '\0';
+    while (*i < n && is_half_written(&all[*i])) (*i)++;
+    if (*i < n) snprintf(dir, 4096, "%s", all[(*i)++].dir);
+    comm_broadcast(world, dir, 4096, DT_U8, 0);
+    return dir[0] != '\0';
+}
+
+static int verify_all_in(const comm *world, const char *dir)
+{
+    moai_error err = {""};
+    char name[4096];
+    int n = 0, i = 0, n_checked = 0, status = STATUS_OK;
+    checkpoint_info *all = world->rank == 0 ? checkpoint_list(dir, &n, &err) : NULL;
+
+    if (comm_agree(world, world->rank == 0 && !all, &err) != 0) return world->rank == 0 ? fail(&err) : STATUS_FAILED;
+    for (; next_to_verify(world, all, n, &i, name); n_checked++)
+        if (verify_one(world, name) != STATUS_OK) status = STATUS_FAILED;
+    if (all) checkpoint_list_free(all, n);
+    return n_checked ? status : verify_one(world, dir);
 }
 
 static int verify(int argc, char **argv)
 {
     int status = STATUS_OK;
+    moai_grid grid;
 
     if (argc < 1) return usage("verify takes directories", NULL);
+    const int world = process_start(&argc, &argv);
+    grid_init(&grid, (grid_shape){.tp = 1, .cp = 1, .dp = world, .pp = 1}, 1);
     for (int i = 0; i < argc; i++)
-        if (verify_all_in(argv[i]) != STATUS_OK) status = STATUS_FAILED;
+        if (verify_all_in(&grid.host_world, argv[i]) != STATUS_OK) status = STATUS_FAILED;
+    grid_free(&grid);
+    process_finish();
     return status;
 }
 

@@ -46,6 +46,10 @@ typedef struct moai_ops {
     /* memory */
     void *(*alloc)(moai_device *, size_t n_bytes);                   /* NULL when it does not fit */
     void (*free)(moai_device *, void *);
+    /* host memory that copies to the host reach at the link's full speed (pinned), its pages taken at once; NULL when
+     * it does not fit */
+    void *(*alloc_host)(moai_device *, size_t n_bytes);
+    void (*free_host)(moai_device *, void *, size_t n_bytes);
     void (*copy)(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
     void (*zero)(moai_device *, void *, size_t n_bytes);
     void (*sync)(moai_device *);

@@ -17,6 +17,20 @@ static void free_cpu(moai_device *dev, void *p)
     free(p);
 }
 
+static void *alloc_host_cpu(moai_device *dev, size_t n_bytes)
+{
+    char *p = alloc_cpu(dev, n_bytes);
+
+    if (p) memset(p, 0, n_bytes);
+    return p;
+}
+
+static void free_host_cpu(moai_device *dev, void *p, size_t n_bytes)
+{
+    (void)n_bytes;
+    free_cpu(dev, p);
+}
+
 static void copy_cpu(moai_device *dev, void *dst, const void *src, size_t n_bytes, copy_kind kind)
 {
     (void)dev, (void)kind;
@@ -67,6 +81,8 @@ const moai_ops ops_cpu = {
     .name = "cpu",
     .alloc = alloc_cpu,
     .free = free_cpu,
+    .alloc_host = alloc_host_cpu,
+    .free_host = free_host_cpu,
     .copy = copy_cpu,
     .zero = zero_cpu,
     .sync = sync_cpu,

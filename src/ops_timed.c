@@ -59,6 +59,18 @@ static void *alloc_timed(device *d, size_t n_bytes)
     return t->ops->alloc(t->dev, n_bytes);
 }
 
+static void *alloc_host_timed(device *d, size_t n_bytes)
+{
+    timed_device *t = (timed_device *)d;
+    return t->ops->alloc_host(t->dev, n_bytes);
+}
+
+static void free_host_timed(device *d, void *p, size_t n_bytes)
+{
+    timed_device *t = (timed_device *)d;
+    t->ops->free_host(t->dev, p, n_bytes);
+}
+
 static void free_timed(device *d, void *p)
 {
     timed_device *t = (timed_device *)d;
@@ -160,6 +172,8 @@ const moai_ops ops_timed = {
     .name = "timed",
     .alloc = alloc_timed,
     .free = free_timed,
+    .alloc_host = alloc_host_timed,
+    .free_host = free_host_timed,
     .copy = copy_timed,
     .zero = zero_timed,
     .sync = sync_timed,

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include "pipeline.h"
+#include "saver.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -51,10 +52,12 @@ static const char *with_commas(char out[32], int64_t n)
 static double gib(size_t n_bytes) { return (double)n_bytes / (1024.0 * 1024 * 1024); }
 
 /* One row a stage; the largest rank of a stage is its first (shares differ by at most one row). */
-static size_t print_memory(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
+static size_t print_memory(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
+                           size_t *copy)
 {
     size_t worst = 0;
 
+    *copy = 0;
     say("memory per rank, GiB:  stage  layers     weights   gradients   optimizer activations     scratch       total");
     for (int stage = 0; stage < size.pp; stage++) {
         const model_options opt = model_options_of(run, batch, size, stage);
@@ -72,6 +75,7 @@ static size_t print_memory(const run_config *run, const model_config *cfg, grid_
         }
         say("                       %5d  %3lld-%-3lld%s%12.4f", stage, (long long)m.first_layer,
             (long long)(m.first_layer + m.n_layers - 1), row, gib(total));
+        if (plan_copies(run) && saver_copy_bytes(&m.params) > *copy) *copy = saver_copy_bytes(&m.params);
         model_free(&m);
         worst = total > worst ? total : worst;
     }
@@ -104,7 +108,11 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
         "forward and backward, recomputation not counted",
         (products + attention) * 1e-9, products * 1e-9, attention * 1e-9);
 
-    const size_t worst = print_memory(run, cfg, size, b);
+    size_t copy;
+    const size_t worst = print_memory(run, cfg, size, b, &copy);
+    if (copy)
+        say("saves      while training goes on, from a copy: %.4f GiB of host memory a rank beside the above "
+            "(--no_async_save: none)", gib(copy));
     const double have = gib((size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE)), need = gib(worst);
     say("fit        the largest rank takes %.4f GiB; this host has %.1f GiB, room for %.0f such ranks", need, have,
         floor(have / need));

@@ -17,6 +17,9 @@ int batch_settle(batch_plan *, const run_config *, int dp, moai_error *err);
 
 model_options model_options_of(const run_config *, const batch_plan *, grid_shape size, int stage);
 
+/* Saves on the way are made from a copy of the state in host memory. */
+static inline bool plan_copies(const run_config *run) { return run->async_save && run->save_steps > 0; }
+
 /* Prints (on stderr, the printing rank) layout, counts, FLOPs, the table of bytes by arena and
  * stage, and how many ranks fit here. */
 void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *);

@@ -1,6 +1,7 @@
 /* run_config.c: the run file and the flags, see config.h */
 #include "config.h"
 #include "keys.h"
+#include "resume_keys.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -31,7 +32,8 @@ static const key_spec rows[] = {
     TEXT(data, "", "manifest.json of the token shards, or its directory"),
     TEXT(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
     TEXT(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
-    TEXT(resume_from_checkpoint, "", "a checkpoint directory, or auto: the newest complete one of output_dir, if any"),
+    TEXT(resume_from_checkpoint, "", "a checkpoint directory; auto: the newest good one of output_dir, if any; latest: auto, but one must be there"),
+    TEXT(resume_allow, "", "keys, separated by commas, that may differ from the checkpoint's"),
 
     INT(tensor_parallel, "1", 1, 4096, "ranks that split each layer (TP)"),
     INT(context_parallel, "1", 1, 4096, "ranks that split each sequence (CP)"),
@@ -81,6 +83,7 @@ static const key_spec rows[] = {
         "evaluation takes this many times a step's samples; 0: the whole validation split"),
     INT(save_steps, "500", 0, 1ll << 40, "steps between checkpoints; 0: none on the way"),
     INT(save_total_limit, "3", 0, 1 << 20, "newest checkpoints kept; 0: all"),
+    BOOL(async_save, "true", "save a copy in host memory while training goes on; else training waits"),
     BOOL(save_on_exit, "true", "a checkpoint at the end and on SIGTERM or SIGUSR1"),
     BOOL(tensorboard, "true", "write OUTPUT_DIR/runs/events.out.tfevents.*"),
     BOOL(progress, "true", "a live bar where the output is a terminal"),
@@ -91,6 +94,8 @@ static const key_spec rows[] = {
     BOOL(plan, "false", "print the layout and the memory per rank, and leave"),
 };
 static const key_table keys = {rows, sizeof rows / sizeof *rows};
+
+key_table run_config_keys(void) { return keys; }
 
 /* a slip of the pen: a third of the letters, but at least two */
 static const key_spec *nearest_key(const char *name)
@@ -225,6 +230,7 @@ static int check_together(const run_config *c, moai_error *err)
     if (c->profile_step > c->max_steps)
         return error_set(err, "profile_step is %lld, must not exceed max_steps %lld", (long long)c->profile_step,
                          (long long)c->max_steps);
+    if (resume_keys_read(c->resume_allow, err)) return -1;
     if (!*c->output_dir) return error_set(err, "output_dir is \"\", must name a directory");
     if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
     if (!*c->data && !c->plan)
@@ -267,6 +273,7 @@ void run_config_help(void)
         if (k->alias) printf(" (also --%s)", k->alias);
         putchar('\n');
     }
+    resume_keys_help();
 }
 
 char *run_config_json(const run_config *c)

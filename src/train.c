@@ -10,7 +10,9 @@
 #include "pipeline.h"
 #include "profile.h"
 #include "replicas.h"
+#include "resume.h"
 #include "run_state.h"
+#include "saver.h"
 
 #include <errno.h>
 #include <math.h>
@@ -40,7 +42,9 @@ typedef struct trainer {
     run_state state;
     int64_t first_step;                       /* where this start began, and when */
     double began;
-    int64_t saved_step, evaluated_step;       /* the last ones, -1: none */
+    int64_t evaluated_step;                   /* the last one, -1: none */
+    resume_point from;                        /* dir NULL: a new start */
+    saver *saver;
     char *tokenizer;                          /* path, or NULL */
     char tokenizer_sha256[65];
     metrics *metrics;                         /* rank 0 only */
@@ -59,13 +63,16 @@ static void catch_signals(void)
     sigaction(SIGUSR1, &action, NULL);
 }
 
-/* The signal that any rank has seen, the same answer on all ranks. */
-static int agreed_signal(const trainer *t)
+/* What the ranks tell each other when a step is done: the signal that any of them has seen, the same answer on all, and
+ * how far a save under way is. */
+static int step_boundary(const trainer *t)
 {
-    int32_t seen = signal_seen;
+    int32_t news[1 + SAVER_NEWS] = {signal_seen};
 
-    comm_all_reduce(&t->grid.host_world, &seen, 1, DT_I32, REDUCE_MAX);
-    return seen;
+    saver_news(t->saver, news + 1);
+    comm_all_reduce(&t->grid.host_world, news, 1 + SAVER_NEWS, DT_I32, REDUCE_MAX);
+    saver_advance(t->saver, news + 1);
+    return news[0];
 }
 
 static int make_output_dir(const char *dir, moai_error *err)
@@ -144,75 +151,50 @@ static checkpoint_state state_of(trainer *t)
     return s;
 }
 
-/* What must not change between a checkpoint and the run that goes on from it. */
-static int check_meta(const trainer *t, const checkpoint_meta *meta, const char *dir, moai_error *err)
+/* The state as a checkpoint describes it; checkpoint_meta_free frees. */
+static checkpoint_meta meta_of(const trainer *t)
 {
-    moai_error why;
+    checkpoint_meta meta = {.step = t->step, .samples = t->samples, .updates = t->updates, .skipped = t->skipped,
+                            .layout = t->grid.size, .seed = (uint64_t)t->run->seed, .seq_length = t->run->seq_length,
+                            .global_batch_size = t->batch.global, .model = *t->cfg,
+                            .run_json = run_config_json(t->run), .state_json = run_state_json(&t->state, t->run)};
 
-    if (model_config_same(&meta->model, t->cfg, &why))
-        return error_set(err, "%s is of another model: %s", dir, why.text);
-    if (meta->samples == 0) return 0;         /* nothing consumed yet: any data will do */
-    if (meta->seq_length != t->run->seq_length)
-        return error_set(
-            err, "%s was trained with seq_length %lld, this run has %lld: its data position has no meaning here", dir,
-            (long long)meta->seq_length, (long long)t->run->seq_length);
-    if (meta->seed != (uint64_t)t->run->seed)
-        return error_set(err, "%s was trained with seed %llu, this run has %lld: samples would repeat", dir,
-                         (unsigned long long)meta->seed, (long long)t->run->seed);
-    if (strcmp(meta->tokenizer_sha256, t->tokenizer_sha256) != 0)
-        return error_set(err, "%s was trained with tokenizer %s, the data has %s", dir, meta->tokenizer_sha256,
-                         t->tokenizer_sha256);
-    return 0;
-}
-
-static int load_checkpoint(trainer *t, const char *dir, moai_error *err)
-{
-    const checkpoint_state state = state_of(t);
-    checkpoint_meta meta;
-
-    if (checkpoint_read_meta(dir, &meta, err)) return -1;
-    int status = check_meta(t, &meta, dir, err);
-    if (!status) status = run_state_read(&t->state, t->run, meta.state_json, dir, err);
-    if (!status) status = checkpoint_load(dir, &state, err);
-    t->step = meta.step, t->samples = meta.samples, t->updates = meta.updates, t->skipped = meta.skipped;
-    checkpoint_meta_free(&meta);
-    return status;
-}
-
-/* The directory to resume from, agreed by all ranks; NULL: start anew.  Caller frees. */
-static char *resume_dir(const trainer *t)
-{
-    char path[4096] = "";
-    const char *wanted = t->run->resume_from_checkpoint;
-
-    if (strcmp(wanted, "auto") != 0) return wanted[0] ? xstrdup(wanted) : NULL;
-    if (t->grid.rank == 0) {
-        char *latest = checkpoint_latest(t->run->output_dir);
-        if (latest) strncpy(path, latest, sizeof path - 1);
-        free(latest);
-    }
-    comm_broadcast(&t->grid.host_world, path, sizeof path, DT_U8, 0);
-    return path[0] ? xstrdup(path) : NULL;
+    memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
+    return meta;
 }
 
 static int start_weights(trainer *t, moai_error *err)
 {
-    char *dir = resume_dir(t);
-    int failed = 0;
+    const checkpoint_state state = state_of(t);
+    checkpoint_meta now = meta_of(t);
+    const int failed = resume_load(&t->from, t->run, &now, &state, err);
+    const checkpoint_meta *meta = &t->from.meta;
 
-    if (!dir) {
-        model_init_weights(&t->model, (uint64_t)t->run->seed);
-        weights_from_master(&t->model);
-        return 0;
-    }
-    failed = load_checkpoint(t, dir, err);
-    failed = comm_agree(&t->grid.host_world, failed, err);
-    if (!failed) {
-        weights_from_master(&t->model);
-        say("resumed    %s: step %lld, %lld samples consumed", dir, (long long)t->step, (long long)t->samples);
-    }
-    free(dir);
-    return failed;
+    checkpoint_meta_free(&now);
+    if (failed) return -1;
+    if (!t->from.dir) model_init_weights(&t->model, (uint64_t)t->run->seed);
+    weights_from_master(&t->model);
+    if (!t->from.dir) return 0;
+    if (run_state_read(&t->state, t->run, meta->state_json, t->from.dir, err)) return -1;
+    t->step = meta->step, t->samples = meta->samples, t->updates = meta->updates, t->skipped = meta->skipped;
+    say("resumed    %s: step %lld, %lld samples consumed", t->from.dir, (long long)t->step, (long long)t->samples);
+    return 0;
+}
+
+/* Only saves on the way are worth the memory of a copy: the one at the end is waited for anyhow. */
+static int open_saver(trainer *t, moai_error *err)
+{
+    char *same = xasprintf("%s/checkpoint-%lld", t->run->output_dir, (long long)t->step);
+    const bool there = t->from.dir && strcmp(t->from.dir, same) == 0;
+    const saver_options o = {.output_dir = t->run->output_dir, .tokenizer = t->tokenizer, .state = state_of(t),
+                             .async = plan_copies(t->run), .keep = (int)t->run->save_total_limit,
+                             .metrics = t->metrics, .saved_step = there ? t->step : -1, .damaged = t->from.damaged,
+                             .n_damaged = t->from.n_damaged};
+
+    t->from.damaged = NULL;
+    free(same);
+    t->saver = saver_open(&o, err);
+    return t->saver ? 0 : -1;
 }
 
 static int open_loader(trainer *t, moai_error *err)
@@ -256,7 +238,8 @@ static int trainer_open(trainer *t, moai_error *err)
     if (grid_first_stage(&t->grid) || grid_last_stage(&t->grid)) failed = open_loader(t, err);
     if (comm_agree(world, failed, err)) return -1;
     if (t->grid.rank == 0) failed = open_metrics(t, err);
-    return comm_agree(world, failed, err);
+    if (comm_agree(world, failed, err)) return -1;
+    return open_saver(t, err);
 }
 
 static void trainer_close(trainer *t)
@@ -264,6 +247,8 @@ static void trainer_close(trainer *t)
     if (t->loader) loader_stop(t->loader);
     if (t->train_set) dataset_free(t->train_set);
     if (t->eval_set) dataset_free(t->eval_set);
+    saver_close(t->saver);
+    resume_free(&t->from);
     if (t->metrics) metrics_close(t->metrics);
     if (t->model.slots) model_free(&t->model);
     schedule_free(&t->schedule);
@@ -383,34 +368,12 @@ static void evaluate(trainer *t)
     if (t->metrics) metrics_eval(t->metrics, &e);
 }
 
-/* A failed save is no reason to stop: the run goes on and the older checkpoints are whole.
- * Returns the status of the save. */
-static int save(trainer *t)
+static void save(trainer *t)
 {
-    const run_config *run = t->run;
-    const checkpoint_state state = state_of(t);
-    const double begin = now_seconds();
-    moai_error err;
-    checkpoint_meta meta = {.step = t->step, .samples = t->samples, .updates = t->updates, .skipped = t->skipped,
-                            .layout = t->grid.size, .seed = (uint64_t)run->seed, .seq_length = run->seq_length,
-                            .global_batch_size = t->batch.global, .model = *t->cfg};
+    checkpoint_meta meta = meta_of(t);
 
-    if (t->saved_step == t->step) return 0;
-    meta.run_json = run_config_json(run);
-    meta.state_json = run_state_json(&t->state, run);
-    memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
-    int failed = checkpoint_save(run->output_dir, &meta, &state, t->tokenizer, (int)run->save_total_limit, &err);
-    free(meta.run_json);
-    free(meta.state_json);
-    if (!failed) t->saved_step = t->step;
-    if (failed) warn("checkpoint of step %lld not saved: %s", (long long)t->step, err.text);
-    if (t->metrics) {
-        char *text = failed ? xstrdup(err.text)
-                            : xasprintf("checkpoint-%lld in %.2f s", (long long)t->step, now_seconds() - begin);
-        metrics_event(t->metrics, failed ? "save_failed" : "saved", t->step, text);
-        free(text);
-    }
-    return failed;
+    saver_save(t->saver, &meta);
+    checkpoint_meta_free(&meta);
 }
 
 static bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
@@ -431,7 +394,7 @@ static int train(trainer *t)
 {
     const run_config *run = t->run;
     const int64_t end = run->stop_at_step > 0 ? min_i64(run->stop_at_step, run->max_steps) : run->max_steps;
-    int stop = 0, failed = 0;
+    int stop = 0;
 
     t->first_step = t->step;
     t->began = now_seconds();
@@ -444,19 +407,20 @@ static int train(trainer *t)
         if (check_replicas(t)) return STATUS_FAILED;
         if (every(t->step, run->eval_steps)) evaluate(t);
         if (every(t->step, run->save_steps)) save(t);
-        stop = agreed_signal(t);
+        stop = step_boundary(t);
     }
     if (!stop) evaluate(t);
     if (stop && t->metrics) metrics_event(t->metrics, "stop", t->step, stop == SIGUSR1 ? "SIGUSR1" : "SIGTERM");
-    if (run->save_on_exit && t->step > 0) failed = save(t);
+    if (run->save_on_exit && t->step > 0) save(t);
+    saver_wait(t->saver);
     base_step = -1;
+    const bool failed = run->save_on_exit && t->step > 0 && saver_saved_step(t->saver) != t->step;
     return failed ? STATUS_FAILED : STATUS_OK;
 }
 
 int train_run(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
 {
-    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .state = run_state_start(run), .saved_step = -1,
-                 .evaluated_step = -1};
+    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .state = run_state_start(run), .evaluated_step = -1};
     moai_error err;
 
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);

@@ -1,0 +1,134 @@
+/* resume.c: see resume.h */
+#include "resume.h"
+
+#include "resume_keys.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What a rank thinks of a checkpoint, and, by their maximum, all. */
+typedef enum { GOOD, DAMAGED, DISAGREES } verdict;
+
+static verdict disagrees(moai_error *err, const char *dir, const moai_error *why)
+{
+    error_set(err, "%s: %.900s", dir, why->text);
+    return DISAGREES;
+}
+
+/* What must not change between a checkpoint and the run that goes on from it. */
+static verdict check_meta(const run_config *run, const checkpoint_meta *now, const checkpoint_meta *saved,
+                          const char *dir, moai_error *err)
+{
+    moai_error why;
+
+    if (model_config_same(&saved->model, &now->model, &why)) {
+        error_set(err, "%s is of another model: %s", dir, why.text);
+        return DISAGREES;
+    }
+    if (saved->samples == 0) return GOOD;     /* nothing consumed yet: any data and any keys will do */
+    if (saved->seed != now->seed)
+        error_set(&why, "seed %llu, this run has %llu: samples would repeat",
+                  (unsigned long long)saved->seed, (unsigned long long)now->seed);
+    else if (strcmp(saved->tokenizer_sha256, now->tokenizer_sha256) != 0)
+        error_set(&why, "was trained with tokenizer %s, the data has %s", saved->tokenizer_sha256,
+                  now->tokenizer_sha256);
+    else if (saved->seq_length != now->seq_length && !resume_key_allowed(run->resume_allow, "seq_length"))
+        error_set(&why, "was trained with seq_length %lld, this run has %lld: its data position has no meaning here",
+                  (long long)saved->seq_length, (long long)now->seq_length);
+    else if (saved->global_batch_size != now->global_batch_size &&
+             !resume_key_allowed(run->resume_allow, "global_batch_size"))
+        error_set(&why, "was trained with %lld samples a step, this run has %lld: set global_batch_size "
+                  "(--resume_allow global_batch_size goes on all the same)", (long long)saved->global_batch_size,
+                  (long long)now->global_batch_size);
+    else if (!saved->run_json || resume_keys_check(run, saved->run_json, saved->step, &why) == 0)
+        return GOOD;
+    return disagrees(err, dir, &why);
+}
+
+static verdict load_here(resume_point *r, const char *dir, const run_config *run, const checkpoint_meta *now,
+                         const checkpoint_state *st, moai_error *err)
+{
+    if (checkpoint_read_meta(dir, &r->meta, err) != 0) return DAMAGED;
+    const verdict v = check_meta(run, now, &r->meta, dir, err);
+    if (v != GOOD) return v;
+    if (checkpoint_load(dir, st, err) != 0) return DAMAGED;
+    return checkpoint_check_rest(dir, st->grid->rank, st->grid->world, err) == 0 ? GOOD : DAMAGED;
+}
+
+/* The worst verdict of all ranks, with the words of one that holds it. */
+static verdict load(resume_point *r, const char *dir, const run_config *run, const checkpoint_meta *now,
+                    const checkpoint_state *st, moai_error *err)
+{
+    const comm *world = &st->grid->host_world;
+    const verdict own = load_here(r, dir, run, now, st, err);
+    int32_t worst = (int32_t)own;
+
+    comm_all_reduce(world, &worst, 1, DT_I32, REDUCE_MAX);
+    if (worst == GOOD) {
+        r->dir = xstrdup(dir);
+        return GOOD;
+    }
+    comm_agree(world, (int32_t)own == worst, err);
+    checkpoint_meta_free(&r->meta);
+    return (verdict)worst;
+}
+
+/* Steps of output_dir's checkpoints, newest first, as rank 0 sees them; caller frees. */
+static int64_t *agreed_steps(const run_config *run, const comm *world, int *n)
+{
+    int64_t *steps = world->rank == 0 ? checkpoint_steps(run->output_dir, n) : NULL;
+    int32_t count = world->rank == 0 ? *n : 0;
+
+    comm_broadcast(world, &count, 1, DT_I32, 0);
+    if (world->rank != 0) steps = xmalloc((size_t)count * sizeof *steps);
+    comm_broadcast(world, steps, (size_t)count * sizeof *steps, DT_U8, 0);
+    *n = count;
+    return steps;
+}
+
+/* The newest good one; without any, an error when there are damaged ones or one must be there. */
+static int load_newest(resume_point *r, bool must, const run_config *run, const checkpoint_meta *now,
+                       const checkpoint_state *st, moai_error *err)
+{
+    int n;
+    int64_t *steps = agreed_steps(run, &st->grid->host_world, &n);
+    verdict v = DAMAGED;
+
+    r->damaged = xmalloc((size_t)n * sizeof *r->damaged);
+    for (int i = 0; i < n && v == DAMAGED; i++) {
+        char *dir = xasprintf("%s/checkpoint-%lld", run->output_dir, (long long)steps[i]);
+        v = load(r, dir, run, now, st, err);
+        if (v == DAMAGED) {
+            warn("%s is damaged and skipped: %s", dir, err->text);
+            r->damaged[r->n_damaged++] = steps[i];
+        }
+        free(dir);
+    }
+    free(steps);
+    if (n == 0 && must)
+        return error_set(err, "resume_from_checkpoint is latest: output_dir %s holds no checkpoint", run->output_dir);
+    if (n > 0 && v == DAMAGED)
+        return error_set(err, "output_dir %s: each of its %d checkpoints is damaged: a new start needs another directory",
+                         run->output_dir, n);
+    return n == 0 || v == GOOD ? 0 : -1;
+}
+
+int resume_load(resume_point *r, const run_config *run, const checkpoint_meta *now, const checkpoint_state *st,
+                moai_error *err)
+{
+    const char *wanted = run->resume_from_checkpoint;
+    const bool must = strcmp(wanted, "latest") == 0;
+
+    *r = (resume_point){0};
+    if (!wanted[0]) return 0;
+    if (must || strcmp(wanted, "auto") == 0) return load_newest(r, must, run, now, st, err);
+    return load(r, wanted, run, now, st, err) == GOOD ? 0 : -1;
+}
+
+void resume_free(resume_point *r)
+{
+    checkpoint_meta_free(&r->meta);
+    free(r->dir);
+    free(r->damaged);
+    *r = (resume_point){0};
+}

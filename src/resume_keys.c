@@ -1,0 +1,129 @@
+/* resume_keys.c: see resume_keys.h */
+#include "resume_keys.h"
+
+#include "keys.h"
+#include "optimizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const fixed_keys[] = {"seq_length", "global_batch_size", "weight_decay", "adam_beta1", "adam_beta2",
+                                         "adam_epsilon", "max_grad_norm", "bf16", "fp16", NULL};
+static const char *const schedule_keys[] = {"learning_rate", "min_lr_ratio", "lr_scheduler_type", "max_steps",
+                                            "warmup_steps", "decay_steps", NULL};
+
+void resume_keys_help(void)
+{
+    printf("\nA run that goes on from a checkpoint may not change");
+    for (int i = 0; fixed_keys[i]; i++) printf("%s %s", i ? "," : "", fixed_keys[i]);
+    printf(
+        ".\nThe keys of the learning rate may change where its values of the steps done stay the same.  --resume_allow "
+        "names\nexceptions.  The model, the seed and the tokenizer have none; everything else may change.\n");
+}
+
+/* The next name of a list "a,b,c"; NULL at its end. */
+static const char *next_name(const char **list, size_t *n)
+{
+    *list += strspn(*list, ", ");
+    const char *name = *list;
+    *n = strcspn(name, ", ");
+    *list += *n;
+    return *n ? name : NULL;
+}
+
+static bool is_among(const char *const *list, const char *name, size_t n)
+{
+    for (; *list; list++)
+        if (strlen(*list) == n && memcmp(*list, name, n) == 0) return true;
+    return false;
+}
+
+bool resume_key_allowed(const char *list, const char *key)
+{
+    size_t n;
+
+    for (const char *name; (name = next_name(&list, &n));)
+        if (n == strlen(key) && memcmp(name, key, n) == 0) return true;
+    return false;
+}
+
+int resume_keys_read(const char *list, moai_error *err)
+{
+    size_t n;
+
+    for (const char *name; (name = next_name(&list, &n));)
+        if (!is_among(fixed_keys, name, n) && !is_among(schedule_keys, name, n))
+            return error_set(err, "resume_allow names \"%.*s\", which is no key that a resume may not change", (int)n,
+                             name);
+    return 0;
+}
+
+static bool same_value(const key_spec *k, const run_config *a, const run_config *b)
+{
+    json_t *x = key_get_json(k, a), *y = key_get_json(k, b);
+    const bool same = json_equal(x, y);
+
+    json_decref(x);
+    json_decref(y);
+    return same;
+}
+
+static int refuse(const key_spec *k, const run_config *then, const run_config *now, const char *why, moai_error *err)
+{
+    json_t *x = key_get_json(k, then), *y = key_get_json(k, now);
+    char *was = json_text(x, 0), *is = json_text(y, 0);
+
+    error_set(err, "%s was %s when it was saved, this run has %s%s (--resume_allow %s goes on all the same)", k->name,
+              was, is, why, k->name);
+    free(was);
+    free(is);
+    json_decref(x);
+    json_decref(y);
+    return -1;
+}
+
+static bool same_rates(const run_config *a, const run_config *b, int64_t done)
+{
+    for (int64_t step = 0; step < done; step++)
+        if (learning_rate(a, step) != learning_rate(b, step)) return false;
+    return true;
+}
+
+static int check(const run_config *then, const run_config *now, int64_t done, moai_error *err)
+{
+    const key_table keys = run_config_keys();
+    const bool rates = same_rates(then, now, done);
+
+    for (int i = 0; i < keys.n; i++) {
+        const key_spec *k = &keys.list[i];
+        const bool fixed = is_among(fixed_keys, k->name, strlen(k->name)) && strcmp(k->name, "global_batch_size") != 0;
+        const bool schedule = !rates && is_among(schedule_keys, k->name, strlen(k->name));
+        if ((!fixed && !schedule) || same_value(k, then, now) || resume_key_allowed(now->resume_allow, k->name))
+            continue;
+        return refuse(k, then, now, fixed ? "" : ", with other learning rates for steps already done", err);
+    }
+    return 0;
+}
+
+/* A key that the checkpoint does not know counts as unchanged. */
+int resume_keys_check(const run_config *now, const char *saved, int64_t done, moai_error *err)
+{
+    const key_table keys = run_config_keys();
+    json_t *object = json_loads(saved, 0, NULL);
+    run_config then = {0};
+    int status = 0;
+
+    keys_defaults(keys, &then);
+    for (int i = 0; i < keys.n && status == 0; i++) {
+        const key_spec *k = &keys.list[i];
+        json_t *own = key_get_json(k, now);
+        const json_t *value = json_object_get(object, k->name);
+        status = key_set_json(k, &then, k->name, value ? value : own, err);
+        json_decref(own);
+    }
+    if (status == 0) status = check(&then, now, done, err);
+    keys_free(keys, &then);
+    json_decref(object);
+    return status;
+}

@@ -1,0 +1,46 @@
+/* saver.h: checkpoints while training goes on.
+ *
+ * With `async` a save copies this rank's state into host memory that was taken at the start (pinned, on a GPU), and a
+ * thread writes it, reads it back and removes old checkpoints, one save at a time.  The thread needs no MPI: the ranks
+ * tell each other how far they are with two numbers in the reduction at every step's end, and take the steps that are
+ * collective there.  Without `async` training waits for the whole save.
+ *
+ * A save that fails is no reason to stop: it is a warning and the event `save_failed`, the run goes on and the
+ * checkpoints from before are whole. */
+#ifndef MOAI_SAVER_H
+#define MOAI_SAVER_H
+
+#include "checkpoint.h"
+#include "metrics.h"
+
+typedef struct saver_options {
+    const char *output_dir, *tokenizer;       /* tokenizer: its path, or NULL; the caller's, as long as the saver */
+    checkpoint_state state;                   /* of the device */
+    bool async;
+    int keep;                                 /* save_total_limit */
+    metrics *metrics;                         /* of the rank that has it, else NULL */
+    int64_t saved_step;                       /* the checkpoint of this step is there already; -1: none */
+    int64_t *damaged;                         /* steps of checkpoints that must not count; malloc'd, now the saver's */
+    int n_damaged;
+} saver_options;
+
+typedef struct saver saver;
+
+/* Host memory that `async` takes on a rank. */
+size_t saver_copy_bytes(const param_table *);
+/* NULL, on every rank, when the memory is not there.  Collective over the world. */
+saver *saver_open(const saver_options *, moai_error *err);
+/* Starts a save of the state as it is now; waits first for one under way.  The state may change once it returns.
+ * Nothing when this step is saved already.  Collective over the world. */
+void saver_save(saver *, const checkpoint_meta *);
+/* Every rank at every step's end: what goes into an all-reduce (maximum), and what is done about its result. */
+enum { SAVER_NEWS = 2 };
+void saver_news(saver *, int32_t news[SAVER_NEWS]);
+void saver_advance(saver *, const int32_t news[SAVER_NEWS]);         /* collective when there is something to do */
+/* Waits until nothing is under way.  Collective over the world. */
+void saver_wait(saver *);
+/* The step of the newest checkpoint that this run has in place, -1: none; the same on every rank. */
+int64_t saver_saved_step(const saver *);
+void saver_close(saver *);                    /* what is under way is given up; may be NULL */
+
+#endif

@@ -3,6 +3,7 @@
 #   make              the programs for the CPU: build/moai_train, moai_tokenize, moai_checkpoint, moai_generate
 #   make test         installs what is missing (apt), builds, runs every test;  make test T=t4 runs one family
 #   make demo         a small model learns real text on four MPI ranks and writes some;  TEXT=my.txt takes your own
+#   make test-gpu     what a GPU can be tested for, on whatever GPUs are there (CUDA=1);  make bench-gpu measures its speed
 #   make test-slow    the long tests;  make bench measures speed;  both compare with PyTorch where PYTHON=... has torch
 #   make info         what was detected;  make deps installs what is missing;  make install PREFIX=/usr/local;  make clean
 #
@@ -14,6 +15,7 @@
 .DEFAULT_GOAL := all
 T ?= t
 V ?= 0
+DEVICE ?= cuda
 ARCH ?= native
 PREFIX ?= /usr/local
 BUILD ?= build$(if $(ASAN),-asan)
@@ -178,7 +180,7 @@ test-slow: deps
 	@$(again) prove-slow
 test-gpu: deps
 	@$(again) $(jobs) all build-tests
-	@$(prove) $(shell grep -l battery_open tests/t1-*.c) :: -d cuda
+	@$(again) prove-gpu
 bench: deps
 	@$(again) $(jobs) all build-tests
 	@for b in $(sort $(wildcard tests/bench/*.sh)); do MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) tests/run $$b || exit 1; done
@@ -195,6 +197,8 @@ demo-data: demo-deps
 
 prove-tests:
 	@$(if $(chosen),$(prove) $(filter tests/$(T)%,$(chosen)),echo "T=$(T): no test is called tests/$(T)*"; exit 1)
+prove-gpu:                                # most of their time is programs starting: four at once
+	@$(prove) -j4 $(sort $(wildcard tests/gpu/t*.sh)) tests/t2-golden.c $(shell grep -l battery_open tests/t1-*.c) :: -d $(DEVICE)
 prove-slow:
 	@$(if $(chosen_slow),$(prove) $(chosen_slow),echo "T=$(T): no test is called tests/slow/$(T)*"; exit 1)
 
@@ -207,6 +211,6 @@ clean:
 	rm -rf build build-asan
 
 FORCE:
-.PHONY: all build-tests deps demo-deps info test test-slow test-gpu bench bench-gpu demo demo-data prove-tests prove-slow install clean
+.PHONY: all build-tests deps demo-deps info test test-slow test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

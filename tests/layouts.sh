@@ -2,13 +2,17 @@
 # layouts.sh: sourced by the tests that train one tiny model on many layouts and compare.
 #
 #   layout NAME RANKS [FLAGS]   trains NAME; with RANKS 1 without mpirun
+#   halves NAME RANKS FLAGS -- RANKS FLAGS   trains NAME for 10 steps on the first layout, then from its checkpoint on the second
 #   agree A B [TOLERANCE]       one TAP line: do the runs A and B agree to 1e-5 (0: the same bits)?
 #   same_bits A B
 #   learns A                    the loss has fallen
 #   done_testing                prints the plan; the script's status
+#
+# `-d DEVICE` as the script's arguments: what it trains on, cpu by default.
 set -u
 export OMP_NUM_THREADS=1
-runs=$TMPDIR
+runs=$TMPDIR device=cpu
+[ "${1:-}" != -d ] || device=$2
 tests_run=0 tests_failed=0
 
 # model NAME LAYERS HEADS KV_HEADS [MORE KEYS]: sizes that no TP divides evenly, and head_dim * heads != hidden
@@ -36,11 +40,23 @@ layout() {
     [ "$ranks" = 1 ] || start="mpirun -np $ranks"
     # shellcheck disable=SC2086
     if ! $start "$MOAI_BIN/moai_train" --model "$runs/$use_model.json" --data "$runs/$use_data" --output_dir "$runs/$run" \
-        --device cpu --num_threads 1 --seq_length 29 --global_batch_size 8 --max_steps $steps --learning_rate "$learning_rate" \
+        --device "$device" --num_threads 1 --seq_length 29 --global_batch_size 8 --max_steps $steps --learning_rate "$learning_rate" \
         --warmup_steps 4 --save_steps 0 --no_tensorboard --no_progress --log_samples "$@" > "$runs/$run.log" 2>&1; then
         echo "# $run on $ranks ranks, $*: failed"
         tail -n 20 "$runs/$run.log" | sed 's/^/# /'
     fi
+}
+
+halves() {
+    halved=$1 ranks=$2 flags=
+    shift 2
+    while [ "$1" != -- ]; do flags="$flags $1"; shift; done
+    shift
+    # shellcheck disable=SC2086
+    layout "$halved" "$ranks" $flags --stop_at_step 10
+    ranks=$1
+    shift
+    layout "$halved" "$ranks" "$@" --resume_from_checkpoint auto
 }
 
 check() {  # check STATUS TEXT

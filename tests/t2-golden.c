@@ -1,6 +1,7 @@
 /* t2-golden: the whole model on one rank against Transformers' Qwen3ForCausalLM and torch.optim.AdamW: logits, loss,
- * every gradient and three steps in all recomputation modes, bf16 and fp16.  With arguments WEIGHTS RESULTS ... it holds the
- * weights of a checkpoint or Hugging Face directory against the results of another (tests/slow/t9-hf-roundtrip.sh). */
+ * every gradient and three steps in all recomputation modes, bf16 and fp16; `-d cuda` on a GPU.  With arguments WEIGHTS
+ * RESULTS ... it holds the weights of a checkpoint or Hugging Face directory against the results of another
+ * (tests/slow/t9-hf-roundtrip.sh). */
 #include "golden/golden.h"
 
 static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn", "long"};
@@ -50,22 +51,25 @@ static double run_first(moai_model *m, const golden *g)
     return mean_loss(m, g);
 }
 
-static void check_gradients(moai_model *m, const golden *g, const char *how)
+/* Returns the gradients; the caller frees. */
+static float *check_gradients(moai_model *m, const golden *g, const char *how)
 {
     char what[96];
     double squares = 0;
 
     snprintf(what, sizeof what, "%s: loss, %s", g->name, how);
     ok_close(run_first(m, g), golden_scalar(g, "", "loss"), 1e-5, 0, what);
-    for (int64_t i = 0; i < m->params.n_elem; i++) squares += (double)m->grads[i] * m->grads[i];
+    float *grads = golden_host(m, m->grads);
+    for (int64_t i = 0; i < m->params.n_elem; i++) squares += (double)grads[i] * grads[i];
     snprintf(what, sizeof what, "%s: gradient norm, %s", g->name, how);
     ok_close(sqrt(squares), golden_scalar(g, "", "grad_norm"), 1e-5, 0, what);
     snprintf(what, sizeof what, "gradients, %s,", how);
-    golden_compare(m, g, m->grads, "grad.", 1e-4, what);
+    golden_compare(m, g, grads, "grad.", 1e-4, what);
+    return grads;
 }
 
 /* fp32 in one recomputation mode; `first` receives the first mode's gradients, the others' are the same bit for bit. */
-static void check_mode(const golden *g, const moai_grid *grid, moai_device *dev, recompute_mode mode, float **first)
+static void check_mode(const golden *g, const moai_grid *grid, const device *dev, recompute_mode mode, float **first)
 {
     char how[48];
     moai_model m;
@@ -74,29 +78,30 @@ static void check_mode(const golden *g, const moai_grid *grid, moai_device *dev,
     golden_model(&m, g, grid, dev, DT_F32, mode, GOLDEN_SAMPLES);
     const size_t bytes = (size_t)m.params.n_elem * sizeof(float);
     if (!*first) check_logits(&m, g);
-    check_gradients(&m, g, how);
+    float *grads = check_gradients(&m, g, how);
     if (*first) {
-        ok(memcmp(*first, m.grads, bytes) == 0, "%s: gradients, %s, are those of none bit for bit", g->name, how);
+        ok(memcmp(*first, grads, bytes) == 0, "%s: gradients, %s, are those of none bit for bit", g->name, how);
+        free(grads);
     } else {
-        *first = xmalloc(bytes);
-        memcpy(*first, m.grads, bytes);
+        *first = grads;
     }
     golden_compare_steps(&m, g, how);
     model_free(&m);
 }
 
-static void check_accumulation(const golden *g, const moai_grid *grid, moai_device *dev)
+static void check_accumulation(const golden *g, const moai_grid *grid, const device *dev)
 {
     moai_model m;
 
     golden_model(&m, g, grid, dev, DT_F32, RECOMPUTE_NONE, 1);
-    check_gradients(&m, g, "2 micro-batches of 1");
+    free(check_gradients(&m, g, "2 micro-batches of 1"));
     model_free(&m);
 }
 
 /* Rounding moves a gradient by some percent; PyTorch's own bf16 model says by how much. */
 static void check_bf16_gradients(const moai_model *m, const golden *g, const char *how)
 {
+    float *grads = golden_host(m, m->grads);
     double worst = -1, worst_torch = 1;
     const char *worst_name = "";
     bool fine = true;
@@ -104,18 +109,19 @@ static void check_bf16_gradients(const moai_model *m, const golden *g, const cha
     for (int i = 0; i < m->params.n; i++) {
         const param *p = &m->params.list[i];
         float *want = golden_block(g, golden_find(g, "grad.", p->name), 0, p->rows, 0, p->cols);
-        const double moved = distance_of(m->grads + p->offset, want, p->rows * p->cols).norm;
+        const double moved = distance_of(grads + p->offset, want, p->rows * p->cols).norm;
         const double torch = golden_scalar(g, "bf16.", p->name);
         fine = fine && moved <= 2 * torch + 0.01;
         if (!(moved / torch <= worst / worst_torch)) worst = moved, worst_torch = torch, worst_name = p->name;
         free(want);
     }
+    free(grads);
     ok(fine, "%s: bf16 gradients, %s, as near fp32's as PyTorch's are; worst %s %.1e against %.1e", g->name, how,
        worst_name, worst, worst_torch);
 }
 
 /* bfloat16 weights and activations. */
-static void check_bf16(const golden *g, const moai_grid *grid, moai_device *dev, recompute_mode mode)
+static void check_bf16(const golden *g, const moai_grid *grid, const device *dev, recompute_mode mode)
 {
     char how[48], what[96];
     moai_model m;
@@ -132,7 +138,7 @@ static void check_bf16(const golden *g, const moai_grid *grid, moai_device *dev,
 }
 
 /* fp16 under a loss scale, which the gradients carry: by its 3 more bits nearer to fp32's than bf16's are. */
-static void check_fp16(const golden *g, const moai_grid *grid, moai_device *dev)
+static void check_fp16(const golden *g, const moai_grid *grid, const device *dev)
 {
     const double scale = 65536;
     char what[96];
@@ -142,12 +148,14 @@ static void check_fp16(const golden *g, const moai_grid *grid, moai_device *dev)
     golden_run_scaled(&m, golden_batch(g, 0), scale);
     snprintf(what, sizeof what, "%s: fp16 loss against fp32's", g->name);
     ok_close(mean_loss(&m, g), golden_scalar(g, "", "loss"), 1e-3, 0, what);
-    for (int64_t i = 0; i < m.params.n_elem; i++) m.grads[i] /= (float)scale;
-    golden_compare(&m, g, m.grads, "grad.", 2e-2, "fp16 gradients over their scale");
+    float *grads = golden_host(&m, m.grads);
+    for (int64_t i = 0; i < m.params.n_elem; i++) grads[i] /= (float)scale;
+    golden_compare(&m, g, grads, "grad.", 2e-2, "fp16 gradients over their scale");
+    free(grads);
     model_free(&m);
 }
 
-static void check_golden(const char *name, moai_device *dev)
+static void check_golden(const char *name, device *dev)
 {
     char *dir = xasprintf("tests/golden/%s", name);
     golden g;
@@ -156,6 +164,7 @@ static void check_golden(const char *name, moai_device *dev)
 
     golden_open(&g, name, dir, dir);
     grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)g.cfg->num_key_value_heads);
+    device_connect(dev, &grid);
     check_config(&g);
     for (recompute_mode mode = RECOMPUTE_NONE; mode <= RECOMPUTE_FULL; mode++) check_mode(&g, &grid, dev, mode, &first);
     check_accumulation(&g, &grid, dev);
@@ -169,7 +178,7 @@ static void check_golden(const char *name, moai_device *dev)
 }
 
 /* Weights that somebody wrote against what Transformers computed from them. */
-static void check_directory(const char *weights_dir, const char *results_dir, moai_device *dev)
+static void check_directory(const char *weights_dir, const char *results_dir, device *dev)
 {
     golden g;
     moai_grid grid;
@@ -177,6 +186,7 @@ static void check_directory(const char *weights_dir, const char *results_dir, mo
 
     golden_open(&g, weights_dir, weights_dir, results_dir);
     grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)g.cfg->num_key_value_heads);
+    device_connect(dev, &grid);
     golden_model(&m, &g, &grid, dev, DT_F32, RECOMPUTE_NONE, GOLDEN_SAMPLES);
     check_logits(&m, &g);
     check_gradients(&m, &g, "of the directory");
@@ -187,12 +197,15 @@ static void check_directory(const char *weights_dir, const char *results_dir, mo
 
 int main(int argc, char **argv)
 {
+    device dev;
+    int first;
+
     process_start(&argc, &argv);
-    moai_device *dev = device_open_cpu(2);
-    CHECK(argc % 2 == 1, "usage: t2-golden [WEIGHTS RESULTS]...");
-    for (int i = 1; i < argc; i += 2) check_directory(argv[i], argv[i + 1], dev);
-    for (size_t i = 0; argc == 1 && i < sizeof names / sizeof *names; i++) check_golden(names[i], dev);
-    device_close_cpu(dev);
+    golden_device(&dev, argc, argv, 2, &first);
+    CHECK((argc - first) % 2 == 0, "usage: t2-golden [-d cpu|cuda] [WEIGHTS RESULTS]...");
+    for (int i = first; i < argc; i += 2) check_directory(argv[i], argv[i + 1], &dev);
+    for (size_t i = 0; argc == first && i < sizeof names / sizeof *names; i++) check_golden(names[i], &dev);
+    device_close(&dev);
     int status = tap_done();
     process_finish();
     return status;

@@ -6,19 +6,6 @@
 model small 4 28 4
 data corpus 100
 
-# halves NAME RANKS FLAGS -- RANKS FLAGS: 10 steps on the first layout, then from its checkpoint to 20 on the second
-halves() {
-    halved=$1 ranks=$2 flags=
-    shift 2
-    while [ "$1" != -- ]; do flags="$flags $1"; shift; done
-    shift
-    # shellcheck disable=SC2086
-    layout "$halved" "$ranks" $flags --stop_at_step 10
-    ranks=$1
-    shift
-    layout "$halved" "$ranks" "$@" --resume_from_checkpoint auto
-}
-
 layout one 1 --batch_size 2
 layout tp2-pp2 4 --tensor_parallel 2 --pipeline_parallel 2 --batch_size 1
 halves one-resumed 1 --batch_size 2 -- 1 --batch_size 2

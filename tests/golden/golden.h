@@ -1,7 +1,9 @@
-/* golden.h: reads the golden files that make_golden.py writes, and runs the model on their batches, on any layout. */
+/* golden.h: reads the golden files that make_golden.py writes, and runs the model on their batches, on any layout and
+ * device. */
 #ifndef GOLDEN_H
 #define GOLDEN_H
 
+#include "device.h"
 #include "optimizer.h"
 #include "pipeline.h"
 #include "safetensors.h"
@@ -99,6 +101,29 @@ static inline const int32_t *golden_batch(const golden *g, int step)
     return g->ids + step * GOLDEN_SAMPLES * (g->seq_len + 1);
 }
 
+/* The device that `-d NAME` in front of other arguments names, else the CPU with n_threads; *first is the number of the
+ * first of the others. */
+static inline void golden_device(device *d, int argc, char **argv, int n_threads, int *first)
+{
+    const bool named = argc >= 3 && strcmp(argv[1], "-d") == 0;
+    const device_options o = {.name = named ? argv[2] : "cpu", .n_threads = n_threads, .deterministic = true};
+    moai_error err;
+
+    *first = named ? 3 : 1;
+    if (device_open(d, &o, &err)) config_error("%s", err.text);
+}
+
+/* All of a flat array of the model's size, fp32, on the host; the caller frees. */
+static inline float *golden_host(const moai_model *m, const void *flat)
+{
+    const size_t bytes = (size_t)m->params.n_elem * sizeof(float);
+    float *x = xmalloc(bytes);
+
+    m->ctx.ops->copy(m->ctx.dev, x, flat, bytes, COPY_TO_HOST);
+    m->ctx.ops->sync(m->ctx.dev);
+    return x;
+}
+
 /* The golden weights into the masters of this rank's shares, and from there into the working weights. */
 static inline void golden_load(moai_model *m, const golden *g)
 {
@@ -123,7 +148,7 @@ static inline void golden_load(moai_model *m, const golden *g)
 }
 
 /* A model of the golden's shape with its weights.  Frees with model_free. */
-static inline void golden_model(moai_model *m, const golden *g, const moai_grid *grid, moai_device *dev, dtype dt,
+static inline void golden_model(moai_model *m, const golden *g, const moai_grid *grid, const device *d, dtype dt,
                                 recompute_mode mode, int64_t micro_batch)
 {
     const int n_micro = GOLDEN_SAMPLES / (int)micro_batch / grid->size.dp;
@@ -140,7 +165,7 @@ static inline void golden_model(moai_model *m, const golden *g, const moai_grid 
           GOLDEN_SAMPLES, (long long)micro_batch, grid->size.dp);
     schedule_free(&s);
     model_plan(m, g->cfg, grid, &opt);
-    CHECK(model_alloc(m, &ops_cpu, dev, grid, &err) == 0, "%s", err.text);
+    CHECK(model_alloc(m, d->ops, d->dev, grid, &err) == 0, "%s", err.text);
     golden_load(m, g);
 }
 
@@ -206,7 +231,7 @@ static inline distance distance_of(const float *a, const float *b, int64_t n)
     return d;
 }
 
-/* This rank's block of every tensor in `flat` against the results PREFIX + name: both distances within `tolerance`. */
+/* This rank's block of every tensor in `flat`, host memory, against the results PREFIX + name: both distances within `tolerance`. */
 static inline void golden_compare(const moai_model *m, const golden *g, const float *flat, const char *prefix,
                                   double tolerance, const char *what)
 {
@@ -242,8 +267,10 @@ static inline void golden_compare_steps(moai_model *m, const golden *g, const ch
         snprintf(what, sizeof what, "%s: gradient norm of step %d, %s", g->name, step + 1, how);
         ok_close(r.grad_norm, norms[step], 1e-5, 0, what);
     }
+    float *after = golden_host(m, m->weights);
     snprintf(what, sizeof what, "weights after %d steps, %s,", GOLDEN_STEPS, how);
-    golden_compare(m, g, m->weights, "after.", 1e-5, what);
+    golden_compare(m, g, after, "after.", 1e-5, what);
+    free(after);
     free(losses);
     free(norms);
 }

@@ -4,15 +4,14 @@
  * as soon as its slot is free, fills it without the lock, and marks it ready; loader_next waits for the slot of its
  * own number.  Which worker reads what changes nothing: a micro-batch is a function of its number. */
 #include "loader.h"
-#include "rng.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct slot {
     int64_t number;                           /* the micro-batch it holds, or is being filled with */
+    int64_t base;                             /* count at which its step begins */
     bool ready;
     int status;                               /* of reading; the reason is in err */
     moai_error err;
@@ -23,7 +22,9 @@ typedef struct slot {
 struct loader {
     dataset *data;
     loader_plan plan;
-    int64_t n_samples;                        /* of an epoch */
+    left_out *out;
+    data_order order;
+    int64_t step, base;                       /* of the last micro-batch begun: its step, and the count where that begins */
     int64_t next;                             /* micro-batches handed out */
     slot *slots;
     int n_slots;
@@ -36,27 +37,24 @@ struct loader {
     bool stopping;
 };
 
-/* The sample that count c of all samples consumed by all ranks means. */
-static int64_t sample_of(const loader *l, int64_t count)
-{
-    int64_t epoch = count / l->n_samples, at = count % l->n_samples;
-    char name[40];
-
-    if (!l->plan.shuffle) return at;
-    snprintf(name, sizeof name, "shuffle of epoch %lld", (long long)epoch);
-    return (int64_t)rng_permute(rng_key(l->plan.seed, name), (uint64_t)l->n_samples, (uint64_t)at);
-}
-
-/* Micro-batch `number` of this rank: the counts as in loader.h. */
-static int read_batch(const loader *l, int64_t number, int32_t *ids, int64_t *samples, moai_error *err)
+/* The count where the step of micro-batch `number` begins; numbers come in order. */
+static int64_t base_of(loader *l, int64_t number)
 {
     const loader_plan *p = &l->plan;
-    int64_t step = number / p->accumulation, m = number % p->accumulation;
-    int64_t base = p->first + step * p->accumulation * p->dp_size * p->batch;
-    int64_t first = base + (m * p->dp_size + p->dp_rank) * p->batch;
 
+    for (; l->step < number / p->accumulation; l->step++)
+        l->base = order_after(&l->order, l->base, p->accumulation * p->dp_size * p->batch);
+    return l->base;
+}
+
+/* Micro-batch `number` of this rank: the samples as in loader.h. */
+static int read_batch(const loader *l, int64_t number, int64_t base, int32_t *ids, int64_t *samples, moai_error *err)
+{
+    const loader_plan *p = &l->plan;
+    const int64_t m = number % p->accumulation, before = (m * p->dp_size + p->dp_rank) * p->batch;
+
+    order_take(&l->order, order_after(&l->order, base, before), p->batch, samples);
     for (int64_t i = 0; i < p->batch; i++) {
-        samples[i] = sample_of(l, first + i);
         if (dataset_sample(l->data, samples[i], p->seq_len, ids + i * (p->seq_len + 1), err) != 0) return -1;
     }
     return 0;
@@ -77,8 +75,9 @@ static void *work(void *arg)
     pthread_mutex_lock(&l->lock);
     while ((number = take_number(l)) >= 0) {
         slot *s = &l->slots[number % l->n_slots];
+        s->base = base_of(l, number);
         pthread_mutex_unlock(&l->lock);
-        int status = read_batch(l, number, s->ids, s->samples, &s->err);
+        int status = read_batch(l, number, s->base, s->ids, s->samples, &s->err);
         pthread_mutex_lock(&l->lock);
         s->status = status;
         s->number = number;
@@ -122,7 +121,11 @@ loader *loader_start(dataset *d, const loader_plan *p, moai_error *err)
         return NULL;
     }
     loader *l = xmalloc(sizeof *l);
-    *l = (loader){.data = d, .plan = *p, .n_samples = dataset_samples(d, p->seq_len)};
+    *l = (loader){.data = d, .plan = *p, .base = p->first};
+    l->out = xmalloc((size_t)p->n_out * sizeof *l->out);
+    if (p->n_out) memcpy(l->out, p->out, (size_t)p->n_out * sizeof *l->out);
+    l->order = (data_order){.seed = p->seed, .shuffle = p->shuffle, .n_samples = dataset_samples(d, p->seq_len),
+                            .out = l->out, .n_out = p->n_out};
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->filled, NULL);
     pthread_cond_init(&l->emptied, NULL);
@@ -138,7 +141,8 @@ int loader_next(loader *l, int32_t *ids, int64_t *samples, double *waited, moai_
     int status;
 
     if (p->n_workers == 0) {
-        status = read_batch(l, l->next++, ids, samples, err);
+        const int64_t number = l->next++;
+        status = read_batch(l, number, base_of(l, number), ids, samples, err);
         *waited += now_seconds() - begin;
         return status;
     }
@@ -176,6 +180,7 @@ void loader_stop(loader *l)
     }
     free(l->slots);
     free(l->workers);
+    free(l->out);
     pthread_cond_destroy(&l->emptied);
     pthread_cond_destroy(&l->filled);
     pthread_mutex_destroy(&l->lock);

@@ -1,13 +1,13 @@
 /* loader.h: samples for training.  Sample i of a split is the T+1 consecutive tokens [i*T, i*T + T] of its
- * concatenated shards.  The shuffle is a stateless permutation keyed by (seed, epoch), so there is no index to build,
- * and a position is one number: the count of samples consumed so far by all ranks.  Of consumed count c:
- * epoch = c / n_samples, sample = permute(c % n_samples).
+ * concatenated shards.  The shuffle is stateless, so there is no index to build, and a position is one number: the
+ * count of data_order.h.
  *
- * In step order, micro-batch m of data-parallel rank d takes counts  base + (m * dp + d) * batch + [0, batch), base
- * advancing by accumulation * dp * batch a step: the set of samples of a step is the same on every layout. */
+ * A step takes the next accumulation * dp * batch samples of the order, of which micro-batch m of data-parallel rank d
+ * has those at (m * dp + d) * batch + [0, batch): the set of samples of a step is the same on every layout. */
 #ifndef MOAI_LOADER_H
 #define MOAI_LOADER_H
 
+#include "data_order.h"
 #include "shard.h"
 
 typedef struct dataset dataset;
@@ -28,7 +28,9 @@ typedef struct loader_plan {
     int64_t dp_size, dp_rank;
     uint64_t seed;
     bool shuffle;                             /* false: sample = count (evaluation) */
-    int64_t first;                            /* samples consumed before this start, by all ranks */
+    int64_t first;                            /* the count at which the first step begins */
+    const left_out *out;                      /* as in data_order.h, n_out of them; copied */
+    int64_t n_out;
     int n_workers;                            /* 0: read in the caller's thread */
     int prefetch;                             /* micro-batches ready ahead, per worker */
 } loader_plan;

@@ -63,7 +63,10 @@ static bool run_rank(const loader_plan *p, int64_t n_steps, int64_t *by_count)
     return right && waited >= 0;
 }
 
-/* All ranks of a layout: the sample of each of the first n counts. */
+static const left_out *out;                   /* what every plan leaves out */
+static int64_t n_out;
+
+/* All ranks of a layout: the n samples that it takes, in order. */
 static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t first, int64_t n, int workers,
                        bool shuffle, int64_t *by_count)
 {
@@ -79,6 +82,8 @@ static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t 
                                .seed = 5,
                                .shuffle = shuffle,
                                .first = first,
+                               .out = out,
+                               .n_out = n_out,
                                .n_workers = workers,
                                .prefetch = 3};
         right &= run_rank(&p, n / (dp * accumulation * batch), by_count);
@@ -110,6 +115,42 @@ static void test_layouts(void)
        "started at count %lld on another layout: goes on with the next unseen sample", (long long)first);
     free(one);
     free(other);
+}
+
+/* The order of all samples, less those left out, as a list made by looking at each count. */
+static void test_left_out(void)
+{
+    static const int layouts[][3] = {{1, 1, 12}, {1, 12, 1}, {2, 3, 2}, {4, 1, 3}}; /* dp, accumulation, batch */
+    enum { ALL = 1440, OUT = 30, N = 1200 };  /* counts of two epochs and a half; samples out; samples taken */
+    int64_t *all_counts = xmalloc(ALL * sizeof *all_counts), *want = xmalloc(ALL * sizeof *want),
+            *count_of = xmalloc(ALL * sizeof *count_of), *got = xmalloc(N * sizeof *got);
+    left_out list[OUT];
+    int64_t n_left = 0;
+
+    run_layout(1, 1, 1, 0, ALL, 0, true, all_counts);
+    for (int64_t i = 0; i < OUT; i++) list[i] = (left_out){.sample = i < 12 ? i : 20 * i, .from = i % 3 * 400};
+    for (int64_t c = 0; c < ALL; c++) {
+        bool gone = false;
+        for (int i = 0; i < OUT; i++) gone |= list[i].sample == all_counts[c] && c >= list[i].from;
+        if (!gone) count_of[n_left] = c, want[n_left++] = all_counts[c];
+    }
+    out = list, n_out = OUT;
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        const int *at = layouts[i];
+        bool right = run_layout(at[0], at[1], at[2], 0, N, (int)i, true, got);
+        ok(right && memcmp(got, want, N * sizeof *got) == 0,
+           "%d of %d counts pass over a sample: dp %d, accumulation %d, batch %d, %d workers take the others in order",
+           (int)(ALL - n_left), ALL, at[0], at[1], at[2], (int)i);
+    }
+    const data_order order = {.seed = 5, .shuffle = true, .n_samples = (TOKENS - 1) / SEQ, .out = list, .n_out = OUT};
+    bool counts = true;
+    for (int64_t n = 1; n < N; n += 7) counts &= order_after(&order, 0, n) == count_of[n - 1] + 1;
+    ok(counts, "the count behind n samples is that behind the n-th one kept");
+    const int64_t half = order_after(&order, 0, N / 2);
+    ok(run_layout(2, 3, 2, half, N / 2, 2, true, got) && memcmp(got, want + N / 2, N / 2 * sizeof *got) == 0,
+       "started at the count of the middle, %lld: the second half", (long long)half);
+    out = NULL, n_out = 0;
+    free(all_counts), free(want), free(count_of), free(got);
 }
 
 static void test_permutation(void)
@@ -264,6 +305,7 @@ int main(void)
     write_all();
     for (int i = 0; i < 3; i++) shard_path[i] = xasprintf("%s/train-%05d.h5", dir, i);
     test_layouts();
+    test_left_out();
     test_permutation();
     test_lengths();
     test_refusals();

@@ -24,7 +24,7 @@ struct loader {
     loader_plan plan;
     left_out *out;
     data_order order;
-    int64_t step, base;                       /* of the last micro-batch begun: its step, and the count where that begins */
+    int64_t step, base;                       /* of the last micro-batch begun: its step, and where that begins */
     int64_t next;                             /* micro-batches handed out */
     slot *slots;
     int n_slots;

@@ -1,9 +1,9 @@
 /* loss_scale.h: dynamic loss scaling for fp16 (arXiv 1710.03740).
  *
- * fp16 ends at 65504 and counts nothing below 6e-8, where many gradients of activations lie.  The loss's
- * gradient is multiplied by a scale, and with it every gradient; the optimizer divides by it.  A step whose gradient
- * norm is not finite overflowed: it is skipped and the scale halved, never below min_loss_scale; after loss_scale_window
- * steps without that it doubles.  The norm is the same on all ranks, so the scale is. */
+ * fp16 ends at 65504 and counts nothing below 6e-8, where many gradients of activations lie.  The loss's gradient is
+ * multiplied by a scale, and with it every gradient; the optimizer divides by it.  A step whose gradient norm is not
+ * finite overflowed: it is skipped and the scale halved, never below min_loss_scale; after loss_scale_window steps
+ * without that it doubles.  The norm is the same on all ranks, so the scale is. */
 #ifndef MOAI_LOSS_SCALE_H
 #define MOAI_LOSS_SCALE_H
 

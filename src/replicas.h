@@ -1,5 +1,6 @@
 /* replicas.h: copies of one weight are the same bytes.  Data-parallel ranks hold the same blocks, tensor-parallel ranks
- * the same norms (and KV heads, where there are fewer of them than ranks), the first and last stage a tied embedding. */
+ * the same norms (and KV heads, where there are fewer of them than ranks), the first and last stage one tied
+ * embedding. */
 #ifndef MOAI_REPLICAS_H
 #define MOAI_REPLICAS_H
 

@@ -59,8 +59,8 @@ int main(int argc, char **argv)
     device = device_open_cpu(1);
 
     open_model("DP4", (grid_shape){1, 1, 4, 1}, false, DT_F32);
-    found(2, "model.layers.3.mlp.down_proj.weight", "rank 0 (tp0 dp0 pp0), rank 1 (tp0 dp1 pp0), rank 3 (tp0 dp3 pp0) hold",
-          "; rank 2 (tp0 dp2 pp0) holds");
+    found(2, "model.layers.3.mlp.down_proj.weight",
+          "rank 0 (tp0 dp0 pp0), rank 1 (tp0 dp1 pp0), rank 3 (tp0 dp3 pp0) hold", "; rank 2 (tp0 dp2 pp0) holds");
     found(0, "model.norm.weight", "differ: rank 0 (tp0 dp0 pp0) holds", "; rank 1 (tp0 dp1 pp0), rank 2");
     flip(1, "lm_head.weight");
     flip(1, "lm_head.weight"), flip(3, "model.layers.1.input_layernorm.weight");
@@ -71,8 +71,8 @@ int main(int argc, char **argv)
 
     open_model("TP2 DP2", (grid_shape){2, 1, 2, 1}, false, DT_BF16);
     found(3, "model.layers.0.self_attn.q_proj.weight", "rank 1 (tp1 dp0 pp0) holds", "; rank 3 (tp1 dp1 pp0) holds");
-    found(1, "model.layers.2.self_attn.k_norm.weight", "rank 0 (tp0 dp0 pp0), rank 2 (tp0 dp1 pp0), rank 3 (tp1 dp1 pp0) hold",
-          "; rank 1 (tp1 dp0 pp0) holds");
+    found(1, "model.layers.2.self_attn.k_norm.weight",
+          "rank 0 (tp0 dp0 pp0), rank 2 (tp0 dp1 pp0), rank 3 (tp1 dp1 pp0) hold", "; rank 1 (tp1 dp0 pp0) holds");
     close_model();
 
     open_model("TP4, 2 KV heads", (grid_shape){4, 1, 1, 1}, false, DT_F16);

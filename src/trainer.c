@@ -1,0 +1,194 @@
+/* trainer.c: see trainer.h */
+#include "trainer.h"
+
+#include "optimizer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int make_output_dir(const char *dir, moai_error *err)
+{
+    char *probe = xasprintf("%s/.writable", dir), *at = xstrdup(dir);
+    int status = 0;
+
+    for (char *slash = strchr(at + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(at, 0777);
+        *slash = '/';
+    }
+    mkdir(dir, 0777);                         /* whatever failed shows in the probe */
+    FILE *f = fopen(probe, "w");
+    if (!f || fclose(f) != 0) status = error_set(err, "output_dir %s is not writable: %s", dir, strerror(errno));
+    unlink(probe);
+    free(probe);
+    free(at);
+    return status;
+}
+
+/* A new start would mix its checkpoints with those of the run before, and save_total_limit would delete them. */
+static int check_new_start(const run_config *run, moai_error *err)
+{
+    char *latest = run->resume_from_checkpoint[0] ? NULL : checkpoint_latest(run->output_dir);
+
+    if (!latest) return 0;
+    error_set(
+        err,
+        "output_dir %s holds %s of an earlier run: go on with --resume_from_checkpoint auto, or name another directory",
+        run->output_dir, strrchr(latest, '/') + 1);
+    free(latest);
+    return -1;
+}
+
+static int open_data(trainer *t, moai_error *err)
+{
+    const run_config *run = t->run;
+    char given[65];
+    const char *sha256 = run->tokenizer[0] ? given : NULL;
+
+    if (sha256 && file_sha256(run->tokenizer, given, err)) return -1;
+    t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, sha256, err);
+    if (!t->train_set) return -1;
+    const manifest *m = dataset_manifest(t->train_set);
+    if (run->tokenizer[0] || m->tokenizer) t->tokenizer = xstrdup(run->tokenizer[0] ? run->tokenizer : m->tokenizer);
+    memcpy(t->tokenizer_sha256, m->info.tokenizer_sha256, sizeof t->tokenizer_sha256);
+    if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != m->info.eos)
+        return error_set(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
+                         (long long)m->info.eos, run->model, (long long)t->cfg->eos_token_id);
+    if (run->eval_steps == 0) return 0;
+    t->eval_set = dataset_open(run->data, "validation", t->cfg->vocab_size, t->tokenizer_sha256, err);
+    if (!t->eval_set) return -1;
+    if (dataset_samples(t->eval_set, run->seq_length) < 1)
+        return error_set(err,
+                         "%s: the validation split has %lld tokens, fewer than one sample of seq_length %lld + 1; "
+                         "eval_steps needs it",
+                         run->data, (long long)dataset_tokens(t->eval_set), (long long)run->seq_length);
+    return 0;
+}
+
+static loader_plan plan_of(const trainer *t, int64_t first)
+{
+    return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch,
+                         .accumulation = t->batch.accumulation, .dp_size = t->grid.dp.size,
+                         .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true, .first = first,
+                         .n_workers = (int)t->run->dataloader_num_workers,
+                         .prefetch = (int)t->run->dataloader_prefetch_factor};
+}
+
+checkpoint_state trainer_state(trainer *t)
+{
+    checkpoint_state s = {.params = &t->model.params, .grid = &t->grid, .ops = t->model.ctx.ops, .dev = t->device.dev};
+
+    for (int i = 0; i < N_STATES; i++) s.own[i] = t->model.own[i];
+    return s;
+}
+
+checkpoint_meta trainer_meta(const trainer *t)
+{
+    checkpoint_meta meta = {.step = t->step, .samples = t->samples, .updates = t->updates, .skipped = t->skipped,
+                            .layout = t->grid.size, .seed = (uint64_t)t->run->seed, .seq_length = t->run->seq_length,
+                            .global_batch_size = t->batch.global, .model = *t->cfg,
+                            .run_json = run_config_json(t->run), .state_json = run_state_json(&t->state, t->run)};
+
+    memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
+    return meta;
+}
+
+static int start_weights(trainer *t, moai_error *err)
+{
+    const checkpoint_state state = trainer_state(t);
+    checkpoint_meta now = trainer_meta(t);
+    const int failed = resume_load(&t->from, t->run, &now, &state, err);
+    const checkpoint_meta *meta = &t->from.meta;
+
+    checkpoint_meta_free(&now);
+    if (failed) return -1;
+    if (!t->from.dir) model_init_weights(&t->model, (uint64_t)t->run->seed);
+    weights_from_master(&t->model);
+    if (!t->from.dir) return 0;
+    if (run_state_read(&t->state, t->run, meta->state_json, t->from.dir, err)) return -1;
+    t->step = meta->step, t->samples = meta->samples, t->updates = meta->updates, t->skipped = meta->skipped;
+    say("resumed    %s: step %lld, %lld samples consumed", t->from.dir, (long long)t->step, (long long)t->samples);
+    return 0;
+}
+
+/* Only saves on the way are worth the memory of a copy: the one at the end is waited for anyhow. */
+static int open_saver(trainer *t, moai_error *err)
+{
+    char *same = xasprintf("%s/checkpoint-%lld", t->run->output_dir, (long long)t->step);
+    const bool there = t->from.dir && strcmp(t->from.dir, same) == 0;
+    const saver_options o = {.output_dir = t->run->output_dir, .tokenizer = t->tokenizer, .state = trainer_state(t),
+                             .async = plan_copies(t->run), .keep = (int)t->run->save_total_limit,
+                             .metrics = t->metrics, .saved_step = there ? t->step : -1, .damaged = t->from.damaged,
+                             .n_damaged = t->from.n_damaged};
+
+    t->from.damaged = NULL;
+    free(same);
+    t->saver = saver_open(&o, err);
+    return t->saver ? 0 : -1;
+}
+
+static int open_loader(trainer *t, moai_error *err)
+{
+    const loader_plan plan = plan_of(t, t->samples);
+
+    t->ids = xmalloc((size_t)(t->batch.micro_batch * (t->run->seq_length + 1)) * sizeof *t->ids);
+    t->samples_read = xmalloc((size_t)(t->batch.micro_batch * t->batch.accumulation) * sizeof *t->samples_read);
+    t->loader = loader_start(t->train_set, &plan, err);
+    return t->loader ? 0 : -1;
+}
+
+static int open_metrics(trainer *t, moai_error *err)
+{
+    if (check_new_start(t->run, err)) return -1;
+    t->metrics = metrics_open(t->run->output_dir, t->run->tensorboard, t->run->progress, t->step, err);
+    return t->metrics ? 0 : -1;
+}
+
+/* One part after another, agreed by all ranks before the next. */
+int trainer_open(trainer *t, moai_error *err)
+{
+    const comm *world = &t->grid.host_world;
+    const model_options opt = model_options_of(t->run, &t->batch, t->grid.size, t->grid.at.pp);
+    const device_options wanted = {.name = t->run->device, .deterministic = t->run->deterministic,
+                                   .n_threads = t->run->num_threads ? (int)t->run->num_threads : process_cores()};
+    int failed = 0;
+
+    failed = device_open(&t->device, &wanted, err);
+    if (comm_agree(world, failed, err)) return -1;
+    device_connect(&t->device, &t->grid);
+    say("device     %s", t->device.text);
+    if (t->grid.rank == 0) failed = make_output_dir(t->run->output_dir, err);
+    if (comm_agree(world, failed, err)) return -1;
+    failed = open_data(t, err);
+    if (comm_agree(world, failed, err)) return -1;
+    model_plan(&t->model, t->cfg, &t->grid, &opt);
+    failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
+    if (comm_agree(world, failed, err)) return -1;
+    if (start_weights(t, err)) return -1;
+    if (grid_first_stage(&t->grid) || grid_last_stage(&t->grid)) failed = open_loader(t, err);
+    if (comm_agree(world, failed, err)) return -1;
+    if (t->grid.rank == 0) failed = open_metrics(t, err);
+    if (comm_agree(world, failed, err)) return -1;
+    return open_saver(t, err);
+}
+
+void trainer_close(trainer *t)
+{
+    if (t->loader) loader_stop(t->loader);
+    if (t->train_set) dataset_free(t->train_set);
+    if (t->eval_set) dataset_free(t->eval_set);
+    saver_close(t->saver);
+    resume_free(&t->from);
+    if (t->metrics) metrics_close(t->metrics);
+    if (t->model.slots) model_free(&t->model);
+    schedule_free(&t->schedule);
+    grid_free(&t->grid);
+    device_close(&t->device);
+    free(t->ids);
+    free(t->samples_read);
+    free(t->tokenizer);
+}

@@ -1,0 +1,50 @@
+/* trainer.h: a training run from inside: what the files train.c, trainer.c and those they call share. */
+#ifndef MOAI_TRAINER_H
+#define MOAI_TRAINER_H
+
+#include "device.h"
+#include "loader.h"
+#include "metrics.h"
+#include "model.h"
+#include "pipeline.h"
+#include "plan.h"
+#include "resume.h"
+#include "run_state.h"
+#include "saver.h"
+
+typedef struct trainer {
+    const run_config *run;
+    const model_config *cfg;
+    batch_plan batch;
+    moai_grid grid;
+    device device;
+    moai_model model;
+    pipe_schedule schedule;
+
+    dataset *train_set, *eval_set;            /* headers checked on every rank; eval_set NULL: no evaluation */
+    loader *loader;                           /* first and last stages only: the others need no ids */
+    int32_t *ids;                             /* (micro_batch, seq_len + 1) */
+    int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
+    double waited;                            /* for data, in this step */
+
+    int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */
+    run_state state;
+    int64_t first_step;                       /* where this start began, and when */
+    double began;
+    int64_t evaluated_step;                   /* the last one, -1: none */
+    resume_point from;                        /* dir NULL: a new start */
+    saver *saver;
+    char *tokenizer;                          /* path, or NULL */
+    char tokenizer_sha256[65];
+    metrics *metrics;                         /* rank 0 only */
+} trainer;
+
+/* Device, data, weights, loader, metrics and saver.  Everything that can be wrong is found here.  Collective over all
+ * ranks; on failure -1 on every rank with the same text. */
+int trainer_open(trainer *, moai_error *err);
+void trainer_close(trainer *);                /* after a failed trainer_open too */
+checkpoint_state trainer_state(trainer *);    /* the device memory that a checkpoint holds */
+/* The run as a checkpoint describes it; checkpoint_meta_free frees. */
+checkpoint_meta trainer_meta(const trainer *);
+
+#endif

@@ -49,6 +49,7 @@ static double seconds_cuda(device_clock *c, int i)
 {
     float milliseconds = 0;
 
+    CUDA_CHECK(cudaEventSynchronize(c->at[i])); /* of a collective's stream: the compute stream waited for less */
     CUDA_CHECK(cudaEventElapsedTime(&milliseconds, c->at[0], c->at[i]));
     return milliseconds * 1e-3;
 }

@@ -12,7 +12,7 @@ typedef struct clock_ops {
     void (*close)(device_clock *);
     void (*reserve)(device_clock *, int n);   /* makes stamps [0, n): beforehand, so that the step makes none */
     void (*stamp)(device_clock *, int i, void *stream);   /* i-th stamp; stream NULL: the compute stream */
-    double (*seconds)(device_clock *, int i); /* from stamp 0 to stamp i; the device must be done with both */
+    double (*seconds)(device_clock *, int i); /* from stamp 0 to stamp i; waits for it */
     void (*range)(const char *name);          /* opens a range for a profiler that watches (NVTX); NULL closes it */
 } clock_ops;
 

@@ -61,14 +61,43 @@ template <typename T, int W> __device__ inline void unpack(float (&x)[W], const 
 
 template <int W, typename T> __device__ inline void load(float (&x)[W], T *p) { unpack(x, fetch<W>(p)); }
 
+/* the 32 bits of two neighbours, or of one fp32 number */
+__device__ inline uint32_t bits(float x) { return __float_as_uint(x); }
+__device__ inline uint32_t bits(__nv_bfloat162 x) { return *reinterpret_cast<uint32_t *>(&x); }
+__device__ inline uint32_t bits(__half2 x) { return *reinterpret_cast<uint32_t *>(&x); }
+template <typename T> __device__ inline uint32_t pair_bits(float low, float high)
+{
+    if constexpr (std::is_same_v<T, __half>)
+        return bits(__floats2half2_rn(low, high));
+    else
+        return bits(__floats2bfloat162_rn(low, high));
+}
+
+/* A plain assignment of a word the compiler may take apart and store in quarters, at two thirds of the speed. */
 template <int W, typename T> __device__ inline void store(T *p, const float (&x)[W])
 {
-    pack<T, W> a;
-    T *v = reinterpret_cast<T *>(a.words_);
+    if constexpr (W == 1) {
+        *p = from_float<T>(x[0]);
+    } else {
+        using word = typename pack<T, W>::word;
+        constexpr int n_of_word = sizeof(word) / sizeof(T);
+        auto at = [&](int i) {                                /* the i-th 32 bits */
+            if constexpr (sizeof(T) == 4)
+                return bits(x[i]);
+            else
+                return pair_bits<T>(x[2 * i], x[2 * i + 1]);
+        };
 #pragma unroll
-    for (int i = 0; i < W; i++) v[i] = from_float<T>(x[i]);
-#pragma unroll
-    for (int i = 0; i < a.n_words; i++) reinterpret_cast<typename pack<T, W>::word *>(p)[i] = a.words_[i];
+        for (int i = 0; i < W / n_of_word; i++) {
+            word *to = reinterpret_cast<word *>(p) + i;
+            if constexpr (sizeof(word) == 16)
+                __stwb(to, make_uint4(at(4 * i), at(4 * i + 1), at(4 * i + 2), at(4 * i + 3)));
+            else if constexpr (sizeof(word) == 8)
+                __stwb(to, make_uint2(at(2 * i), at(2 * i + 1)));
+            else
+                __stwb(to, at(i));
+        }
+    }
 }
 
 /* a matrix inside a kernel */

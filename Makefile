@@ -4,6 +4,7 @@
 #   make test         installs what is missing (apt), builds, runs every test;  make test T=t4 runs one family
 #   make demo         a small model learns real text on four MPI ranks and writes some;  TEXT=my.txt takes your own
 #   make test-gpu     what a GPU can be tested for, on whatever GPUs are there (CUDA=1);  make bench-gpu measures its speed
+#   make test-slurm   jobs of slurm/ on a Slurm cluster of four nodes that lives on this machine while they run (root)
 #   make test-slow    the long tests;  make bench measures speed;  both compare with PyTorch where PYTHON=... has torch
 #   make info         what was detected;  make deps installs what is missing;  make install PREFIX=/usr/local;  make clean
 #
@@ -46,6 +47,7 @@ headers = mpi.h:libopenmpi-dev hdf5.h:libhdf5-dev sentencepiece_trainer.h:libsen
           xxhash.h:libxxhash-dev zstd.h:libzstd-dev cblas.h:libopenblas-dev
 build_programs = gcc:build-essential g++:build-essential pkg-config:pkg-config $(MPICC):libopenmpi-dev mpirun:openmpi-bin
 test_programs  = h5dump:hdf5-tools zstd:zstd perl:perl prove:perl
+slurm_programs = sbatch:slurm-wlm munge:munge ip:iproute2
 name_of    = $(word 1,$(subst :, ,$1))
 package_of = $(word 2,$(subst :, ,$1))
 hash      := \#
@@ -153,6 +155,8 @@ endef
 
 deps:
 	$(call install_packages,$(missing) $(missing_for_tests),$(no_onednn))
+slurm-deps: deps
+	$(call install_packages,$(call no_program,$(slurm_programs)))
 demo-deps:
 	$(call install_packages,$(missing) $(no_corpus),$(no_onednn))
 
@@ -178,6 +182,9 @@ test: deps
 test-slow: deps
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-slow
+test-slurm: slurm-deps
+	@$(again) $(jobs) all build-tests
+	@$(prove) $(sort $(filter-out %/lab.sh %/scenario.sh,$(wildcard tests/slurm/*.sh)))
 test-gpu: deps
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-gpu
@@ -211,6 +218,6 @@ clean:
 	rm -rf build build-asan
 
 FORCE:
-.PHONY: all build-tests deps demo-deps info test test-slow test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
+.PHONY: all build-tests deps slurm-deps demo-deps info test test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,31 +1,130 @@
 #!/bin/bash
-# Starts or resumes a pretraining run; what is trained is the run file's business.
+# Starts a pretraining run and keeps it going until it has finished; what is trained is the run file's business.
 #
-#   sbatch slurm/pretrain.sh [RUN.json] [--key value ...]     ranks: the allocation's tasks (--nodes, --ntasks-per-node)
+#   sbatch slurm/pretrain.sh [RUN.json] [--key value ...]     on the allocation's nodes, a rank for each GPU, or for each
+#                                                             --cpus-per-task cores without GPUs, or --ntasks-per-node
 #   bash slurm/pretrain.sh [RUN.json] [--key value ...]       outside Slurm: NP local ranks, 4 unless NP= says otherwise
 #
-# The run file gives tensor_parallel and pipeline_parallel; data_parallel 0 takes the ranks that are left.  The run goes on
-# from the newest complete checkpoint of its output_dir.  Before the time limit Slurm sends USR1: the ranks finish the step and
-# save, and the job is requeued.  TERM (scancel -b -s TERM) does the same without the requeue.
-# MOAI_BIN: directory of moai_train (build, or the PATH).  MOAI_LAUNCH: "mpirun" or "srun --mpi=pmix" instead of the choice made here.
+# Every start goes on from the newest complete checkpoint of output_dir, on as many of the allocation's nodes as the layout of
+# the run file divides: data_parallel 0 takes what TP and PP leave.  With global_batch_size set, steps are the same on any number.
+#   USR1, 5 minutes before the time limit    the ranks finish the step and save; the job goes back into the queue
+#   a lost node, a crash, a hang reported    the job goes back into the queue and starts on the nodes that are left
+#   TERM (scancel -b -s TERM), or scancel    the ranks finish the step and save (within KillWait); the job ends
+#   status 2: the configuration is wrong     the job ends, a line of the log says what is wrong
+#   no newer checkpoint than MOAI_RESTARTS   the job ends: going on would not help.  OUTPUT_DIR/restarts holds the step and count;
+#   (3) restarts before                      sbatch counts anew
+#
+# For your site: the #SBATCH lines and the settings below.  A range of nodes starts with what is free; it must do without
+# --ntasks-per-node, which makes Slurm hold on to the number of the first start.  From the environment: MOAI_BIN, the directory of moai_train (build, or the PATH); MOAI_LAUNCH=srun or
+# mpirun instead of the choice made here; MOAI_RESTARTS.
 #SBATCH --job-name=moai
-#SBATCH --nodes=4
-#SBATCH --ntasks-per-node=8
+#SBATCH --nodes=2-4
+#SBATCH --exclusive
 #SBATCH --cpus-per-task=8
-#SBATCH --signal=B:USR1@180
+##SBATCH --gpus-per-node=8
+#SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=moai-%j.log
 set -u
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 1
+say() { echo "pretrain.sh: $*"; }
+
+# Settings of the libraries; what the environment already says stands.
+setting() { [ -n "${!1+set}" ] || export "$1=$2"; }
+setting NCCL_DEBUG WARN                                # a failed collective says why, and on which host
+# setting NCCL_SOCKET_IFNAME ib0                       # site: the network that joins the nodes, for NCCL's start
+# setting NCCL_IB_HCA mlx5                             # site: the adapters that carry the data
+# setting OMPI_MCA_btl_tcp_if_include ib0              # site: likewise Open MPI, when it finds no fabric of its own
+# setting OMPI_MCA_oob_tcp_if_include ib0              # site: and its daemons
+setting OMPI_MCA_hwloc_base_binding_policy core        # a rank keeps its cores, and its memory stays near them
+setting OMPI_MCA_odls_base_sigkill_timeout 20          # s after scancel to finish the step and save; Slurm's KillWait is 30
+
+# Ranks i of a node gets the i-th share of its cores and, by its number on the node, the i-th GPU; all GPUs stay visible to
+# each rank, or NCCL could not copy between them directly.
+launch_on() {  # launch_on NODES: sets launch
+    local ranks=$(($1 * per_node)) cores=${SLURM_CPUS_PER_TASK:-1}
+    case ${MOAI_LAUNCH:-$(srun --mpi=list 2>&1 | grep -qw pmix && echo srun)} in
+    srun) launch=(srun --mpi=pmix --nodes="$1" --ntasks=$ranks --ntasks-per-node="$per_node" --cpus-per-task="$cores"
+                  --cpu-bind=cores --kill-on-bad-exit=1 ${SLURM_GPUS_ON_NODE:+--gpu-bind=none}) ;;
+    *)    setting OMPI_MCA_rmaps_base_mapping_policy "ppr:$per_node:node:PE=$cores"
+          launch=(mpirun -np $ranks) ;;
+    esac
+}
+
+# The most nodes of the allocation whose ranks the run file's layout divides; what --plan says of all of them if none will do.
+fit_layout() {
+    local all=$SLURM_JOB_NUM_NODES why said
+    per_node=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-$((SLURM_CPUS_ON_NODE / ${SLURM_CPUS_PER_TASK:-1}))}}
+    for ((nodes = all; nodes > 0; nodes--)); do
+        plan=$("$program" --config "$run" "$@" --plan --plan_ranks $((nodes * per_node)) 2>&1) && break
+        why=${why:-$plan}
+    done
+    if [ $nodes = 0 ]; then
+        say "$all nodes x $per_node ranks: the run file does not allow it, nor any fewer nodes; not requeued"
+        echo "$why"
+        exit 2
+    fi
+    [ $nodes = $all ] || said=", $((all - nodes)) idle: ${why##*moai: }"
+    say "job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $nodes nodes x $per_node ranks of $SLURM_JOB_NODELIST${said:-}"
+    output=$(sed -n 's/^output  *//p' <<< "$plan")
+    launch_on $nodes
+}
+
+newest_step() {  # of the complete checkpoints; 0: none
+    local steps
+    steps=$(for m in "$output"/checkpoint-*/manifest.json; do [ ! -e "$m" ] || { m=${m%/*}; echo "${m##*-}"; }; done | sort -n | tail -n 1)
+    echo "${steps:-0}"
+}
+
+# OUTPUT_DIR/restarts: the newest step at the last start, and how many restarts in a row found no newer one.
+count_restart() {
+    local step count=0 now
+    now=$(newest_step)
+    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && read -r step count < "$output/restarts"; then
+        [ "$now" -gt "$step" ] && count=0 || count=$((count + 1))
+    fi 2> /dev/null
+    started_at=$now restarts=$count
+    stop_without_progress $((restarts - 1))
+    mkdir -p "$output" && echo "$now $count" > "$output/restarts"
+}
+
+stop_without_progress() {  # stop_without_progress RESTARTS: those behind us
+    [ "$1" -ge "${MOAI_RESTARTS:-3}" ] || return
+    say "$1 restarts in a row have not come further than step $started_at of $output: not requeued"
+    exit 1
+}
+
+job_state() { squeue -h -j "$SLURM_JOB_ID" -o "%T %r" 2> /dev/null; }        # RUNNING None; nothing while the controller is away
+
+# A job that scancel ends, or that Slurm itself requeues since a node died, no longer runs: it is left to Slurm.
+requeue() {
+    local try
+    [ "$(newest_step)" -gt "$started_at" ] || stop_without_progress "$restarts"
+    say "$*; job $SLURM_JOB_ID goes back into the queue"
+    for try in {1..60}; do
+        case $(job_state) in
+        RUNNING* | *TimeLimit) scontrol requeue "$SLURM_JOB_ID" && exit 0 ;;
+        ?*) exit 1 ;;
+        esac
+        sleep 10
+    done
+    say "the controller did not answer for 10 minutes"
+    exit 1
+}
+
+on_usr1() {
+    limit=1
+    kill -USR1 "$ranks"
+}
+on_term() {
+    leave=1
+    kill -USR1 "$ranks"
+    case ${SLURM_JOB_ID:+$(job_state)} in *TimeLimit) requeue "the time limit came before the checkpoint was complete" ;; esac
+}
 
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     run=configs/pretrain.json
-    if [ -n "${MOAI_LAUNCH:-}" ]; then read -ra launch <<< "$MOAI_LAUNCH"
-    elif srun --mpi=list 2>&1 | grep -q pmix; then launch=(srun --mpi=pmix)
-    else launch=(mpirun)
-    fi
-    [ "${launch[0]}" = srun ] || launch+=(-np "$SLURM_NTASKS")
 else
     run=configs/demo/run.json
     launch=(mpirun -np "${NP:-4}" --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
@@ -34,17 +133,23 @@ else
 fi
 case ${1:-} in *.json) run=$1; shift ;; esac
 program="${MOAI_BIN:-build}/moai_train"
-[ -x "$program" ] || program=$(command -v moai_train) || { echo "pretrain.sh: no moai_train in ${MOAI_BIN:-build} or the PATH: run make" >&2; exit 1; }
+[ -x "$program" ] || program=$(command -v moai_train) || { say "no moai_train in ${MOAI_BIN:-build} or the PATH: run make" >&2; exit 2; }
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+    fit_layout "$@"
+    count_restart
+fi
 
 "${launch[@]}" "$program" --config "$run" --resume_from_checkpoint auto "$@" < /dev/null &
-ranks=$! requeue=
-trap 'requeue=1; kill -USR1 $ranks' USR1
-trap 'kill -USR1 $ranks' TERM
+ranks=$! limit= leave=
+trap on_usr1 USR1
+trap on_term TERM
 while wait $ranks; status=$?; kill -0 $ranks 2> /dev/null; do :; done       # a signal ends a wait early
 wait $ranks; status=$?
 
-if [ -n "$requeue" ] && [ $status = 0 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-    echo "pretrain.sh: saved; job $SLURM_JOB_ID goes back into the queue"
-    scontrol requeue "$SLURM_JOB_ID"
-fi
+[ -n "${SLURM_JOB_ID:-}" ] && [ -z "$leave" ] || exit $status
+case $status in
+0) [ -z "$limit" ] || requeue "saved before the time limit" ;;
+2) say "the configuration is wrong: not requeued" ;;
+*) requeue "the ranks failed with status $status" ;;
+esac
 exit $status

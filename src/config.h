@@ -76,6 +76,7 @@ typedef struct run_config {
     int64_t profile_step;                               /* the step whose timeline is written; 0: none */
     /* questions only */
     bool plan;                                          /* print the plan and leave */
+    int64_t plan_ranks;                                 /* of a run on so many; 0: TP x CP x PP x DP */
 } run_config;
 
 /* Strings are never NULL ("" when not given) and belong to the struct: run_config_free frees them.

@@ -10,7 +10,9 @@ static int check(run_config *run, model_config *cfg, grid_shape *size, batch_pla
     if (model_config_read(cfg, run->model, err)) return -1;
     *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel,
                          .dp = (int)run->data_parallel, .pp = (int)run->pipeline_parallel};
-    if (run->plan && world == 1) {            /* a question about a world that is not running */
+    if (run->plan_ranks) {                    /* questions about a world that is not running */
+        world = (int)run->plan_ranks;
+    } else if (run->plan && world == 1) {
         size->dp = size->dp ? size->dp : 1;
         world = size->tp * size->cp * size->dp * size->pp;
     }

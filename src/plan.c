@@ -99,6 +99,7 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
         "%lld micro-batch x %lld accumulation x %d data parallel",
         (long long)b->global, (long long)run->seq_length, with_commas(tokens, b->global * run->seq_length),
         (long long)b->micro_batch, (long long)b->accumulation, size.dp);
+    say("output     %s", run->output_dir);
     say("numbers    %s, recomputation %s",
         run->bf16   ? "bf16 with fp32 master weights and moments"
         : run->fp16 ? "fp16 with fp32 master weights and moments, dynamic loss scaling"

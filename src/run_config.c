@@ -92,6 +92,7 @@ static const key_spec rows[] = {
         .help = "this step's timeline to OUTPUT_DIR/profile/rank-N.json, for ui.perfetto.dev; 0: none"),
 
     BOOL(plan, "false", "print the layout and the memory per rank, and leave"),
+    INT(plan_ranks, "0", 0, 1 << 24, "ranks that --plan is about; 0: TP x CP x PP x DP"),
 };
 static const key_table keys = {rows, sizeof rows / sizeof *rows};
 
@@ -231,6 +232,7 @@ static int check_together(const run_config *c, moai_error *err)
         return error_set(err, "profile_step is %lld, must not exceed max_steps %lld", (long long)c->profile_step,
                          (long long)c->max_steps);
     if (resume_keys_read(c->resume_allow, err)) return -1;
+    if (c->plan_ranks && !c->plan) return error_set(err, "plan_ranks is %lld without --plan", (long long)c->plan_ranks);
     if (!*c->output_dir) return error_set(err, "output_dir is \"\", must name a directory");
     if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
     if (!*c->data && !c->plan)
@@ -281,7 +283,7 @@ char *run_config_json(const run_config *c)
     json_t *object = json_object();
 
     for (int i = 0; i < keys.n; i++)
-        if (keys.list[i].offset != offsetof(run_config, plan))
+        if (keys.list[i].offset < offsetof(run_config, plan))     /* what follows are questions, no part of the run */
             json_object_set_new(object, keys.list[i].name, key_get_json(&keys.list[i], c));
     char *text = json_text(object, JSON_INDENT(2));
     json_decref(object);

@@ -69,6 +69,9 @@ void checkpoint_end(checkpoint_saving *, bool failed);
  * it, and older checkpoints are untouched. */
 int checkpoint_save(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
                     const char *tokenizer_path, int keep, moai_error *err);
+/* Ends what a killed run left: removes half-written directories, and a checkpoint that was just being replaced has its
+ * name again.  Not collective; no save may be under way.  Every save begins with it. */
+void checkpoint_clean(const char *output_dir);
 /* The newest directory of output_dir with a manifest, or NULL; caller frees.  Not collective
  * (rank 0 asks and broadcasts). */
 char *checkpoint_latest(const char *output_dir);

@@ -79,9 +79,7 @@ char *checkpoint_latest(const char *output_dir)
     return newest;
 }
 
-/* Left behind by a run that was killed: half-written directories, and a replaced checkpoint
- * whose successor never got its name. */
-static void remove_stale(const char *output_dir)
+void checkpoint_clean(const char *output_dir)
 {
     moai_error err;
     int n;
@@ -123,7 +121,7 @@ int save_begin(const char *output_dir, int64_t step, moai_error *err)
     char *tmp = save_path(output_dir, step, ".tmp");
     int rc = dir_make(output_dir, err);
 
-    if (rc == 0) remove_stale(output_dir);
+    if (rc == 0) checkpoint_clean(output_dir);
     if (rc == 0) rc = dir_make(tmp, err);
     free(tmp);
     return rc;

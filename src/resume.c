@@ -76,6 +76,7 @@ static verdict load(resume_point *r, const char *dir, const run_config *run, con
 /* Steps of output_dir's checkpoints, newest first, as rank 0 sees them; caller frees. */
 static int64_t *agreed_steps(const run_config *run, const comm *world, int *n)
 {
+    if (world->rank == 0) checkpoint_clean(run->output_dir);
     int64_t *steps = world->rank == 0 ? checkpoint_steps(run->output_dir, n) : NULL;
     int32_t count = world->rank == 0 ? *n : 0;
 

@@ -1,0 +1,4 @@
+#!/bin/sh
+# Eight times SIGKILL, three of them into a save: see tests/kill.sh; tests/slow/t8-kill.sh does it a hundred times.
+. tests/kill.sh
+kill_test 2 "${KILLS:-8}" "${AIMED:-3}"

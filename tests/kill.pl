@@ -102,7 +102,7 @@ for my $n (1 .. 3 * $kills) {
     kill KILL => @victims;
     $tries++;
     wait_until($pid, sub { 0 }, 5);
-    kill KILL => $pid, @ranks;                # Open MPI's mpirun may hang when a rank dies while it starts or ends others
+    kill KILL => grep { lives($_) } $pid, @ranks;      # Open MPI's mpirun may hang when a rank dies while it starts or ends others
     waitpid $pid, 0;
     sleep 0.01 while grep { lives($_) } @ranks;
     my @half = $trains ? glob "$dir/checkpoint-*.tmp" : ();   # else what the life before left

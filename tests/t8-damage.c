@@ -1,8 +1,10 @@
 /* run: mpirun -np 4 %s */
-/* Damage of every kind is found and named, and never believed.  Arguments: flipped bytes,
- * mutated manifests (50 and 300). */
+/* Damage of every kind is found and named, never believed, and a run goes on from the checkpoint before.  Arguments:
+ * flipped bytes, mutated manifests (200 and 300). */
 #include "checkpoint_state.h"
 #include "files.h"
+#include "keys.h"
+#include "resume.h"
 #include "scratch.h"
 #include "tap.h"
 
@@ -13,7 +15,7 @@
 static moai_grid grid;
 static moai_device *dev;
 static model_config cfg;
-static char *dir;                             /* the checkpoint */
+static char *output_dir, *dir;                /* dir: the newer of two checkpoints, of steps 4 and 5 */
 static uint64_t draws;                        /* random numbers used up */
 
 static uint64_t draw(uint64_t n) { return (uint64_t)(rng_uniform(99, draws++) * (double)n); }
@@ -32,6 +34,36 @@ static int64_t verify(char fault[1024])
 }
 
 static int64_t load(moai_error *err) { return state_load_as(dir, &cfg, (grid_shape){1, 1, 1, 1}, 0, dev, err); }
+
+/* What a single rank with resume_from_checkpoint auto begins with: the step, -1 on failure, -2 with wrong weights. */
+static int64_t resumed_step(void)
+{
+    const grid_shape one = {1, 1, 1, 1};
+    const checkpoint_meta now = small_meta(&cfg, one, 0);
+    const key_table keys = run_config_keys();
+    run_config run = {0};
+    resume_point from;
+    moai_grid alone;
+    moai_error err;
+    small_state s;
+
+    keys_defaults(keys, &run);
+    CHECK(key_set_text(keys_find(keys, "resume_from_checkpoint"), &run, "", "auto", &err) == 0 &&
+              key_set_text(keys_find(keys, "output_dir"), &run, "", output_dir, &err) == 0,
+          "%s", err.text);
+    run.learning_rate = 0.001;                /* as small_meta says */
+    grid_dry(&alone, one, (grid_shape){0, 0, 0, 0}, (int)cfg.num_key_value_heads);
+    state_init(&s, &cfg, &alone, dev);
+    base_process.printer = false;             /* a warning for each */
+    int64_t step = resume_load(&from, &run, &now, &s.st, &err) == 0 && from.dir ? from.meta.step : -1;
+    base_process.printer = true;
+    if (step >= 0 && state_n_wrong(&s) > 0) step = -2;
+    if (step == -1) printf("# %s\n", err.text);
+    resume_free(&from);
+    state_free(&s);
+    keys_free(keys, &run);
+    return step;
+}
 
 static char *path_of(const char *name) { return xasprintf("%s/%s", dir, name); }
 
@@ -52,8 +84,10 @@ static void flips(int n)
 {
     char names[16][64], fault[1024];
     const int n_files = list_files(names);
-    int found = 0, believed = 0;
+    int found = 0, believed = 0, fell_back = 0;
     moai_error err;
+
+    ok(resumed_step() == 5, "without damage a run goes on from the newest checkpoint");
 
     for (int i = 0; i < n; i++) {
         size_t n_bytes;
@@ -67,6 +101,7 @@ static void flips(int n)
         if (!seen) printf("# byte %zu of %s: %s\n", at, path, fault);
         found += seen;
         believed += load(&err) > 0;           /* wrong elements, and no complaint */
+        fell_back += resumed_step() == 4;
         data[at] ^= flip;
         scratch_write(path, data, n_bytes);
         free(data);
@@ -74,6 +109,7 @@ static void flips(int n)
     }
     ok(found == n, "flipped bytes in %d files: %d of %d found and the file named", n_files, found, n);
     ok(believed == 0, "a load never takes damaged data: %d times", believed);
+    ok(fell_back == n, "a run goes on from the checkpoint before: %d of %d", fell_back, n);
     ok(verify(fault) == 0, "and all is well again");
 }
 
@@ -246,7 +282,6 @@ static void other_model(void)
 
 int main(int argc, char **argv)
 {
-    char *output_dir = xasprintf("%s/run", getenv("TMPDIR"));
     small_state s;
     moai_error err;
 
@@ -254,14 +289,17 @@ int main(int argc, char **argv)
     grid_init(&grid, (grid_shape){2, 1, 2, 1}, 2);
     dev = device_open_cpu(1);
     cfg = small_model(3, 14, 2, 101, false);
+    output_dir = xasprintf("%s/run", getenv("TMPDIR"));
     dir = xasprintf("%s/checkpoint-5", output_dir);
-    const checkpoint_meta meta = small_meta(&cfg, grid.size, 5);
     state_init(&s, &cfg, &grid, dev);
     state_fill(&s);
-    CHECK(checkpoint_save(output_dir, &meta, &s.st, NULL, 0, &err) == 0, "%s", err.text);
+    for (int64_t step = 4; step <= 5; step++) {
+        const checkpoint_meta meta = small_meta(&cfg, grid.size, step);
+        CHECK(checkpoint_save(output_dir, &meta, &s.st, NULL, 0, &err) == 0, "%s", err.text);
+    }
     state_free(&s);
     if (grid.rank == 0) {                     /* the others only wrote their files */
-        flips(argc > 1 ? atoi(argv[1]) : 50);
+        flips(argc > 1 ? atoi(argv[1]) : 200);
         named_piece();
         files();
         hostile();

@@ -1,0 +1,181 @@
+/* run: mpirun -np 4 %s */
+/* Saves while training goes on: what is saved is the state of the step that asked, whatever happens to it afterwards;
+ * one save at a time; failures are told and leave the checkpoints from before. */
+#include "checkpoint_state.h"
+#include "saver.h"
+#include "tap.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static moai_grid grid;
+static moai_device *dev;
+static model_config cfg;
+static small_state state;
+static char *dir;
+
+static bool agree(bool holds)
+{
+    moai_error err = {"t8-saver"};
+    return comm_agree(&grid.host_world, !holds, &err) == 0;
+}
+
+static saver *open_saver(bool async, int keep)
+{
+    saver_options o = {.output_dir = dir, .state = state.st, .async = async, .keep = keep, .saved_step = -1};
+    moai_error err;
+    saver *s = saver_open(&o, &err);
+
+    CHECK(s, "%s", err.text);
+    return s;
+}
+
+/* The optimizer of the next step: nothing stays as it was. */
+static void change_state(void)
+{
+    for (int i = 0; i < N_STATES; i++)
+        for (int64_t k = 0; k < state.params.n_own; k++) state.st.own[i][k] += 1;
+}
+
+static void ask(saver *s, int64_t step)
+{
+    const checkpoint_meta meta = small_meta(&cfg, grid.size, step);
+
+    state_fill(&state);
+    saver_save(s, &meta);
+    change_state();
+}
+
+/* One step's end. */
+static void boundary(saver *s)
+{
+    int32_t news[SAVER_NEWS];
+
+    saver_news(s, news);
+    comm_all_reduce(&grid.host_world, news, SAVER_NEWS, DT_I32, REDUCE_MAX);
+    saver_advance(s, news);
+    change_state();
+}
+
+static bool there(int64_t step, const char *suffix)
+{
+    char *path = xasprintf("%s/checkpoint-%lld%s", dir, (long long)step, suffix);
+    const bool yes = access(path, F_OK) == 0;
+
+    free(path);
+    return yes;
+}
+
+static bool holds_state(int64_t step)
+{
+    char *path = xasprintf("%s/checkpoint-%lld", dir, (long long)step);
+    moai_error err = {""};
+    const int64_t n_wrong = state_load_as(path, &cfg, grid.size, grid.rank, dev, &err);
+
+    if (n_wrong) printf("# %s: %lld wrong elements %s\n", path, (long long)n_wrong, err.text);
+    free(path);
+    return n_wrong == 0;
+}
+
+static void beside_training(void)
+{
+    saver *s = open_saver(true, 2);
+    int n = 0;
+
+    ok(saver_saved_step(s) == -1, "nothing is saved yet");
+    ask(s, 3);
+    for (; saver_saved_step(s) != 3 && n < 200000; n++) boundary(s);
+    ok(saver_saved_step(s) == 3 && there(3, "/manifest.json"), "a save of step 3 is in place after some more steps");
+    ok(holds_state(3), "it holds the state of step 3, though that has changed since");
+    ask(s, 3);
+    ok(there(3, "/manifest.json") && !there(3, ".tmp"), "a step that is saved is not saved again");
+
+    for (int64_t step = 4; step <= 7; step++) {
+        ask(s, step);
+        boundary(s);
+    }
+    saver_wait(s);
+    ok(saver_saved_step(s) == 7 && holds_state(7) && holds_state(6), "saves that follow each other hold each its own");
+    ok(!there(3, "") && !there(4, "") && !there(5, "") && !there(7, ".tmp"), "and two are kept");
+    saver_close(s);
+}
+
+static void training_waits(void)
+{
+    saver *s = open_saver(false, 0);
+
+    ask(s, 8);
+    ok(saver_saved_step(s) == 8 && holds_state(8), "without async the save is in place when it returns");
+    boundary(s);
+    saver_wait(s);
+    saver_close(s);
+}
+
+/* A file where the directory should be made. */
+static void failures(bool async, int64_t before, int64_t step)
+{
+    char *in_the_way = xasprintf("%s/checkpoint-%lld", dir, (long long)step);
+    saver *s = open_saver(async, 1);
+
+    if (grid.rank == 0) fclose(fopen(in_the_way, "w"));
+    agree(true);
+    ask(s, step);
+    saver_wait(s);
+    agree(true);                              /* rank 0 cleans up after the others have returned */
+    ok(saver_saved_step(s) == -1 && !there(step, ".tmp"), "%s: a save that cannot be put in place fails, nothing stays",
+       async ? "async" : "waiting");
+    ok(holds_state(before), "the one before is untouched, though one is to be kept");
+    if (grid.rank == 0) CHECK(unlink(in_the_way) == 0, "%s: %s", in_the_way, strerror(errno));
+    agree(true);
+    ask(s, step);
+    saver_wait(s);
+    ok(saver_saved_step(s) == step && holds_state(step), "when nothing is in the way the same step is saved");
+    if (async) ask(s, step + 1);
+    saver_close(s);
+    ok(agree(true) && holds_state(step), "closing, during a save too, leaves it");
+    free(in_the_way);
+}
+
+/* Checkpoints that a resume found damaged are not among those that are kept. */
+static void damaged(void)
+{
+    saver_options o = {.output_dir = dir, .state = state.st, .keep = 2, .saved_step = -1,
+                       .damaged = grid.rank == 0 ? xmalloc(sizeof(int64_t)) : NULL, .n_damaged = grid.rank == 0};
+    moai_error err;
+
+    saver *s = open_saver(false, 0);
+    for (int64_t step = 50; step <= 52; step++) ask(s, step);
+    saver_close(s);
+    if (o.damaged) o.damaged[0] = 52;
+    CHECK(s = saver_open(&o, &err), "%s", err.text);
+    ask(s, 53);
+    ok(there(53, "") && !there(52, "") && there(51, "") && !there(50, ""),
+       "a damaged checkpoint goes, and an older good one stays for it");
+    saver_close(s);
+}
+
+int main(int argc, char **argv)
+{
+    process_start(&argc, &argv);
+    grid_init(&grid, (grid_shape){2, 1, 2, 1}, 2);
+    tap_agree = agree;
+    dev = device_open_cpu(1);
+    cfg = small_model(3, 14, 2, 101, false);
+    dir = xasprintf("%s/run", getenv("TMPDIR"));
+    state_init(&state, &cfg, &grid, dev);
+    state_fill(&state);
+
+    beside_training();
+    training_waits();
+    failures(true, 8, 20);
+    failures(false, 20, 30);
+    damaged();
+    state_free(&state);
+    free(dir);
+    device_close_cpu(dev);
+    grid_free(&grid);
+    int status = tap_done();
+    process_finish();
+    return status;
+}

@@ -1,19 +1,22 @@
 /* zero.h: data parallelism with sharded optimizer state (ZeRO-1, arXiv 1910.02054), and the few gradients that the
- * tensor and pipeline axes share.  Once a step, after the last micro-batch's backward:
+ * tensor and pipeline axes share.  Once a step, for each bucket as soon as the last backward is through it:
  *
- *     gradients_reduce      sums what is replicated over tp, kv, embed; reduce-scatters each bucket over dp, in place
+ *     bucket_reduce_begin   sums what is replicated over tp, kv, embed; reduce-scatters over dp, in place
  *     (norm, clip, AdamW on the own shares)
- *     weights_gather        all-gathers each bucket over dp */
+ *     bucket_gather_begin   all-gathers over dp, beside the next forward */
 #ifndef MOAI_ZERO_H
 #define MOAI_ZERO_H
 
 #include "grid.h"
 #include "params.h"
 
-/* grads: flat fp32 on the device.  Afterwards only the own ranges (params_own) hold the sums.
- * Collective over tp, kv, embed, dp. */
-void gradients_reduce(const param_table *, const moai_grid *, float *grads);
-/* weights: flat; the own ranges are gathered to all.  Collective over dp. */
+/* grads: flat fp32 on the device.  After the end only bucket b's own range (params_own) holds the sums.  Collective
+ * over tp, kv, embed, dp: the ranks of a stage begin their buckets in one order. */
+comm_request bucket_reduce_begin(const param_table *, const moai_grid *, float *grads, int b);
+/* weights: flat; bucket b's own ranges are gathered to all.  Collective over dp. */
+comm_request bucket_gather_begin(const param_table *, const moai_grid *, void *weights, dtype, int b);
+
+/* All buckets, one after another. */
 void weights_gather(const param_table *, const moai_grid *, void *weights, dtype);
 
 /* The part [begin, end) of the own range of bucket b (flat elements) whose squares this rank adds to the global norm:

@@ -4,6 +4,7 @@
 #include "rng.h"
 #include "rope.h"
 #include "tensor_parallel.h"
+#include "zero.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -112,6 +113,9 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     m->w = xmalloc((size_t)m->n_layers * sizeof *m->w);
     m->g = xmalloc((size_t)m->n_layers * sizeof *m->g);
     m->slots = xmalloc((size_t)opt->n_slots * sizeof *m->slots);
+    m->summing = xmalloc((size_t)m->params.n_buckets * sizeof *m->summing);
+    m->gathering = xmalloc((size_t)m->params.n_buckets * sizeof *m->gathering);
+    m->summed = xmalloc((size_t)m->params.n_buckets * sizeof *m->summed);
     for (int s = 0; s < opt->n_slots; s++) m->slots[s].layers = xmalloc((size_t)m->n_layers * sizeof(layer_acts));
     lay_out(m);
 
@@ -168,6 +172,10 @@ void model_free(moai_model *m)
         if (m->arenas[i].base) m->ctx.ops->free(m->ctx.dev, m->arenas[i].base);
     for (int s = 0; s < m->opt.n_slots; s++) free(m->slots[s].layers);
     free(m->slots);
+    for (int b = 0; b < m->params.n_buckets; b++) weights_ready(m, b);
+    free(m->summing);
+    free(m->gathering);
+    free(m->summed);
     free(m->w);
     free(m->g);
     params_free(&m->params);
@@ -232,8 +240,37 @@ void gradients_begin(moai_model *m)
         const int64_t begin = is_embedding && !tied_to_head ? 0 : k->n_matrix;
         c->ops->zero(c->dev, m->grads + k->offset + begin, (size_t)(k->n_padded - begin) * sizeof(float));
     }
-    m->ctx.accumulate = m->head_accumulates = false;
+    m->ctx.accumulate = m->head_accumulates = m->last_micro_batch = false;
+    memset(m->summed, 0, (size_t)m->params.n_buckets * sizeof *m->summed);
 }
+
+static void sum_begin(moai_model *m, int b)
+{
+    m->summing[b] = bucket_reduce_begin(&m->params, m->ctx.grid, m->grads, b);
+    m->summed[b] = true;
+}
+
+/* Buckets complete from the last to the first.  Two are summed at a time: on the host each sum under way takes a buffer
+ * of its bucket's size.  A tied embedding waits for gradients_end: its sum joins two stages, one of which is at work
+ * for the other. */
+static void bucket_complete(moai_model *m, int b)
+{
+    if (!m->last_micro_batch || m->params.buckets[b].tied) return;
+    if (b + 2 < m->params.n_buckets) gradients_ready(m, b + 2);
+    sum_begin(m, b);
+}
+
+void gradients_end(moai_model *m)
+{
+    for (int b = m->params.n_buckets - 1; b >= 0; b--)
+        if (!m->summed[b]) sum_begin(m, b);
+}
+
+void gradients_ready(const moai_model *m, int b) { comm_end(&m->summing[b]); }
+void weights_ready(const moai_model *m, int b) { comm_end(&m->gathering[b]); }
+
+/* The buckets of a stage: the embedding on the first, its layers, the head's on the last. */
+static int layer_bucket(const moai_model *m, int64_t l) { return (int)l + (grid_first_stage(m->ctx.grid) ? 1 : 0); }
 
 void stage_forward(moai_model *m, int s, tensor out)
 {
@@ -243,12 +280,15 @@ void stage_forward(moai_model *m, int s, tensor out)
     if (grid_first_stage(c->grid)) {
         const size_t mark = arena_mark(c->scratch);
         tensor x = slot->layers[0].x, x_part = tp_full(c, x);
+        weights_ready(m, 0);
         c->ops->embed(c->dev, x_part, slot->inputs, m->outer.embed, m->vocab_begin); /* (N, H)   other ids are zero */
         tp_reduce_scatter(c, x, x_part);                                             /* (N/tp, H)                   */
         arena_release(c->scratch, mark);
     }
-    for (int64_t l = 0; l < m->n_layers; l++)
+    for (int64_t l = 0; l < m->n_layers; l++) {
+        weights_ready(m, layer_bucket(m, l));
         layer_forward(c, &m->w[l], &slot->layers[l], l + 1 < m->n_layers ? slot->layers[l + 1].x : out);
+    }
 }
 
 void stage_backward(moai_model *m, int s, tensor dx, tensor dy)
@@ -258,6 +298,7 @@ void stage_backward(moai_model *m, int s, tensor dx, tensor dy)
 
     for (int64_t l = m->n_layers - 1; l >= 0; l--) {
         layer_backward(c, &m->w[l], &m->g[l], &slot->layers[l], dx, dy);
+        bucket_complete(m, layer_bucket(m, l));
         dy = dx;
     }
     if (grid_first_stage(c->grid)) {
@@ -266,6 +307,7 @@ void stage_backward(moai_model *m, int s, tensor dx, tensor dy)
         tp_all_gather(c, dx_full, dx);                                                           /* (N, H)    */
         c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, dx_full, m->vocab_begin); /* (V/tp, H) */
         arena_release(c->scratch, mark);
+        bucket_complete(m, 0);
     }
     m->ctx.accumulate = true;
 }
@@ -311,6 +353,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
     tensor dn_part = scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
+    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) weights_ready(m, b);
     op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     for (int64_t row = 0, rows = head_rows(m); row < c->n_tokens; row += rows) {
@@ -322,6 +365,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
         tensor dn = c->grid->tp.size == 1 ? dn_part : n;
         tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */
         op->rmsnorm_backward(c->dev, dx, m->outer_g.norm, dn, (tensor){0}, x, r, m->outer.norm);
+        bucket_complete(m, m->params.n_buckets - 1);
     }
     arena_release(c->scratch, mark);
 }

@@ -40,6 +40,7 @@ static void square_gradients(moai_model *m)
 {
     for (int b = 0; b < m->params.n_buckets; b++) {
         const own_range r = params_counted(&m->params, m->ctx.grid, b);
+        gradients_ready(m, b);
         m->ctx.ops->sum_squares(m->ctx.dev, &m->totals[1], m->grads + r.begin, r.end - r.begin);
     }
 }
@@ -61,6 +62,7 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
                                             .beta1 = (float)run->adam_beta1, .beta2 = (float)run->adam_beta2,
                                             .eps = (float)run->adam_epsilon, .weight_decay = (float)run->weight_decay,
                                             .t = update});
+        m->gathering[b] = bucket_gather_begin(&m->params, c->grid, m->weights, c->dt, b);
     }
 }
 
@@ -70,12 +72,11 @@ step_result optimizer_step(moai_model *m, const run_config *run, double lr, int6
     double totals[2];
 
     c->ops->phase(c->dev, "optimizer", -1);
-    gradients_reduce(&m->params, c->grid, m->grads);
+    gradients_end(m);
     square_gradients(m);
     totals_reduce(m);
     c->ops->clip(c->dev, m->grad_scale, &m->totals[1], (float)run->max_grad_norm, (float)(1 / loss_scale));
     update_own(m, run, lr, update);
-    weights_gather(&m->params, c->grid, m->weights, c->dt);
     c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
     c->ops->sync(c->dev);
     c->ops->phase(c->dev, NULL, -1);

@@ -28,6 +28,7 @@ static uint64_t bytes_of(const moai_model *m, const param *p, char *chunk, XXH3_
     const size_t size = dtype_size(c->dt), n_bytes = (size_t)(p->n_rows * p->n_cols) * size;
     const char *weights = (const char *)m->weights + (size_t)p->offset * size;
 
+    weights_ready(m, p->bucket);
     XXH3_64bits_reset(state);
     for (size_t at = 0; at < n_bytes; at += CHUNK_BYTES) {
         const size_t n = n_bytes - at < CHUNK_BYTES ? n_bytes - at : CHUNK_BYTES;

@@ -186,7 +186,7 @@ static inline void golden_run_scaled(moai_model *m, const int32_t *ids, double l
     const int n_micro = GOLDEN_SAMPLES / (int)m->opt.micro_batch / grid->size.dp;
     pipe_schedule s = schedule_1f1b(grid->size.pp, grid->at.pp, n_micro);
 
-    m->ctx.ops->zero(m->ctx.dev, m->grads, (size_t)m->params.n_elem * sizeof(float));
+    gradients_begin(m);
     m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
     pipeline_run(m, &s, (float)loss_scale / (float)(GOLDEN_SAMPLES * m->opt.seq_len), golden_feed, (void *)ids);
     schedule_free(&s);

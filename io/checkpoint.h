@@ -23,7 +23,7 @@ enum { STATE_WEIGHT, STATE_EXP_AVG, STATE_EXP_AVG_SQ, N_STATES };
 extern const char *const checkpoint_state_names[N_STATES];
 
 typedef struct checkpoint_meta {
-    int64_t step, samples, updates;     /* steps done, samples of all ranks, optimizer updates (step - skipped) */
+    int64_t step, samples, updates;     /* steps done, place in the data order, optimizer updates (step - skipped) */
     int64_t skipped;
     grid_shape layout;
     uint64_t seed;

@@ -15,7 +15,7 @@
 
 struct metrics {
     FILE *lines;                              /* metrics.jsonl */
-    char *path;
+    char *path, *runs;                        /* runs: TensorBoard's directory; NULL: not wanted */
     tensorboard *board;                       /* NULL: not wanted, or given up */
     bool live, bar_shown, lines_failed;
 };
@@ -98,25 +98,37 @@ static int drop_later_lines(const char *path, int64_t resume_step, moai_error *e
     return failed ? -1 : 0;
 }
 
+/* Both files from resume_step on. */
+static int open_files(metrics *m, int64_t resume_step, moai_error *err)
+{
+    if (drop_later_lines(m->path, resume_step, err)) return -1;
+    m->lines = fopen(m->path, "a");
+    if (!m->lines) return error_set(err, "%s: %s", m->path, strerror(errno));
+    if (!m->runs) return 0;
+    if (make_directory(m->runs, err)) return -1;
+    m->board = tensorboard_open(m->runs, resume_step, err);
+    return m->board ? 0 : -1;
+}
+
 metrics *metrics_open(const char *output_dir, bool tensorboard_wanted, bool progress, int64_t resume_step,
                       moai_error *err)
 {
     metrics *m = xmalloc(sizeof *m);
-    char *runs = xasprintf("%s/runs", output_dir);
-    int status = make_directory(output_dir, err);
 
     m->path = xasprintf("%s/metrics.jsonl", output_dir);
+    if (tensorboard_wanted) m->runs = xasprintf("%s/runs", output_dir);
     m->live = progress && on_terminal();
-    if (!status) status = drop_later_lines(m->path, resume_step, err);
-    if (!status && !(m->lines = fopen(m->path, "a"))) status = error_set(err, "%s: %s", m->path, strerror(errno));
-    if (!status && tensorboard_wanted) {
-        status = make_directory(runs, err);
-        if (!status && !(m->board = tensorboard_open(runs, resume_step, err))) status = -1;
-    }
-    free(runs);
-    if (!status) return m;
+    if (!make_directory(output_dir, err) && !open_files(m, resume_step, err)) return m;
     metrics_close(m);
     return NULL;
+}
+
+int metrics_go_back(metrics *m, int64_t step, moai_error *err)
+{
+    fclose(m->lines);
+    tensorboard_close(m->board);
+    m->lines = NULL, m->board = NULL;
+    return open_files(m, step, err);
 }
 
 /* JSON has no NaN: null stands for it. */
@@ -136,6 +148,13 @@ static void put_text(FILE *f, const char *key, const char *text)
     fprintf(f, ",\"%s\":%s", key, quoted ? quoted : "null");       /* null: the text is not UTF-8 */
     free(quoted);
     json_decref(string);
+}
+
+static void put_numbers(FILE *f, const char *key, const int64_t *numbers, int64_t n)
+{
+    fprintf(f, ",\"%s\":[", key);
+    for (int64_t i = 0; i < n; i++) fprintf(f, "%s%lld", i ? "," : "", (long long)numbers[i]);
+    fputc(']', f);
 }
 
 /* A full disk costs the record, not the run. */
@@ -233,12 +252,7 @@ void metrics_step(metrics *m, const step_metrics *s)
     put_real(m->lines, "data_wait_seconds", s->data_wait_seconds);
     if (s->loss_scale > 0) put_real(m->lines, "loss_scale", s->loss_scale);
     fprintf(m->lines, ",\"samples\":%lld,\"skipped\":%lld", (long long)s->samples, (long long)s->skipped);
-    if (s->sample_numbers) {
-        fputs(",\"sample_numbers\":[", m->lines);
-        for (int64_t i = 0; i < s->n_sample_numbers; i++)
-            fprintf(m->lines, "%s%lld", i ? "," : "", (long long)s->sample_numbers[i]);
-        fputc(']', m->lines);
-    }
+    if (s->sample_numbers) put_numbers(m->lines, "sample_numbers", s->sample_numbers, s->n_sample_numbers);
     end_line(m);
     tensorboard_scalar scalars[8] = {
         {"train/loss", s->loss},
@@ -292,16 +306,28 @@ void metrics_save(metrics *m, const save_metrics *s)
     fflush(stdout);
 }
 
-void metrics_event(metrics *m, const char *kind, int64_t step, const char *text)
+void metrics_event_samples(metrics *m, const char *kind, int64_t step, const char *text, const int64_t *numbers,
+                           int64_t n)
 {
+    enum { SHOWN = 8 };
+
     if (!m) return;
     fprintf(m->lines, "{\"step\":%lld", (long long)step);
     put_text(m->lines, "event", kind);
     put_text(m->lines, "text", text);
+    if (n) put_numbers(m->lines, "sample_numbers", numbers, n);
     end_line(m);
     clear_bar(m);
-    printf("%s at step %lld  %s\n", kind, (long long)step, text);
+    printf("%s at step %lld  %s", kind, (long long)step, text);
+    for (int64_t i = 0; i < min_i64(n, SHOWN); i++) printf("%s %lld", i ? "," : "; samples", (long long)numbers[i]);
+    if (n > SHOWN) printf(" and %lld more", (long long)(n - SHOWN));
+    putchar('\n');
     fflush(stdout);
+}
+
+void metrics_event(metrics *m, const char *kind, int64_t step, const char *text)
+{
+    metrics_event_samples(m, kind, step, text, NULL, 0);
 }
 
 void metrics_close(metrics *m)
@@ -311,5 +337,6 @@ void metrics_close(metrics *m)
     if (m->lines) fclose(m->lines);
     tensorboard_close(m->board);
     free(m->path);
+    free(m->runs);
     free(m);
 }

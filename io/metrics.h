@@ -10,7 +10,7 @@ typedef struct step_metrics {
     double tokens_per_second, mfu;            /* mfu < 0: the device's peak is not known, not printed */
     double step_seconds, data_wait_seconds, eta_seconds;
     double loss_scale;                        /* of this step; 0: nothing is scaled, not printed */
-    int64_t samples, skipped;                 /* consumed by all ranks; steps skipped for a non-finite norm */
+    int64_t samples, skipped;                 /* place in the data order; steps whose update was left out */
     const int64_t *sample_numbers;            /* of this step, n of them, when --log_samples; else NULL */
     int64_t n_sample_numbers;
 } step_metrics;
@@ -37,7 +37,12 @@ metrics *metrics_open(const char *output_dir, bool tensorboard, bool progress, i
 void metrics_step(metrics *, const step_metrics *);
 void metrics_eval(metrics *, const eval_metrics *);
 void metrics_save(metrics *, const save_metrics *);                              /* the event `saved` */
-void metrics_event(metrics *, const char *kind, int64_t step, const char *text); /* stop, skip, ... */
+void metrics_event(metrics *, const char *kind, int64_t step, const char *text); /* stop, ... */
+/* An event that is about these samples: all of them in jsonl, the first few on the terminal. */
+void metrics_event_samples(metrics *, const char *kind, int64_t step, const char *text, const int64_t *numbers,
+                           int64_t n);
+/* The run went back to `step`: what comes later is dropped as by a resume. */
+int metrics_go_back(metrics *, int64_t step, moai_error *err);
 void metrics_close(metrics *);
 
 #endif

@@ -39,6 +39,8 @@ double model_flops_attention(const model_config *, int64_t seq_len);
 int model_config_same(const model_config *a, const model_config *b, moai_error *err);
 
 typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } recompute_mode;
+typedef enum { SPIKE_LOSS, SPIKE_GRAD_NORM, SPIKE_EITHER } spike_measure;
+typedef enum { SPIKE_SKIP, SPIKE_ROLLBACK } spike_action;
 typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } schedule_kind;
 
 /* One field per key of the run file; the table in run_config.c holds each key's name, aliases,
@@ -72,6 +74,10 @@ typedef struct run_config {
     /* output */
     int64_t logging_steps, eval_steps, eval_batches, save_steps, save_total_limit;
     bool async_save, save_on_exit, tensorboard, progress, log_samples;
+    double loss_spike_zscore;                           /* 0: no step is judged */
+    int64_t loss_spike_window, loss_spike_limit;
+    spike_measure loss_spike_measure;
+    spike_action loss_spike_action;
     int64_t replica_check_steps;                        /* 0: none */
     int64_t profile_step;                               /* the step whose timeline is written; 0: none */
     /* questions only */

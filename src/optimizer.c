@@ -66,22 +66,42 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
     }
 }
 
-step_result optimizer_step(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
+void gradients_finish(moai_model *m)
 {
     const moai_ctx *c = &m->ctx;
-    double totals[2];
 
     c->ops->phase(c->dev, "optimizer", -1);
     gradients_end(m);
     square_gradients(m);
     totals_reduce(m);
+}
+
+void optimizer_update(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
+{
+    const moai_ctx *c = &m->ctx;
+
     c->ops->clip(c->dev, m->grad_scale, &m->totals[1], (float)run->max_grad_norm, (float)(1 / loss_scale));
     update_own(m, run, lr, update);
+}
+
+step_result step_totals(moai_model *m, double loss_scale)
+{
+    const moai_ctx *c = &m->ctx;
+    double totals[2];
+
     c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
     c->ops->sync(c->dev);
-    c->ops->phase(c->dev, NULL, -1);
     return (step_result){.loss_sum = totals[0], .grad_norm = sqrt(totals[1]) / loss_scale,
                          .skipped = !isfinite(totals[1])};
+}
+
+step_result optimizer_step(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
+{
+    gradients_finish(m);
+    optimizer_update(m, run, lr, update, loss_scale);
+    step_result r = step_totals(m, loss_scale);
+    m->ctx.ops->phase(m->ctx.dev, NULL, -1);
+    return r;
 }
 
 void weights_from_master(moai_model *m)

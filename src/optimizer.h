@@ -15,9 +15,16 @@ typedef struct step_result {
     bool skipped;                             /* the norm was not finite: nothing was changed */
 } step_result;
 
-/* After the last backward, whose gradients are loss_scale times the loss's.  `update` counts optimizer updates from 1.
- * Waits for the device.  Collective over all ranks; every rank gets the same result. */
-step_result optimizer_step(moai_model *, const run_config *, double lr, int64_t update, double loss_scale);
+/* A step's end in three parts, after the last backward, whose gradients are loss_scale times the loss's.  Each is
+ * collective over all ranks.
+ *   gradients_finish   gradients summed over the grid; totals[] the loss and the squared norm of all ranks
+ *   optimizer_update   clipping, AdamW, gathers begun; nothing changes when the norm is not finite.  `update` counts
+ *                      from 1
+ *   step_totals        what totals[] say, the same on every rank; waits for the device */
+void gradients_finish(moai_model *);
+void optimizer_update(moai_model *, const run_config *, double lr, int64_t update, double loss_scale);
+step_result step_totals(moai_model *, double loss_scale);
+step_result optimizer_step(moai_model *, const run_config *, double lr, int64_t update, double loss_scale); /* all */
 
 /* totals[] = their sums over all ranks; of the ranks that hold the same loss one counts.  Collective over all axes. */
 void totals_reduce(moai_model *);

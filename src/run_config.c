@@ -19,6 +19,10 @@ static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selecti
                                             {"full", RECOMPUTE_FULL},  {"true", RECOMPUTE_FULL},
                                             {"false", RECOMPUTE_NONE}, {NULL, 0}};
 
+static const key_choice measures[] = {
+    {"loss", SPIKE_LOSS}, {"grad_norm", SPIKE_GRAD_NORM}, {"either", SPIKE_EITHER}, {NULL, 0}};
+static const key_choice actions[] = {{"skip", SPIKE_SKIP}, {"rollback", SPIKE_ROLLBACK}, {NULL, 0}};
+
 #define ROW(t, key, value, ...) \
     {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
@@ -74,6 +78,12 @@ static const key_spec rows[] = {
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
     INT(dataloader_prefetch_factor, "2", 1, 4096, "micro-batches ready ahead, per worker"),
 
+    REAL(loss_spike_zscore, "0", 0, 1e9, "deviations above the mean that make a step a spike; 0: no step is judged"),
+    INT(loss_spike_window, "100", 2, 100000, "steps before it that a step is judged by; none is before there are so many"),
+    CHOICE(loss_spike_measure, "loss", measures, "loss, grad_norm or either"),
+    CHOICE(loss_spike_action, "skip", actions,
+           "skip: no update; rollback: to the last checkpoint, the step's samples left out for good"),
+    INT(loss_spike_limit, "5", 1, 1 << 20, "skips in a row, or rollbacks to one checkpoint, until the run stops"),
     INT(replica_check_steps, "0", 0, 1ll << 40,
         "steps between checks that all copies of a weight are the same bytes; a difference stops the run; 0: none"),
 

@@ -5,6 +5,7 @@
 #include "optimizer.h"
 #include "profile.h"
 #include "replicas.h"
+#include "rollback.h"
 #include "trainer.h"
 
 #include <math.h>
@@ -63,19 +64,62 @@ static int64_t *gather_samples(trainer *t)
     return NULL;
 }
 
+/* The step's sums, rank 0's to the last bit: all ranks must judge alike. */
+static step_result agreed_totals(trainer *t, double scale)
+{
+    step_result r = step_totals(&t->model, scale);
+    double sums[] = {r.loss_sum, r.grad_norm};
+
+    comm_broadcast(&t->grid.host_world, sums, 2, DT_F64, 0);
+    r.loss_sum = sums[0], r.grad_norm = sums[1];
+    return r;
+}
+
+/* The update, unless the step is a spike. */
+static step_result judged_update(trainer *t, double tokens, double lr, double scale)
+{
+    spike_watch *watch = &t->state.spikes;
+    step_result r = agreed_totals(t, scale);
+
+    t->spike = spike_judge(watch, t->run, r.loss_sum / tokens, r.grad_norm);
+    if (t->spike.measure || r.skipped) return r;
+    optimizer_update(&t->model, t->run, lr, t->updates + 1, scale);
+    spike_remember(watch, r.loss_sum / tokens, r.grad_norm);
+    t->model.ctx.ops->sync(t->model.ctx.dev);
+    return r;
+}
+
+static step_result update(trainer *t, double tokens, double scale)
+{
+    const double lr = learning_rate(t->run, t->step);
+    step_result r;
+
+    gradients_finish(&t->model);
+    if (t->state.spikes.window) {
+        r = judged_update(t, tokens, lr, scale);
+    } else {
+        optimizer_update(&t->model, t->run, lr, t->updates + 1, scale);
+        r = step_totals(&t->model, scale);
+    }
+    t->model.ctx.ops->phase(t->model.ctx.dev, NULL, -1);
+    return r;
+}
+
 static step_result train_step(trainer *t)
 {
     moai_model *m = &t->model;
     const moai_ctx *c = &m->ctx;
     const double tokens = (double)(t->batch.global * t->run->seq_length), scale = t->state.scale.value;
+    const data_order order = trainer_order(t);
 
     gradients_begin(m);
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
     pipeline_run(m, &t->schedule, (float)(scale / tokens), feed_train, t);
-    step_result r = optimizer_step(m, t->run, learning_rate(t->run, t->step), t->updates + 1, scale);
+    step_result r = update(t, tokens, scale);
     t->step++;
-    t->samples += t->batch.global;
-    if (r.skipped)
+    t->step_began_at = t->samples;
+    t->samples = order_after(&order, t->samples, t->batch.global);
+    if (r.skipped || t->spike.measure)
         t->skipped++;
     else
         t->updates++;
@@ -99,16 +143,20 @@ static step_result profiled_step(trainer *t)
     return r;
 }
 
-/* A step whose update was left out: why, and what follows. */
+/* A step whose norm is not finite: what follows, and its samples. */
 static void report_skipped(trainer *t, double scale)
 {
+    int64_t *samples = xmalloc((size_t)t->batch.global * sizeof *samples);
+    const data_order order = trainer_order(t);
     const double next = t->state.scale.value;
     char *text = t->run->fp16
                      ? xasprintf("the gradient norm is not finite: weights left as they were; loss scale %g, %s %g",
                                  scale, next < scale ? "now" : "its least is", next)
                      : xstrdup("the gradient norm is not finite: weights left as they were");
 
-    metrics_event(t->metrics, "skipped", t->step, text);
+    order_take(&order, t->step_began_at, t->batch.global, samples);
+    metrics_event_samples(t->metrics, "skipped", t->step, text, samples, t->batch.global);
+    free(samples);
     free(text);
 }
 
@@ -119,7 +167,9 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
     const double peak = t->device.peak_flops * t->grid.world, mfu = peak > 0 ? tokens / seconds * flops / peak : -1;
     int64_t *samples = gather_samples(t);
 
-    if (t->grid.rank == 0 && (t->step % t->run->logging_steps == 0 || t->step == t->run->max_steps || r.skipped)) {
+    const bool wanted = t->step % t->run->logging_steps == 0 || t->step == t->run->max_steps;
+
+    if (t->grid.rank == 0 && (wanted || r.skipped || t->spike.measure)) {
         metrics_step(t->metrics,
                      &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens,
                                      .lr = lr, .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds,
@@ -169,6 +219,18 @@ static int check_replicas(trainer *t)
     return -1;
 }
 
+/* What follows from a step that is done: 0, or -1 when the run must end. */
+static int look_after(trainer *t)
+{
+    moai_error err;
+
+    if (t->spike.measure && spike_answer(t, &err)) {
+        if (t->grid.rank == 0) fprintf(stderr, "moai: %s\n", err.text);
+        return -1;
+    }
+    return check_replicas(t);
+}
+
 /* The loop; returns the exit status. */
 static int train(trainer *t)
 {
@@ -184,12 +246,14 @@ static int train(trainer *t)
         t->waited = 0;
         step_result r = t->step + 1 == run->profile_step ? profiled_step(t) : train_step(t);
         report_step(t, r, lr, scale, now_seconds() - begin);
-        if (check_replicas(t)) {
+        const int64_t step = t->step;
+        if (look_after(t)) {
             saver_wait(t->saver);             /* what was copied before may still be whole */
             return STATUS_FAILED;
         }
-        if (every(t->step, run->eval_steps)) evaluate(t);
-        if (every(t->step, run->save_steps)) save(t);
+        const bool went_back = t->step != step;
+        if (!went_back && every(step, run->eval_steps)) evaluate(t);
+        if (!went_back && every(step, run->save_steps)) save(t);
         stop = step_boundary(t);
     }
     if (!stop) evaluate(t);

@@ -69,14 +69,20 @@ static int open_data(trainer *t, moai_error *err)
     return 0;
 }
 
-static loader_plan plan_of(const trainer *t, int64_t first)
+data_order trainer_order(const trainer *t)
 {
-    return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch,
-                         .accumulation = t->batch.accumulation, .dp_size = t->grid.dp.size,
-                         .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true, .first = first,
-                         .n_workers = (int)t->run->dataloader_num_workers,
-                         .prefetch = (int)t->run->dataloader_prefetch_factor};
+    return (data_order){.seed = (uint64_t)t->run->seed, .shuffle = true,
+                        .n_samples = dataset_samples(t->train_set, t->run->seq_length), .out = t->state.left_out.out,
+                        .n_out = t->state.left_out.n_out};
 }
+
+left_out_data trainer_left_out_data(const trainer *t)
+{
+    return (left_out_data){.seed = t->run->seed, .seq_length = t->run->seq_length,
+                           .n_samples = dataset_samples(t->train_set, t->run->seq_length)};
+}
+
+char *trainer_left_out_path(const trainer *t) { return xasprintf("%s/left_out.json", t->run->output_dir); }
 
 checkpoint_state trainer_state(trainer *t)
 {
@@ -97,22 +103,75 @@ checkpoint_meta trainer_meta(const trainer *t)
     return meta;
 }
 
-static int start_weights(trainer *t, moai_error *err)
+static void start_anew(trainer *t)
+{
+    const moai_ctx *c = &t->model.ctx;
+
+    model_init_weights(&t->model, (uint64_t)t->run->seed);
+    for (int i = 1; i < N_STATES; i++) c->ops->zero(c->dev, t->model.own[i], (size_t)t->model.params.n_own * sizeof(float));
+    t->step = t->samples = t->updates = t->skipped = 0;
+}
+
+/* What resume_from_checkpoint of `run` means, or a new start. */
+static int load_state(trainer *t, const run_config *run, resume_point *from, moai_error *err)
 {
     const checkpoint_state state = trainer_state(t);
     checkpoint_meta now = trainer_meta(t);
-    const int failed = resume_load(&t->from, t->run, &now, &state, err);
-    const checkpoint_meta *meta = &t->from.meta;
+    const int failed = resume_load(from, run, &now, &state, err);
+    const checkpoint_meta *meta = &from->meta;
 
     checkpoint_meta_free(&now);
     if (failed) return -1;
-    if (!t->from.dir) model_init_weights(&t->model, (uint64_t)t->run->seed);
+    run_state_reset(&t->state, t->run);
+    if (!from->dir) start_anew(t);
     weights_from_master(&t->model);
-    if (!t->from.dir) return 0;
-    if (run_state_read(&t->state, t->run, meta->state_json, t->from.dir, err)) return -1;
+    if (!from->dir) return 0;
     t->step = meta->step, t->samples = meta->samples, t->updates = meta->updates, t->skipped = meta->skipped;
-    say("resumed    %s: step %lld, %lld samples consumed", t->from.dir, (long long)t->step, (long long)t->samples);
-    return 0;
+    return run_state_read(&t->state, t->run, meta->state_json, from->dir, err);
+}
+
+int trainer_load(trainer *t, const char *dir, moai_error *err)
+{
+    run_config run = *t->run;
+    resume_point from = {0};
+
+    run.resume_from_checkpoint = (char *)(dir ? dir : "");
+    const int failed = load_state(t, &run, &from, err);
+    resume_free(&from);
+    return failed;
+}
+
+/* What OUTPUT_DIR/left_out.json adds to the checkpoint's list: rank 0 reads for all. */
+static int read_left_out(trainer *t, moai_error *err)
+{
+    const comm *world = &t->grid.host_world;
+    const left_out_data data = trainer_left_out_data(t);
+    char *path = trainer_left_out_path(t), *text = NULL;
+    int failed = world->rank == 0 ? left_out_read(&t->state.left_out, &data, path, err) : 0;
+    int32_t n_bytes = 0;
+
+    free(path);
+    if (comm_agree(world, failed, err)) return -1;
+    if (world->rank == 0) text = json_dumps(t->state.left_out.decisions, JSON_COMPACT), n_bytes = (int32_t)strlen(text);
+    comm_broadcast(world, &n_bytes, 1, DT_I32, 0);
+    if (world->rank != 0) text = xmalloc((size_t)n_bytes + 1);
+    comm_broadcast(world, text, (size_t)n_bytes, DT_U8, 0);
+    json_t *decisions = json_loads(text, 0, NULL);
+    failed = left_out_merge(&t->state.left_out, decisions, err);
+    json_decref(decisions);
+    free(text);
+    if (t->state.left_out.n_out >= data.n_samples)
+        failed = error_set(err, "all %lld samples of the data are left out", (long long)data.n_samples);
+    if (t->state.left_out.n_out) say("left out   %lld samples, decided earlier", (long long)t->state.left_out.n_out);
+    return failed;
+}
+
+static int start_weights(trainer *t, moai_error *err)
+{
+    if (load_state(t, t->run, &t->from, err)) return -1;
+    if (t->from.dir)
+        say("resumed    %s: step %lld, %lld samples consumed", t->from.dir, (long long)t->step, (long long)t->samples);
+    return read_left_out(t, err);
 }
 
 /* Only saves on the way are worth the memory of a copy: the one at the end is waited for anyhow. */
@@ -131,14 +190,30 @@ static int open_saver(trainer *t, moai_error *err)
     return t->saver ? 0 : -1;
 }
 
-static int open_loader(trainer *t, moai_error *err)
+static loader_plan loader_plan_of(const trainer *t)
 {
-    const loader_plan plan = plan_of(t, t->samples);
+    return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch,
+                         .accumulation = t->batch.accumulation, .dp_size = t->grid.dp.size,
+                         .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true,
+                         .first = t->samples, .out = t->state.left_out.out, .n_out = t->state.left_out.n_out,
+                         .n_workers = (int)t->run->dataloader_num_workers,
+                         .prefetch = (int)t->run->dataloader_prefetch_factor};
+}
 
+int trainer_read_data(trainer *t, moai_error *err)
+{
+    const loader_plan plan = loader_plan_of(t);
+    const bool reads = grid_first_stage(&t->grid) || grid_last_stage(&t->grid);
+
+    if (t->loader) loader_stop(t->loader);
+    t->loader = reads ? loader_start(t->train_set, &plan, err) : NULL;
+    return comm_agree(&t->grid.host_world, reads && !t->loader, err);
+}
+
+static void take_batch_memory(trainer *t)
+{
     t->ids = xmalloc((size_t)(t->batch.micro_batch * (t->run->seq_length + 1)) * sizeof *t->ids);
     t->samples_read = xmalloc((size_t)(t->batch.micro_batch * t->batch.accumulation) * sizeof *t->samples_read);
-    t->loader = loader_start(t->train_set, &plan, err);
-    return t->loader ? 0 : -1;
 }
 
 static int open_metrics(trainer *t, moai_error *err)
@@ -169,8 +244,8 @@ int trainer_open(trainer *t, moai_error *err)
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;
     if (start_weights(t, err)) return -1;
-    if (grid_first_stage(&t->grid) || grid_last_stage(&t->grid)) failed = open_loader(t, err);
-    if (comm_agree(world, failed, err)) return -1;
+    take_batch_memory(t);
+    if (trainer_read_data(t, err)) return -1;
     if (t->grid.rank == 0) failed = open_metrics(t, err);
     if (comm_agree(world, failed, err)) return -1;
     return open_saver(t, err);
@@ -191,4 +266,5 @@ void trainer_close(trainer *t)
     free(t->ids);
     free(t->samples_read);
     free(t->tokenizer);
+    run_state_free(&t->state);
 }

@@ -28,7 +28,9 @@ typedef struct trainer {
     double waited;                            /* for data, in this step */
 
     int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */
+    int64_t step_began_at;                    /* the place in the data order where the last step began */
     run_state state;
+    spike spike;                              /* that the last step was; measure NULL: none */
     int64_t first_step;                       /* where this start began, and when */
     double began;
     int64_t evaluated_step;                   /* the last one, -1: none */
@@ -44,6 +46,13 @@ typedef struct trainer {
 int trainer_open(trainer *, moai_error *err);
 void trainer_close(trainer *);                /* after a failed trainer_open too */
 checkpoint_state trainer_state(trainer *);    /* the device memory that a checkpoint holds */
+data_order trainer_order(const trainer *);    /* of the training samples; valid until something is left out */
+left_out_data trainer_left_out_data(const trainer *);
+char *trainer_left_out_path(const trainer *); /* caller frees */
+/* Everything that a checkpoint holds as it is in `dir`; NULL: as at a new start.  Collective over all ranks. */
+int trainer_load(trainer *, const char *dir, moai_error *err);
+/* The next step reads what comes at t->samples.  Collective over all ranks. */
+int trainer_read_data(trainer *, moai_error *err);
 /* The run as a checkpoint describes it; checkpoint_meta_free frees. */
 checkpoint_meta trainer_meta(const trainer *);
 

@@ -24,10 +24,12 @@ model() {
 EOF
 }
 
-# data NAME SAMPLES: a corpus of that many samples of 29 tokens
+# data NAME SAMPLES [COUNT ...]: a corpus of that many samples of 29 tokens, noise in the 8 that come at each COUNT
 data() {
-    mkdir -p "$runs/$1"
-    "$MOAI_BIN/tests/tools/make_tokens" "$runs/$1" 331 "$2" 29 || exit 1
+    name=$1 samples=$2
+    shift 2
+    mkdir -p "$runs/$name"
+    "$MOAI_BIN/tests/tools/make_tokens" "$runs/$name" 331 "$samples" 29 "$@" || exit 1
 }
 
 # what `layout` trains; every layout takes 8 samples a step

@@ -54,6 +54,8 @@ check $? "an overflow halves the scale, 4 clean steps double it: $scales"
 check $? "$skipped steps skipped, counted and logged"
 grep -q '"step":1,"event":"skipped","text":"the gradient norm is not finite: .*loss scale 1.07374e+09, now 5.36871e+08' "$runs/one/metrics.jsonl"
 check $? "the log says from what to what"
+numbers_of() { sed -n 's/^{"step":1,"'"$1"'".*"sample_numbers":\[\([0-9,]*\)\].*/\1/p' "$runs/one/metrics.jsonl" | tr ',' '\n' | sort -n; }
+[ "$(numbers_of event | wc -l)" = 8 ] && [ "$(numbers_of event)" = "$(numbers_of loss)" ]; check $? "and names the samples of the step"
 grep -q '"updates": '$((steps - skipped)) "$runs/one/checkpoint-$steps/manifest.json"; check $? "a skipped step is no update: $((steps - skipped)) of them"
 same_bits one-again one
 same_bits one-resumed one

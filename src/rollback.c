@@ -1,0 +1,100 @@
+/* rollback.c: see rollback.h */
+#include "rollback.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* "loss 9.81 is 14.2 deviations above the mean 5.6 of the 100 steps before"; caller frees. */
+static char *spike_text(const trainer *t)
+{
+    const spike *s = &t->spike;
+
+    return xasprintf("%s %.6g is %.3g deviations above the mean %.6g of the %lld steps before", s->measure, s->value,
+                     s->zscore, s->mean, (long long)t->run->loss_spike_window);
+}
+
+static int skip(trainer *t, const char *what, const int64_t *samples, moai_error *err)
+{
+    char *text = xasprintf("%s: weights left as they were", what);
+    const int64_t in_a_row = ++t->state.spikes.in_a_row;
+
+    metrics_event_samples(t->metrics, "spike", t->step, text, samples, t->batch.global);
+    free(text);
+    if (in_a_row <= t->run->loss_spike_limit) return 0;
+    return error_set(err, "step %lld: %s; loss_spike_limit is %lld, and that many were left out just before",
+                     (long long)t->step, what, (long long)t->run->loss_spike_limit);
+}
+
+/* The newest checkpoint of this run, or the one it began from; NULL: it began anew.  Caller frees. */
+static char *last_checkpoint(trainer *t)
+{
+    saver_wait(t->saver);
+    const int64_t step = saver_saved_step(t->saver);
+
+    if (step >= 0) return xasprintf("%s/checkpoint-%lld", t->run->output_dir, (long long)step);
+    return t->from.dir ? xstrdup(t->from.dir) : NULL;
+}
+
+/* The record is in the next checkpoint too: a disk that is full now is no reason to stop. */
+static void write_record(const trainer *t)
+{
+    char *path = trainer_left_out_path(t);
+    const left_out_data data = trainer_left_out_data(t);
+    moai_error err;
+
+    if (t->grid.rank == 0 && left_out_write(&t->state.left_out, &data, path, &err)) warn("%s", err.text);
+    free(path);
+}
+
+/* Adds the decision; the state is that of the checkpoint already. */
+static int leave_out(trainer *t, int64_t spiked, const char *what, const int64_t *samples, moai_error *err)
+{
+    const int times = left_out_times(&t->state.left_out, t->samples);
+
+    if (times >= t->run->loss_spike_limit)
+        return error_set(err, "step %lld: %s; the run has gone back to step %lld %d times (loss_spike_limit)",
+                         (long long)spiked, what, (long long)t->step, times);
+    left_out_add(&t->state.left_out, &(left_out_decision){.step = spiked, .back_to = t->step, .from = t->samples,
+                                                          .why = t->spike, .samples = samples,
+                                                          .n_samples = t->batch.global});
+    if (t->state.left_out.n_out >= dataset_samples(t->train_set, t->run->seq_length))
+        return error_set(err, "step %lld: %s; nothing is left of the data", (long long)spiked, what);
+    write_record(t);
+    return 0;
+}
+
+static int roll_back(trainer *t, const char *what, const int64_t *samples, moai_error *err)
+{
+    const int64_t spiked = t->step;
+    char *dir = last_checkpoint(t);
+    int failed = trainer_load(t, dir, err);
+
+    free(dir);
+    if (failed || leave_out(t, spiked, what, samples, err)) return -1;
+    if (t->metrics) failed = metrics_go_back(t->metrics, t->step, err);
+    if (comm_agree(&t->grid.host_world, failed, err)) return -1;
+    char *text = xasprintf("step %lld: %s; back to step %lld, its samples left out from here on", (long long)spiked,
+                           what, (long long)t->step);
+    metrics_event_samples(t->metrics, "rollback", t->step, text, samples, t->batch.global);
+    free(text);
+    t->first_step = t->step;
+    t->began = now_seconds();
+    return trainer_read_data(t, err);
+}
+
+int spike_answer(trainer *t, moai_error *err)
+{
+    int64_t *samples = xmalloc((size_t)t->batch.global * sizeof *samples);
+    char *what = spike_text(t);
+    const data_order order = trainer_order(t);
+    int status;
+
+    order_take(&order, t->step_began_at, t->batch.global, samples);
+    if (t->run->loss_spike_action == SPIKE_SKIP)
+        status = skip(t, what, samples, err);
+    else
+        status = roll_back(t, what, samples, err);
+    free(what);
+    free(samples);
+    return status;
+}

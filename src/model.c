@@ -168,11 +168,11 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
 
 void model_free(moai_model *m)
 {
+    for (int b = 0; b < m->params.n_buckets; b++) weights_ready(m, b);
     for (int i = 0; i < N_ARENAS; i++)
         if (m->arenas[i].base) m->ctx.ops->free(m->ctx.dev, m->arenas[i].base);
     for (int s = 0; s < m->opt.n_slots; s++) free(m->slots[s].layers);
     free(m->slots);
-    for (int b = 0; b < m->params.n_buckets; b++) weights_ready(m, b);
     free(m->summing);
     free(m->gathering);
     free(m->summed);

@@ -35,7 +35,7 @@ static int expected_events(const moai_ctx *c, int n_micro)
     return (int)min_i64(1 << 20, n_micro * (64 * layers + 256));
 }
 
-profile *profile_begin(moai_ctx *c, const clock_ops *clock, int n_micro)
+profile *profile_open(moai_ctx *c, const clock_ops *clock, int n_micro)
 {
     profile *p = xmalloc(sizeof *p);
 
@@ -48,29 +48,39 @@ profile *profile_begin(moai_ctx *c, const clock_ops *clock, int n_micro)
     timeline_open(&p->line, clock, c->dev, expected_events(c, n_micro));
     for (int i = 0; i < N_COMMS; i++) /* a comm of one rank does nothing: it stays as it is */
         if (real_comm(p, i)->size > 1) *own_comm(p, i) = comm_timed(real_comm(p, i), &p->line);
-    c->ops->sync(c->dev);
-    comm_barrier(&c->grid->host_world);
-    c->ops = &p->ops;
-    c->dev = (moai_device *)&p->device;
-    c->grid = &p->grid;
-    timeline_start(&p->line);
     return p;
 }
 
-void profile_end(profile *p)
+void profile_enter(profile *p, bool note)
 {
-    timeline_stop(&p->line);
+    moai_ctx *c = p->ctx;
+
+    if (note) {
+        c->ops->sync(c->dev);
+        comm_barrier(&c->grid->host_world);
+        timeline_start(&p->line);
+    }
+    c->ops = &p->ops;
+    c->dev = (moai_device *)&p->device;
+    c->grid = &p->grid;
+}
+
+void profile_leave(profile *p)
+{
+    const bool noted = p->line.on;
+
+    if (noted) timeline_stop(&p->line);
     p->ctx->ops = p->plain.ops;
     p->ctx->dev = p->plain.dev;
     p->ctx->grid = p->plain.grid;
-    p->ctx->ops->sync(p->ctx->dev);
-    timeline_read(&p->line);
+    if (noted) timeline_read(&p->line);
 }
 
 const timeline *profile_timeline(const profile *p) { return &p->line; }
 
 void profile_free(profile *p)
 {
+    if (!p) return;
     for (int i = 0; i < N_COMMS; i++)
         if (real_comm(p, i)->size > 1) own_comm(p, i)->ops->free(own_comm(p, i));
     timeline_close(&p->line);

@@ -1,7 +1,8 @@
 /* profile.h: one step under observation.
  *
- * While a profile is on, the model's context has another table of ops and another grid: they forward to the real ones
- * and note every op and collective on a timeline.  Before and after, the plain tables are used and nothing is paid. */
+ * While the model's context goes through a profile, it has another table of ops and another grid: they forward to the
+ * real ones and note every op and collective on a timeline.  Other steps use the plain tables and pay nothing.  The
+ * step before goes through it too, without being noted: what it begins (the gather of the weights) ends in the next. */
 #ifndef MOAI_PROFILE_H
 #define MOAI_PROFILE_H
 
@@ -10,13 +11,15 @@
 
 typedef struct profile profile;
 
-/* Observes what goes through the context from here to profile_end.  n_micro sizes the timeline.  A barrier lets all
- * ranks begin together, so that their timelines may be laid side by side: collective over all ranks. */
-profile *profile_begin(moai_ctx *, const clock_ops *, int n_micro);
-/* Waits for the device, gives the context back what it had and reads the times.  Not collective. */
-void profile_end(profile *);
+/* n_micro sizes the timeline.  Not collective. */
+profile *profile_open(moai_ctx *, const clock_ops *, int n_micro);
+/* The context goes through the profile from here to profile_leave, which gives it back what it had.  With `note` a
+ * barrier lets all ranks begin together, so that their timelines may be laid side by side, and profile_leave waits for
+ * the device and reads the times: collective over all ranks. */
+void profile_enter(profile *, bool note);
+void profile_leave(profile *);
 const timeline *profile_timeline(const profile *);
-/* Collectives that were begun under observation may end later, so free it after they have. */
+/* What was begun through the profile must have ended, and its grid and device still be there. */
 void profile_free(profile *);
 
 /* A Chrome trace, for ui.perfetto.dev and chrome://tracing, in OUTPUT_DIR/profile/rank-N.json: pid is the rank, tid the

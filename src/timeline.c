@@ -75,6 +75,7 @@ void timeline_end(timeline *t, int event, void *stream)
 
 void timeline_phase(timeline *t, const char *name, int number)
 {
+    if (!t->on) return;
     if (t->phase) timeline_end(t, t->phase_event, NULL);
     t->phase = name;
     t->micro_batch = name ? number : -1;

@@ -58,7 +58,7 @@ void timeline_stop(timeline *);
 int timeline_begin(timeline *, timed_event);
 void timeline_end(timeline *, int event, void *stream); /* stream NULL: the compute stream */
 void timeline_phase(timeline *, const char *name, int number);
-/* The times of all events; the device must have finished.  A collective on a stream begins when the one before it on
+/* The times of all events; waits for them.  A collective on a stream begins when the one before it on
  * that stream has ended; one that is still under way ends with the step. */
 void timeline_read(timeline *);
 

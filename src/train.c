@@ -127,20 +127,28 @@ static step_result train_step(trainer *t)
     return r;
 }
 
-/* A step that leaves its timeline.  A trace that cannot be written is no reason to stop. */
-static step_result profiled_step(trainer *t)
+/* The step that leaves its timeline, and the one before.  A trace that cannot be written is no reason to stop. */
+static step_result observed_step(trainer *t, bool note)
 {
-    profile *p = profile_begin(&t->model.ctx, t->device.clock, t->schedule.n_micro);
-    step_result r = train_step(t);
     moai_error err;
 
-    profile_end(p);
-    int failed = profile_write(p, t->run->output_dir, &err);
+    if (!t->profile) t->profile = profile_open(&t->model.ctx, t->device.clock, t->schedule.n_micro);
+    profile_enter(t->profile, note);
+    step_result r = train_step(t);
+    profile_leave(t->profile);
+    if (!note) return r;
+    int failed = profile_write(t->profile, t->run->output_dir, &err);
     if (comm_agree(&t->grid.host_world, failed, &err))
         warn("the profile of step %lld: %s", (long long)t->step, err.text);
-    if (t->grid.rank == 0) timeline_print(profile_timeline(p), stderr);
-    profile_free(p);
+    if (t->grid.rank == 0) timeline_print(profile_timeline(t->profile), stderr);
     return r;
+}
+
+static step_result next_step(trainer *t)
+{
+    const int64_t until = t->run->profile_step - base_step;
+
+    return t->run->profile_step > 0 && (until == 0 || until == 1) ? observed_step(t, until == 0) : train_step(t);
 }
 
 /* A step whose norm is not finite: what follows, and its samples. */
@@ -244,7 +252,7 @@ static int train(trainer *t)
         const double begin = now_seconds(), lr = learning_rate(run, t->step), scale = t->state.scale.value;
         base_step = t->step + 1;
         t->waited = 0;
-        step_result r = t->step + 1 == run->profile_step ? profiled_step(t) : train_step(t);
+        step_result r = next_step(t);
         report_step(t, r, lr, scale, now_seconds() - begin);
         const int64_t step = t->step;
         if (look_after(t)) {

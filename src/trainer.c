@@ -260,6 +260,7 @@ void trainer_close(trainer *t)
     resume_free(&t->from);
     if (t->metrics) metrics_close(t->metrics);
     if (t->model.slots) model_free(&t->model);
+    profile_free(t->profile);
     schedule_free(&t->schedule);
     grid_free(&t->grid);
     device_close(&t->device);

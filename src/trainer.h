@@ -8,6 +8,7 @@
 #include "model.h"
 #include "pipeline.h"
 #include "plan.h"
+#include "profile.h"
 #include "resume.h"
 #include "run_state.h"
 #include "saver.h"
@@ -20,6 +21,7 @@ typedef struct trainer {
     device device;
     moai_model model;
     pipe_schedule schedule;
+    profile *profile;                         /* NULL until the step before the observed one */
 
     dataset *train_set, *eval_set;            /* headers checked on every rank; eval_set NULL: no evaluation */
     loader *loader;                           /* first and last stages only: the others need no ids */

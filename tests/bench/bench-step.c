@@ -149,10 +149,11 @@ static void bound_close(bench *b)
 /* One more step, observed. */
 static profile *observed_step(bench *b)
 {
-    profile *p = profile_begin(&b->model.ctx, b->device.clock, (int)b->batch.accumulation);
+    profile *p = profile_open(&b->model.ctx, b->device.clock, (int)b->batch.accumulation);
 
+    profile_enter(p, true);
     train_step(b);
-    profile_end(p);
+    profile_leave(p);
     return p;
 }
 

@@ -202,20 +202,9 @@ static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)
         get_file(r, json_array_get(files, i), &m->files[m->n_files++]);
 }
 
-void manifest_seal(const char *body, size_t n_bytes, char seal[SEAL_BYTES + 1])
-{
-    char hex[33];
-
-    file_xxh3_text(body, n_bytes, hex);
-    snprintf(seal, SEAL_BYTES + 1, ",\n\"xxh3\": \"%s\"}\n", hex);
-}
-
 static int check_seal(const char *path, const char *text, size_t n_bytes, moai_error *err)
 {
-    char seal[SEAL_BYTES + 1] = "";
-
-    if (n_bytes > SEAL_BYTES) manifest_seal(text, n_bytes - SEAL_BYTES, seal);
-    if (seal[0] && memcmp(seal, text + n_bytes - SEAL_BYTES, SEAL_BYTES) == 0) return 0;
+    if (json_seal_holds(text, n_bytes)) return 0;
     return error_set(err, "%s: damaged: its last line is not the hash of the lines before", path);
 }
 

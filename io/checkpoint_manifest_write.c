@@ -92,14 +92,10 @@ int manifest_save(const char *dir, const checkpoint_meta *meta, char *const *ent
 
     for (int i = 0; i < n_entries; i++) json_array_append_new(files, json_loads(entries[i], 0, NULL));
     json_object_set_new(root, "files", files);
-    char *text = json_dumps(root, JSON_INDENT(1)), seal[SEAL_BYTES + 1];
+    char *text = json_dumps(root, JSON_INDENT(1)), *path = xasprintf("%s/manifest.json", dir);
     CHECK(text, "manifest: cannot encode");
     json_decref(root);
-
-    size_t body = strlen(text) - 1;           /* the seal brings the closing brace */
-    while (body > 0 && text[body - 1] == '\n') body--;
-    manifest_seal(text, body, seal);
-    char *sealed = xasprintf("%.*s%s", (int)body, text, seal), *path = xasprintf("%s/manifest.json", dir);
+    char *sealed = json_sealed(text);
     if (rc == 0) rc = file_write(path, sealed, strlen(sealed), err);
     free(path);
     free(sealed);

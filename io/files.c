@@ -113,6 +113,35 @@ void file_xxh3_text(const void *data, size_t n_bytes, char hex[33])
     snprintf(hex, 33, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
 }
 
+enum { SEAL_BYTES = 46 };
+
+static void seal_of(const char *body, size_t n_bytes, char seal[SEAL_BYTES + 1])
+{
+    char hex[33];
+
+    file_xxh3_text(body, n_bytes, hex);
+    snprintf(seal, SEAL_BYTES + 1, ",\n\"xxh3\": \"%s\"}\n", hex);
+}
+
+char *json_sealed(const char *object)
+{
+    char seal[SEAL_BYTES + 1];
+    size_t body = strlen(object) - 1;         /* the seal brings the closing brace */
+
+    while (body > 0 && object[body - 1] == '\n') body--;
+    seal_of(object, body, seal);
+    return xasprintf("%.*s%s", (int)body, object, seal);
+}
+
+bool json_seal_holds(const char *text, size_t n_bytes)
+{
+    char seal[SEAL_BYTES + 1];
+
+    if (n_bytes <= SEAL_BYTES) return false;
+    seal_of(text, n_bytes - SEAL_BYTES, seal);
+    return memcmp(seal, text + n_bytes - SEAL_BYTES, SEAL_BYTES) == 0;
+}
+
 int dir_make(const char *path, moai_error *err)
 {
     char *part = xstrdup(path);

@@ -16,6 +16,10 @@ int file_copy(const char *from, const char *to, moai_error *err);          /* fs
 int file_sync(const char *path, moai_error *err);                          /* a file or a directory */
 void file_xxh3_text(const void *data, size_t n_bytes, char hex[33]);       /* XXH3-128 as xxhsum -H2 prints it */
 
+/* A JSON object whose last line is the hash of all before it: ,"xxh3": "..."}  Caller frees. */
+char *json_sealed(const char *object);
+bool json_seal_holds(const char *text, size_t n_bytes);
+
 int dir_make(const char *path, moai_error *err);                           /* with its parents; existing is well */
 int dir_remove(const char *path, moai_error *err);                         /* with all below it; missing is well */
 int dir_sync_parent(const char *path, moai_error *err);                    /* fsyncs the directory that holds `path` */

@@ -131,12 +131,60 @@ static int read_root(manifest *m, json_t *root, const char *path, moai_error *er
     return 0;
 }
 
-int manifest_read(manifest *m, const char *given, moai_error *err)
+/* PATH, or PATH/manifest.json; caller frees */
+static char *path_of(const char *given)
 {
     struct stat st;
-    json_error_t fault;
     bool is_dir = stat(given, &st) == 0 && S_ISDIR(st.st_mode);
-    char *path = is_dir ? xasprintf("%s/manifest.json", given) : xstrdup(given);
+
+    return is_dir ? xasprintf("%s/manifest.json", given) : xstrdup(given);
+}
+
+static int check_keys(json_t *root, const char *path, moai_error *err)
+{
+    static const char *const known[] = {"format", "version", "vocab_size", "eos", "pad", "tokenizer",
+                                        "tokenizer_sha256", "splits", "xxh3"};
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(root, key, value) {
+        bool found = false;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++) found = found || strcmp(key, known[i]) == 0;
+        if (!found) return error_set(err, "%s: unknown key `%s`", path, key);
+    }
+    return 0;
+}
+
+static int check_text(const char *path, const char *text, size_t n_bytes, moai_error *err)
+{
+    json_t *root = json_loadb(text, n_bytes, 0, NULL);
+    int status = 0;
+
+    if (!json_object_get(root, "xxh3"))
+        status = check_keys(root, path, err);
+    else if (!json_seal_holds(text, n_bytes))
+        status = error_set(err, "%s: changed since it was written: its last line is not the hash of the lines before",
+                           path);
+    json_decref(root);
+    return status;
+}
+
+int manifest_check(const char *given, moai_error *err)
+{
+    char *path = path_of(given);
+    size_t n_bytes;
+    char *text = file_read(path, (size_t)1 << 31, &n_bytes, err);
+    int status = text ? check_text(path, text, n_bytes, err) : -1;
+
+    free(text);
+    free(path);
+    return status;
+}
+
+int manifest_read(manifest *m, const char *given, moai_error *err)
+{
+    json_error_t fault;
+    char *path = path_of(given);
     int status = -1;
 
     *m = (manifest){.dir = directory_of(path)};
@@ -193,12 +241,14 @@ int manifest_write(const manifest *m, const char *path, moai_error *err)
     char *text = json_dumps(root, JSON_INDENT(2)), *tmp = xasprintf("%s.tmp", path);
 
     CHECK(text, "%s: a name in the manifest is not UTF-8", path);
-    int status = file_write(tmp, text, strlen(text), err);
+    char *sealed = json_sealed(text);
+    int status = file_write(tmp, sealed, strlen(sealed), err);
     if (status == 0 && rename(tmp, path) != 0)
         status = error_set(err, "%s: cannot rename to %s: %s", tmp, path, strerror(errno));
     if (status == 0) status = dir_sync_parent(path, err);
     if (status != 0) remove(tmp);
     json_decref(root);
+    free(sealed);
     free(text);
     free(tmp);
     return status;

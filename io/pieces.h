@@ -119,9 +119,7 @@ int64_t manifest_check_names(const checkpoint_manifest *, const model_config *, 
 
 int manifest_index(checkpoint_manifest *, const char *path, moai_error *err); /* part of manifest_load: fills tensors */
 
-/* The manifest's last line: the hash of all before it. */
-enum { CHECKPOINT_VERSION = 1, SEAL_BYTES = 46 };
-void manifest_seal(const char *body, size_t n_bytes, char seal[SEAL_BYTES + 1]);
+enum { CHECKPOINT_VERSION = 1 };
 /* One file's entry as JSON text (caller frees), and the manifest from the entries of all files. */
 char *manifest_entry(const piece_file *);
 int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries, int n_entries, moai_error *err);

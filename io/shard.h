@@ -8,7 +8,8 @@
  * A manifest (JSON) names the shards of each split, their token and document counts, bytes and XXH3-128 of the file:
  *   {"format": "moai-manifest", "version": 1, "vocab_size": .., "eos": .., "pad": .., "tokenizer": "tokenizer.model",
  *    "tokenizer_sha256": "..", "splits": {"train": [{"file": "train-00000.h5", "tokens": .., "documents": ..,
- *    "bytes": .., "xxh3": ".."}], "validation": [..]}}
+ *    "bytes": .., "xxh3": ".."}], "validation": [..]},
+ *   "xxh3": ".."}          the last line: the hash of all bytes before it
  * File names are relative to the manifest's directory. */
 #ifndef MOAI_SHARD_H
 #define MOAI_SHARD_H
@@ -60,6 +61,8 @@ typedef struct manifest {
 
 int manifest_read(manifest *, const char *path,
                   moai_error *err); /* path: the file, or the directory that holds manifest.json */
+/* Is it as it was written?  -1: not, by its last line.  One written by hand may lack that line: then unknown keys fail. */
+int manifest_check(const char *path, moai_error *err);
 int manifest_write(const manifest *, const char *path, moai_error *err);/* temporary, fsync, rename */
 const struct manifest_split *manifest_split(const manifest *, const char *name);             /* NULL: no such split */
 void manifest_free(manifest *);

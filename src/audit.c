@@ -344,6 +344,7 @@ int64_t shards_audit(const char *path, moai_error *err)
 
     if (set_open(&set, path, err) != 0) return -1;
     print_header(&set);
+    if (!set.alone && manifest_check(path, err) != 0) fault_text(&a, err);
     audit_tokenizer(&a);
     for (int i = 0; i < set.manifest.n_splits; i++)
         for (int k = 0; k < set.manifest.splits[i].n; k++) audit_shard(&a, &set.manifest.splits[i].list[k]);

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 
 enum { CPU_ALIGN = 64 };                      /* a cache line, and the widest vector */
+enum { CPU_PIECE = 4 << 20 };                 /* bytes that a thread copies at a time */
+
+static size_t piece_at(size_t at, size_t n_bytes) { return n_bytes - at < CPU_PIECE ? n_bytes - at : CPU_PIECE; }
 
 static void *alloc_cpu(moai_device *dev, size_t n_bytes)
 {
@@ -21,7 +24,8 @@ static void *alloc_host_cpu(moai_device *dev, size_t n_bytes)
 {
     char *p = alloc_cpu(dev, n_bytes);
 
-    if (p) memset(p, 0, n_bytes);
+#pragma omp parallel for schedule(static)
+    for (size_t at = 0; at < (p ? n_bytes : 0); at += CPU_PIECE) memset(p + at, 0, piece_at(at, n_bytes));
     return p;
 }
 
@@ -33,8 +37,14 @@ static void free_host_cpu(moai_device *dev, void *p, size_t n_bytes)
 
 static void copy_cpu(moai_device *dev, void *dst, const void *src, size_t n_bytes, copy_kind kind)
 {
-    (void)dev, (void)kind;
-    if (n_bytes) memmove(dst, src, n_bytes);
+    (void)dev;
+    if (kind == COPY_ON_DEVICE || n_bytes <= CPU_PIECE) {
+        if (n_bytes) memmove(dst, src, n_bytes);
+        return;
+    }
+#pragma omp parallel for schedule(static)     /* one core does not fill the memory's bandwidth */
+    for (size_t at = 0; at < n_bytes; at += CPU_PIECE)
+        memcpy((char *)dst + at, (const char *)src + at, piece_at(at, n_bytes));
 }
 
 static void zero_cpu(moai_device *dev, void *p, size_t n_bytes)

@@ -29,6 +29,8 @@ mkdir "$runs/run/checkpoint-6.tmp"
 says 0 'incomplete .*checkpoint-6.tmp: not a checkpoint' "$checkpoint" ls "$runs/run"
 says 0 'checkpoint-2: complete and undamaged' "$checkpoint" verify "$saved" "$runs/run/checkpoint-2"
 says 0 'checkpoint-4: complete and undamaged' "$checkpoint" verify "$runs/run"
+says 0 'checkpoint-4: complete and undamaged' mpirun -np 3 "$checkpoint" verify "$runs/run"
+[ "$(grep -c undamaged "$runs/out")" = 2 ]; check $? "three ranks say it once of each"
 
 h5dump -H -d /exp_avg/model.layers.1.mlp.up_proj.weight/0 "$saved/rank-00001.h5" > "$runs/out" 2>&1
 status=$?
@@ -67,6 +69,8 @@ says 0 'checkpoint-0: complete and undamaged' "$checkpoint" verify "$runs/again"
 cp -r "$saved" "$runs/bad"
 perl -e 'open F, "+<", $ARGV[0]; seek F, -s $ARGV[0] >> 1, 0; read F, $b, 1; seek F, -1, 1; print F chr(ord($b) ^ 1)' "$runs/bad/rank-00003.h5"
 says 1 'FAULT .*rank-00003.h5: ' "$checkpoint" verify "$runs/bad"
+says 1 'FAULT .*rank-00003.h5: ' mpirun -np 3 "$checkpoint" verify "$runs/bad"
+[ "$(grep -c FAULT "$runs/out")" = 1 ] && grep -q 'bad: 1 faults' "$runs/out"; check $? "one of three ranks finds it"
 rm "$runs/bad/rank-00002.h5"
 says 1 'FAULT .*rank-00002.h5: missing' "$checkpoint" verify "$runs/bad"
 says 1 'rank-00002.h5: missing' "$checkpoint" export "$runs/bad" "$runs/none"

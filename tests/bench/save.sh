@@ -1,0 +1,3 @@
+#!/bin/sh
+# What a save costs training: asynchronous against waiting, the same state; SAVE_DIR=/somewhere names another disk than TMPDIR's.
+exec "$MOAI_BIN/tests/bench/bench-save" configs/bench.json cpu "${SAVE_DIR:-$TMPDIR}"

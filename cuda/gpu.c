@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LEAST_CAPABILITY = 80 };               /* bf16 arithmetic */
+enum {
+    LEAST_CAPABILITY = 80,                    /* bf16 arithmetic */
+    CONTEXT_BYTES = 512 << 20,                /* of a context, about */
+};
 
 int device_count_cuda(void)
 {
@@ -64,6 +67,28 @@ static int check_gpu(int gpu, moai_error *err)
             err, "this program holds no code for GPU %d, compute capability %d.%d: build it with CUDA_ARCH=%d%d", gpu,
             major, minor, major, minor);
     return 0;
+}
+
+static void memory_of(int gpu, size_t *n_free, size_t *n_all)
+{
+    CUDA_CHECK(cudaSetDevice(gpu));
+    CUDA_CHECK(cudaMemGetInfo(n_free, n_all));
+}
+
+size_t memory_free_cuda(int gpu)
+{
+    size_t n_free, n_all;
+
+    memory_of(gpu, &n_free, &n_all);
+    return n_free + CONTEXT_BYTES < n_all ? n_free + CONTEXT_BYTES : n_all;
+}
+
+size_t memory_in_use_cuda(const moai_device *dev)
+{
+    size_t n_free, n_all;
+
+    memory_of(dev->gpu, &n_free, &n_all);
+    return n_all - n_free;
 }
 
 static void describe(moai_device *dev)

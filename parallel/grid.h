@@ -31,6 +31,7 @@ int process_rank(void);
 int process_cores(void); /* this rank's share of its host's cores, at least 1: threads it may use */
 int process_host_rank(void);                  /* this rank among those of its host, from 0: picks its GPU */
 int process_host_ranks(void);
+int64_t process_least(int64_t);                   /* of all ranks' values; collective */
 void process_finish(void);                    /* collective; MPI_Finalize */
 
 /* Fills a 0 in one extent (dp) from the world size and checks that the product is `world`.  Returns 0, or -1 with

@@ -32,6 +32,12 @@ static void abort_mpi(int status)
     _Exit(status);
 }
 
+int64_t process_least(int64_t value)
+{
+    if (world_size > 1) MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MIN, MPI_COMM_WORLD);
+    return value;
+}
+
 static void leave_mpi(int status)
 {
     process_finish();

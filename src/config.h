@@ -38,7 +38,7 @@ double model_flops_attention(const model_config *, int64_t seq_len);
 /* compares every field; on a difference returns -1 naming key and both values */
 int model_config_same(const model_config *a, const model_config *b, moai_error *err);
 
-typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL } recompute_mode;
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL, RECOMPUTE_AUTO } recompute_mode;
 typedef enum { SPIKE_LOSS, SPIKE_GRAD_NORM, SPIKE_EITHER } spike_measure;
 typedef enum { SPIKE_SKIP, SPIKE_ROLLBACK } spike_action;
 typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } schedule_kind;
@@ -68,7 +68,8 @@ typedef struct run_config {
     bool bf16, fp16;                                    /* neither: fp32 */
     double initial_loss_scale, min_loss_scale;          /* fp16 */
     int64_t loss_scale_window;                          /* steps without overflow until the scale doubles */
-    recompute_mode gradient_checkpointing;              /* none | selective | full; true means full */
+    recompute_mode gradient_checkpointing;              /* none | selective | full; true means full; auto: see fit.h */
+    double device_memory;                               /* GiB that a rank may take; 0: what is free */
     /* data */
     int64_t dataloader_num_workers, dataloader_prefetch_factor;
     /* output */

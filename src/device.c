@@ -1,6 +1,8 @@
 /* device.c: see device.h.  The only place that knows which backends were built in. */
 #include "device.h"
 
+#include "host_memory.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -47,6 +49,19 @@ static int open_cuda(device *d, const device_options *o, moai_error *err)
 }
 #endif
 
+size_t device_room(const device_options *o, bool *gpu)
+{
+#ifdef MOAI_CUDA
+    const int n_gpus = device_count_cuda();
+    *gpu = strcmp(o->name, "cpu") != 0 && n_gpus > 0;
+    if (*gpu) return memory_free_cuda(process_host_rank() % n_gpus);
+#else
+    (void)o;
+    *gpu = false;
+#endif
+    return host_memory_available() / (size_t)process_host_ranks();
+}
+
 static int open_cpu(device *d, const device_options *o)
 {
     d->ops = &ops_cpu;
@@ -73,6 +88,16 @@ void device_connect(device *d, moai_grid *grid)
 #else
     (void)d, (void)grid;
 #endif
+}
+
+size_t device_in_use(const device *d)
+{
+#ifdef MOAI_CUDA
+    if (d->ops == &ops_cuda) return memory_in_use_cuda(d->dev);
+#else
+    (void)d;
+#endif
+    return 0;
 }
 
 void device_close(device *d)

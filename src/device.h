@@ -20,11 +20,16 @@ typedef struct device {
     char text[256];                         /* "cpu, 2 threads a rank, products by oneDNN 2.6.3" */
 } device;
 
+/* Bytes that a rank may take of the device that `o` names: a GPU's free memory, or the host's available memory over its
+ * ranks; *gpu says which.  Not collective. */
+size_t device_room(const device_options *o, bool *gpu);
+
 /* "cuda" without a GPU, without the backend in this build, or with more ranks on the host than
  * GPUs is an error.  Not collective. */
 int device_open(device *, const device_options *, moai_error *err);
 /* Puts the grid's device comms on the device's transport (NCCL for a GPU).  Collective over all ranks. */
 void device_connect(device *, moai_grid *);
+size_t device_in_use(const device *);         /* bytes of the GPU's memory in use, by whomever; 0 for the host */
 void device_close(device *);
 
 #endif

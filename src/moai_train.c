@@ -1,5 +1,6 @@
 /* moai_train: trains a model.  mpirun -np 32 moai_train --config run.json [--key value ...] */
 #include "config.h"
+#include "fit.h"
 #include "train.h"
 
 #include <stdlib.h>
@@ -36,7 +37,11 @@ int main(int argc, char **argv)
 
     if (run_config_read(&run, argc, argv, &err) || check(&run, &cfg, &size, &batch, world, &err))
         config_error("%s", err.text);
-    plan_print(&run, &cfg, size, &batch);
+    const fit_room room = fit_find_room(&run);
+    const int too_big = fit_settle(&run, &cfg, size, &batch, room, &err);
+    plan_print(&run, &cfg, size, &batch, room.gpu, room.bytes);
+    if (too_big && !run.plan) config_error("%s", err.text);
+    if (too_big) say("           it does not fit: %s", err.text);
     if (!run.plan) status = train_run(&run, &cfg, size, &batch);
     run_config_free(&run);
     process_finish();

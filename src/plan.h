@@ -17,11 +17,22 @@ int batch_settle(batch_plan *, const run_config *, int dp, moai_error *err);
 
 model_options model_options_of(const run_config *, const batch_plan *, grid_shape size, int stage);
 
+/* Bytes of the rank of a stage that takes most: its first, as shares differ by at most a row. */
+typedef struct plan_memory {
+    int64_t first_layer, n_layers;
+    size_t arenas[N_ARENAS];
+    size_t backend;                           /* a GPU's context, workspaces and transport buffers, by experience */
+    size_t copy;                              /* host memory for saves on the way */
+    size_t total;                             /* arenas and backend */
+} plan_memory;
+void plan_stage(plan_memory *, const run_config *, const model_config *, grid_shape size, const batch_plan *, int stage,
+                bool gpu);
+
 /* Saves on the way are made from a copy of the state in host memory. */
 static inline bool plan_copies(const run_config *run) { return run->async_save && run->save_steps > 0; }
 
 /* Prints (on stderr, the printing rank) layout, counts, FLOPs, the table of bytes by arena and
- * stage, and how many ranks fit here. */
-void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *);
+ * stage, and the room there is. */
+void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *, bool gpu, size_t room);
 
 #endif

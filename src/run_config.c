@@ -17,7 +17,7 @@ static const key_choice schedules[] = {{"cosine", SCHEDULE_COSINE},
                                        {NULL, 0}};
 static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selective", RECOMPUTE_SELECTIVE},
                                             {"full", RECOMPUTE_FULL},  {"true", RECOMPUTE_FULL},
-                                            {"false", RECOMPUTE_NONE}, {NULL, 0}};
+                                            {"false", RECOMPUTE_NONE}, {"auto", RECOMPUTE_AUTO}, {NULL, 0}};
 
 static const key_choice measures[] = {
     {"loss", SPIKE_LOSS}, {"grad_norm", SPIKE_GRAD_NORM}, {"either", SPIKE_EITHER}, {NULL, 0}};
@@ -72,8 +72,9 @@ static const key_spec rows[] = {
     REAL(initial_loss_scale, "65536", 1, 1e18, "fp16: the loss's gradient is multiplied by this at the start"),
     INT(loss_scale_window, "1000", 1, 1ll << 40, "fp16: steps without overflow until the scale doubles"),
     REAL(min_loss_scale, "1", 1, 1e18, "fp16: each overflow halves the scale, to no less than this"),
-    CHOICE(gradient_checkpointing, "none", recomputations,
-           "activations recomputed in the backward pass: none, selective or full"),
+    CHOICE(gradient_checkpointing, "auto", recomputations,
+           "activations recomputed in the backward pass: none, selective, full, or auto: the least that fits"),
+    REAL(device_memory, "0", 0, 1e6, "GiB that a rank may take; 0: what its GPU, or its share of the host, has free"),
 
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
     INT(dataloader_prefetch_factor, "2", 1, 4096, "micro-batches ready ahead, per worker"),

@@ -192,6 +192,18 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
     free(samples);
 }
 
+/* The plan's figure against the card's. */
+static void report_memory(const trainer *t)
+{
+    const size_t in_use = device_in_use(&t->device);
+    plan_memory p;
+
+    if (!in_use) return;
+    plan_stage(&p, t->run, t->cfg, t->grid.size, &t->batch, t->grid.at.pp, true);
+    say("memory     %.2f GiB of the first rank's GPU in use, planned %.2f", ldexp((double)in_use, -30),
+        ldexp((double)p.total, -30));
+}
+
 static void evaluate(trainer *t)
 {
     eval_metrics e;
@@ -254,6 +266,7 @@ static int train(trainer *t)
         t->waited = 0;
         step_result r = next_step(t);
         report_step(t, r, lr, scale, now_seconds() - begin);
+        if (t->step == t->first_step + 1) report_memory(t);
         const int64_t step = t->step;
         if (look_after(t)) {
             saver_wait(t->saver);             /* what was copied before may still be whole */

@@ -127,8 +127,8 @@ int left_out_read(left_out_list *l, const left_out_data *data, const char *path,
     if (root && (number(root, "seed") != data->seed || number(root, "seq_length") != data->seq_length ||
                  number(root, "n_samples") != data->n_samples))
         status = error_set(err,
-                           "%s leaves out samples of other data: seed %lld, seq_length %lld, %lld samples; this run has "
-                           "seed %lld, seq_length %lld, %lld samples",
+                           "%s leaves out samples of other data: seed %lld, seq_length %lld, %lld samples; "
+                           "this run has seed %lld, seq_length %lld, %lld samples",
                            path, (long long)number(root, "seed"), (long long)number(root, "seq_length"),
                            (long long)number(root, "n_samples"), (long long)data->seed, (long long)data->seq_length,
                            (long long)data->n_samples);

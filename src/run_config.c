@@ -80,7 +80,8 @@ static const key_spec rows[] = {
     INT(dataloader_prefetch_factor, "2", 1, 4096, "micro-batches ready ahead, per worker"),
 
     REAL(loss_spike_zscore, "0", 0, 1e9, "deviations above the mean that make a step a spike; 0: no step is judged"),
-    INT(loss_spike_window, "100", 2, 100000, "steps before it that a step is judged by; none is before there are so many"),
+    INT(loss_spike_window, "100", 2, 100000,
+        "steps before it that a step is judged by; none is before there are so many"),
     CHOICE(loss_spike_measure, "loss", measures, "loss, grad_norm or either"),
     CHOICE(loss_spike_action, "skip", actions,
            "skip: no update; rollback: to the last checkpoint, the step's samples left out for good"),

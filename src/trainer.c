@@ -108,7 +108,8 @@ static void start_anew(trainer *t)
     const moai_ctx *c = &t->model.ctx;
 
     model_init_weights(&t->model, (uint64_t)t->run->seed);
-    for (int i = 1; i < N_STATES; i++) c->ops->zero(c->dev, t->model.own[i], (size_t)t->model.params.n_own * sizeof(float));
+    for (int i = 1; i < N_STATES; i++)        /* the moments */
+        c->ops->zero(c->dev, t->model.own[i], (size_t)t->model.params.n_own * sizeof(float));
     t->step = t->samples = t->updates = t->skipped = 0;
 }
 

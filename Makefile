@@ -52,7 +52,7 @@ name_of    = $(word 1,$(subst :, ,$1))
 package_of = $(word 2,$(subst :, ,$1))
 hash      := \#
 no_header  = $(shell printf '$(foreach h,$1,$(hash)if !__has_include(<$(call name_of,$h)>)\n$(call package_of,$h)\n$(hash)endif\n)' | \
-             $(CXX) $(PREFIX_CFLAGS) $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(MPI_CFLAGS) -x c++ -E -P - 2>/dev/null || echo $(foreach h,$1,$(call package_of,$h)))
+             $(CXX) $(PREFIX_CFLAGS) $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(MPI_CFLAGS) $(CUDA_CPPFLAGS) -x c++ -E -P - 2>/dev/null || echo $(foreach h,$1,$(call package_of,$h)))
 no_program = $(foreach p,$1,$(if $(shell command -v $(call name_of,$p)),,$(call package_of,$p)))
 
 $(if $(filter command%,$(origin MPICC)),$(if $(call no_program,$(MPICC):none),$(error MPICC=$(MPICC) is not found)))
@@ -85,6 +85,8 @@ NVCC      ?= $(CUDA_HOME)/bin/nvcc
 $(if $(shell command -v $(NVCC)),,$(error CUDA=$(CUDA): nvcc is not found.  Name its place (CUDA_HOME=/usr/local/cuda), or build without: make))
 NVCCFLAGS += -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a$(comma)code=sm_$a) -Xcompiler -Wall$(comma)-Wextra
 CUDA_CPPFLAGS = -DMOAI_CUDA -iquote cuda -isystem $(CUDA_HOME)/include
+missing_cuda := $(strip $(call no_header,cublasLt.h:cuBLASLt nccl.h:NCCL))
+$(if $(missing_cuda),$(error CUDA=$(CUDA): no headers of $(missing_cuda) in $(CUDA_HOME)/include or where the compiler looks (libnccl-dev; PREFIXES=)))
 # cuDNN's fused attention, through its header-only frontend (PyPI nvidia-cudnn-frontend): CUDNN_FRONTEND=/where/its/include/is; CUDNN= without
 CUDNN_FRONTEND ?= $(shell python3 -c 'import cudnn, os; print(os.path.join(os.path.dirname(os.path.dirname(cudnn.__file__)), "include"))' 2>/dev/null)
 CUDNN ?= $(and $(wildcard $(CUDNN_FRONTEND)/cudnn_frontend.h),$(if $(call no_header,cudnn.h:cudnn),,1))

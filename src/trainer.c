@@ -161,7 +161,7 @@ static int read_left_out(trainer *t, moai_error *err)
     failed = left_out_merge(&t->state.left_out, decisions, err);
     json_decref(decisions);
     free(text);
-    if (t->state.left_out.n_out >= data.n_samples)
+    if (t->state.left_out.n_out > 0 && t->state.left_out.n_out >= data.n_samples)
         failed = error_set(err, "all %lld samples of the data are left out", (long long)data.n_samples);
     if (t->state.left_out.n_out) say("left out   %lld samples, decided earlier", (long long)t->state.left_out.n_out);
     return failed;

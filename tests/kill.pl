@@ -89,7 +89,9 @@ for my $n (1 .. 3 * $kills) {
         wait_until($pid, sub { scalar(() = glob "$dir/checkpoint-*.tmp") });
         sleep rand $window;
     } else {
-        sleep rand 0.6;
+        my $steps = int rand 30;
+        wait_until($pid, sub { (() = read_log() =~ /^step /mg) > $steps });
+        sleep rand 0.02;
     }
     my $trains = read_log() =~ /^step \d/m;
     my ($from) = read_log() =~ m{^resumed .*: step (\d+)}m;

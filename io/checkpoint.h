@@ -29,6 +29,7 @@ typedef struct checkpoint_meta {
     uint64_t seed;
     int64_t seq_length, global_batch_size;
     char tokenizer_sha256[65];
+    char data_xxh3[33];                 /* of the training split, see dataset_xxh3; "" when nobody knows */
     model_config model;
     char *run_json;                     /* the run's, as saved; the caller's own, or checkpoint_meta_free frees it */
     char *state_json;                   /* run_state.h's object, likewise; NULL: none */

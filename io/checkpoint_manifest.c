@@ -3,7 +3,7 @@
  *   {"format": "moai-checkpoint", "version": 1, "saved_at": "2026-01-31T12:00:00Z",
  *    "step": .., "samples": .., "updates": .., "skipped": .., "seed": .., "seq_length": .., "global_batch_size": ..,
  *    "layout": {"tensor_parallel": .., "context_parallel": .., "data_parallel": .., "pipeline_parallel": ..},
- *    "tokenizer_sha256": "..", "run": {the run configuration}, "state": {as in run_state.h, not in older ones},
+ *    "tokenizer_sha256": "..", "data_xxh3": ".." (not in older ones), "run": {the run configuration}, "state": {as in run_state.h, not in older ones},
  *    "small_files": [{"file": "config.json", "bytes": .., "xxh3": ".."}],
  *    "files": [{"file": "rank-00000.h5", "bytes": .., "structure_xxh3": "..", "pieces": [
  *        {"state": "weight", "name": "..", "index": 0, "shape": [rows, cols], "offset": [row, col],
@@ -181,6 +181,8 @@ static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
     if (state && !json_is_object(state)) bad(r, "state", "not an object");
     if (r->failed) return;
     strcpy(m->tokenizer_sha256, get_text(r, root, "tokenizer_sha256"));
+    const char *data = json_string_value(json_object_get(root, "data_xxh3"));
+    snprintf(m->data_xxh3, sizeof m->data_xxh3, "%s", data ? data : "");
     m->run_json = json_dumps(run, JSON_INDENT(1));
     m->state_json = state ? json_dumps(state, JSON_COMPACT) : NULL;
 }

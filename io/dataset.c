@@ -134,6 +134,16 @@ int64_t dataset_samples(const dataset *d, int64_t seq_len)
 }
 const manifest *dataset_manifest(const dataset *d) { return &d->manifest; }
 
+void dataset_xxh3(const dataset *d, char hex[33])
+{
+    const struct manifest_split *s = d->split;
+    char *all = xmalloc((size_t)s->n * sizeof s->list[0].xxh3);
+
+    for (int i = 0; i < s->n; i++) memcpy(all + (size_t)i * sizeof s->list[0].xxh3, s->list[i].xxh3, sizeof s->list[0].xxh3);
+    file_xxh3_text(all, (size_t)s->n * sizeof s->list[0].xxh3, hex);
+    free(all);
+}
+
 /* The shard that holds token `at` of the split. */
 static int find_shard(const dataset *d, int64_t at)
 {

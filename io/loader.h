@@ -19,6 +19,7 @@ dataset *dataset_open(const char *manifest_path, const char *split, int64_t voca
 int64_t dataset_tokens(const dataset *);
 int64_t dataset_samples(const dataset *, int64_t seq_len);              /* (tokens - 1) / seq_len */
 const manifest *dataset_manifest(const dataset *);
+void dataset_xxh3(const dataset *, char hex[33]);   /* of the hashes of the split's shards, in order */
 /* ids (seq_len + 1); an id >= vocab_size fails with the shard, position and id.  Thread-safe. */
 int dataset_sample(dataset *, int64_t sample, int64_t seq_len, int32_t *ids, moai_error *err);
 void dataset_free(dataset *);

@@ -151,6 +151,14 @@ static void write_attributes(const piece_writer *w, hid_t set, const piece *p)
     H5_CHECK(w, H5Dclose(set) >= 0, "cannot close a dataset");
 }
 
+/* The disk begins at once, so that neither unwritten pages pile up nor the fsync at the end has everything to do. */
+static int write_block(const piece_writer *w, const void *data, size_t n_bytes, int64_t offset, moai_error *err)
+{
+    if (write_at(w, data, n_bytes, offset, err) != 0) return -1;
+    sync_file_range(w->disk, offset, (off64_t)n_bytes, SYNC_FILE_RANGE_WRITE);   /* fsync tells what fails */
+    return 0;
+}
+
 static int write_data(const piece_writer *w, piece *p, piece_fill fill, void *from, moai_error *err)
 {
     const int64_t width = p->at.n_cols, rows_at_once = max_i64(BLOCK_ELEM / width, 1);
@@ -166,7 +174,7 @@ static int write_data(const piece_writer *w, piece *p, piece_fill fill, void *fr
         const size_t n_bytes = (size_t)n_elem * sizeof *x;
         if (fill) rc = fill(from, row * width, n_elem, x, err);
         if (rc == 0) XXH3_128bits_update(hash, x, n_bytes);
-        if (rc == 0 && fill) rc = write_at(w, x, n_bytes, p->address + row * width * (int64_t)sizeof *x, err);
+        if (rc == 0 && fill) rc = write_block(w, x, n_bytes, p->address + row * width * (int64_t)sizeof *x, err);
     }
     hash_hex(hash, p->xxh3);
     XXH3_freeState(hash);

@@ -40,6 +40,10 @@ static verdict check_meta(const run_config *run, const checkpoint_meta *now, con
         error_set(&why, "was trained with %lld samples a step, this run has %lld: set global_batch_size "
                   "(--resume_allow global_batch_size goes on all the same)", (long long)saved->global_batch_size,
                   (long long)now->global_batch_size);
+    else if (saved->data_xxh3[0] && strcmp(saved->data_xxh3, now->data_xxh3) != 0 &&
+             !resume_key_allowed(run->resume_allow, "data"))
+        error_set(&why, "was trained on other data (XXH3 %s) than %s (%s): its data position has no meaning here "
+                  "(--resume_allow data goes on all the same)", saved->data_xxh3, run->data, now->data_xxh3);
     else if (!saved->run_json || resume_keys_check(run, saved->run_json, saved->step, &why) == 0)
         return GOOD;
     return disagrees(err, dir, &why);

@@ -8,15 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const fixed_keys[] = {"seq_length", "global_batch_size", "weight_decay", "adam_beta1", "adam_beta2",
+static const char *const fixed_keys[] = {"data", "seq_length", "global_batch_size", "weight_decay", "adam_beta1", "adam_beta2",
                                          "adam_epsilon", "max_grad_norm", "bf16", "fp16", NULL};
+static const char *const not_values[] = {"data", "global_batch_size", NULL};  /* what counts is what they lead to */
 static const char *const schedule_keys[] = {"learning_rate", "min_lr_ratio", "lr_scheduler_type", "max_steps",
                                             "warmup_steps", "decay_steps", NULL};
 
+static bool is_among(const char *const *list, const char *name, size_t n)
+{
+    for (; *list; list++)
+        if (strlen(*list) == n && memcmp(*list, name, n) == 0) return true;
+    return false;
+}
+
 void resume_keys_help(void)
 {
-    printf("\nA run that goes on from a checkpoint may not change");
-    for (int i = 0; fixed_keys[i]; i++) printf("%s %s", i ? "," : "", fixed_keys[i]);
+    printf("\nA run that goes on from a checkpoint may not change what its data hold, its samples a step "
+           "(global_batch_size),\n");
+    for (int i = 0, n = 0; fixed_keys[i]; i++)
+        if (!is_among(not_values, fixed_keys[i], strlen(fixed_keys[i]))) printf("%s%s", n++ ? ", " : "", fixed_keys[i]);
     printf(
         ".\nThe keys of the learning rate may change where its values of the steps done stay the same.  --resume_allow "
         "names\nexceptions.  The model, the seed and the tokenizer have none; everything else may change.\n");
@@ -30,13 +40,6 @@ static const char *next_name(const char **list, size_t *n)
     *n = strcspn(name, ", ");
     *list += *n;
     return *n ? name : NULL;
-}
-
-static bool is_among(const char *const *list, const char *name, size_t n)
-{
-    for (; *list; list++)
-        if (strlen(*list) == n && memcmp(*list, name, n) == 0) return true;
-    return false;
 }
 
 bool resume_key_allowed(const char *list, const char *key)
@@ -97,7 +100,7 @@ static int check(const run_config *then, const run_config *now, int64_t done, mo
 
     for (int i = 0; i < keys.n; i++) {
         const key_spec *k = &keys.list[i];
-        const bool fixed = is_among(fixed_keys, k->name, strlen(k->name)) && strcmp(k->name, "global_batch_size") != 0;
+        const bool fixed = is_among(fixed_keys, k->name, strlen(k->name)) && !is_among(not_values, k->name, strlen(k->name));
         const bool schedule = !rates && is_among(schedule_keys, k->name, strlen(k->name));
         if ((!fixed && !schedule) || same_value(k, then, now) || resume_key_allowed(now->resume_allow, k->name))
             continue;

@@ -6,8 +6,8 @@
 
 /* `saved` is what run_config_json wrote into a checkpoint after `done` steps.  Returns -1 naming the first key that
  * differs and may not, with both values; keys that resume_allow names may.  The keys of the learning rate may differ
- * where the rates of the steps done come out the same.  global_batch_size is the caller's: what counts is what it and
- * the layout make. */
+ * where the rates of the steps done come out the same.  data and global_batch_size are the
+ * caller's: what counts is what is in the shards, and what global_batch_size and the layout make. */
 int resume_keys_check(const run_config *, const char *saved, int64_t done, moai_error *err);
 bool resume_key_allowed(const char *resume_allow, const char *key);
 int resume_keys_read(const char *resume_allow, moai_error *err);      /* -1: it names something else than such a key */

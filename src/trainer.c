@@ -100,6 +100,7 @@ checkpoint_meta trainer_meta(const trainer *t)
                             .run_json = run_config_json(t->run), .state_json = run_state_json(&t->state, t->run)};
 
     memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
+    dataset_xxh3(t->train_set, meta.data_xxh3);
     return meta;
 }
 

@@ -155,6 +155,19 @@ static void damaged(void)
     saver_close(s);
 }
 
+static void no_memory(void)
+{
+    param_table large = state.params;
+    saver_options o = {.output_dir = dir, .state = state.st, .async = true, .saved_step = -1};
+    moai_error err = {""};
+
+    large.n_own = (int64_t)1 << 40;
+    o.state.params = &large;
+    ok(!saver_open(&o, &err) && strstr(err.text, "12288.0000 GiB for each of 4 ranks") &&
+           strstr(err.text, "--no_async_save"),
+       "a copy that does not fit is refused: %s", err.text);
+}
+
 int main(int argc, char **argv)
 {
     process_start(&argc, &argv);
@@ -171,6 +184,7 @@ int main(int argc, char **argv)
     failures(true, 8, 20);
     failures(false, 20, 30);
     damaged();
+    no_memory();
     state_free(&state);
     free(dir);
     device_close_cpu(dev);

@@ -121,10 +121,12 @@ again "output_dir $dir/all: each of its 2 checkpoints is damaged" --output_dir "
 again "output_dir $dir/none holds no checkpoint" --output_dir "$dir/none" --resume_from_checkpoint latest
 
 # keys that a resume may not change
+mkdir "$dir/more" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/more" 97 80 16 || exit 1
 resume="--resume_from_checkpoint $dir/out-dir/checkpoint-2 --output_dir $dir/changed"
 # shellcheck disable=SC2086
 {
     refused 1 2 'was trained with 1 samples a step, this run has 2: set global_batch_size' $resume
+    again 'checkpoint-2: was trained on other data' $resume --data "$dir/more"
     again 'checkpoint-2: seed 42, this run has 43' $resume --seed 43
     again 'checkpoint-2: weight_decay was 0.1 when it was saved, this run has 0.2' $resume --weight_decay 0.2
     again 'checkpoint-2: max_steps was 2 when it was saved, this run has 3, with other learning rates for steps already done' $resume --max_steps 3

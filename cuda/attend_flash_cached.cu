@@ -104,6 +104,8 @@ share_kernel(partials to, view<T> q, view<T> k_cache, view<T> v_cache, const int
                  int64_t max_len, cached_heads heads)
 {
     extern __shared__ uint4 shared[];
+    let_next_start();
+    wait_for_previous();
     const int row = blockIdx.z, share = blockIdx.x;
     const int64_t first_row = seq[row] * max_len;
     const cut keys(pos[row], to.n_shares);
@@ -167,6 +169,8 @@ template <typename T>
 __global__ void __launch_bounds__(SUM_WARPS *WARP) add_shares_kernel(view<T> att, partials from, const int32_t *pos)
 {
     __shared__ float4 sums[SUM_WARPS][WARP];
+    let_next_start();
+    wait_for_previous();
     const int row = blockIdx.y, head = blockIdx.x, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const cut keys(pos[row], from.n_shares);
     const int n_shares = (keys.n_keys + keys.length - 1) / keys.length, stride = from.head_dim + 4;
@@ -208,20 +212,18 @@ __global__ void __launch_bounds__(SUM_WARPS *WARP) add_shares_kernel(view<T> att
 }
 
 template <typename T, int D>
-void launch(moai_device *dev, partials part, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-            const int32_t *pos, int64_t max_len, attend_shape s)
+void attend_by_shares(moai_device *dev, partials part, tensor att, tensor q, tensor k_cache, tensor v_cache,
+                      const int32_t *seq, const int32_t *pos, int64_t max_len, attend_shape s)
 {
     const int group = (int)(s.n_heads / s.n_kv_heads), blocks_of_group = (group + HEADS - 1) / HEADS;
     const cached_heads heads = {part.head_dim, group, blocks_of_group, s.scale};
     const dim3 blocks((unsigned)part.n_shares, (unsigned)(s.n_kv_heads * blocks_of_group), (unsigned)q.rows);
 
     allow_shared(dev, "attend_cached", share_kernel<T, D>, shared_bytes<D>());
-    share_kernel<T, D><<<blocks, TILE_THREADS, shared_bytes<D>(), dev->stream>>>(
-        part, view_of<T>(q), view_of<T>(k_cache), view_of<T>(v_cache), seq, pos, max_len, heads);
-    LAUNCH_CHECK("attend_cached");
-    add_shares_kernel<T>
-        <<<dim3((unsigned)s.n_heads, (unsigned)q.rows), SUM_WARPS * WARP, 0, dev->stream>>>(view_of<T>(att), part, pos);
-    LAUNCH_CHECK("attend_cached");
+    launch(dev, "attend_cached", share_kernel<T, D>, blocks, TILE_THREADS, shared_bytes<D>(), part, view_of<T>(q),
+           view_of<T>(k_cache), view_of<T>(v_cache), seq, pos, max_len, heads);
+    launch(dev, "attend_cached", add_shares_kernel<T>, dim3((unsigned)s.n_heads, (unsigned)q.rows), SUM_WARPS * WARP, 0,
+           view_of<T>(att), part, pos);
 }
 
 }  // namespace
@@ -240,8 +242,8 @@ bool attend_flash_cached(moai_device *dev, tensor att, tensor q, tensor k_cache,
     for (int64_t row = 0; row < q.rows; row += rows_at_once) {
         const int64_t n = min_i64(rows_at_once, q.rows - row);
         for_tiles(q.dt, s.head_dim, [&](auto t, auto d) {
-            launch<TYPE(t), WIDTH(d)>(dev, part, tensor_rows(att, row, n), tensor_rows(q, row, n), k_cache, v_cache,
-                                      seq + row, pos + row, max_len, s);
+            attend_by_shares<TYPE(t), WIDTH(d)>(dev, part, tensor_rows(att, row, n), tensor_rows(q, row, n), k_cache,
+                                                v_cache, seq + row, pos + row, max_len, s);
         });
     }
     return true;

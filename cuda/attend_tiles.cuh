@@ -32,24 +32,7 @@ __device__ inline float quad_max(float x)
     return fmaxf(x, __shfl_xor_sync(all_lanes, x, 2));
 }
 
-/* -- copies: global memory to a tile, not waiting -- */
-
-template <int n_bytes>
-__device__ inline void copy_async(uint32_t to, const void *from, bool exists) /* zeros if it does not */
-{
-    if constexpr (n_bytes == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0)
-                     : "memory");
-    else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(to), "l"(from), "r"(exists ? n_bytes : 0),
-                     "n"(n_bytes)
-                     : "memory");
-}
-__device__ inline void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int n_later> __device__ inline void copies_wait()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(n_later) : "memory");
-}
+/* -- tiles -- */
 
 template <int D> __host__ __device__ constexpr uint32_t tile_bytes(int rows) { return (uint32_t)rows * D * 2; }
 template <int D> __device__ inline uint32_t chunk_at(int row, int chunk)
@@ -86,21 +69,6 @@ __device__ inline void load_transposed(uint32_t (&x)[4], uint32_t at)
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                  : "r"(at)
                  : "memory");
-}
-
-template <typename T>
-__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-    if constexpr (std::is_same_v<T, __half>)
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    else
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 template <typename T> __device__ inline uint32_t pack_two(float low, float high)

@@ -135,6 +135,86 @@ __device__ inline float block_sum(float x, int turn)
  * order; without a second, partial is (n_rows, cols): sums.cu */
 void add_partials(moai_device *, float *first, float *second, const float *partial, int64_t n_rows, int64_t cols);
 
+/* -- kernels that follow one another closely (programmatic dependent launch, from compute capability 9.0 on) --
+ * One that launch() starts may come to its multiprocessors while the one before it still runs there, as soon as all
+ * blocks of that one have called let_next_start or are done.  It begins with wait_for_previous: before, it touches
+ * nothing that anybody writes. */
+
+__device__ inline void let_next_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void wait_for_previous() /* and for all before it */
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+template <typename... P, typename... A>
+static void launch(moai_device *dev, const char *op, void (*kernel)(P...), dim3 blocks, int n_threads, size_t n_shared,
+                   A... args)
+{
+    cudaLaunchAttribute closely;
+    cudaLaunchConfig_t how = {};
+
+    closely.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    closely.val.programmaticStreamSerializationAllowed = 1;
+    how.gridDim = blocks;
+    how.blockDim = dim3((unsigned)n_threads);
+    how.dynamicSmemBytes = n_shared;
+    how.stream = dev->stream;
+    how.attrs = &closely;
+    how.numAttrs = dev->capability >= 90;
+    const cudaError_t status = cudaLaunchKernelEx(&how, kernel, P(args)...);
+    if (status != cudaSuccess) die("%s: launch: %s", op, cudaGetErrorString(status));
+}
+
+/* -- copies: global memory to shared, not waiting -- */
+
+__device__ inline uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+template <int n_bytes>
+__device__ inline void copy_async(uint32_t to, const void *from, bool exists) /* zeros if it does not */
+{
+    if constexpr (n_bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(to), "l"(from), "r"(exists ? n_bytes : 0),
+                     "n"(n_bytes)
+                     : "memory");
+}
+__device__ inline void copy_async_kept(uint32_t to, const void *from) /* 16 bytes, through the L1 */
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ inline void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); } /* to the L2 */
+__device__ inline void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int n_later> __device__ inline void copies_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(n_later) : "memory");
+}
+
+/* -- the tensor cores: c (16, 8) += a (16, 16) b (16, 8), T of 16 bits; mma.m16n8k16 says which lane holds what -- */
+
+template <typename T>
+__device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    if constexpr (std::is_same_v<T, __half>)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 /* -- one call of f(row, col) for each pack of a matrix -- */
 
 template <int W, typename F>
@@ -142,6 +222,8 @@ __global__ void __launch_bounds__(BLOCK) each_kernel(int64_t n_packs, int64_t bl
 {
     int64_t row = blockIdx.x / blocks_of_row, p = (blockIdx.x % blocks_of_row) * BLOCK + threadIdx.x;
 
+    let_next_start();
+    wait_for_previous();
     if (p < n_packs) f(row, p * W);
 }
 
@@ -152,8 +234,7 @@ template <int W, typename F> static void each(moai_device *dev, const char *op, 
     if (n_blocks == 0) return;
     CHECK(n_blocks <= INT32_MAX, "%s: (%lld, %lld) is more than one launch holds", op, (long long)rows,
           (long long)cols);
-    each_kernel<W><<<(unsigned)n_blocks, BLOCK, 0, dev->stream>>>(n_packs, blocks_of_row, f);
-    LAUNCH_CHECK(op);
+    launch(dev, op, each_kernel<W, F>, dim3((unsigned)n_blocks), BLOCK, 0, n_packs, blocks_of_row, f);
 }
 
 /* -- the choice of a template -- */

@@ -9,7 +9,7 @@
  * The first product of a shape asks the library for its candidates, runs each on the operands themselves and keeps the
  * fastest for the device's life; a deterministic device keeps the library's first choice, since a timing may decide
  * otherwise next time. Any one algorithm gives the same bits every time. */
-#include "cuda.h"
+#include "matmul_few.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -238,6 +238,7 @@ static void check_product(const char *op, tensor y, tensor x, tensor w)
 void matmul_cuda(moai_device *dev, tensor y, tensor x, tensor w)
 {
     check_product("matmul", y, x, w);
+    if (matmul_few(dev, y, x, w, NULL)) return;
     product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, NULL);
 }
 
@@ -247,6 +248,7 @@ void matmul_add_cuda(moai_device *dev, tensor y, tensor x, tensor w, tensor z)
     CHECK(z.dt == y.dt && z.rows == y.rows && z.cols == y.cols && z.stride == y.stride,
           "matmul_add: z (%lld, %lld) of %s, stride %lld, is not of y's form", (long long)z.rows, (long long)z.cols,
           dtype_name(z.dt), (long long)z.stride);
+    if (matmul_few(dev, y, x, w, z.data)) return;
     product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, z.data);
 }
 

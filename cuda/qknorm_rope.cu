@@ -5,6 +5,8 @@
  * A warp takes a row, so that the angles are loaded once; L neighbouring lanes take a head at a time, a lane has the
  * same P packs of both halves and so holds whole pairs.  A lane asks for its part of the next head before it finishes
  * this one. */
+#include "qknorm_rope_few.h"
+
 #include "kernels.cuh"
 
 namespace {
@@ -258,6 +260,7 @@ void qknorm_rope_cuda(moai_device *dev, tensor qk, float *r, tensor qkv, tensor 
     bool packed = is_packed(qk, tensor_cols(qkv, 0, qk.cols), q_norm, k_norm, rope.cos, rope.sin);
 
     if (qk.rows == 0) return;
+    if (qknorm_rope_few(dev, qk, r, qkv, q_norm, k_norm, rope, positions, s, eps)) return;
     for_head(op, qk.dt, s.head_dim, packed, [&](auto t, auto w, auto lanes, auto packs) {
         using T = TYPE(t);
         qk_args<T> a = qk_args_of<T>(r, qkv, q_norm, k_norm, rope, positions, s);

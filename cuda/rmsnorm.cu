@@ -47,6 +47,8 @@ __global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 3 : 1) rmsnorm_kernel(no
     pack<T, W> w[P], x[P], o[P];
     int64_t row = blockIdx.x;
 
+    let_next_start();
+    wait_for_previous();
     my.ask(w, a.w);
     my.ask(x, a.x.at(row, 0));
     if (RESIDUAL) my.ask(o, a.o.at(row, 0));
@@ -175,8 +177,8 @@ void forward(moai_device *dev, const char *op, tensor h, tensor n, float *r, ten
         norm_forward<T> a = {
             view_of<T>(h), view_of<T>(n), r,  view_of<const T>(x), view_of<const T>(o), static_cast<const T *>(w.data),
             x.rows,        x.cols,        eps};
-        kernel<<<(unsigned)min_i64(x.rows, resident_blocks(dev, kernel, n_threads, 0)), n_threads, 0, dev->stream>>>(a);
-        LAUNCH_CHECK(op);
+        const int64_t n_blocks = min_i64(x.rows, resident_blocks(dev, kernel, n_threads, 0));
+        launch(dev, op, kernel, dim3((unsigned)n_blocks), n_threads, 0, a);
     });
 }
 

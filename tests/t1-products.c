@@ -49,7 +49,8 @@ int main(int argc, char **argv)
 {
     static const struct {
         int64_t n_tokens, in, out;
-    } shape[] = {{1, 1, 1}, {1, 64, 48}, {7, 13, 5}, {33, 100, 129}, {96, 256, 64}, {257, 31, 130}, {136, 520, 264}};
+    } shape[] = {{1, 1, 1}, {1, 64, 48}, {3, 96, 44}, {7, 13, 5}, {13, 416, 67}, {8, 1056, 24}, {2, 64, 4801},
+                 {33, 100, 129}, {96, 256, 64}, {257, 31, 130}, {136, 520, 264}};
 
     battery_open(argc, argv);
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {

@@ -134,8 +134,8 @@ void attend_backward_cuda(moai_device *, tensor dq, tensor dk, tensor dv, tensor
                           tensor att, const float *lse, attend_shape);
 void attend_cached_cuda(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
                         const int32_t *pos, int64_t max_len, attend_shape);
-void kv_append_cuda(moai_device *, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos,
-                    int64_t max_len); /* kv_append.cu */
+void kv_append_cuda(moai_device *, tensor k_cache, tensor v_cache, tensor k, tensor v, const int32_t *seq,
+                    const int32_t *pos, int64_t max_len); /* kv_append.cu */
 
 void swiglu_cuda(moai_device *, tensor act, tensor gate_up);                                    /* swiglu.cu */
 void swiglu_backward_cuda(moai_device *, tensor dgate_up, tensor act, tensor dact, tensor gate_up);
@@ -143,6 +143,8 @@ void swiglu_backward_cuda(moai_device *, tensor dgate_up, tensor act, tensor dac
 void softmax_stats_cuda(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
 void cross_entropy_cuda(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
                         const int32_t *targets, int64_t vocab_begin, float scale); /* cross_entropy.cu */
+
+void sample_cuda(moai_device *, int32_t *ids, tensor logits, const double *u, sample_options);   /* sample.cu */
 
 void sum_cuda(moai_device *, double *acc, const float *x, int64_t n);                           /* sums.cu */
 void sum_squares_cuda(moai_device *, double *acc, const float *x, int64_t n);

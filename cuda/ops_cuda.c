@@ -34,6 +34,7 @@ const moai_ops ops_cuda = {
     .swiglu_backward = swiglu_backward_cuda,
     .softmax_stats = softmax_stats_cuda,
     .cross_entropy = cross_entropy_cuda,
+    .sample = sample_cuda,
     .sum = sum_cuda,
     .sum_squares = sum_squares_cuda,
     .clip = clip_cuda,

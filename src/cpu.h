@@ -167,13 +167,16 @@ void attend_cpu(moai_device *, tensor att, float *lse, tensor q, tensor k, tenso
 void attend_backward_cpu(moai_device *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
                          tensor att, const float *lse, attend_shape);
 
-void kv_append_cpu(moai_device *, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos, int64_t max_len);
+void kv_append_cpu(moai_device *, tensor k_cache, tensor v_cache, tensor k, tensor v, const int32_t *seq,
+                   const int32_t *pos, int64_t max_len);
 void attend_cached_cpu(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
                        const int32_t *pos, int64_t max_len, attend_shape);                      /* cpu_decode.c */
 
 void softmax_stats_cpu(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
 void cross_entropy_cpu(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
                        const int32_t *targets, int64_t vocab_begin, float scale); /* cpu_loss.c */
+
+void sample_cpu(moai_device *, int32_t *ids, tensor logits, const double *u, sample_options);   /* cpu_sample.c */
 
 void sum_cpu(moai_device *, double *acc, const float *x, int64_t n);                            /* cpu_optim.c */
 void sum_squares_cpu(moai_device *, double *acc, const float *x, int64_t n);

@@ -3,13 +3,19 @@
 
 enum { KEY_BLOCK = 64 };
 
-void kv_append_cpu(moai_device *dev, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos, int64_t max_len)
+void kv_append_cpu(moai_device *dev, tensor k_cache, tensor v_cache, tensor k, tensor v, const int32_t *seq,
+                   const int32_t *pos, int64_t max_len)
 {
+    const size_t bytes = (size_t)k.cols * dtype_size(k.dt);
+
     (void)dev;
-    CHECK(cache.dt == kv.dt, "kv_append: %s rows into a cache of %s", dtype_name(kv.dt), dtype_name(cache.dt));
-    for (int64_t i = 0; i < kv.rows; i++)
-        memcpy(tensor_at(cache, seq[i] * max_len + pos[i], 0), tensor_at(kv, i, 0),
-               (size_t)kv.cols * dtype_size(kv.dt));
+    CHECK(k_cache.dt == k.dt && v_cache.dt == v.dt, "kv_append: %s and %s rows into caches of %s and %s",
+          dtype_name(k.dt), dtype_name(v.dt), dtype_name(k_cache.dt), dtype_name(v_cache.dt));
+    for (int64_t i = 0; i < k.rows; i++) {
+        const int64_t row = seq[i] * max_len + pos[i];
+        memcpy(tensor_at(k_cache, row, 0), tensor_at(k, i, 0), bytes);
+        memcpy(tensor_at(v_cache, row, 0), tensor_at(v, i, 0), bytes);
+    }
 }
 
 static float dot(const float *a, const float *b, int64_t n)

@@ -29,11 +29,19 @@ typedef struct kv_cache {
 } kv_cache;
 
 /* The rows of a forward, arrays of n: token ids[i] stands at position pos[i] of sequence seq[i].  All earlier
- * positions of the sequence are in the cache or among the rows. */
+ * positions of the sequence are in the cache or among the rows.  n_wanted rows, wanted[], need logits. */
 typedef struct decode_rows {
     int64_t n;
     const int32_t *ids, *seq, *pos;
+    int64_t n_wanted;
+    const int32_t *wanted;
 } decode_rows;
+
+/* How a row's attention runs: a prompt's beginning by tiles, as in training, everything else over the cache. */
+typedef struct decode_stretch {
+    int64_t row, n;
+    bool is_beginning; /* row + i is position i of one sequence */
+} decode_stretch;
 
 typedef struct decoder {
     moai_ctx ctx;
@@ -46,8 +54,15 @@ typedef struct decoder {
     void *weights;    /* flat (params.n_elem), zero until filled */
     layer_weights *w; /* views, one a layer */
     outer_weights outer;
-    kv_cache *cache;          /* one a layer */
-    int32_t *ids, *seq, *pos; /* (max_rows) on the device: the rows of the forward under way */
+    kv_cache *cache; /* one a layer */
+
+    /* the forward under way; u, ids, seq and pos lie in device memory one behind the other, as in `inputs` */
+    void *device_inputs, *inputs;
+    double *u;                /* (n_wanted) */
+    int32_t *ids, *seq, *pos; /* (n) */
+    int32_t *drawn;           /* (max_wanted) on the device */
+    decode_stretch *stretches;
+    int64_t n_stretches;
 } decoder;
 
 /* The longest sequence that the model's positions reach: max_position_embeddings, what linear scaling and yarn
@@ -63,8 +78,11 @@ int decoder_load(decoder *, weights *, moai_error *err);
 void decoder_free(decoder *);
 
 /* Runs the rows (host arrays) through the model and puts their keys and values into the cache.  logits (n_wanted,
- * vocab_size), fp32 on the host of every rank, are those of rows wanted[]; the same bits on all ranks.  Waits for
+ * vocab_size), fp32 on the host of every rank, are those of the wanted rows; the same bits on all ranks.  Waits for
  * the device.  Collective over tp. */
-void decoder_forward(decoder *, decode_rows, int64_t n_wanted, const int32_t *wanted, float *logits);
+void decoder_forward(decoder *, decode_rows, float *logits);
+/* The same, but draws from the logits where they are: ids[i] < n_vocab is the token that u[i], in [0, 1), draws for
+ * the i-th wanted row (ops.h, sample).  Dies of logits that are not numbers. */
+void decoder_sample(decoder *, decode_rows, sample_options, int64_t n_vocab, const double *u, int32_t *ids);
 
 #endif

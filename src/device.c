@@ -35,6 +35,7 @@ static int open_cuda(device *d, const device_options *o, moai_error *err)
     d->clock = &clock_cuda;
     d->dev = device_open_cuda(gpu, o->deterministic, err);
     if (!d->dev) return -1;
+    if (o->any_length) attend_use_cuda(d->dev, ATTEND_OWN);
     snprintf(d->text, sizeof d->text, "%s", device_describe_cuda(d->dev));
     d->peak_flops = peak_of(d->text);
     return 0;

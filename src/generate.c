@@ -9,7 +9,6 @@
 typedef struct generator {
     decoder *d;
     const generate_options *opt;
-    sampler sampler;
     sequence *list;
     int64_t n, next;          /* sequences, the first one that has not begun */
     int64_t *at;              /* (n_sequences of the cache) the sequence in each place; -1: free */
@@ -17,7 +16,8 @@ typedef struct generator {
     int64_t n_rows, n_prompt_rows;
     int32_t *wanted, *place; /* (n_sequences) ... those whose logits are wanted, and their places */
     int64_t n_wanted;
-    float *logits; /* (n_sequences, vocab_size) */
+    double *u;      /* (n_sequences) the random numbers that draw their tokens, */
+    int32_t *drawn; /* and these */
 } generator;
 
 static void generator_open(generator *g)
@@ -28,7 +28,6 @@ static void generator_open(generator *g)
     CHECK(o->max_rows >= o->n_sequences && o->max_wanted >= o->n_sequences,
           "%lld sequences in forwards of %lld rows, %lld wanted", (long long)o->n_sequences, (long long)o->max_rows,
           (long long)o->max_wanted);
-    sampler_init(&g->sampler, g->opt->sample, g->opt->n_vocab);
     g->at = xmalloc(places * sizeof *g->at);
     for (int64_t s = 0; s < o->n_sequences; s++) g->at[s] = -1;
     g->ids = xmalloc(rows * sizeof *g->ids);
@@ -36,15 +35,24 @@ static void generator_open(generator *g)
     g->pos = xmalloc(rows * sizeof *g->pos);
     g->wanted = xmalloc(places * sizeof *g->wanted);
     g->place = xmalloc(places * sizeof *g->place);
-    g->logits = xmalloc(places * (size_t)g->d->cfg.vocab_size * sizeof *g->logits);
+    g->u = xmalloc(places * sizeof *g->u);
+    g->drawn = xmalloc(places * sizeof *g->drawn);
 }
 
 static void generator_close(generator *g)
 {
-    void *const all[] = {g->at, g->ids, g->seq, g->pos, g->wanted, g->place, g->logits};
+    void *const all[] = {g->at, g->ids, g->seq, g->pos, g->wanted, g->place, g->u, g->drawn};
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-    sampler_free(&g->sampler);
+}
+
+/* What draws token number t of a sequence. */
+static double random_number(const generator *g, int64_t number, int64_t t)
+{
+    char name[40];
+
+    snprintf(name, sizeof name, "sequence %lld", (long long)number);
+    return rng_uniform(rng_key(g->opt->seed, name), (uint64_t)t);
 }
 
 static bool is_writing(const sequence *q) { return q->n > q->n_prompt; }
@@ -62,7 +70,8 @@ static void add_rows(generator *g, int64_t place)
     }
     if (q->n_cached < q->n) return;
     g->wanted[g->n_wanted] = (int32_t)g->n_rows - 1;
-    g->place[g->n_wanted++] = (int32_t)place;
+    g->place[g->n_wanted] = (int32_t)place;
+    g->u[g->n_wanted++] = random_number(g, g->at[place], q->n);
 }
 
 /* The rows of the next step: those that write first, so that nobody waits for a long prompt.  False: all is done. */
@@ -80,17 +89,14 @@ static bool gather_rows(generator *g)
     return g->n_rows > 0;
 }
 
-/* The next token of the i-th wanted row's sequence. */
+/* Appends the token drawn for the i-th wanted row. */
 static void write_token(generator *g, int64_t i, generate_sink sink, void *arg)
 {
     const generate_options *o = g->opt;
     const int64_t place = g->place[i], number = g->at[place];
+    const int32_t id = g->drawn[i];
     sequence *q = &g->list[number];
-    char name[40];
 
-    snprintf(name, sizeof name, "sequence %lld", (long long)number);
-    const double u = rng_uniform(rng_key(o->seed, name), (uint64_t)q->n);
-    const int32_t id = sampler_draw(&g->sampler, g->logits + i * g->d->cfg.vocab_size, u);
     q->ids[q->n++] = id;
     q->stopped = id == o->stop[0] || id == o->stop[1];
     const bool finished = q->stopped || q->n == q->n_prompt + o->max_new_tokens;
@@ -107,7 +113,8 @@ void generate(decoder *d, sequence *list, int64_t n, const generate_options *opt
     generator_open(&g);
     while (gather_rows(&g)) {
         const double begin = now_seconds();
-        decoder_forward(d, (decode_rows){g.n_rows, g.ids, g.seq, g.pos}, g.n_wanted, g.wanted, g.logits);
+        decoder_sample(d, (decode_rows){g.n_rows, g.ids, g.seq, g.pos, g.n_wanted, g.wanted}, opt->sample, opt->n_vocab,
+                       g.u, g.drawn);
         for (int64_t i = 0; i < g.n_wanted; i++) write_token(&g, i, sink, arg);
         const double seconds = now_seconds() - begin;
         const double reading = seconds * (double)g.n_prompt_rows / (double)g.n_rows;

@@ -5,7 +5,6 @@
 #define MOAI_GENERATE_H
 
 #include "decode.h"
-#include "sample.h"
 
 /* One sequence; its number, which selects its random numbers, is its place in the list. */
 typedef struct sequence {

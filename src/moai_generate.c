@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_NEW_TOKENS = 128, PROMPT_ROWS = 512, LOGITS_ROWS = 64 };
+enum { DEFAULT_NEW_TOKENS = 128, PROMPT_ROWS_CPU = 512, PROMPT_ROWS_GPU = 4096, LOGITS_ROWS = 64 };
 
 typedef struct prompt {
     char *name; /* "--prompt", "prompts.txt:3" */
@@ -193,11 +193,11 @@ static int open_decoder(session *s, moai_error *err)
     s->n = s->n_prompts * f->num_return_sequences;
     n_tokens *= f->num_return_sequences;
     const int64_t places = logits_only ? 1 : min_i64(f->batch_size, s->n);
+    const int64_t prompt_rows = s->device.ops == &ops_cpu ? PROMPT_ROWS_CPU : PROMPT_ROWS_GPU;
     const decoder_options opt = {.dt = f->dtype,
                                  .n_sequences = places,
                                  .max_len = s->longest + (logits_only ? 0 : s->max_new_tokens),
-                                 .max_rows =
-                                     max_i64(places, min_i64(logits_only ? LOGITS_ROWS : PROMPT_ROWS, n_tokens)),
+                                 .max_rows = max_i64(places, min_i64(logits_only ? LOGITS_ROWS : prompt_rows, n_tokens)),
                                  .max_wanted = logits_only ? LOGITS_ROWS : places};
     return decoder_init(&s->decoder, weights_config(s->weights), &opt, s->device.ops, s->device.dev, &s->grid, err);
 }
@@ -207,7 +207,9 @@ static int session_open(session *s, moai_error *err)
 {
     const comm *world = &s->grid.host_world;
     const device_options on = {.name = s->flags->device,
-                               .n_threads = s->flags->num_threads ? (int)s->flags->num_threads : process_cores()};
+                               .n_threads = s->flags->num_threads ? (int)s->flags->num_threads : process_cores(),
+                               .deterministic = true, /* the same seed writes the same text */
+                               .any_length = true};
     int failed = comm_agree(world, device_open(&s->device, &on, err), err);
 
     if (failed) return -1;
@@ -368,7 +370,7 @@ static int write_logits(session *s, moai_error *err)
     for (int64_t first = 0, n; !failed && first < p->n; first += n) {
         n = min_i64(s->decoder.opt.max_rows, p->n - first);
         for (int32_t i = 0; i < n; i++) pos[i] = (int32_t)first + i, wanted[i] = i;
-        decoder_forward(&s->decoder, (decode_rows){n, p->ids + first, seq, pos}, n, wanted, logits);
+        decoder_forward(&s->decoder, (decode_rows){n, p->ids + first, seq, pos, n, wanted}, logits);
         const bool lost =
             f && fwrite(logits, vocab * sizeof *logits, (size_t)n, f) != (size_t)n && file_error(path, err);
         failed = comm_agree(&s->grid.host_world, lost, err);

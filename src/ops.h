@@ -9,6 +9,7 @@
 #ifndef MOAI_OPS_H
 #define MOAI_OPS_H
 
+#include "sample.h"
 #include "tensor.h"
 
 typedef struct moai_device moai_device;       /* the backend's own: stream, scratch, thread count */
@@ -104,8 +105,9 @@ typedef struct moai_ops {
                             tensor att, const float *lse, attend_shape);
     /* Decoding.  Row i of q is position pos[i] of sequence seq[i] and sees rows [0, pos[i]] of that
      * sequence's cache, rows [seq[i]*max_len, ...) of k_cache and v_cache (n_sequences*max_len, K).
-     * kv_append puts row i of kv there first. */
-    void (*kv_append)(moai_device *, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos, int64_t max_len);
+     * kv_append puts row i of k and v there first. */
+    void (*kv_append)(moai_device *, tensor k_cache, tensor v_cache, tensor k, tensor v, const int32_t *seq,
+                      const int32_t *pos, int64_t max_len);
     void (*attend_cached)(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
                           const int32_t *pos, int64_t max_len, attend_shape);
 
@@ -121,6 +123,11 @@ typedef struct moai_ops {
     void (*softmax_stats)(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
     void (*cross_entropy)(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
                           const int32_t *targets, int64_t vocab_begin, float scale);
+
+    /* ids[i] (n) int32 = the token that u[i] (n) draws from row i of logits (n, V) fp32, as in sample.h; -1 where there
+     * is none to draw: a NaN among the logits, or a largest that is not finite.  ids and u are on the device.
+     * Tokens less probable than 2^-44 of the most probable one may count as impossible. */
+    void (*sample)(moai_device *, int32_t *ids, tensor logits, const double *u, sample_options);
 
     /* reductions into one device double, fixed order */
     void (*sum)(moai_device *, double *acc, const float *x, int64_t n); /* *acc += sum x */

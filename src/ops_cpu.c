@@ -120,6 +120,7 @@ const moai_ops ops_cpu = {
     .swiglu_backward = swiglu_backward_cpu,
     .softmax_stats = softmax_stats_cpu,
     .cross_entropy = cross_entropy_cpu,
+    .sample = sample_cpu,
     .sum = sum_cpu,
     .sum_squares = sum_squares_cpu,
     .clip = clip_cpu,

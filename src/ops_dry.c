@@ -25,7 +25,7 @@ static void attend(moai_device *, tensor, float *, tensor, tensor, tensor, atten
 static void attend_backward(moai_device *, tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor,
                             const float *, attend_shape)
 {}
-static void kv_append(moai_device *, tensor, tensor, const int32_t *, const int32_t *, int64_t) {}
+static void kv_append(moai_device *, tensor, tensor, tensor, tensor, const int32_t *, const int32_t *, int64_t) {}
 static void attend_cached(moai_device *, tensor, tensor, tensor, tensor, const int32_t *, const int32_t *, int64_t,
                           attend_shape)
 {}
@@ -34,6 +34,7 @@ static void matmul_dw(moai_device *, tensor, tensor, tensor, bool) {}
 static void swiglu_backward(moai_device *, tensor, tensor, tensor, tensor) {}
 static void softmax_stats(moai_device *, float *, tensor, const int32_t *, int64_t) {}
 static void cross_entropy(moai_device *, float *, tensor, const float *, int, const int32_t *, int64_t, float) {}
+static void sample(moai_device *, int32_t *, tensor, const double *, sample_options) {}
 static void sum(moai_device *, double *, const float *, int64_t) {}
 
 const moai_ops ops_dry = {
@@ -64,6 +65,7 @@ const moai_ops ops_dry = {
     .swiglu_backward = swiglu_backward,
     .softmax_stats = softmax_stats,
     .cross_entropy = cross_entropy,
+    .sample = sample,
     .sum = sum,
     .sum_squares = sum,
 };

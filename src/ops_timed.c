@@ -137,8 +137,9 @@ FORWARD(attend_backward,
          const float *lse, attend_shape s),
         attention(att, s, 5), dq, dk, dv, datt, q, k, v, att, lse, s)
 FORWARD(kv_append,
-        (device *d, tensor cache, tensor kv, const int32_t *seq, const int32_t *pos, int64_t max_len),
-        rows_of(FAMILY_ATTENTION, kv, 0), cache, kv, seq, pos, max_len)
+        (device *d, tensor k_cache, tensor v_cache, tensor k, tensor v, const int32_t *seq, const int32_t *pos,
+         int64_t max_len),
+        rows_of(FAMILY_ATTENTION, k, 2 * (bytes(k) + bytes(v))), k_cache, v_cache, k, v, seq, pos, max_len)
 FORWARD(attend_cached,
         (device *d, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq, const int32_t *pos,
          int64_t max_len, attend_shape s),
@@ -156,6 +157,9 @@ FORWARD(cross_entropy,
          int64_t vocab_begin, float scale),
         rows_of(FAMILY_CROSS_ENTROPY, logits, scale != 0 ? 2 * bytes(logits) : 0), nll, logits, stats_all, n_parts,
         targets, vocab_begin, scale)
+
+FORWARD(sample, (device *d, int32_t *ids, tensor logits, const double *u, sample_options how),
+        rows_of(FAMILY_CROSS_ENTROPY, logits, bytes(logits)), ids, logits, u, how)
 
 FORWARD(sum, (device *d, double *acc, const float *x, int64_t n),
         flat(FAMILY_CROSS_ENTROPY, n, DT_F32, 4.0 * (double)n), acc, x, n)
@@ -201,6 +205,7 @@ const moai_ops ops_timed = {
     .swiglu_backward = swiglu_backward_timed,
     .softmax_stats = softmax_stats_timed,
     .cross_entropy = cross_entropy_timed,
+    .sample = sample_timed,
     .sum = sum_timed,
     .sum_squares = sum_squares_timed,
     .clip = clip_timed,

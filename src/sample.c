@@ -20,16 +20,16 @@ void sampler_free(sampler *s)
     *s = (sampler){0};
 }
 
+/* -1: there is none to speak of */
 static int32_t largest(const float *x, int64_t n)
 {
     int32_t best = 0;
 
     for (int64_t i = 0; i < n; i++) {
-        CHECK(!isnan(x[i]), "the logit of token %lld is not a number", (long long)i);
+        if (isnan(x[i])) return -1;
         if (x[i] > x[best]) best = (int32_t)i;
     }
-    CHECK(isfinite(x[best]), "the largest logit is %g", (double)x[best]);
-    return best;
+    return isfinite(x[best]) ? best : -1;
 }
 
 /* The k-th largest of x, k in [1, n]; x is left in another order (quickselect, Hoare 1961). */
@@ -102,6 +102,7 @@ int64_t sampler_candidates(sampler *s, const float *logits)
     const int32_t best = largest(logits, s->n_vocab);
     float floor = -INFINITY;
 
+    if (best < 0) return 0;
     if (s->opt.temperature == 0) {
         s->list[0] = (candidate){.p = 1, .id = best};
         return 1;
@@ -119,6 +120,7 @@ int32_t sampler_draw(sampler *s, const float *logits, double u)
     const int64_t n = sampler_candidates(s, logits);
     int64_t i = 0;
 
+    if (n == 0) return -1;
     for (double below = s->list[0].p; i < n - 1 && below <= u; below += s->list[i].p) i++;
     while (s->list[i].p == 0 && i > 0) i--; /* a sum short of 1 must not end at a token that cannot come */
     return s->list[i].id;

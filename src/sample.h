@@ -30,10 +30,12 @@ typedef struct sampler {
 void sampler_init(sampler *, sample_options, int64_t n_vocab);
 void sampler_free(sampler *);
 
-/* The distribution that is drawn from, in s->list; returns how many tokens it holds.  Its order depends on the
- * logits alone.  Logits that are NaN, or all of them -inf, come from a broken model: dies. */
+/* The distribution that is drawn from, in s->list; returns how many tokens it holds.  In the order of ids, or, with
+ * top_p < 1, of falling probabilities.  A NaN among the logits, or a largest that is not finite, comes from a broken
+ * model: 0 tokens. */
 int64_t sampler_candidates(sampler *, const float *logits);
-/* A token of that distribution; u in [0, 1) decides which. */
+/* A token of that distribution; u in [0, 1) decides which: the first where the sum of probabilities exceeds u.  -1 from
+ * an empty one. */
 int32_t sampler_draw(sampler *, const float *logits, double u);
 
 #endif

@@ -206,8 +206,7 @@ static void check_cached(dtype dt, attend_shape s, int32_t max_len, bool strided
         for (int64_t h = 0; h < s.n_heads; h++) attend_row(&p, pos[i], h, weight, whole_att);
         memcpy(ref + i * qw, whole_att + pos[i] * qw, (size_t)qw * sizeof(double));
     }
-    dut.ops->kv_append(dut.dev, k_cache.t, k.t, seq_d, pos_d, max_len);
-    dut.ops->kv_append(dut.dev, v_cache.t, v.t, seq_d, pos_d, max_len);
+    dut.ops->kv_append(dut.dev, k_cache.t, v_cache.t, k.t, v.t, seq_d, pos_d, max_len);
     ok_field(&k_cache, k_cache.v, 0.0, "kv_append");
     ok_field(&v_cache, v_cache.v, 0.0, "kv_append");
     TWICE(dut.ops->attend_cached(dut.dev, att.t, q.t, k_cache.t, v_cache.t, seq_d, pos_d, max_len, s), &att);

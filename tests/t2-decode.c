@@ -114,7 +114,7 @@ static void run(decoder *d, batch *b, float *logits)
 {
     float *rows = xmalloc((size_t)(b->n * V) * sizeof *rows);
 
-    if (b->n) decoder_forward(d, (decode_rows){b->n, b->ids, b->seq, b->pos}, b->n, b->wanted, rows);
+    if (b->n) decoder_forward(d, (decode_rows){b->n, b->ids, b->seq, b->pos, b->n, b->wanted}, rows);
     for (int64_t i = 0; i < b->n; i++) memcpy(logits + (b->seq[i] * T + b->pos[i]) * V, rows + i * V, V * sizeof *rows);
     free(rows);
     b->n = 0;

@@ -197,6 +197,7 @@ bench-gpu: deps
 	@$(again) $(jobs) all build-tests
 	@for b in $(cuda_benches:%.c=$(BUILD)/%); do $$b || exit 1; done
 	@$(BUILD)/tests/bench/bench-step --plan --model configs/moai-3b.json --bf16 --device cuda --batch_size 2 --gradient_accumulation_steps 16
+	@for n in 1 32; do $(BUILD)/tests/bench/bench-decode --plan --model configs/moai-3b.json --bf16 --device cuda --batch_size $$n --seq_length 512; done
 demo: demo-deps
 	@$(again) $(jobs) all
 	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh "$(TEXT)"

@@ -80,8 +80,7 @@ static bool find_way_out(way_out *w, size_t *need, const run_config *run, const 
 
 static void describe(char *text, size_t n, const way_out *w, const run_config *run, grid_shape size)
 {
-    static const char *const modes[] = {"none", "selective", "full"};
-    int at = snprintf(text, n, "--gradient_checkpointing %s", modes[w->mode]);
+    int at = snprintf(text, n, "--gradient_checkpointing %s", recompute_name(w->mode));
 
     if (w->micro_batch != run->per_device_train_batch_size)
         at += snprintf(text + at, n - (size_t)at, " --per_device_train_batch_size %lld", (long long)w->micro_batch);

@@ -98,6 +98,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
 {
     const int64_t n_tokens = round_up(opt->micro_batch * opt->seq_len, grid->size.tp);
 
+    CHECK(opt->recompute != RECOMPUTE_AUTO, "the recomputation is not settled");
     *m = (moai_model){.cfg = *cfg, .opt = *opt};
     for (int i = 0; i < N_ARENAS; i++) m->arenas[i].name = arena_names[i];
     m->ctx = (moai_ctx){.ops = &ops_dry, .cfg = &m->cfg, .grid = grid, .dt = opt->dt, .recompute = opt->recompute,

@@ -34,6 +34,12 @@ model_options model_options_of(const run_config *run, const batch_plan *b, grid_
     return opt;
 }
 
+const char *recompute_name(recompute_mode mode)
+{
+    static const char *const names[] = {"none", "selective", "full", "auto"};
+    return names[mode];
+}
+
 static const char *with_commas(char out[32], int64_t n)
 {
     char digits[24];
@@ -112,7 +118,6 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
 {
     char n[32], tokens[32];
     const double products = model_flops_products(cfg), attention = model_flops_attention(cfg, run->seq_length);
-    static const char *const recompute_names[] = {"none", "selective", "full"};
 
     say("model      %s parameters: %lld layers, hidden %lld, heads %lld:%lld of %lld, "
         "intermediate %lld, vocabulary %lld%s",
@@ -130,7 +135,7 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
         run->bf16   ? "bf16 with fp32 master weights and moments"
         : run->fp16 ? "fp16 with fp32 master weights and moments, dynamic loss scaling"
                     : "fp32",
-        recompute_names[run->gradient_checkpointing]);
+        recompute_name(run->gradient_checkpointing));
     say("FLOPs      %.4g G a token = products %.4g G + causal attention %.4g G, "
         "forward and backward, recomputation not counted",
         (products + attention) * 1e-9, products * 1e-9, attention * 1e-9);

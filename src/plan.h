@@ -12,6 +12,8 @@ typedef struct batch_plan {
     int64_t micro_batch, accumulation, global;/* samples, micro-batches of a step, samples of a step */
 } batch_plan;
 
+const char *recompute_name(recompute_mode);     /* "none", ... as the key has it */
+
 /* Fills the batch; -1 when global_batch_size is not a multiple of micro_batch * dp.  Not collective. */
 int batch_settle(batch_plan *, const run_config *, int dp, moai_error *err);
 

@@ -6,6 +6,7 @@
  * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the
  * model's, as in the training log; the products alone count theirs.  At last, where the time of one more step went. */
 #include "device.h"
+#include "fit.h"
 #include "loss_scale.h"
 #include "model.h"
 #include "optimizer.h"
@@ -204,6 +205,8 @@ int main(int argc, char **argv)
     if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err))
         config_error("%s", err.text);
     CHECK(batch_settle(&b.batch, &b.run, 1, &err) == 0, "%s", err.text);
+    if (fit_settle(&b.run, &b.cfg, (grid_shape){1, 1, 1, 1}, &b.batch, fit_find_room(&b.run), &err))
+        config_error("%s", err.text);
     grid_init(&b.grid, (grid_shape){1, 1, 1, 1}, (int)b.cfg.num_key_value_heads);
     const device_options o = {.name = b.run.device,
                               .n_threads = b.run.num_threads ? (int)b.run.num_threads : process_cores()};
@@ -213,9 +216,10 @@ int main(int argc, char **argv)
     b.ids = xmalloc((size_t)(b.batch.micro_batch * (b.run.seq_length + 1)) * sizeof *b.ids);
     for (int64_t i = 0; i < b.batch.micro_batch * (b.run.seq_length + 1); i++)
         b.ids[i] = (int32_t)(rng_uniform(7, (uint64_t)i) * (double)b.cfg.vocab_size);
-    printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, micro-batch %lld x %lld, %lld tokens a step\n", b.device.text,
+    printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, recomputation %s, micro-batch %lld x %lld, %lld tokens a step\n", b.device.text,
            b.run.model, (long long)b.cfg.num_hidden_layers, (long long)b.cfg.hidden_size, (long long)b.run.seq_length,
-           dtype_name(model_options_of(&b.run, &b.batch, b.grid.size, 0).dt), (long long)b.batch.micro_batch,
+           dtype_name(model_options_of(&b.run, &b.batch, b.grid.size, 0).dt),
+           recompute_name(b.run.gradient_checkpointing), (long long)b.batch.micro_batch,
            (long long)b.batch.accumulation, (long long)(b.batch.global * b.run.seq_length));
     measure(&b);
     schedule_free(&b.schedule);

@@ -162,10 +162,30 @@ static void check_swiglu(dtype dt, int64_t cols, bool strided)
     free(values), free(ref), free(dref);
 }
 
+/* Larger than the pieces in which copies are made, and not a multiple of them. */
+static void check_host_memory(void)
+{
+    const size_t n = (9 << 20) + 12345;
+    unsigned char *from = xmalloc(n), *pinned = dut.ops->alloc_host(dut.dev, n);
+    size_t n_wrong = 0;
+
+    if (!ok(pinned != NULL, "host memory for copies")) return;
+    for (size_t i = 0; i < n; i++) from[i] = (unsigned char)(i * 7 + (i >> 13));
+    void *on_device = to_device(from, n);
+    dut.ops->copy(dut.dev, pinned, on_device, n, COPY_TO_HOST);
+    dut.ops->sync(dut.dev);
+    for (size_t i = 0; i < n; i++) n_wrong += pinned[i] != from[i];
+    ok(n_wrong == 0, "copied there and back: %zu of %zu bytes differ", n_wrong, n);
+    dut.ops->free(dut.dev, on_device);
+    dut.ops->free_host(dut.dev, pinned, n);
+    free(from);
+}
+
 int main(int argc, char **argv)
 {
     battery_open(argc, argv);
     check_memory();
+    check_host_memory();
     for (int strided = 0; strided < 2; strided++) {
         for (int i = 0; i < 9; i++) {
             check_cast(three[i / 3], three[i % 3], 40, strided);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { ROUNDS = 3 };
+enum { ROUNDS = 3, PIECE = 1 << 26 };
 
 static moai_grid grid;
 static device dev;
@@ -23,7 +23,9 @@ static void take_state(checkpoint_state *st, const param_table *t)
     for (int i = 0; i < N_STATES; i++) {
         st->own[i] = dev.ops->alloc(dev.dev, n_bytes);
         CHECK(st->own[i], "%zu bytes of %s memory do not fit", n_bytes, dev.ops->name);
-        dev.ops->fill_normal(dev.dev, tensor_of(st->own[i], DT_F32, 1, t->n_own), (uint64_t)i, 0, 0, t->n_own, 1);
+        for (int64_t at = 0; at < t->n_own; at += PIECE)
+            dev.ops->fill_normal(dev.dev, tensor_of(st->own[i] + at, DT_F32, 1, min_i64(PIECE, t->n_own - at)),
+                                 (uint64_t)i, 0, at, t->n_own, 1);
     }
     dev.ops->sync(dev.dev);
 }

@@ -186,7 +186,7 @@ test-slow: deps
 	@$(again) prove-slow
 test-slurm: slurm-deps
 	@$(again) $(jobs) all build-tests
-	@$(prove) $(sort $(filter-out %/lab.sh %/scenario.sh,$(wildcard tests/slurm/*.sh)))
+	@$(prove) -j3 $(sort $(filter-out %/lab.sh %/scenario.sh,$(wildcard tests/slurm/*.sh)))
 test-gpu: deps
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-gpu

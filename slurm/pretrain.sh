@@ -9,7 +9,7 @@
 # the run file divides: data_parallel 0 takes what TP and PP leave.  With global_batch_size set, steps are the same on any number.
 #   USR1, 5 minutes before the time limit    the ranks finish the step and save; the job goes back into the queue
 #   a lost node, a crash, a hang reported    the job goes back into the queue and starts on the nodes that are left
-#   TERM (scancel -b -s TERM), or scancel    the ranks finish the step and save (within KillWait); the job ends
+#   TERM (scancel -b -s TERM)                the ranks finish the step and save; the job ends.  Plain scancel may be too short for that
 #   status 2: the configuration is wrong     the job ends, a line of the log says what is wrong
 #   no newer checkpoint than MOAI_RESTARTS   the job ends: going on would not help.  OUTPUT_DIR/restarts holds the step and count;
 #   (3) restarts before                      sbatch counts anew
@@ -37,8 +37,9 @@ setting NCCL_DEBUG WARN                                # a failed collective say
 # setting NCCL_IB_HCA mlx5                             # site: the adapters that carry the data
 # setting OMPI_MCA_btl_tcp_if_include ib0              # site: likewise Open MPI, when it finds no fabric of its own
 # setting OMPI_MCA_oob_tcp_if_include ib0              # site: and its daemons
+setting SLURM_PMIX_FENCE tree                          # srun: with Slurm's default, a mixture of tree and ring, a rank could leave
+                                                       # MPI_Init before another could receive, which crashed (22.05, 7 % of starts)
 setting OMPI_MCA_hwloc_base_binding_policy core        # a rank keeps its cores, and its memory stays near them
-setting OMPI_MCA_odls_base_sigkill_timeout 20          # s after scancel to finish the step and save; Slurm's KillWait is 30
 
 # Ranks i of a node gets the i-th share of its cores and, by its number on the node, the i-th GPU; all GPUs stay visible to
 # each rank, or NCCL could not copy between them directly.

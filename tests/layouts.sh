@@ -61,7 +61,7 @@ halves() {
     layout "$halved" "$ranks" "$@" --resume_from_checkpoint auto
 }
 
-check() {  # check STATUS TEXT
+check() {  # check STATUS TEXT: a TAP line, and the status again
     tests_run=$((tests_run + 1))
     if [ "$1" = 0 ]; then
         echo "ok $tests_run - $2"
@@ -69,6 +69,7 @@ check() {  # check STATUS TEXT
         echo "not ok $tests_run - $2"
         tests_failed=$((tests_failed + 1))
     fi
+    return "$1"
 }
 
 agree() {

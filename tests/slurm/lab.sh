@@ -6,7 +6,7 @@
 #   controller_start, controller_stop
 lab_nodes=4
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo          # by default Open MPI leaves loopback out
+export OMPI_MCA_btl_tcp_if_include=127.0.0.1/32 OMPI_MCA_oob_tcp_if_include=127.0.0.1/32
 
 # munge's credentials live 5 s, not 120: a requeued job starts only when those of its last start have expired.
 lab_configure() {
@@ -30,7 +30,7 @@ SlurmctldLogFile=$MOAI_LAB/log/slurmctld
 SlurmdLogFile=$MOAI_LAB/log/%n
 MailProg=/bin/true
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/affinity
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
@@ -85,6 +85,7 @@ node_start() {
         slurmd -D -N "node$1" &
         wait' node "$1" > /dev/null 2>&1 &
     echo $! > "$MOAI_LAB/run/node$1"
+    disown                                    # or bash tells how it died
 }
 
 node_kill() { kill -9 "$(cat "$MOAI_LAB/run/node$1")"; }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A job on four nodes: left alone, it finishes; warned of its time limit, it saves, goes back into the queue and ends as the same run.
+# A job on four nodes that is left alone, warned of its time limit, cancelled, robbed of a rank, and that outlives its controller.
 . tests/slurm/scenario.sh
 prepare
 
@@ -15,7 +15,45 @@ at_step 15
 scancel --batch --signal=USR1 "$job"
 ended COMPLETED
 starts 2
+says "saved before the time limit"
 samples_once
 same_bits usr1 finish
+
+run_file cancelled tensor_parallel 2
+submit cancelled
+at_step 15
+scancel "$job"
+ended CANCELLED
+starts 1
+submit cancelled
+ended COMPLETED
+samples_once
+same_bits cancelled finish
+
+# the controller comes back in time to pass the warning on, and is away again when the job wants to go back into the queue
+run_file controller tensor_parallel 2
+MOAI_LAUNCH=mpirun submit controller
+at_step 5
+controller_stop
+at_step 12
+controller_start
+wait_until 20 scancel --batch --signal=USR1 "$job"
+controller_stop
+sleep 2
+controller_start
+ended COMPLETED
+starts 2
+samples_once
+same_bits controller finish
+
+run_file killed tensor_parallel 2
+submit killed
+at_step 15
+kill_rank
+ended COMPLETED
+starts 2
+says "the ranks failed with status"
+samples_once
+same_bits killed finish
 
 done_testing

@@ -6,6 +6,11 @@
 #   at_step N                        waits until the job's metrics show step N
 #   ended STATE                      waits until the job has left the queue: one TAP line, was it with that state?
 #   starts N                         one TAP line: did the job start N times?
+#   says TEXT                        one TAP line: does a line of its log match?
+#   samples_once                     one TAP line: every step has other samples, all of them
+#   kill_rank                        SIGKILL for one of its ranks
+#   node_lost first | last           the job's batch node, or its last one, dies; node_back repairs it
+#   damage FILE                      overwrites its middle
 if [ -z "${MOAI_LAB:-}" ]; then
     why=$(tests/slurm/cluster 2>&1)
     case $? in
@@ -62,18 +67,39 @@ ended() {
     wait_until 120 has_ended
     state=$(job_field JobState)
     [ "$state" = "$1" ]
-    check $? "$name: the job ends, $state"
-    [ "$state" = "$1" ] || story
+    check $? "$name: the job ends, $state" || story
 }
 
 starts() {
     local n=$(($(job_field Restarts) + 1))
     [ $n = "$1" ]
-    check $? "$name: started $n times, $1 expected"
-    [ $n = "$1" ] || story
+    check $? "$name: started $n times, $1 expected" || story
 }
 
-# every sample of every step once
+says() {
+    grep -q "$1" "$runs/$name.log"
+    check $? "$name: says \"$1\"" || story
+}
+
+kill_rank() {
+    local entry
+    for entry in /proc/[0-9]*; do
+        [ "$(readlink "$entry/exe")" = "$MOAI_BIN/moai_train" ] && kill -9 "${entry##*/}" && break
+    done
+}
+
+node_lost() {
+    lost=$(scontrol show hostnames "$(job_field NodeList)" | { [ "$1" = first ] && head -n 1 || tail -n 1; })
+    node_kill "${lost#node}"
+}
+is_idle() { [ "$(sinfo -h -n "$lost" -o %t)" = idle ]; }
+node_back() {
+    node_start "${lost#node}"
+    wait_until 30 is_idle
+}
+
+damage() { dd if=/dev/urandom of="$1" bs=1k seek=4 count=$(($(stat -c %s "$1") / 2048)) conv=notrunc status=none; }
+
 samples_once() {
     local all=$((steps * batch)) seen
     seen=$(grep -h '"sample_numbers"' "$runs/$name/metrics.jsonl" | sed 's/.*"sample_numbers":\[\([^]]*\)\].*/\1/' | tr ',' '\n' | sort -nu | wc -l)

@@ -41,15 +41,20 @@ setting SLURM_PMIX_FENCE tree                          # srun: with Slurm's defa
                                                        # MPI_Init before another could receive, which crashed (22.05, 7 % of starts)
 setting OMPI_MCA_hwloc_base_binding_policy core        # a rank keeps its cores, and its memory stays near them
 
-# Ranks i of a node gets the i-th share of its cores and, by its number on the node, the i-th GPU; all GPUs stay visible to
-# each rank, or NCCL could not copy between them directly.
+# A node's ranks share its cores evenly, and rank i takes GPU i: all GPUs stay visible to each, or NCCL could not copy between
+# them directly.  Slurm's CPUs are hardware threads or cores, as the site has set it; mpirun counts cores.
 launch_on() {  # launch_on NODES: sets launch
-    local ranks=$(($1 * per_node)) cores=${SLURM_CPUS_PER_TASK:-1}
+    local ranks=$(($1 * per_node)) cpus=$((SLURM_CPUS_ON_NODE / per_node)) cores
     case ${MOAI_LAUNCH:-$(srun --mpi=list 2>&1 | grep -qw pmix && echo srun)} in
-    srun) launch=(srun --mpi=pmix --nodes="$1" --ntasks=$ranks --ntasks-per-node="$per_node" --cpus-per-task="$cores"
-                  --cpu-bind=cores --kill-on-bad-exit=1 ${SLURM_GPUS_ON_NODE:+--gpu-bind=none}) ;;
-    *)    setting OMPI_MCA_rmaps_base_mapping_policy "ppr:$per_node:node:PE=$cores"
-          launch=(mpirun -np $ranks) ;;
+    srun)
+        launch=(srun --mpi=pmix --nodes="$1" --ntasks=$ranks --ntasks-per-node="$per_node" --cpus-per-task=$cpus
+                --cpu-bind=cores --kill-on-bad-exit=1 ${SLURM_GPUS_ON_NODE:+--gpu-bind=none}) ;;
+    *)
+        cores=$(lscpu -p=socket,core | grep -v '#' | sort -u | wc -l)
+        [ "$cores" -lt "$SLURM_CPUS_ON_NODE" ] || cores=$SLURM_CPUS_ON_NODE
+        setting OMPI_MCA_rmaps_base_mapping_policy "ppr:$per_node:node:PE=$((cores / per_node))"
+        export SLURM_TASKS_PER_NODE="$per_node(x$SLURM_JOB_NUM_NODES)"       # mpirun's slots
+        launch=(mpirun -np $ranks) ;;
     esac
 }
 

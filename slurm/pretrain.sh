@@ -1,22 +1,24 @@
 #!/bin/bash
 # Starts a pretraining run and keeps it going until it has finished; what is trained is the run file's business.
 #
-#   sbatch slurm/pretrain.sh [RUN.json] [--key value ...]     on the allocation's nodes, a rank for each GPU, or for each
-#                                                             --cpus-per-task cores without GPUs, or --ntasks-per-node
+#   sbatch slurm/pretrain.sh [RUN.json] [--key value ...]     one rank a GPU; without GPUs one for every --cpus-per-task cores
 #   bash slurm/pretrain.sh [RUN.json] [--key value ...]       outside Slurm: NP local ranks, 4 unless NP= says otherwise
 #
-# Every start goes on from the newest complete checkpoint of output_dir, on as many of the allocation's nodes as the layout of
-# the run file divides: data_parallel 0 takes what TP and PP leave.  With global_batch_size set, steps are the same on any number.
-#   USR1, 5 minutes before the time limit    the ranks finish the step and save; the job goes back into the queue
-#   a lost node, a crash, a hang reported    the job goes back into the queue and starts on the nodes that are left
-#   TERM (scancel -b -s TERM)                the ranks finish the step and save; the job ends.  Plain scancel may be too short for that
-#   status 2: the configuration is wrong     the job ends, a line of the log says what is wrong
-#   no newer checkpoint than MOAI_RESTARTS   the job ends: going on would not help.  OUTPUT_DIR/restarts holds the step and count;
-#   (3) restarts before                      sbatch counts anew
+# Every start goes on from the newest good checkpoint of output_dir, on as many of the allocation's nodes as the run file's
+# layout divides: data_parallel 0 takes what TP and PP leave, and with global_batch_size set a step is the same on any number.
 #
-# For your site: the #SBATCH lines and the settings below.  A range of nodes starts with what is free; it must do without
-# --ntasks-per-node, which makes Slurm hold on to the number of the first start.  From the environment: MOAI_BIN, the directory of moai_train (build, or the PATH); MOAI_LAUNCH=srun or
-# mpirun instead of the choice made here; MOAI_RESTARTS.
+#   USR1, 5 minutes before the time limit     the ranks finish the step and save; the job goes back into the queue
+#   a crash, a reported hang, a lost node     the job goes back into the queue, and starts on the nodes that Slurm has then
+#   MOAI_RESTARTS (3) restarts in a row have  the job ends.  OUTPUT_DIR/restarts keeps step and count; sbatch counts anew
+#     brought no newer checkpoint
+#   status 2: the configuration is wrong      the job ends, its log says what is wrong
+#   TERM: scancel --batch --signal=TERM       the ranks finish the step and save; the job ends
+#   scancel                                   the same, if the save fits in Slurm's KillWait
+#
+# For your site: the #SBATCH lines and the settings below.  --nodes=4 waits for four, --nodes=2-4 starts with what is there; a
+# range goes with --exclusive and without --ntasks-per-node, or Slurm holds a requeued job to the tasks of its first start.
+# From the environment: MOAI_BIN, the directory of moai_train (build, or the PATH); MOAI_LAUNCH, srun or mpirun instead of the
+# choice made here; MOAI_RESTARTS.
 #SBATCH --job-name=moai
 #SBATCH --nodes=2-4
 #SBATCH --exclusive
@@ -37,8 +39,8 @@ setting NCCL_DEBUG WARN                                # a failed collective say
 # setting NCCL_IB_HCA mlx5                             # site: the adapters that carry the data
 # setting OMPI_MCA_btl_tcp_if_include ib0              # site: likewise Open MPI, when it finds no fabric of its own
 # setting OMPI_MCA_oob_tcp_if_include ib0              # site: and its daemons
-setting SLURM_PMIX_FENCE tree                          # srun: with Slurm's default, a mixture of tree and ring, a rank could leave
-                                                       # MPI_Init before another could receive, which crashed (22.05, 7 % of starts)
+setting SLURM_PMIX_FENCE tree                          # srun: Slurm's default, tree and ring mixed, let a rank out of MPI_Init
+                                                       # before another could receive; that one crashed (22.05, 7 % of starts)
 setting OMPI_MCA_hwloc_base_binding_policy core        # a rank keeps its cores, and its memory stays near them
 
 # A node's ranks share its cores evenly, and rank i takes GPU i: all GPUs stay visible to each, or NCCL could not copy between
@@ -79,7 +81,7 @@ fit_layout() {
 
 newest_step() {  # of the complete checkpoints; 0: none
     local steps
-    steps=$(for m in "$output"/checkpoint-*/manifest.json; do [ ! -e "$m" ] || { m=${m%/*}; echo "${m##*-}"; }; done | sort -n | tail -n 1)
+    steps=$(cd "$output" 2> /dev/null && ls -d checkpoint-*/manifest.json 2> /dev/null | tr -dc '0-9\n' | sort -n | tail -n 1)
     echo "${steps:-0}"
 }
 
@@ -105,12 +107,12 @@ job_state() { squeue -h -j "$SLURM_JOB_ID" -o "%T %r" 2> /dev/null; }        # R
 
 # A job that scancel ends, or that Slurm itself requeues since a node died, no longer runs: it is left to Slurm.
 requeue() {
-    local try
+    local try refused=0
     [ "$(newest_step)" -gt "$started_at" ] || stop_without_progress "$restarts"
     say "$*; job $SLURM_JOB_ID goes back into the queue"
     for try in {1..60}; do
         case $(job_state) in
-        RUNNING* | *TimeLimit) scontrol requeue "$SLURM_JOB_ID" && exit 0 ;;
+        RUNNING* | *TimeLimit) scontrol requeue "$SLURM_JOB_ID" && exit 0; [ $((refused += 1)) -lt 3 ] || exit 1 ;;
         ?*) exit 1 ;;
         esac
         sleep 10

@@ -58,7 +58,8 @@ END
 munge_start() {
     local key="$MOAI_LAB/munge/key"
     (umask 077; head -c 1024 /dev/urandom > "$key")
-    munged --force --key-file="$key" --socket="$MOAI_LAB/munge/socket" --pid-file="$MOAI_LAB/munge/pid" --log-file="$MOAI_LAB/munge/log" --seed-file="$MOAI_LAB/munge/seed"
+    munged --force --key-file="$key" --socket="$MOAI_LAB/munge/socket" --pid-file="$MOAI_LAB/munge/pid" \
+        --log-file="$MOAI_LAB/munge/log" --seed-file="$MOAI_LAB/munge/seed"
 }
 
 controller_start() { slurmctld; }

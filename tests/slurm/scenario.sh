@@ -35,10 +35,13 @@ run_file() {
     local name=$1
     shift
     {
-        echo "{\"model\": \"$runs/small.json\", \"data\": \"$runs/corpus\", \"output_dir\": \"$runs/$name\", \"device\": \"cpu\", \"num_threads\": 1,"
+        printf '{'
         [ $# = 0 ] || printf ' "%s": %s,' "$@"
-        echo " \"seq_length\": 29, \"global_batch_size\": $batch, \"max_steps\": $steps, \"learning_rate\": 5e-4, \"warmup_steps\": 4,"
-        echo " \"save_steps\": 10, \"tensorboard\": false, \"progress\": false, \"log_samples\": true}"
+        cat <<END
+ "model": "$runs/small.json", "data": "$runs/corpus", "output_dir": "$runs/$name",
+ "seq_length": 29, "global_batch_size": $batch, "max_steps": $steps, "learning_rate": 5e-4, "warmup_steps": 4, "save_steps": 10,
+ "device": "cpu", "num_threads": 1, "tensorboard": false, "progress": false, "log_samples": true}
+END
     } > "$runs/$name.json"
 }
 
@@ -101,8 +104,8 @@ node_back() {
 damage() { dd if=/dev/urandom of="$1" bs=1k seek=4 count=$(($(stat -c %s "$1") / 2048)) conv=notrunc status=none; }
 
 samples_once() {
-    local all=$((steps * batch)) seen
-    seen=$(grep -h '"sample_numbers"' "$runs/$name/metrics.jsonl" | sed 's/.*"sample_numbers":\[\([^]]*\)\].*/\1/' | tr ',' '\n' | sort -nu | wc -l)
-    [ "$seen" = $all ]
+    local seen
+    seen=$(sed -n 's/.*"sample_numbers":\[\([^]]*\)\].*/\1/p' "$runs/$name/metrics.jsonl" | tr ',' '\n' | sort -nu | wc -l)
+    [ "$seen" = $((steps * batch)) ]
     check $? "$name: $seen different samples in $steps steps of $batch"
 }

@@ -140,6 +140,14 @@ static void put_real(FILE *f, const char *key, double value)
         fprintf(f, ",\"%s\":null", key);
 }
 
+static void put_spread(FILE *f, const step_spread *s)
+{
+    put_real(f, "busy_seconds_min", s->min);
+    put_real(f, "busy_seconds_median", s->median);
+    put_real(f, "busy_seconds_max", s->max);
+    fprintf(f, ",\"slowest_rank\":%d", s->slowest);
+}
+
 static void put_text(FILE *f, const char *key, const char *text)
 {
     json_t *string = json_string(text);
@@ -250,6 +258,7 @@ void metrics_step(metrics *m, const step_metrics *s)
     if (s->mfu >= 0) put_real(m->lines, "mfu", s->mfu);
     put_real(m->lines, "step_seconds", s->step_seconds);
     put_real(m->lines, "data_wait_seconds", s->data_wait_seconds);
+    if (s->busy.max > 0) put_spread(m->lines, &s->busy);
     if (s->loss_scale > 0) put_real(m->lines, "loss_scale", s->loss_scale);
     fprintf(m->lines, ",\"samples\":%lld,\"skipped\":%lld", (long long)s->samples, (long long)s->skipped);
     if (s->sample_numbers) put_numbers(m->lines, "sample_numbers", s->sample_numbers, s->n_sample_numbers);

@@ -4,11 +4,18 @@
 
 #include "base.h"
 
+/* Over the ranks: seconds of a step in which they did not wait for others. */
+typedef struct step_spread {
+    double min, median, max;                  /* max 0: not known */
+    int slowest;
+} step_spread;
+
 typedef struct step_metrics {
     int64_t step, max_steps;                  /* steps done, of */
     double loss, lr, grad_norm;
     double tokens_per_second, mfu;            /* mfu < 0: the device's peak is not known, not printed */
     double step_seconds, data_wait_seconds, eta_seconds;
+    step_spread busy;
     double loss_scale;                        /* of this step; 0: nothing is scaled, not printed */
     int64_t samples, skipped;                 /* place in the data order; steps whose update was left out */
     const int64_t *sample_numbers;            /* of this step, n of them, when --log_samples; else NULL */

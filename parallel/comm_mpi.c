@@ -9,6 +9,7 @@
 #include "comm_mpi.h"
 
 #include "reduce.h"
+#include "watch.h"
 
 #include <limits.h>
 #include <mpi.h>
@@ -23,6 +24,7 @@ typedef struct pending {
     struct pending *next;
     MPI_Request request;
     void *out;                                /* reduce_scatter: where the sum of `parts` goes at the end; else NULL */
+    watch_op op;
     size_t n_elem;
     dtype dt;
     void *parts;                              /* (size, n_elem) as received */
@@ -32,6 +34,7 @@ typedef struct pending {
 typedef struct mpi_comm {
     MPI_Comm handle;
     pending *idle;
+    int64_t n_begun;
 } mpi_comm;
 
 size_t comm_mpi_max_count = INT_MAX;
@@ -64,17 +67,25 @@ static void step_aside(int64_t tries)
     }
 }
 
-static void wait_for(const comm *c, MPI_Request *request, const char *what, size_t n_elem)
+static bool is_done(const comm *c, pending *p)
 {
-    for (int64_t tries = 0;; tries++) {
-        int done = 0;
-        check(MPI_Test(request, &done, MPI_STATUS_IGNORE), c, what, n_elem);
-        if (done) return;
-        step_aside(tries);
-    }
+    int done = 0;
+
+    check(MPI_Test(&p->request, &done, MPI_STATUS_IGNORE), c, p->op.what, p->n_elem);
+    return done;
 }
 
-static pending *pending_take(const comm *c, size_t n_elem, dtype dt)
+static void wait_for(const comm *c, pending *p)
+{
+    if (!is_done(c, p)) {
+        watch_enter(&p->op, WATCH_WAITS);
+        for (int64_t tries = 0; !is_done(c, p); tries++) step_aside(tries);
+    }
+    watch_enter(&p->op, WATCH_ENDED);
+}
+
+/* What an operation needs from here to its end.  `peer`: of a message; else -1. */
+static pending *pending_take(const comm *c, const char *what, int peer, size_t n_elem, dtype dt)
 {
     mpi_comm *m = c->impl;
     pending *p = m->idle;
@@ -84,8 +95,10 @@ static pending *pending_take(const comm *c, size_t n_elem, dtype dt)
     else
         p = xmalloc(sizeof *p);
     p->out = NULL;
+    p->op = (watch_op){what, c->axis, ++m->n_begun, (int64_t)n_elem, peer};
     p->n_elem = n_elem;
     p->dt = dt;
+    watch_enter(&p->op, WATCH_BEGAN);
     return p;
 }
 
@@ -108,7 +121,7 @@ static void end_mpi(comm_request *r)
     pending *p = r->impl[0];
     mpi_comm *m = c->impl;
 
-    wait_for(c, &p->request, r->what, p->n_elem);
+    wait_for(c, p);
     if (p->out) reduce_parts(p->out, p->parts, c->size, p->n_elem, p->dt);
     p->next = m->idle;
     m->idle = p;
@@ -173,7 +186,7 @@ static comm_request all_gather_mpi(const comm *c, void *out, const void *in, siz
     if (n_elem == 0) return (comm_request){0};
     if (c->size == 1) return copy_alone(out, in, n_elem, dt), (comm_request){0};
     span s = span_of(c, n_elem, dt);
-    pending *p = pending_take(c, n_elem, dt);
+    pending *p = pending_take(c, what, -1, n_elem, dt);
     bool in_place = (const char *)out + (size_t)c->rank * n_elem * dtype_size(dt) == in;
     check(
         MPI_Iallgather(in_place ? MPI_IN_PLACE : in, s.count, s.type, out, s.count, s.type, handle_of(c), &p->request),
@@ -189,7 +202,7 @@ static comm_request reduce_scatter_mpi(const comm *c, void *out, const void *in,
     if (n_elem == 0) return (comm_request){0};
     if (c->size == 1) return copy_alone(out, in, n_elem, dt), (comm_request){0};
     span s = span_of(c, n_elem, dt);
-    pending *p = pending_take(c, n_elem, dt);
+    pending *p = pending_take(c, what, -1, n_elem, dt);
     pending_reserve(p, (size_t)c->size * n_elem * dtype_size(dt));
     p->out = out;
     check(MPI_Ialltoall(in, s.count, s.type, p->parts, s.count, s.type, handle_of(c), &p->request), c, what, n_elem);
@@ -220,10 +233,10 @@ static comm_request all_reduce_mpi(const comm *c, void *buf, size_t n_elem, dtyp
     static const char what[] = "all_reduce";
 
     if (n_elem == 0 || c->size == 1) return (comm_request){0};
-    pending *p = pending_take(c, n_elem, dt);
+    pending *p = pending_take(c, what, -1, n_elem, dt);
     for (size_t at = 0; at < n_elem; at += comm_mpi_max_count) {
         size_t left = n_elem - at, n = left < comm_mpi_max_count ? left : comm_mpi_max_count;
-        if (at > 0) wait_for(c, &p->request, what, n_elem);   /* operators take no derived types: piece by piece */
+        if (at > 0) wait_for(c, p);   /* operators take no derived types: piece by piece */
         check(MPI_Iallreduce(MPI_IN_PLACE, (char *)buf + at * dtype_size(dt), (int)n, type_of(dt), op_of(dt, op),
                              handle_of(c), &p->request), c, what, n_elem);
     }
@@ -236,7 +249,7 @@ static comm_request broadcast_mpi(const comm *c, void *buf, size_t n_elem, dtype
 
     if (n_elem == 0 || c->size == 1) return (comm_request){0};
     span s = span_of(c, n_elem, dt);
-    pending *p = pending_take(c, n_elem, dt);
+    pending *p = pending_take(c, what, -1, n_elem, dt);
     check(MPI_Ibcast(buf, s.count, s.type, root, handle_of(c), &p->request), c, what, n_elem);
     span_free(&s);
     return started(c, p, what);
@@ -250,7 +263,7 @@ static comm_request send_mpi(const comm *c, const void *buf, size_t n_elem, dtyp
     CHECK(to >= 0 && to < c->size && to != c->rank, "send over axis %s (rank %d of %d) to rank %d", c->axis, c->rank,
           c->size, to);
     span s = span_of(c, n_elem, dt);
-    pending *p = pending_take(c, n_elem, dt);
+    pending *p = pending_take(c, what, to, n_elem, dt);
     check(MPI_Isend(buf, s.count, s.type, to, 0, handle_of(c), &p->request), c, what, n_elem);
     span_free(&s);
     return started(c, p, what);
@@ -264,7 +277,7 @@ static comm_request recv_mpi(const comm *c, void *buf, size_t n_elem, dtype dt, 
     CHECK(from >= 0 && from < c->size && from != c->rank, "recv over axis %s (rank %d of %d) from rank %d", c->axis,
           c->rank, c->size, from);
     span s = span_of(c, n_elem, dt);
-    pending *p = pending_take(c, n_elem, dt);
+    pending *p = pending_take(c, what, from, n_elem, dt);
     check(MPI_Irecv(buf, s.count, s.type, from, 0, handle_of(c), &p->request), c, what, n_elem);
     span_free(&s);
     return started(c, p, what);

@@ -2,10 +2,14 @@
  *
  * An axis has lanes, each an NCCL communicator with its own stream: collectives and messages to higher ranks
  * take the first, messages to lower ranks the second.  With one, stage s could wait to send forward while
- * stage s + 1 waits to send backward. */
+ * stage s + 1 waits to send backward.
+ *
+ * The collectives of a lane have numbers, and the last RING of them are kept: the watchdog's thread finds the oldest
+ * one that the GPU has not completed. */
 #include "comm_nccl.h"
 
 #include "cuda_device.h"
+#include "watchdog.h"
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>
@@ -13,25 +17,37 @@
 #include <string.h>
 
 enum { FORWARD, BACKWARD, N_LANES };
+enum { RING = 1024 };                         /* a host is never so far ahead of its GPU */
+
+/* A collective from its begin on. */
+typedef struct pending {
+    cudaEvent_t done;
+    watch_note note;
+    int64_t order;                            /* among the collectives of all lanes */
+    bool open;                                /* begun and not ended */
+} pending;
 
 typedef struct lane {
     ncclComm_t handle;
     cudaStream_t stream;
+    pending *ring;                            /* number n at n % RING */
+    _Atomic int64_t begun;                    /* the last number whose event is recorded */
+    int64_t complete;                         /* the watchdog's: all up to this one are */
 } lane;
-
-/* A collective between its begin and its end. */
-typedef struct pending {
-    struct pending *next;
-    cudaEvent_t done;
-} pending;
 
 typedef struct nccl_comm {
     lane lanes[N_LANES];
     int n_lanes;                              /* 0 for a comm of one rank, 2 where messages go both ways */
     cudaStream_t compute;
     cudaEvent_t ready;                        /* what the compute stream had been given when a collective began */
-    pending *idle;
 } nccl_comm;
+
+/* What the watchdog's thread looks at: the comms of the one grid. */
+static struct {
+    const comm *comms[6];
+    atomic_int n;
+    int gpu;
+} watched;
 
 #define CHECK_CUDA(call)                                                                    \
     do {                                                                                    \
@@ -58,29 +74,34 @@ static ncclDataType_t type_of(dtype dt)
     die("no NCCL type for dtype %d", (int)dt);
 }
 
-/* The lane's stream goes on from where the compute stream is now. */
-static lane *begin(const comm *c, int which)
+/* The lane's stream goes on from where the compute stream is now.  The call that follows waits for the others where
+ * NCCL has not met them yet. */
+static lane *begin(const comm *c, int which, const char *what, int peer, size_t n_elem)
 {
     nccl_comm *n = c->impl;
     lane *l = &n->lanes[which];
 
     CHECK_CUDA(cudaEventRecord(n->ready, n->compute));
     CHECK_CUDA(cudaStreamWaitEvent(l->stream, n->ready, 0));
+    watch_enter(&(watch_op){what, c->axis, l->begun + 1, (int64_t)n_elem, peer}, WATCH_WAITS);
     return l;
 }
 
-static comm_request started(const comm *c, const lane *l, const char *what)
+static comm_request started(const comm *c, lane *l, const char *what, int peer, size_t n_elem)
 {
-    nccl_comm *n = c->impl;
-    pending *p = n->idle;
+    static int64_t order;
+    const int64_t number = l->begun + 1;
+    pending *p = &l->ring[number % RING];
 
-    if (p) {
-        n->idle = p->next;
-    } else {
-        p = xmalloc(sizeof *p);
-        CHECK_CUDA(cudaEventCreateWithFlags(&p->done, cudaEventDisableTiming));
-    }
+    CHECK(!p->open, "%s over axis %s: %d collectives begun and not ended", what, c->axis, RING);
+    if (!p->done) CHECK_CUDA(cudaEventCreateWithFlags(&p->done, cudaEventDisableTiming));
     CHECK_CUDA(cudaEventRecord(p->done, l->stream));
+    watch_enter(&(watch_op){what, c->axis, number, (int64_t)n_elem, peer}, WATCH_BEGAN);
+    p->note = watch_last();
+    p->note.state = WATCH_WAITS;
+    p->order = ++order;
+    p->open = true;
+    atomic_store_explicit(&l->begun, number, memory_order_release);
     return (comm_request){.impl = {p}, .on = c, .what = what, .stream = l->stream};
 }
 
@@ -90,8 +111,7 @@ static void end_nccl(comm_request *r)
     pending *p = r->impl[0];
 
     CHECK_CUDA(cudaStreamWaitEvent(n->compute, p->done, 0));
-    p->next = n->idle; /* the wait has taken its picture of the event: it may be recorded again */
-    n->idle = p;
+    p->open = false; /* the wait has taken its picture of the event: it may be recorded again */
     *r = (comm_request){0};
 }
 
@@ -108,9 +128,9 @@ static comm_request all_gather_nccl(const comm *c, void *out, const void *in, si
     static const char what[] = "all_gather";
 
     if (c->size == 1 || n_elem == 0) return copy_alone(c, out, in, n_elem * dtype_size(dt));
-    lane *l = begin(c, FORWARD);
+    lane *l = begin(c, FORWARD, what, -1, n_elem);
     check(ncclAllGather(in, out, n_elem, type_of(dt), l->handle, l->stream), c, what, n_elem);
-    return started(c, l, what);
+    return started(c, l, what, -1, n_elem);
 }
 
 static comm_request reduce_scatter_nccl(const comm *c, void *out, const void *in, size_t n_elem, dtype dt)
@@ -118,9 +138,9 @@ static comm_request reduce_scatter_nccl(const comm *c, void *out, const void *in
     static const char what[] = "reduce_scatter";
 
     if (c->size == 1 || n_elem == 0) return copy_alone(c, out, in, n_elem * dtype_size(dt));
-    lane *l = begin(c, FORWARD);
+    lane *l = begin(c, FORWARD, what, -1, n_elem);
     check(ncclReduceScatter(in, out, n_elem, type_of(dt), ncclSum, l->handle, l->stream), c, what, n_elem);
-    return started(c, l, what);
+    return started(c, l, what, -1, n_elem);
 }
 
 static comm_request all_reduce_nccl(const comm *c, void *buf, size_t n_elem, dtype dt, reduce_op op)
@@ -128,10 +148,10 @@ static comm_request all_reduce_nccl(const comm *c, void *buf, size_t n_elem, dty
     static const char what[] = "all_reduce";
 
     if (c->size == 1 || n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, FORWARD);
+    lane *l = begin(c, FORWARD, what, -1, n_elem);
     check(ncclAllReduce(buf, buf, n_elem, type_of(dt), op == REDUCE_SUM ? ncclSum : ncclMax, l->handle, l->stream), c,
           what, n_elem);
-    return started(c, l, what);
+    return started(c, l, what, -1, n_elem);
 }
 
 static comm_request broadcast_nccl(const comm *c, void *buf, size_t n_elem, dtype dt, int root)
@@ -139,9 +159,9 @@ static comm_request broadcast_nccl(const comm *c, void *buf, size_t n_elem, dtyp
     static const char what[] = "broadcast";
 
     if (c->size == 1 || n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, FORWARD);
+    lane *l = begin(c, FORWARD, what, -1, n_elem);
     check(ncclBroadcast(buf, buf, n_elem, type_of(dt), root, l->handle, l->stream), c, what, n_elem);
-    return started(c, l, what);
+    return started(c, l, what, -1, n_elem);
 }
 
 static comm_request send_nccl(const comm *c, const void *buf, size_t n_elem, dtype dt, int to)
@@ -149,9 +169,9 @@ static comm_request send_nccl(const comm *c, const void *buf, size_t n_elem, dty
     static const char what[] = "send";
 
     if (n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, to > c->rank ? FORWARD : BACKWARD);
+    lane *l = begin(c, to > c->rank ? FORWARD : BACKWARD, what, to, n_elem);
     check(ncclSend(buf, n_elem, type_of(dt), to, l->handle, l->stream), c, what, n_elem);
-    return started(c, l, what);
+    return started(c, l, what, to, n_elem);
 }
 
 static comm_request recv_nccl(const comm *c, void *buf, size_t n_elem, dtype dt, int from)
@@ -159,24 +179,26 @@ static comm_request recv_nccl(const comm *c, void *buf, size_t n_elem, dtype dt,
     static const char what[] = "recv";
 
     if (n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, from < c->rank ? FORWARD : BACKWARD);
+    lane *l = begin(c, from < c->rank ? FORWARD : BACKWARD, what, from, n_elem);
     check(ncclRecv(buf, n_elem, type_of(dt), from, l->handle, l->stream), c, what, n_elem);
-    return started(c, l, what);
+    return started(c, l, what, from, n_elem);
+}
+
+static void free_lane(lane *l, const comm *c)
+{
+    for (int i = 0; i < RING; i++)
+        if (l->ring[i].done) CHECK_CUDA(cudaEventDestroy(l->ring[i].done));
+    free(l->ring);
+    check(ncclCommDestroy(l->handle), c, "destroy", 0);
+    CHECK_CUDA(cudaStreamDestroy(l->stream));
 }
 
 static void free_nccl(comm *c)
 {
     nccl_comm *n = c->impl;
 
-    for (pending *p = n->idle, *next; p; p = next) {
-        next = p->next;
-        CHECK_CUDA(cudaEventDestroy(p->done));
-        free(p);
-    }
-    for (int i = 0; i < n->n_lanes; i++) {
-        check(ncclCommDestroy(n->lanes[i].handle), c, "destroy", 0);
-        CHECK_CUDA(cudaStreamDestroy(n->lanes[i].stream));
-    }
+    watched.n = 0;
+    for (int i = 0; i < n->n_lanes; i++) free_lane(&n->lanes[i], c);
     CHECK_CUDA(cudaEventDestroy(n->ready));
     free(n);
     *c = (comm){0};
@@ -201,11 +223,60 @@ static void open_lane(lane *l, const comm *over)
 
     if (over->rank == 0) check(ncclGetUniqueId(&id), over, "unique id", 0);
     comm_broadcast(over, &id, sizeof id, DT_U8, 0);
+    l->ring = xmalloc(RING * sizeof *l->ring);
+    watch_enter(&(watch_op){"nccl_init", over->axis, 1, 0, -1}, WATCH_WAITS);
     check(ncclCommInitRank(&l->handle, over->size, id, over->rank), over, "init", 0);
+    watch_enter(&(watch_op){"nccl_init", over->axis, 1, 0, -1}, WATCH_ENDED);
     CHECK_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     CHECK_CUDA(cudaStreamCreateWithPriority(&l->stream, cudaStreamNonBlocking, greatest));
 }
 
+/* ---- for the watchdog's thread ---------------------------------------------------------------------------------- */
+/* The oldest of the lane that is not complete, or NULL.  They complete in their order. */
+static const pending *oldest_of(lane *l)
+{
+    const int64_t begun = atomic_load_explicit(&l->begun, memory_order_acquire);
+    int64_t end = begun + 1;                  /* complete < the oldest <= end */
+
+    if (l->complete < begun - RING + 1) l->complete = begun - RING + 1;
+    while (l->complete + 1 < end) {
+        const int64_t middle = l->complete + (end - l->complete) / 2;
+        if (cudaEventQuery(l->ring[middle % RING].done) == cudaErrorNotReady)
+            end = middle;
+        else
+            l->complete = middle;
+    }
+    return end <= begun ? &l->ring[end % RING] : NULL;
+}
+
+static void look_for_error(const lane *l, const comm *c, moai_error *error)
+{
+    ncclResult_t state = ncclSuccess;
+
+    if (ncclCommGetAsyncError(l->handle, &state) == ncclSuccess && (state == ncclSuccess || state == ncclInProgress))
+        return;
+    error_set(error, "NCCL over axis %s (rank %d of %d): %s: %s", c->axis, c->rank, c->size, ncclGetErrorString(state),
+              ncclGetLastError(l->handle));
+}
+
+static bool watch_nccl(watch_note *oldest, moai_error *error)
+{
+    const int n = atomic_load_explicit(&watched.n, memory_order_acquire);
+    int64_t order = INT64_MAX;
+
+    for (int i = 0; i < n; i++) {
+        nccl_comm *m = watched.comms[i]->impl;
+        CHECK_CUDA(cudaSetDevice(watched.gpu));
+        for (int k = 0; k < m->n_lanes; k++) {
+            const pending *p = oldest_of(&m->lanes[k]);
+            look_for_error(&m->lanes[k], watched.comms[i], error);
+            if (p && p->order < order) order = p->order, *oldest = p->note;
+        }
+    }
+    return order < INT64_MAX;
+}
+
+/* ---- how they are made ------------------------------------------------------------------------------------------ */
 /* c, an MPI comm, becomes an NCCL comm of the same ranks. */
 static void replace(comm *c, moai_device *dev)
 {
@@ -224,6 +295,14 @@ static void replace(comm *c, moai_device *dev)
 void grid_use_nccl(moai_grid *g, moai_device *dev)
 {
     comm *const device_comms[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed};
+    enum { N = sizeof device_comms / sizeof *device_comms };
+    _Static_assert(N == sizeof watched.comms / sizeof *watched.comms, "all are watched");
 
-    for (size_t i = 0; i < sizeof device_comms / sizeof *device_comms; i++) replace(device_comms[i], dev);
+    for (int i = 0; i < N; i++) {
+        replace(device_comms[i], dev);
+        watched.comms[i] = device_comms[i];
+    }
+    CHECK_CUDA(cudaGetDevice(&watched.gpu));
+    atomic_store_explicit(&watched.n, N, memory_order_release);
+    watchdog_device = watch_nccl;
 }

@@ -34,7 +34,7 @@ int grid_factor(grid_shape *size, int world, moai_error *err)
         world, size->tp, size->cp, data, size->pp);
 }
 
-static grid_shape coordinates(grid_shape n, int rank)
+grid_shape grid_coordinates(grid_shape n, int rank)
 {
     return (grid_shape){
         .tp = rank % n.tp,
@@ -91,7 +91,7 @@ void grid_init(moai_grid *g, grid_shape size, int n_kv_heads)
     CHECK(size.tp * size.cp * size.dp * size.pp == world.size, "a grid of %d x %d x %d x %d on %d ranks", size.tp,
           size.cp, size.dp, size.pp, world.size);
     *g = (moai_grid){.size = size, .rank = world.rank, .world = world.size, .host_world = world};
-    g->at = coordinates(size, g->rank);
+    g->at = grid_coordinates(size, g->rank);
     set_identity(g);
     const grid_shape at = g->at;
     const grid_shape tp0 = {0, at.cp, at.dp, at.pp}, cp0 = {at.tp, 0, at.dp, at.pp}, dp0 = {at.tp, at.cp, 0, at.pp},

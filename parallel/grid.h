@@ -37,6 +37,8 @@ void process_finish(void);                    /* collective; MPI_Finalize */
 /* Fills a 0 in one extent (dp) from the world size and checks that the product is `world`.  Returns 0, or -1 with
  * "world size 6 is not tensor_parallel 4 x pipeline_parallel 1 x data_parallel ...".  Not collective. */
 int grid_factor(grid_shape *size, int world, moai_error *err);
+/* Where a rank stands. */
+grid_shape grid_coordinates(grid_shape size, int rank);
 /* Splits the world.  n_kv_heads decides the kv groups.  Collective over all ranks; the shape
  * must have passed grid_factor. */
 void grid_init(moai_grid *, grid_shape size, int n_kv_heads);

@@ -1,6 +1,8 @@
 /* pipeline.c: see pipeline.h */
 #include "pipeline.h"
 
+#include "watch.h"
+
 #include <stdlib.h>
 
 static void push(pipe_schedule *s, pipe_kind kind, int micro_batch)
@@ -110,11 +112,14 @@ void pipeline_run(moai_model *m, const pipe_schedule *s, float scale, pipe_feed 
         m->last_micro_batch = micro_batch == s->n_micro - 1;
         if (s->list[i].kind == PIPE_BACKWARD) {
             c->ops->phase(c->dev, "backward", micro_batch);
+            watch_phase("backward", micro_batch);
             backward(&p, micro_batch, slot);
             continue;
         }
         c->ops->phase(c->dev, "forward", micro_batch);
+        watch_phase("reading data", micro_batch);
         if (grid_first_stage(g) || grid_last_stage(g)) feed(arg, m, micro_batch, slot);
+        watch_phase("forward", micro_batch);
         forward(&p, micro_batch, slot, scale);
     }
     for (int parity = 0; parity < 2; parity++) finish(&p.sent_forward[parity]), finish(&p.sent_backward[parity]);

@@ -80,6 +80,7 @@ typedef struct run_config {
     spike_measure loss_spike_measure;
     spike_action loss_spike_action;
     int64_t replica_check_steps;                        /* 0: none */
+    double hang_timeout;                                /* seconds; 0: nobody watches */
     int64_t profile_step;                               /* the step whose timeline is written; 0: none */
     /* questions only */
     bool plan;                                          /* print the plan and leave */

@@ -7,6 +7,7 @@
 #include "replicas.h"
 #include "rollback.h"
 #include "trainer.h"
+#include "watch.h"
 
 #include <math.h>
 #include <signal.h>
@@ -94,6 +95,7 @@ static step_result update(trainer *t, double tokens, double scale)
     const double lr = learning_rate(t->run, t->step);
     step_result r;
 
+    watch_phase("optimizer", -1);
     gradients_finish(&t->model);
     if (t->state.spikes.window) {
         r = judged_update(t, tokens, lr, scale);
@@ -176,7 +178,11 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
     int64_t *samples = gather_samples(t);
 
     const bool wanted = t->step % t->run->logging_steps == 0 || t->step == t->run->max_steps;
+    step_spread busy = {0};
 
+    /* a GPU's collectives wait where the host does not see it */
+    if (wanted && t->grid.world > 1 && !t->device.clock->asynchronous)
+        busy = stragglers_note(&t->stragglers, t->busy, t->step, t->metrics);
     if (t->grid.rank == 0 && (wanted || r.skipped || t->spike.measure)) {
         metrics_step(t->metrics,
                      &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens,
@@ -184,7 +190,7 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
                                      .mfu = mfu, .step_seconds = seconds, .data_wait_seconds = t->waited,
                                      .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
                                                     (double)(t->run->max_steps - t->step),
-                                     .loss_scale = t->run->fp16 ? scale : 0, .samples = t->samples,
+                                     .busy = busy, .loss_scale = t->run->fp16 ? scale : 0, .samples = t->samples,
                                      .skipped = t->skipped, .sample_numbers = samples,
                                      .n_sample_numbers = samples ? t->batch.global : 0});
         if (r.skipped) report_skipped(t, scale);
@@ -210,6 +216,7 @@ static void evaluate(trainer *t)
     const double begin = now_seconds();
 
     if (t->run->eval_steps == 0 || t->evaluated_step == t->step) return;
+    watch_phase("evaluation", -1);
     e.loss = evaluation_loss(&t->model, t->eval_set, t->run, &t->batch, &e.tokens);
     e.step = t->step;
     e.perplexity = exp(e.loss);
@@ -222,7 +229,9 @@ static void save(trainer *t)
 {
     checkpoint_meta meta = trainer_meta(t);
 
+    watch_phase("saving", -1);
     saver_save(t->saver, &meta);
+    watch_phase("", -1);
     checkpoint_meta_free(&meta);
 }
 
@@ -262,10 +271,14 @@ static int train(trainer *t)
     t->began = now_seconds();
     while (t->step < end && !stop) {
         const double begin = now_seconds(), lr = learning_rate(run, t->step), scale = t->state.scale.value;
+        const double waited = watch_waited();
         base_step = t->step + 1;
         t->waited = 0;
         step_result r = next_step(t);
-        report_step(t, r, lr, scale, now_seconds() - begin);
+        const double seconds = now_seconds() - begin;
+        t->busy = seconds - (watch_waited() - waited);
+        watch_phase("", -1);
+        report_step(t, r, lr, scale, seconds);
         if (t->step == t->first_step + 1) report_memory(t);
         const int64_t step = t->step;
         if (look_after(t)) {
@@ -278,6 +291,7 @@ static int train(trainer *t)
         stop = step_boundary(t);
     }
     if (!stop) evaluate(t);
+    watch_phase("end", -1);
     if (stop && t->metrics) metrics_event(t->metrics, "stop", t->step, stop == SIGUSR1 ? "SIGUSR1" : "SIGTERM");
     if (run->save_on_exit && t->step > 0) save(t);
     saver_wait(t->saver);

@@ -2,6 +2,7 @@
 #include "trainer.h"
 
 #include "optimizer.h"
+#include "watchdog.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -234,6 +235,9 @@ int trainer_open(trainer *t, moai_error *err)
                                    .n_threads = t->run->num_threads ? (int)t->run->num_threads : process_cores()};
     int failed = 0;
 
+    if (watchdog_start(&t->grid, t->run->hang_timeout, err)) return -1;
+    watch_phase("start", -1);
+    stragglers_open(&t->stragglers, &t->grid);
     failed = device_open(&t->device, &wanted, err);
     if (comm_agree(world, failed, err)) return -1;
     device_connect(&t->device, &t->grid);
@@ -264,6 +268,8 @@ void trainer_close(trainer *t)
     if (t->model.slots) model_free(&t->model);
     profile_free(t->profile);
     schedule_free(&t->schedule);
+    stragglers_free(&t->stragglers);
+    watchdog_stop();
     grid_free(&t->grid);
     device_close(&t->device);
     free(t->ids);

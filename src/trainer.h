@@ -12,6 +12,7 @@
 #include "resume.h"
 #include "run_state.h"
 #include "saver.h"
+#include "straggler.h"
 
 typedef struct trainer {
     const run_config *run;
@@ -28,6 +29,8 @@ typedef struct trainer {
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
     double waited;                            /* for data, in this step */
+    double busy;                              /* in this step: its seconds less those that this rank waited for others */
+    stragglers stragglers;
 
     int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */
     int64_t step_began_at;                    /* the place in the data order where the last step began */

@@ -39,7 +39,7 @@ void checkpoint_meta_free(checkpoint_meta *);
 typedef struct checkpoint_state {
     const param_table *params;
     const moai_grid *grid;
-    const moai_ops *ops;                /* copies from or to the device's memory; NULL: own[] is host memory (saves only) */
+    const moai_ops *ops;                /* to copy the device's memory; NULL in a save: own[] is host memory */
     moai_device *dev;
     float *own[N_STATES];               /* the own-state buffers of params.h */
 } checkpoint_state;
@@ -76,7 +76,7 @@ void checkpoint_clean(const char *output_dir);
 /* The newest directory of output_dir with a manifest, or NULL; caller frees.  Not collective
  * (rank 0 asks and broadcasts). */
 char *checkpoint_latest(const char *output_dir);
-/* Steps of all directories that have a checkpoint's name, newest first, manifest or not; caller frees.  Not collective. */
+/* Steps of all directories that have a checkpoint's name, newest first, manifest or not; caller frees. */
 int64_t *checkpoint_steps(const char *output_dir, int *n);
 int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
 /* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
@@ -99,8 +99,8 @@ checkpoint_info *checkpoint_list(const char *output_dir, int *n, moai_error *err
 void checkpoint_list_free(checkpoint_info *, int n);
 /* Reads everything, checks each hash and that the pieces tile every parameter of every state exactly
  * once.  Calls `report` for each fault (may be NULL); returns the number of faults, or -1 when there
- * is no manifest to check against.  `part` of `parts` checks its share of the pieces, part 0 also the rest: the faults of
- * all parts are those of the whole.  Not collective. */
+ * is no manifest to check against.  `part` of `parts` checks its share of the pieces, part 0 also the small files: the
+ * faults of all parts are those of the whole.  Not collective. */
 int64_t checkpoint_verify_part(const char *dir, int part, int parts, void (*report)(void *, const char *fault),
                                void *arg, moai_error *err);
 int64_t checkpoint_verify(const char *dir, void (*report)(void *, const char *fault), void *arg, moai_error *err);

@@ -3,12 +3,13 @@
  *   {"format": "moai-checkpoint", "version": 1, "saved_at": "2026-01-31T12:00:00Z",
  *    "step": .., "samples": .., "updates": .., "skipped": .., "seed": .., "seq_length": .., "global_batch_size": ..,
  *    "layout": {"tensor_parallel": .., "context_parallel": .., "data_parallel": .., "pipeline_parallel": ..},
- *    "tokenizer_sha256": "..", "data_xxh3": ".." (not in older ones), "run": {the run configuration}, "state": {as in run_state.h, not in older ones},
+ *    "tokenizer_sha256": "..", "data_xxh3": "..", "run": {the run configuration}, "state": {as in run_state.h},
  *    "small_files": [{"file": "config.json", "bytes": .., "xxh3": ".."}],
  *    "files": [{"file": "rank-00000.h5", "bytes": .., "structure_xxh3": "..", "pieces": [
  *        {"state": "weight", "name": "..", "index": 0, "shape": [rows, cols], "offset": [row, col],
  *         "size": [rows, cols], "address": .., "xxh3": ".."}]}],
- *   "xxh3": ".."}                              the last line: the hash of all bytes before it */
+ *   "xxh3": ".."}                              the last line: the hash of all bytes before it
+ * Older ones have no data_xxh3 and no state. */
 #include "pieces.h"
 #include "files.h"
 

@@ -137,10 +137,11 @@ const manifest *dataset_manifest(const dataset *d) { return &d->manifest; }
 void dataset_xxh3(const dataset *d, char hex[33])
 {
     const struct manifest_split *s = d->split;
-    char *all = xmalloc((size_t)s->n * sizeof s->list[0].xxh3);
+    const size_t length = sizeof s->list[0].xxh3;
+    char *all = xmalloc((size_t)s->n * length);
 
-    for (int i = 0; i < s->n; i++) memcpy(all + (size_t)i * sizeof s->list[0].xxh3, s->list[i].xxh3, sizeof s->list[0].xxh3);
-    file_xxh3_text(all, (size_t)s->n * sizeof s->list[0].xxh3, hex);
+    for (int i = 0; i < s->n; i++) memcpy(all + (size_t)i * length, s->list[i].xxh3, length);
+    file_xxh3_text(all, (size_t)s->n * length, hex);
     free(all);
 }
 

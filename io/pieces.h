@@ -72,7 +72,7 @@ typedef struct byte_range {
 } byte_range;
 byte_range *piece_file_structure(const piece_file *, int *n); /* the bytes that belong to no piece; caller frees */
 int piece_file_hash_structure(int fd, const char *path, const piece_file *, char hex[33], moai_error *err);
-int piece_file_check_structure(int fd, const char *dir, const piece_file *, moai_error *err);  /* against the manifest */
+int piece_file_check_structure(int fd, const char *dir, const piece_file *, moai_error *err); /* is it that hash? */
 void hash_hex(const struct XXH3_state_s *, char hex[33]);
 
 /* All pieces of one state of one parameter. */
@@ -125,8 +125,8 @@ char *manifest_entry(const piece_file *);
 int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries, int n_entries, moai_error *err);
 
 /* The directory of a save, single-process parts.  save_begin removes what killed runs left and makes
- * output_dir/checkpoint-STEP.tmp; save_describe puts config.json and the tokenizer there; save_commit gives it its name,
- * and a checkpoint that had it is checkpoint-STEP.old until save_prune removes it, or save_withdraw puts it back in the
+ * output_dir/checkpoint-STEP.tmp; save_describe puts config.json and the tokenizer there; save_commit gives it its
+ * name, and a checkpoint that had it is checkpoint-STEP.old until save_prune removes it, or save_withdraw puts it back in the
  * place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all) and does not count the damaged. */
 char *save_path(const char *output_dir, int64_t step, const char *suffix);
 int save_begin(const char *output_dir, int64_t step, moai_error *err);

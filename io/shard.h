@@ -61,7 +61,7 @@ typedef struct manifest {
 
 int manifest_read(manifest *, const char *path,
                   moai_error *err); /* path: the file, or the directory that holds manifest.json */
-/* Is it as it was written?  -1: not, by its last line.  One written by hand may lack that line: then unknown keys fail. */
+/* Is it as it was written?  -1: not, by its last line.  Older ones lack that line: then unknown keys fail. */
 int manifest_check(const char *path, moai_error *err);
 int manifest_write(const manifest *, const char *path, moai_error *err);/* temporary, fsync, rename */
 const struct manifest_split *manifest_split(const manifest *, const char *name);             /* NULL: no such split */

@@ -37,13 +37,16 @@ static verdict check_meta(const run_config *run, const checkpoint_meta *now, con
                   (long long)saved->seq_length, (long long)now->seq_length);
     else if (saved->global_batch_size != now->global_batch_size &&
              !resume_key_allowed(run->resume_allow, "global_batch_size"))
-        error_set(&why, "was trained with %lld samples a step, this run has %lld: set global_batch_size "
-                  "(--resume_allow global_batch_size goes on all the same)", (long long)saved->global_batch_size,
-                  (long long)now->global_batch_size);
+        error_set(&why,
+                  "was trained with %lld samples a step, this run has %lld: set global_batch_size "
+                  "(--resume_allow global_batch_size goes on all the same)",
+                  (long long)saved->global_batch_size, (long long)now->global_batch_size);
     else if (saved->data_xxh3[0] && strcmp(saved->data_xxh3, now->data_xxh3) != 0 &&
              !resume_key_allowed(run->resume_allow, "data"))
-        error_set(&why, "was trained on other data (XXH3 %s) than %s (%s): its data position has no meaning here "
-                  "(--resume_allow data goes on all the same)", saved->data_xxh3, run->data, now->data_xxh3);
+        error_set(&why,
+                  "was trained on other data (XXH3 %s) than %s (%s): its data position has no meaning here "
+                  "(--resume_allow data goes on all the same)",
+                  saved->data_xxh3, run->data, now->data_xxh3);
     else if (!saved->run_json || resume_keys_check(run, saved->run_json, saved->step, &why) == 0)
         return GOOD;
     return disagrees(err, dir, &why);
@@ -113,7 +116,8 @@ static int load_newest(resume_point *r, bool must, const run_config *run, const 
     if (n == 0 && must)
         return error_set(err, "resume_from_checkpoint is latest: output_dir %s holds no checkpoint", run->output_dir);
     if (n > 0 && v == DAMAGED)
-        return error_set(err, "output_dir %s: each of its %d checkpoints is damaged: a new start needs another directory",
+        return error_set(err,
+                         "output_dir %s: each of its %d checkpoints is damaged: a new start needs another directory",
                          run->output_dir, n);
     return n == 0 || v == GOOD ? 0 : -1;
 }

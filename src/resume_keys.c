@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const fixed_keys[] = {"data", "seq_length", "global_batch_size", "weight_decay", "adam_beta1", "adam_beta2",
-                                         "adam_epsilon", "max_grad_norm", "bf16", "fp16", NULL};
+static const char *const fixed_keys[] = {"data", "seq_length", "global_batch_size", "weight_decay", "adam_beta1",
+                                         "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", NULL};
 static const char *const not_values[] = {"data", "global_batch_size", NULL};  /* what counts is what they lead to */
 static const char *const schedule_keys[] = {"learning_rate", "min_lr_ratio", "lr_scheduler_type", "max_steps",
                                             "warmup_steps", "decay_steps", NULL};
@@ -100,8 +100,9 @@ static int check(const run_config *then, const run_config *now, int64_t done, mo
 
     for (int i = 0; i < keys.n; i++) {
         const key_spec *k = &keys.list[i];
-        const bool fixed = is_among(fixed_keys, k->name, strlen(k->name)) && !is_among(not_values, k->name, strlen(k->name));
-        const bool schedule = !rates && is_among(schedule_keys, k->name, strlen(k->name));
+        const size_t n = strlen(k->name);
+        const bool fixed = is_among(fixed_keys, k->name, n) && !is_among(not_values, k->name, n);
+        const bool schedule = !rates && is_among(schedule_keys, k->name, n);
         if ((!fixed && !schedule) || same_value(k, then, now) || resume_key_allowed(now->resume_allow, k->name))
             continue;
         return refuse(k, then, now, fixed ? "" : ", with other learning rates for steps already done", err);

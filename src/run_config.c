@@ -36,7 +36,8 @@ static const key_spec rows[] = {
     TEXT(data, "", "manifest.json of the token shards, or its directory"),
     TEXT(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
     TEXT(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
-    TEXT(resume_from_checkpoint, "", "a checkpoint directory; auto: the newest good one of output_dir, if any; latest: auto, but one must be there"),
+    TEXT(resume_from_checkpoint, "",
+         "a checkpoint directory; auto: the newest good one of output_dir, if any; latest: auto, but it must be there"),
     TEXT(resume_allow, "", "keys, separated by commas, that may differ from the checkpoint's"),
 
     INT(tensor_parallel, "1", 1, 4096, "ranks that split each layer (TP)"),

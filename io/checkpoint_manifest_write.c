@@ -80,9 +80,9 @@ static json_t *meta_json(const checkpoint_meta *m)
     return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:s, s:o, s:o}", "format",
                      "moai-checkpoint", "version", (int)CHECKPOINT_VERSION, "saved_at", now, "step",
                      (json_int_t)m->step, "samples", (json_int_t)m->samples, "updates", (json_int_t)m->updates,
-                     "skipped", (json_int_t)m->skipped, "seed", (json_int_t)m->seed, "seq_length", (json_int_t)m->seq_length, "global_batch_size",
-                     (json_int_t)m->global_batch_size, "layout", layout_json(m->layout), "tokenizer_sha256",
-                     m->tokenizer_sha256, "data_xxh3", m->data_xxh3, "run", run ? run : json_object(), "state",
+                     "skipped", (json_int_t)m->skipped, "seed", (json_int_t)m->seed, "seq_length",
+                     (json_int_t)m->seq_length, "global_batch_size", (json_int_t)m->global_batch_size, "layout",
+                     layout_json(m->layout), "tokenizer_sha256", m->tokenizer_sha256, "data_xxh3", m->data_xxh3, "run", run ? run : json_object(), "state",
                      state ? state : json_object());
 }
 

@@ -126,8 +126,9 @@ int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries
 
 /* The directory of a save, single-process parts.  save_begin removes what killed runs left and makes
  * output_dir/checkpoint-STEP.tmp; save_describe puts config.json and the tokenizer there; save_commit gives it its
- * name, and a checkpoint that had it is checkpoint-STEP.old until save_prune removes it, or save_withdraw puts it back in the
- * place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all) and does not count the damaged. */
+ * name, and a checkpoint that had it is checkpoint-STEP.old until save_prune removes it, or save_withdraw puts it
+ * back in the place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all) and does not count the
+ * damaged. */
 char *save_path(const char *output_dir, int64_t step, const char *suffix);
 int save_begin(const char *output_dir, int64_t step, moai_error *err);
 int save_describe(const char *output_dir, const checkpoint_meta *, const char *tokenizer_path, moai_error *err);

@@ -4,7 +4,8 @@
  *   FAULTY_IO="flip:5"                         every 5th pwrite succeeds and writes one bit wrong
  *   FAULTY_IO="short:2"                        every 2nd write and pwrite writes half
  *
- * Only files whose path contains "/checkpoint-" count; each process counts for itself.  Built by tests/t9-io-faults.sh. */
+ * Only files whose path contains "/checkpoint-" count; each process counts for itself.  tests/t9-io-faults.sh builds
+ * it. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdatomic.h>

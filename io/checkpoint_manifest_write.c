@@ -82,8 +82,8 @@ static json_t *meta_json(const checkpoint_meta *m)
                      (json_int_t)m->step, "samples", (json_int_t)m->samples, "updates", (json_int_t)m->updates,
                      "skipped", (json_int_t)m->skipped, "seed", (json_int_t)m->seed, "seq_length",
                      (json_int_t)m->seq_length, "global_batch_size", (json_int_t)m->global_batch_size, "layout",
-                     layout_json(m->layout), "tokenizer_sha256", m->tokenizer_sha256, "data_xxh3", m->data_xxh3, "run", run ? run : json_object(), "state",
-                     state ? state : json_object());
+                     layout_json(m->layout), "tokenizer_sha256", m->tokenizer_sha256, "data_xxh3", m->data_xxh3,
+                     "run", run ? run : json_object(), "state", state ? state : json_object());
 }
 
 int manifest_save(const char *dir, const checkpoint_meta *meta, char *const *entries, int n_entries, moai_error *err)

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { ROUNDS = 3, PIECE = 1 << 26 };
+enum { ROUNDS = 5, PIECE = 1 << 26 };
 
 static moai_grid grid;
 static device dev;

@@ -8,6 +8,7 @@
 # layout divides: data_parallel 0 takes what TP and PP leave, and with global_batch_size set a step is the same on any number.
 #
 #   USR1, 5 minutes before the time limit     the ranks finish the step and save; the job goes back into the queue
+#   preemption with a grace time              likewise; without one, as after a crash
 #   a crash, a reported hang, a lost node     the job goes back into the queue, and starts on the nodes that Slurm has then
 #   MOAI_RESTARTS (3) restarts in a row have  the job ends.  OUTPUT_DIR/restarts keeps step and count; sbatch counts anew
 #     brought no newer checkpoint
@@ -65,9 +66,15 @@ fit_layout() {
     local all=$SLURM_JOB_NUM_NODES why said
     per_node=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-$((SLURM_CPUS_ON_NODE / ${SLURM_CPUS_PER_TASK:-1}))}}
     for ((nodes = all; nodes > 0; nodes--)); do
-        plan=$("$program" --config "$run" "$@" --plan --plan_ranks $((nodes * per_node)) 2>&1) && break
+        plan=$("$program" --config "$run" "$@" --plan --plan_ranks $((nodes * per_node)) 2>&1); status=$?
+        [ $status = 2 ] || break
         why=${why:-$plan}
     done
+    if [ $nodes != 0 ] && [ $status != 0 ]; then
+        say "moai_train --plan fails with status $status"
+        echo "$plan"
+        exit $status
+    fi
     if [ $nodes = 0 ]; then
         say "$all nodes x $per_node ranks: the run file does not allow it, nor any fewer nodes; not requeued"
         echo "$why"
@@ -81,7 +88,7 @@ fit_layout() {
 
 newest_step() {  # of the complete checkpoints; 0: none
     local steps
-    steps=$(cd "$output" 2> /dev/null && ls -d checkpoint-*/manifest.json 2> /dev/null | tr -dc '0-9\n' | sort -n | tail -n 1)
+    steps=$(cd "$output" 2> /dev/null && ls -d checkpoint-*[0-9]/manifest.json 2> /dev/null | tr -dc '0-9\n' | sort -n | tail -n 1)
     echo "${steps:-0}"
 }
 
@@ -105,6 +112,14 @@ stop_without_progress() {  # stop_without_progress RESTARTS: those behind us
 
 job_state() { squeue -h -j "$SLURM_JOB_ID" -o "%T %r" 2> /dev/null; }        # RUNNING None; nothing while the controller is away
 
+# Has a job of more priority asked for our nodes since this start?  Slurm then sends TERM to the ranks, not to this script.
+preempted() {
+    local start asked
+    start=$(scontrol -o show job "$SLURM_JOB_ID" 2> /dev/null)
+    asked=${start##* PreemptTime=} start=${start##* StartTime=}
+    [[ ${asked%% *} = [0-9]* && ! ${asked%% *} < ${start%% *} ]]
+}
+
 # A job that scancel ends, or that Slurm itself requeues since a node died, no longer runs: it is left to Slurm.
 requeue() {
     local try refused=0
@@ -123,14 +138,17 @@ requeue() {
 
 on_usr1() {
     limit=1
-    kill -USR1 "$ranks"
+    [ -z "$ranks" ] || kill -USR1 "$ranks"
 }
 on_term() {
     leave=1
-    kill -USR1 "$ranks"
+    [ -z "$ranks" ] || kill -USR1 "$ranks"
     case ${SLURM_JOB_ID:+$(job_state)} in *TimeLimit) requeue "the time limit came before the checkpoint was complete" ;; esac
 }
 
+ranks= limit= leave= started_at=0 restarts=0
+trap on_usr1 USR1
+trap on_term TERM
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     run=configs/pretrain.json
 else
@@ -145,18 +163,21 @@ program="${MOAI_BIN:-build}/moai_train"
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     fit_layout "$@"
     count_restart
+    [ -z "$limit" ] || requeue "no time is left"
 fi
+[ -z "$limit$leave" ] || exit 0
 
 "${launch[@]}" "$program" --config "$run" --resume_from_checkpoint auto "$@" < /dev/null &
-ranks=$! limit= leave=
-trap on_usr1 USR1
-trap on_term TERM
+ranks=$!
 while wait $ranks; status=$?; kill -0 $ranks 2> /dev/null; do :; done       # a signal ends a wait early
 wait $ranks; status=$?
 
 [ -n "${SLURM_JOB_ID:-}" ] && [ -z "$leave" ] || exit $status
 case $status in
-0) [ -z "$limit" ] || requeue "saved before the time limit" ;;
+0)
+    [ -z "$limit" ] || requeue "saved before the time limit"
+    ! preempted || requeue "saved for a job of more priority"
+    ;;
 2) say "the configuration is wrong: not requeued" ;;
 *) requeue "the ranks failed with status $status" ;;
 esac

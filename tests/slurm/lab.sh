@@ -48,7 +48,10 @@ KillWait=5
 UnkillableStepTimeout=10
 MinJobAge=600
 SlurmdParameters=config_overrides
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP GraceTime=20
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 END
     for n in $(seq $lab_nodes); do
         echo "NodeName=node$n NodeHostname=node$n NodeAddr=127.0.0.1 Port=$((17000 + n)) CPUs=2 RealMemory=1000 State=UNKNOWN"
@@ -103,7 +106,7 @@ lab_start() {
     controller_start
     for n in $(seq $lab_nodes); do node_start "$n"; done
     n=0
-    until [ "$(sinfo -h -N -t idle 2> /dev/null | wc -l)" = $lab_nodes ]; do
+    until [ "$(sinfo -h -N -p main -t idle 2> /dev/null | wc -l)" = $lab_nodes ]; do
         [ $((n += 1)) -lt 100 ] || { echo "tests/slurm/cluster: not up within 30 s"; tail -n 20 "$MOAI_LAB"/log/*; exit 1; } >&2
         sleep 0.1
     done

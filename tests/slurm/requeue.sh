@@ -1,5 +1,5 @@
 #!/bin/bash
-# A job on four nodes that is left alone, warned of its time limit, cancelled, robbed of a rank, and that outlives its controller.
+# A job on four nodes that is left alone, warned of its time limit, robbed of a rank, and that outlives its controller.
 . tests/slurm/scenario.sh
 prepare
 
@@ -18,17 +18,6 @@ starts 2
 says "saved before the time limit"
 samples_once
 same_bits usr1 finish
-
-run_file cancelled tensor_parallel 2
-submit cancelled
-at_step 15
-scancel "$job"
-ended CANCELLED
-starts 1
-submit cancelled
-ended COMPLETED
-samples_once
-same_bits cancelled finish
 
 # the controller comes back in time to pass the warning on, and is away again when the job wants to go back into the queue
 run_file controller tensor_parallel 2

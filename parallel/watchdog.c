@@ -17,8 +17,8 @@
 bool (*_Atomic watchdog_device)(watch_note *oldest, moai_error *error);
 
 enum { WINDOW = 16 };                         /* ranks below that one asks at a time whether they are there */
-#define ELECTION_SECONDS 1.0
-#define ANSWER_SECONDS 1.2                    /* that a thread may take to answer on a busy machine */
+#define ELECTION_SECONDS 0.6
+#define ANSWER_SECONDS 1.0                    /* that a thread may take to answer on a busy machine */
 #define NEIGHBOUR_SECONDS 0.4
 #define AGAIN_SECONDS 0.2                     /* a message that is not answered is sent again */
 #define ABORT_SECONDS 5

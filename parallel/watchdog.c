@@ -103,7 +103,7 @@ static bool take_message(double until)
     }
     if (m.kind == REPORT && !dog.told) {
         dog.told = true;
-        memcpy(dog.error, m.error, sizeof dog.error - 1);
+        if (m.error[0]) memcpy(dog.error, m.error, sizeof dog.error - 1);
     }
     return true;
 }

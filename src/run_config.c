@@ -89,7 +89,8 @@ static const key_spec rows[] = {
     INT(loss_spike_limit, "5", 1, 1 << 20, "skips in a row, or rollbacks to one checkpoint, until the run stops"),
     INT(replica_check_steps, "0", 0, 1ll << 40,
         "steps between checks that all copies of a weight are the same bytes; a difference stops the run; 0: none"),
-    REAL(hang_timeout, "600", 0, 1e9, "seconds that a rank may wait in one operation: then the late ranks are named and the run ends; 0: any"),
+    REAL(hang_timeout, "600", 0, 1e9,
+         "seconds that a rank may wait in one operation: then the late ranks are named and the run ends; 0: any"),
 
     INT(logging_steps, "1", 1, 1ll << 40, "steps between progress lines"),
     INT(eval_steps, "0", 0, 1ll << 40, "steps between evaluations; 0: none"),

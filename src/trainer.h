@@ -29,7 +29,7 @@ typedef struct trainer {
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
     double waited;                            /* for data, in this step */
-    double busy;                              /* in this step: its seconds less those that this rank waited for others */
+    double busy;                              /* in this step: seconds that this rank did not wait for others */
     stragglers stragglers;
 
     int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */

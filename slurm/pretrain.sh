@@ -127,7 +127,7 @@ requeue() {
     say "$*; job $SLURM_JOB_ID goes back into the queue"
     for try in {1..60}; do
         case $(job_state) in
-        RUNNING* | *TimeLimit) scontrol requeue "$SLURM_JOB_ID" && exit 0; [ $((refused += 1)) -lt 3 ] || exit 1 ;;
+        RUNNING* | SIGNALING* | *TimeLimit) scontrol requeue "$SLURM_JOB_ID" && exit 0; [ $((refused += 1)) -lt 3 ] || exit 1 ;;
         ?*) exit 1 ;;
         esac
         sleep 10

@@ -62,7 +62,7 @@ reached() { grep -q "^{\"step\":$1,\"loss" "$runs/$name/metrics.jsonl" 2> /dev/n
 at_step() { wait_until 60 reached "$1"; }
 
 job_field() { scontrol -o show job "$job" | sed -n "s/.* $1=\([^ ]*\).*/\1/p"; }
-has_ended() { case $(job_field JobState) in PENDING | RUNNING | COMPLETING | REQUEUED | CONFIGURING) return 1 ;; esac }
+has_ended() { case $(job_field JobState) in COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL) ;; *) return 1 ;; esac }
 
 story() { sed 's/^/# /' "$runs/$name.log"; }
 ended() {

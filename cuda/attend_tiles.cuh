@@ -71,17 +71,6 @@ __device__ inline void load_transposed(uint32_t (&x)[4], uint32_t at)
                  : "memory");
 }
 
-template <typename T> __device__ inline uint32_t pack_two(float low, float high)
-{
-    if constexpr (std::is_same_v<T, __half>) {
-        __half2 x = __floats2half2_rn(low, high);
-        return reinterpret_cast<uint32_t &>(x);
-    } else {
-        __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
-        return reinterpret_cast<uint32_t &>(x);
-    }
-}
-
 /* Where this lane points ldmatrix: four 8 x 8 matrices, 16 rows of two chunks, in the order (row block, chunk) = */
 struct by_rows { /* 00 10 01 11: the left factor, and the right one when transposed */
     static __device__ int row() { return threadIdx.x & 15; }
@@ -131,7 +120,7 @@ __device__ inline void add_mix(float (&y)[M][D / 8][4], const float (&w)[M][N][4
         for (int m = 0; m < M; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                left[m][i] = pack_two<T>(w[m][2 * k + i / 2][i % 2 * 2], w[m][2 * k + i / 2][i % 2 * 2 + 1]);
+                left[m][i] = pair_bits<T>(w[m][2 * k + i / 2][i % 2 * 2], w[m][2 * k + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
             uint32_t right[4];
@@ -208,7 +197,7 @@ __device__ inline void store_rows(T *to, int64_t stride, int first, int n_rows, 
                 int col = 8 * n + lane % 4 * 2;
                 if (col < head_dim)
                     *reinterpret_cast<uint32_t *>(to + row * stride + col) =
-                        pack_two<T>(x[m][n][2 * r] * factor[m][r], x[m][n][2 * r + 1] * factor[m][r]);
+                        pair_bits<T>(x[m][n][2 * r] * factor[m][r], x[m][n][2 * r + 1] * factor[m][r]);
             }
         }
     }

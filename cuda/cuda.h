@@ -2,8 +2,8 @@
  * has what kernels share).
  *
  * All work of a device is queued on its one compute stream, so ops run in the order of their calls and may share
- * `workspace` and `scratch`.  Nothing waits for the GPU but sync and copies to the host; nothing is allocated once
- * every shape was seen. Arithmetic is fp32 whatever a tensor's dtype; sums have an order that depends on shapes and
+ * `workspace` and `scratch`.  Nothing waits for the GPU but sync and copies to host memory that is not pinned; nothing
+ * is allocated once every shape was seen. Arithmetic is fp32 whatever a tensor's dtype; sums have an order that depends on shapes and
  * the card alone: no floating atomics. */
 #ifndef MOAI_CUDA_H
 #define MOAI_CUDA_H
@@ -25,7 +25,7 @@ typedef struct attend_state attend_state;     /* plans of attention: the cuda/at
 
 struct moai_device {
     int gpu;
-    bool deterministic;
+    bool deterministic, launches_closely;
     cudaStream_t stream;                      /* the compute stream */
     int n_sm, capability;                     /* multiprocessors; 90 for 9.0 */
     size_t max_shared;                        /* bytes of shared memory a block may have */

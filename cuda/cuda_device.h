@@ -25,6 +25,11 @@ const char *device_describe_cuda(const moai_device *);
 const char *attend_backend_cuda(moai_device *); /* what ran attention last, and why not cuDNN; "" before */
 void *device_stream_cuda(moai_device *);        /* the compute stream, a cudaStream_t: for collectives and events */
 
+/* For decoding: attention by kernels that need no plan for a length of sequence, and kernels that come to their
+ * multiprocessors while the one before still runs (kernels.cuh). */
+void device_decodes_cuda(moai_device *, bool);
+void device_launches_closely_cuda(moai_device *, bool);
+
 /* Who computes attention, for tests and comparisons; a device begins with ATTEND_AUTO. */
 typedef enum {
     ATTEND_AUTO,  /* cuDNN where it is built in and takes the shape, else our own */

@@ -145,6 +145,14 @@ void device_close_cuda(moai_device *dev)
     free(dev);
 }
 
+void device_decodes_cuda(moai_device *dev, bool decodes)
+{
+    attend_use_cuda(dev, decodes ? ATTEND_OWN : ATTEND_AUTO);
+    dev->launches_closely = decodes;
+}
+
+void device_launches_closely_cuda(moai_device *dev, bool closely) { dev->launches_closely = closely; }
+
 const char *device_describe_cuda(const moai_device *dev) { return dev->description; }
 
 void *device_stream_cuda(moai_device *dev) { return dev->stream; }

@@ -136,9 +136,11 @@ __device__ inline float block_sum(float x, int turn)
 void add_partials(moai_device *, float *first, float *second, const float *partial, int64_t n_rows, int64_t cols);
 
 /* -- kernels that follow one another closely (programmatic dependent launch, from compute capability 9.0 on) --
- * One that launch() starts may come to its multiprocessors while the one before it still runs there, as soon as all
- * blocks of that one have called let_next_start or are done.  It begins with wait_for_previous: before, it touches
- * nothing that anybody writes. */
+ * On a device that launches closely, one that launch() starts may come to its multiprocessors while the one before it
+ * still runs there, as soon as all blocks of that one have called let_next_start or are done.  Each of its threads calls
+ * wait_for_previous before it reads or writes memory (weights may be fetched into the cache before): only so is the
+ * one before the previous done as well.  Programs must hold machine code for the card, not PTX for an older one, which
+ * lacks the waits. */
 
 __device__ inline void let_next_start()
 {
@@ -167,7 +169,7 @@ static void launch(moai_device *dev, const char *op, void (*kernel)(P...), dim3 
     how.dynamicSmemBytes = n_shared;
     how.stream = dev->stream;
     how.attrs = &closely;
-    how.numAttrs = dev->capability >= 90;
+    how.numAttrs = dev->launches_closely && dev->capability >= 90;
     const cudaError_t status = cudaLaunchKernelEx(&how, kernel, P(args)...);
     if (status != cudaSuccess) die("%s: launch: %s", op, cudaGetErrorString(status));
 }

@@ -1,4 +1,5 @@
-/* matmul.c: the three products of a linear map y = x W^T through cuBLASLt, accumulated in fp32
+/* matmul.c: the three products of a linear map y = x W^T through cuBLASLt, accumulated in fp32; a few rows of x go
+ * through matmul_few.cu
  *
  * cuBLASLt counts matrices by columns: our row-major (rows, cols) is its (cols, rows), so each product is asked for
  * transposed.
@@ -142,7 +143,7 @@ static int fastest_candidate(moai_device *dev, const product_plan *p, const cubl
                              int n, const void *a, const void *b, const void *z, void *c)
 {
     float short_ms[MAX_CANDIDATES], least = INFINITY, best_ms = INFINITY;
-    int best = 0;
+    int best = 0;                             /* of the short trials, until one of the long ones */
     cudaEvent_t begin, end;
 
     CUDA_CHECK(cudaEventCreate(&begin));
@@ -150,12 +151,13 @@ static int fastest_candidate(moai_device *dev, const product_plan *p, const cubl
     for (int i = 0; i < n; i++) {
         candidate_time(dev, p, &found[i].algo, 1, a, b, z, c, begin, end);
         short_ms[i] = candidate_time(dev, p, &found[i].algo, 1, a, b, z, c, begin, end);
-        least = fminf(least, short_ms[i]);
+        if (short_ms[i] < least) least = short_ms[i], best = i;
     }
-    const int n_runs = least > long_product_ms ? (int)(trial_ms / least) : TRIALS;
+    const bool is_long = least > long_product_ms;
+    const int n_runs = is_long && trial_ms > TRIALS * least ? (int)(trial_ms / least) : TRIALS;
     for (int i = 0; i < n; i++) {
-        if (short_ms[i] > 1.2f * least) continue;
-        if (n_runs > TRIALS) candidate_time(dev, p, &found[i].algo, n_runs / 2, a, b, z, c, begin, end);
+        if (!(short_ms[i] <= 1.2f * least)) continue;
+        if (is_long) candidate_time(dev, p, &found[i].algo, (n_runs + 1) / 2, a, b, z, c, begin, end);
         float ms = candidate_time(dev, p, &found[i].algo, n_runs, a, b, z, c, begin, end);
         if (ms < best_ms) best_ms = ms, best = i;
     }

@@ -62,7 +62,7 @@ bool qknorm_rope_few(moai_device *dev, tensor qk, float *r, tensor qkv, tensor q
     const char *op = "qknorm_rope";
     const int n_heads = (int)(s.n_heads + s.n_kv_heads);
 
-    if (qk.rows > MAX_ROWS || s.head_dim > MAX_HEAD_DIM) return false;
+    if (qk.rows > MAX_ROWS || s.head_dim > MAX_HEAD_DIM || s.head_dim % 2 != 0) return false;
     for_type(op, qk.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
         const few_heads<T> a = {view_of<T>(qk),

@@ -17,7 +17,7 @@
 #include <string.h>
 
 enum { FORWARD, BACKWARD, N_LANES };
-enum { RING = 1024 };                         /* a host is never so far ahead of its GPU */
+enum { RING = 1024 };                         /* collectives that a host may be ahead of its GPU */
 
 /* A collective from its begin on. */
 typedef struct pending {
@@ -95,6 +95,7 @@ static comm_request started(const comm *c, lane *l, const char *what, int peer, 
 
     CHECK(!p->open, "%s over axis %s: %d collectives begun and not ended", what, c->axis, RING);
     if (!p->done) CHECK_CUDA(cudaEventCreateWithFlags(&p->done, cudaEventDisableTiming));
+    CHECK_CUDA(cudaEventSynchronize(p->done)); /* of RING collectives ago: the watchdog may still look at it */
     CHECK_CUDA(cudaEventRecord(p->done, l->stream));
     watch_enter(&(watch_op){what, c->axis, number, (int64_t)n_elem, peer}, WATCH_BEGAN);
     p->note = watch_last();

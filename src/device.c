@@ -35,7 +35,7 @@ static int open_cuda(device *d, const device_options *o, moai_error *err)
     d->clock = &clock_cuda;
     d->dev = device_open_cuda(gpu, o->deterministic, err);
     if (!d->dev) return -1;
-    if (o->any_length) attend_use_cuda(d->dev, ATTEND_OWN);
+    device_decodes_cuda(d->dev, o->decoding);
     snprintf(d->text, sizeof d->text, "%s", device_describe_cuda(d->dev));
     d->peak_flops = peak_of(d->text);
     return 0;
@@ -85,7 +85,9 @@ int device_open(device *d, const device_options *o, moai_error *err)
 void device_connect(device *d, moai_grid *grid)
 {
 #ifdef MOAI_CUDA
-    if (d->ops == &ops_cuda) grid_use_nccl(grid, d->dev);
+    if (d->ops != &ops_cuda) return;
+    if (grid->world > 1) device_launches_closely_cuda(d->dev, false); /* NCCL's streams wait for whole kernels */
+    grid_use_nccl(grid, d->dev);
 #else
     (void)d, (void)grid;
 #endif

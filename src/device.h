@@ -10,7 +10,7 @@ typedef struct device_options {
     const char *name;                       /* cpu | cuda | auto: cuda when this build has it and there is a GPU */
     int n_threads;                          /* of the CPU */
     bool deterministic;                     /* the GPU's libraries take algorithms that give the same bits every time */
-    bool any_length;                        /* attention by kernels that need no plan for a length of sequence */
+    bool decoding;                          /* many small kernels and lengths: see device_decodes_cuda */
 } device_options;
 
 typedef struct device {

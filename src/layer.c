@@ -129,8 +129,8 @@ void layer_forward(const moai_ctx *c, const layer_weights *w, layer_acts *a, ten
     residual(c, y, a->h, a->act, w->wdown);                                     /* (N/tp, H)       y = h + Wdown act */
 }
 
-/* Brings back what the forward did not keep, but SwiGLU's result, which its backward gives by the way; the same ops on
- * the same inputs, hence the same bits. */
+/* Brings back what the forward did not keep, but SwiGLU's result, which its backward gives by the way: the same
+ * arithmetic on the same inputs, hence the same bits (rmsnorm(h) is what residual_rmsnorm left of h, see t1-norm). */
 static void recompute(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {
     const moai_ops *op = c->ops;

@@ -209,7 +209,7 @@ static int session_open(session *s, moai_error *err)
     const device_options on = {.name = s->flags->device,
                                .n_threads = s->flags->num_threads ? (int)s->flags->num_threads : process_cores(),
                                .deterministic = true, /* the same seed writes the same text */
-                               .any_length = true};
+                               .decoding = true};
     int failed = comm_agree(world, device_open(&s->device, &on, err), err);
 
     if (failed) return -1;

@@ -251,13 +251,13 @@ static void sum_begin(moai_model *m, int b)
     m->summed[b] = true;
 }
 
-/* Buckets complete from the last to the first.  Two are summed at a time: on the host each sum under way takes a buffer
- * of its bucket's size.  A tied embedding waits for gradients_end: its sum joins two stages, one of which is at work
- * for the other. */
+/* Buckets complete from the last to the first.  On the host two are summed at a time: each sum under way takes a buffer
+ * of its bucket's size there.  A tied embedding waits for gradients_end: its sum joins two stages, one of which is at
+ * work for the other. */
 static void bucket_complete(moai_model *m, int b)
 {
     if (!m->last_micro_batch || m->params.buckets[b].tied) return;
-    if (b + 2 < m->params.n_buckets) gradients_ready(m, b + 2);
+    if (b + 2 < m->params.n_buckets && !m->summing[b + 2].stream) gradients_ready(m, b + 2);
     sum_begin(m, b);
 }
 
@@ -272,6 +272,11 @@ void weights_ready(const moai_model *m, int b) { comm_end(&m->gathering[b]); }
 
 /* The buckets of a stage: the embedding on the first, its layers, the head's on the last. */
 static int layer_bucket(const moai_model *m, int64_t l) { return (int)l + (grid_first_stage(m->ctx.grid) ? 1 : 0); }
+
+static void head_weights_ready(const moai_model *m)
+{
+    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) weights_ready(m, b);
+}
 
 void stage_forward(moai_model *m, int s, tensor out)
 {
@@ -354,7 +359,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
     tensor dn_part = scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
-    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) weights_ready(m, b);
+    head_weights_ready(m);
     op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     for (int64_t row = 0, rows = head_rows(m); row < c->n_tokens; row += rows) {
@@ -382,6 +387,7 @@ void model_logits(moai_model *m, tensor x, int64_t row0, int64_t n_rows, float *
     tensor y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, m->outer.head.rows);
 
     CHECK(y.data, "%zu bytes for logits do not fit", bytes);
+    head_weights_ready(m);
     op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);
     tp_all_gather(c, n_full, n);
     op->matmul(c->dev, y, tensor_rows(n_full, row0, n_rows), m->outer.head);

@@ -99,7 +99,7 @@ int64_t head_rows(const moai_model *);        /* the tokens of a chunk */
  * the embedding.  Collective over tp. */
 void stage_backward(moai_model *, int slot, tensor dx, tensor dy);
 
-/* The logits of the last micro-batch's rows [row0, row0 + n) for tests and sampling, fp32 on the host, this rank's
+/* The logits of the last micro-batch's rows [row0, row0 + n) for tests, fp32 on the host, this rank's
  * columns of the vocabulary: x (N/tp, H) is stage_forward's result on the last stage.  Collective over tp. */
 void model_logits(moai_model *, tensor x, int64_t row0, int64_t n, float *logits);
 

@@ -4,8 +4,8 @@
  * op is asynchronous on the device's compute stream; `sync` is the only one that waits.  Matrices are row-major
  * views; N counts tokens (rows).  Unless said otherwise all floating tensors of a call share one dtype (fp32,
  * bf16 or fp16), statistics and gradients of weights are fp32, and arithmetic inside an op is fp32.  Weight gradients
- * accumulate (+=), activation gradients overwrite (=).  Outputs may not overlap inputs except where it says "in
- * place".  An op cannot fail: a failing library or device call is a broken rank (die). */
+ * accumulate (+=; matmul_dw where it is told to), activation gradients overwrite (=).  Outputs may not overlap inputs
+ * except where it says "in place".  An op cannot fail: a failing library or device call is a broken rank (die). */
 #ifndef MOAI_OPS_H
 #define MOAI_OPS_H
 

@@ -38,7 +38,7 @@ void totals_reduce(moai_model *m)
 
 static void square_gradients(moai_model *m)
 {
-    for (int b = 0; b < m->params.n_buckets; b++) {
+    for (int b = m->params.n_buckets - 1; b >= 0; b--) {      /* in the order in which their sums began */
         const own_range r = params_counted(&m->params, m->ctx.grid, b);
         gradients_ready(m, b);
         m->ctx.ops->sum_squares(m->ctx.dev, &m->totals[1], m->grads + r.begin, r.end - r.begin);
@@ -51,6 +51,7 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
     const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem);
 
     for (int b = 0; b < m->params.n_buckets; b++) {
+        weights_ready(m, b);                  /* gathered in the step before, if no forward has waited for them */
         const bucket *k = &m->params.buckets[b];
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
         const int64_t n = r.end - r.begin;
@@ -110,6 +111,7 @@ void weights_from_master(moai_model *m)
     const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem),
                  own = tensor_of(m->own[0], DT_F32, 1, m->params.n_own);
 
+    for (int b = 0; b < m->params.n_buckets; b++) weights_ready(m, b);
     for (int b = 0; b < m->params.n_buckets && m->own[0] != m->weights; b++) {
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
         c->ops->cast(c->dev, tensor_cols(flat, r.begin, r.end - r.begin), tensor_cols(own, r.own, r.end - r.begin));

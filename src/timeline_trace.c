@@ -19,13 +19,15 @@ static int64_t nanoseconds(double seconds) { return llround(seconds * 1e9); }
 /* Of the axis, the first lane that is free; the last one when all are taken. */
 static int lane_of(lane *lanes, int *n, const char *axis, int64_t begin)
 {
-    int number = 1;
+    int number = 1, last = MOST_LANES - 1;
 
     for (int i = N_FIXED_LANES; i < *n; i++) {
         if (strcmp(lanes[i].axis, axis) != 0) continue;
-        if (lanes[i].busy_until <= begin || *n == MOST_LANES) return i;
+        if (lanes[i].busy_until <= begin) return i;
+        last = i;
         number++;
     }
+    if (*n == MOST_LANES) return last;
     lanes[*n] = (lane){.axis = axis, .number = number};
     return (*n)++;
 }

@@ -122,7 +122,7 @@ int main(int argc, char **argv)
     const device_options on = {.name = b.run.device,
                                .n_threads = b.run.num_threads ? (int)b.run.num_threads : process_cores(),
                                .deterministic = true,
-                               .any_length = true};
+                               .decoding = true};
     grid_init(&b.grid, (grid_shape){1, 1, 1, 1}, (int)b.cfg.num_key_value_heads);
     CHECK(device_open(&b.device, &on, &err) == 0, "%s", err.text);
     CHECK(decoder_init(&b.decoder, &b.cfg, &opt, b.device.ops, b.device.dev, &b.grid, &err) == 0, "%s", err.text);

@@ -94,14 +94,18 @@ newest_step() {  # of the complete checkpoints; 0: none
 
 # OUTPUT_DIR/restarts: the newest step at the last start, and how many restarts in a row found no newer one.
 count_restart() {
-    local step count=0 now
+    local step count=0 now file=$output/restarts
     now=$(newest_step)
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && read -r step count < "$output/restarts"; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+        { read -r step count < "$file"; } 2> /dev/null || step=$now count=$((SLURM_RESTART_COUNT - 1))   # lost: all count
         [ "$now" -gt "$step" ] && count=0 || count=$((count + 1))
-    fi 2> /dev/null
+    fi
     started_at=$now restarts=$count
     stop_without_progress $((restarts - 1))
-    mkdir -p "$output" && echo "$now $count" > "$output/restarts"
+    if ! mkdir -p "$output" || ! echo "$now $count" > "$file.new" || ! mv "$file.new" "$file"; then
+        say "$file cannot be written: not started, or the restarts would not be counted"
+        exit 1
+    fi
 }
 
 stop_without_progress() {  # stop_without_progress RESTARTS: those behind us
@@ -167,6 +171,8 @@ if [ -n "${SLURM_JOB_ID:-}" ]; then
 fi
 [ -z "$limit$leave" ] || exit 0
 
+# A restart goes on from what this job has saved, wherever its first start was told to begin.
+[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || [ $started_at = 0 ] || set -- "$@" --resume_from_checkpoint latest
 "${launch[@]}" "$program" --config "$run" --resume_from_checkpoint auto "$@" < /dev/null &
 ranks=$!
 while wait $ranks; status=$?; kill -0 $ranks 2> /dev/null; do :; done       # a signal ends a wait early

@@ -77,6 +77,7 @@ static verdict load(resume_point *r, const char *dir, const run_config *run, con
     }
     comm_agree(world, (int32_t)own == worst, err);
     checkpoint_meta_free(&r->meta);
+    r->disagrees = worst == DISAGREES;
     return (verdict)worst;
 }
 

@@ -9,6 +9,7 @@ typedef struct resume_point {
     char *dir;                                /* NULL: the run starts anew */
     int64_t *damaged;                         /* rank 0: steps of the newer ones that were skipped; malloc'd */
     int n_damaged;
+    bool disagrees;                           /* it failed since the run's keys or data do not fit the checkpoint */
 } resume_point;
 
 /* Finds and loads the checkpoint that resume_from_checkpoint means.  `now` is what this run would save: it must agree

@@ -308,9 +308,9 @@ int train_run(const run_config *run, const model_config *cfg, grid_shape size, c
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);
     t.schedule = schedule_1f1b(size.pp, t.grid.at.pp, (int)batch->accumulation);
     catch_signals();
-    int failed = trainer_open(&t, &err), status = STATUS_FAILED;
+    const int failed = trainer_open(&t, &err);
     if (failed && t.grid.rank == 0) fprintf(stderr, "moai: %s\n", err.text);
-    if (!failed) status = train(&t);
+    const int status = !failed ? train(&t) : t.from.disagrees ? STATUS_CONFIG : STATUS_FAILED;
     trainer_close(&t);
     return status;
 }

@@ -110,12 +110,13 @@ damaged all; cp -r "$dir/out-dir/checkpoint-2" "$dir/all/checkpoint-1"
 for n in 1 2; do printf '\377' | dd of="$dir/all/checkpoint-$n/manifest.json" bs=1 seek=500 conv=notrunc status=none; done
 damaged flip; printf '\377' | dd of="$dir/flip/checkpoint-2/rank-00000.h5" bs=1 seek=5000 conv=notrunc status=none
 again() { text=$1; shift; refused 1 2 "$text" --tensor_parallel 2 "$@"; }
+disagrees() { text=$1; shift; refused 2 2 "$text" --tensor_parallel 2 "$@"; }
 again 'flip/checkpoint-2/rank-00000.h5' --resume_from_checkpoint "$dir/flip/checkpoint-2"
 damaged gone; rm "$dir/gone/checkpoint-2/rank-00000.h5"
 again 'gone/checkpoint-2/rank-00000.h5: missing, though the manifest names it' --resume_from_checkpoint "$dir/gone/checkpoint-2"
 sed 's/"intermediate_size": 32/"intermediate_size": 40/' "$dir/model.json" > "$dir/wider.json"
-again 'checkpoint-2 is of another model: intermediate_size' --model "$dir/wider.json" --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
-again 'was trained with seq_length 16, this run has 8' --seq_length 8 --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
+disagrees 'checkpoint-2 is of another model: intermediate_size' --model "$dir/wider.json" --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
+disagrees 'was trained with seq_length 16, this run has 8' --seq_length 8 --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
 again "checkpoint-2/manifest.json: damaged" --output_dir "$dir/all" --resume_from_checkpoint auto
 again "output_dir $dir/all: each of its 2 checkpoints is damaged" --output_dir "$dir/all" --resume_from_checkpoint auto
 again "output_dir $dir/none holds no checkpoint" --output_dir "$dir/none" --resume_from_checkpoint latest
@@ -125,11 +126,11 @@ mkdir "$dir/more" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/more" 97 80 16 ||
 resume="--resume_from_checkpoint $dir/out-dir/checkpoint-2 --output_dir $dir/changed"
 # shellcheck disable=SC2086
 {
-    refused 1 2 'was trained with 1 samples a step, this run has 2: set global_batch_size' $resume
-    again 'checkpoint-2: was trained on other data' $resume --data "$dir/more"
-    again 'checkpoint-2: seed 42, this run has 43' $resume --seed 43
-    again 'checkpoint-2: weight_decay was 0.1 when it was saved, this run has 0.2' $resume --weight_decay 0.2
-    again 'checkpoint-2: max_steps was 2 when it was saved, this run has 3, with other learning rates for steps already done' $resume --max_steps 3
+    refused 2 2 'was trained with 1 samples a step, this run has 2: set global_batch_size' $resume
+    disagrees 'checkpoint-2: was trained on other data' $resume --data "$dir/more"
+    disagrees 'checkpoint-2: seed 42, this run has 43' $resume --seed 43
+    disagrees 'checkpoint-2: weight_decay was 0.1 when it was saved, this run has 0.2' $resume --weight_decay 0.2
+    disagrees 'checkpoint-2: max_steps was 2 when it was saved, this run has 3, with other learning rates for steps already done' $resume --max_steps 3
     refused 2 2 'resume_allow names "seed"' $resume --resume_allow weight_decay,seed
     timeout 60 mpirun -np 2 "$train" --model "$dir/model.json" --data "$dir/data" --device cpu --num_threads 1 --seq_length 16 --max_steps 3 \
         --weight_decay 0.2 --resume_allow weight_decay,max_steps,global_batch_size $resume > "$dir/out" 2>&1

@@ -16,6 +16,15 @@ ended FAILED
 starts 1
 says 'unknown key "tensor_paralel"; did you mean "tensor_parallel"?'
 
+run_file other
+submit other --nodes=1
+ended COMPLETED
+run_file other seed 7
+submit other --nodes=1
+ended FAILED
+starts 1
+says "checkpoint-40: seed 42, this run has 7"
+
 # a shard that cannot be read: each start fails in its first step
 cp -r "$runs/corpus" "$runs/whole"
 for shard in "$runs"/corpus/train-*.h5; do damage "$shard"; done

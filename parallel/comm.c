@@ -34,6 +34,6 @@ int comm_agree(const comm *c, bool failed, moai_error *err)
         snprintf(err->text, sizeof err->text, "%s: %.*s", base_process.identity,
                  (int)(sizeof err->text - strlen(base_process.identity) - 3), own.text);
     }
-    comm_broadcast(c, err->text, sizeof err->text, DT_U8, teller);
+    comm_broadcast(c, err, sizeof *err, DT_U8, teller);
     return -1;
 }

@@ -79,8 +79,8 @@ void comm_broadcast(const comm *, void *buf, size_t n_elem, dtype, int root);
 void comm_barrier(const comm *);
 
 /* Situation 3: `failed` on any rank is a failure on all.  Collective over a host comm.  Returns 0 when
- * all are well; else -1 on every rank with err->text of the lowest failing rank, prefixed by its identity
- * when more than one rank takes part. */
+ * all are well; else -1 on every rank with the error of the lowest failing rank, its text prefixed by that rank's
+ * identity when more than one rank takes part. */
 int comm_agree(const comm *, bool failed, moai_error *err);
 
 #endif

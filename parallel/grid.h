@@ -32,6 +32,9 @@ int process_cores(void); /* this rank's share of its host's cores, at least 1: t
 int process_host_rank(void);                  /* this rank among those of its host, from 0: picks its GPU */
 int process_host_ranks(void);
 int64_t process_least(int64_t);                   /* of all ranks' values; collective */
+/* comm_agree before there is a grid: -1 on every rank when any has `failed`, with the error of the lowest of them.  Where
+ * others are well it is that host's fault: its identity comes first, and another start may do better.  Collective. */
+int process_agree(bool failed, moai_error *err);
 void process_finish(void);                    /* collective; MPI_Finalize */
 
 /* Fills a 0 in one extent (dp) from the world size and checks that the product is `world`.  Returns 0, or -1 with

@@ -38,6 +38,20 @@ int64_t process_least(int64_t value)
     return value;
 }
 
+int process_agree(bool failed, moai_error *err)
+{
+    const int64_t teller = process_least(failed ? world_rank : world_size);
+    const bool all = process_least(failed) == 1;
+
+    if (teller == world_size) return 0;
+    if (world_rank == teller && !all) {
+        moai_error own = *err;
+        error_set(err, "%s: %.850s", base_process.identity, own.text);
+    }
+    if (world_size > 1) MPI_Bcast(err, sizeof *err, MPI_BYTE, (int)teller, MPI_COMM_WORLD);
+    return -1;
+}
+
 static void leave_mpi(int status)
 {
     process_finish();

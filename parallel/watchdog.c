@@ -53,7 +53,7 @@ static struct watchdog {
 static void look(void)
 {
     const double now = now_seconds(), most = 4 * dog.tick + 1;
-    moai_error error = {""};
+    moai_error error = {.text = ""};
     watch_record *own = dog.records[dog.grid->rank];
     watch_note note = watch_read(own), device;
     bool (*const ask_device)(watch_note *, moai_error *) = watchdog_device;

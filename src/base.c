@@ -1,6 +1,7 @@
 /* base.c: see base.h */
 #include "base.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,15 @@ void config_error(const char *fmt, ...)
     abort();
 }
 
+void error_leave(const moai_error *err)
+{
+    fflush(stdout);
+    if (base_process.printer) fprintf(stderr, "moai: %s\n", err->text);
+    fflush(stderr);
+    base_process.leave(error_status(err));
+    abort();
+}
+
 int error_set(moai_error *err, const char *fmt, ...)
 {
     va_list ap;
@@ -54,6 +64,27 @@ int error_set(moai_error *err, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->text, sizeof err->text, fmt, ap);
     va_end(ap);
+    err->config = false;
+    return -1;
+}
+
+int error_config(moai_error *err, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(err->text, sizeof err->text, fmt, ap);
+    va_end(ap);
+    err->config = true;
+    return -1;
+}
+
+int error_file(moai_error *err, const char *path)
+{
+    const int why = errno;
+
+    error_set(err, "%s: %s", path, strerror(why));
+    err->config = why == ENOENT || why == ENOTDIR;
     return -1;
 }
 

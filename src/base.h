@@ -39,11 +39,18 @@ _Noreturn void die_at(const char *file, int line, const char *fmt, ...) __attrib
 /* Every rank calls it with the same words; the printing rank prints "moai: ...".  Leaves with STATUS_CONFIG. */
 _Noreturn void config_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* A failure that travels.  Functions that take a moai_error return 0, or -1 with `text` filled. */
+/* A failure that travels.  Functions that take a moai_error return 0, or -1 with it filled. */
 typedef struct moai_error {
     char text[1024];
+    bool config;                     /* no other start will do better: STATUS_CONFIG, and nobody tries again          */
 } moai_error;
-int error_set(moai_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));   /* always returns -1 */
+/* All return -1. */
+int error_set(moai_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int error_config(moai_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int error_file(moai_error *err, const char *path);     /* "PATH: " and errno; config where there is no such file      */
+static inline int error_status(const moai_error *err) { return err->config ? STATUS_CONFIG : STATUS_FAILED; }
+/* Every rank calls it with the same error: as config_error, but for the status. */
+_Noreturn void error_leave(const moai_error *err);
 
 /* Printing rank only, to stderr; others are silent. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -63,6 +63,15 @@ size_t device_room(const device_options *o, bool *gpu)
     return host_memory_available() / (size_t)process_host_ranks();
 }
 
+bool device_is_cuda(const char *name)
+{
+#ifdef MOAI_CUDA
+    return strcmp(name, "cpu") != 0;
+#else
+    return strcmp(name, "cuda") == 0;
+#endif
+}
+
 static int open_cpu(device *d, const device_options *o)
 {
     d->ops = &ops_cpu;

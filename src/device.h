@@ -25,6 +25,7 @@ typedef struct device {
  * ranks; *gpu says which.  Not collective. */
 size_t device_room(const device_options *o, bool *gpu);
 
+bool device_is_cuda(const char *name);        /* cuda; auto where this build has it, whether there is a GPU or not */
 /* "cuda" without a GPU, without the backend in this build, or with more ranks on the host than
  * GPUs is an error.  Not collective. */
 int device_open(device *, const device_options *, moai_error *err);

@@ -11,15 +11,19 @@ enum { MOST_RANKS = 64 };                     /* times as many as now, that a wa
 
 static double gib(size_t n_bytes) { return (double)n_bytes / (1024.0 * 1024 * 1024); }
 
-fit_room fit_find_room(const run_config *run)
+int fit_find_room(fit_room *room, const run_config *run, moai_error *err)
 {
     const device_options o = {.name = run->device};
-    fit_room room;
 
-    room.bytes = run->device_memory > 0 ? (size_t)(run->device_memory * 1024 * 1024 * 1024) : device_room(&o, &room.gpu);
-    if (run->device_memory > 0) room.gpu = strcmp(run->device, "cpu") != 0;
-    room.bytes = (size_t)process_least((int64_t)room.bytes);
-    return room;
+    room->bytes = device_room(&o, &room->gpu);
+    error_set(err, "device %s finds no GPU on this host, and finds one on others: has its driver failed?", run->device);
+    if (process_least(room->gpu) == process_least(!room->gpu) && process_agree(!room->gpu, err)) return -1;
+    if (run->device_memory > 0) {
+        room->bytes = (size_t)(run->device_memory * 1024 * 1024 * 1024);
+        room->gpu = room->gpu || device_is_cuda(run->device);
+    }
+    room->bytes = (size_t)process_least((int64_t)room->bytes);
+    return 0;
 }
 
 size_t fit_need(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch, bool gpu)

@@ -10,8 +10,8 @@ typedef struct fit_room {
     size_t bytes;                             /* the GPU's free memory, or this host's over its ranks */
 } fit_room;
 
-/* The least room of all ranks.  Collective. */
-fit_room fit_find_room(const run_config *);
+/* The least room of all ranks; -1 on all when some have a GPU and some have none.  Collective. */
+int fit_find_room(fit_room *, const run_config *, moai_error *err);
 
 /* What the rank that needs most takes. */
 size_t fit_need(const run_config *, const model_config *, grid_shape size, const batch_plan *, bool gpu);

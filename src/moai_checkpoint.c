@@ -114,7 +114,7 @@ static bool next_to_verify(const comm *world, const checkpoint_info *all, int n,
 
 static int verify_all_in(const comm *world, const char *dir)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     char name[4096];
     int n = 0, i = 0, n_checked = 0, status = STATUS_OK;
     checkpoint_info *all = world->rank == 0 ? checkpoint_list(dir, &n, &err) : NULL;

@@ -32,12 +32,14 @@ int main(int argc, char **argv)
     model_config cfg;
     grid_shape size;
     batch_plan batch;
+    fit_room room;
     moai_error err;
     int status = STATUS_OK;
 
-    if (run_config_read(&run, argc, argv, &err) || check(&run, &cfg, &size, &batch, world, &err))
-        config_error("%s", err.text);
-    const fit_room room = fit_find_room(&run);
+    const int wrong = run_config_read(&run, argc, argv, &err) || check(&run, &cfg, &size, &batch, world, &err);
+    if (wrong) err.config = true;
+    if (process_agree(wrong, &err)) error_leave(&err);
+    if (fit_find_room(&room, &run, &err)) error_leave(&err);
     const int too_big = fit_settle(&run, &cfg, size, &batch, room, &err);
     plan_print(&run, &cfg, size, &batch, room.gpu, room.bytes);
     if (too_big && !run.plan) config_error("%s", err.text);

@@ -27,7 +27,7 @@ static const char *file_of(const char *text)
 static void test_moai_3b(void)
 {
     model_config c;
-    moai_error err = {""};
+    moai_error err = {.text = ""};
 
     ok(!model_config_read(&c, "configs/moai-3b.json", &err), "configs/moai-3b.json is read%s", err.text);
     ok(model_n_params(&c) == 5167084288, "parameters: %lld", (long long)model_n_params(&c));
@@ -67,7 +67,7 @@ static void test_styles(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         model_config c;
-        moai_error err = {""};
+        moai_error err = {.text = ""};
         bool read = !model_config_read(&c, file_of(cases[i].text), &err);
         ok(read && c.rope_theta == 5e5 && c.rope.kind == cases[i].kind && c.rope.factor == cases[i].factor &&
                c.rope.beta_fast == cases[i].fast && c.rope.beta_slow == cases[i].slow,
@@ -129,7 +129,7 @@ static void test_refused(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         model_config c;
-        moai_error err = {""};
+        moai_error err = {.text = ""};
         bool refused = model_config_read(&c, file_of(cases[i].text), &err) < 0;
         ok(refused && strstr(err.text, cases[i].says) && strstr(err.text, "config.json: "), "refused: %s; wanted: %s",
            err.text, cases[i].says);
@@ -153,7 +153,7 @@ static void test_written(void)
     };
     for (int i = 0; i < 2; i++) {
         model_config c, back;
-        moai_error err = {""};
+        moai_error err = {.text = ""};
         CHECK(!model_config_read(&c, file_of(texts[i]), &err), "%s", err.text);
         CHECK(!model_config_write(&c, path, "float32", &err), "%s", err.text);
         ok(!model_config_read(&back, path, &err) && !model_config_same(&c, &back, &err),

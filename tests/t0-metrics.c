@@ -144,7 +144,7 @@ static void test_board(void)
 
 static void test_bad_directory(void)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     char *blocked = xasprintf("%s/metrics.jsonl/deeper", dir);
 
     ok(!metrics_open(blocked, true, true, 0, &err) &&

@@ -29,7 +29,7 @@ static moai_grid world;
 
 static bool agree(bool holds)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     return comm_agree(&world.host_world, !holds, &err) == 0;
 }
 

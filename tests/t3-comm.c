@@ -12,7 +12,7 @@ static moai_grid grid;
 
 static bool agree(bool holds)
 {
-    moai_error err = {"t3-comm"};
+    moai_error err = {.text = "t3-comm"};
     return comm_agree(&grid.host_world, !holds, &err) == 0;
 }
 
@@ -271,7 +271,7 @@ static void test_order(const comm *c)
 
 static void test_agree(const comm *c)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
 
     ok(comm_agree(c, false, &err) == 0 && err.text[0] == '\0', "agree: all are well");
     if (c->rank >= 2) error_set(&err, "shard %d unreadable", c->rank);

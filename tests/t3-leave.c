@@ -20,7 +20,7 @@ static void truncate_message(void)
 
 static void test_alone(void)
 {
-    moai_error err = {"plain"};
+    moai_error err = {.text = "plain"};
 
     ok(grid.world == 1 && grid.rank == 0 && base_process.printer, "a world of one");
     ok(base_process.identity[0] == '\0', "needs no name");

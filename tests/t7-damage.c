@@ -23,7 +23,7 @@ static uint64_t draw(uint64_t n)
 /* Faults found, and whether the file is named in what was said; -1 when nothing could be audited. */
 static int64_t audit(const char *file, bool *named)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     size_t n;
     const int out = dup(STDOUT_FILENO);
 

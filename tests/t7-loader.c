@@ -181,7 +181,7 @@ static void test_permutation(void)
 static void test_lengths(void)
 {
     static const int64_t lengths[] = {1, 7, 1000, 20000, TOKENS - 1};
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     dataset *d = open_all();
     int32_t *ids = xmalloc(TOKENS * sizeof *ids);
     bool right = true;
@@ -200,7 +200,7 @@ static void test_lengths(void)
 
 static bool refuses(const char *what, const char *split, int64_t vocab_size, const char *sha256, const char *want)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     dataset *d = dataset_open(manifest_path, split, vocab_size, sha256, &err);
     bool refused = !d && strstr(err.text, want);
 
@@ -248,7 +248,7 @@ static void test_refusals(void)
 /* Micro-batches come well up to the damage, then fail naming the shard. */
 static void test_damage(int workers)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     loader_plan p = {.seq_len = SEQ, .batch = 2, .accumulation = 1, .dp_size = 1, .n_workers = workers, .prefetch = 4};
     dataset *d = open_all();
     int64_t second = all.begin[share_begin(all.n_documents, 3, 1)], batches = 0, samples[2];
@@ -273,7 +273,7 @@ static void test_damage(int workers)
 static void test_large_id(void)
 {
     enum { AT = 20000, SAMPLE = (AT - 1) / SEQ };
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     uint16_t around[9];
     int32_t ids[SEQ + 1];
 

@@ -60,7 +60,7 @@ static void test_round_trip(int64_t vocab_size, const char *type)
 {
     char *path = in_tmp("a.h5"), *again = in_tmp("b.h5");
     documents d = random_documents(200000, 70000, vocab_size, 7);
-    moai_error err = {"different"};
+    moai_error err = {.text = "different"};
 
     write_shard(path, &d, 0, d.n_documents, vocab_size);
     ok(reads_as(path, &d, &err), "%s: %lld tokens in %lld documents come back: %s", type, (long long)d.n_tokens,
@@ -159,7 +159,7 @@ static void test_refusals(void)
 
 static bool manifest_says(const char *path, const char *text, const char *want)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     manifest m;
 
     write_whole(path, text, strlen(text));

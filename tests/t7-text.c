@@ -112,7 +112,7 @@ static void test_separator(const char *separator)
     size_t n, want_n;
     char *want = split_plainly(text, separator, &want_n);
     bool same = want_n > 1000;
-    moai_error err = {""};
+    moai_error err = {.text = ""};
 
     write_whole(plain, text, strlen(text));
     write_zstd(packed, text, strlen(text));
@@ -132,7 +132,7 @@ static void test_separator(const char *separator)
 static bool gives(const char *name, const char *content, size_t n_content, const char *separator, const char *want)
 {
     char *path = in_tmp(name);
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     size_t n;
 
     write_whole(path, content, n_content);
@@ -161,7 +161,7 @@ static void refuses(const char *what, const char *name, const char *content, siz
                     const char *want)
 {
     char *path = in_tmp(name);
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     size_t unused;
 
     if (content) write_whole(path, content, n);
@@ -193,7 +193,7 @@ static void test_refusals(void)
     refuses("truncated zstd", "cut.txt.zst", data, n - 10, "blank_line", "truncated");
     data[n / 3] ^= 0x55;
     data[n / 3 + 1] ^= 0x55;
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     char *bad = in_tmp("bad.txt.zst");
     write_whole(bad, data, n);
     size_t unused;

@@ -214,7 +214,7 @@ static void test_training_lines(void)
     enum { N = 60000 };
     char *path = in_tmp("line"), *prefix = in_tmp("line"), *model = in_tmp("line.model"), *text = xmalloc(N + 1);
     const char *const input[] = {path}, *const words[] = {"walking", "talking", "walks", "talker"};
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     size_t n = 0;
 
     for (uint64_t i = 0; n + 20 < N; i++)
@@ -233,7 +233,7 @@ static void test_training_lines(void)
 int main(void)
 {
     char *prefix = in_tmp("tokenizer"), *model = in_tmp("tokenizer.model");
-    moai_error err = {""};
+    moai_error err = {.text = ""};
 
     CHECK(glob("src/*.[ch]", 0, NULL, &sources) == 0, "run from the top of the repository");
     ok(train((const char *const *)sources.gl_pathv, (int)sources.gl_pathc, prefix, 600, &err),

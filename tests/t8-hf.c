@@ -61,7 +61,7 @@ static int64_t n_different(const char *dir_a, const char *dir_b, bool round, moa
 /* A block of a tensor that lies in many pieces or in one file. */
 static void block(const char *dir)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     weights *w = weights_open(dir, &err);
     const model_config *cfg = weights_config(w);
     const int64_t H = cfg->hidden_size;
@@ -125,7 +125,7 @@ static void round_trip(const char *name)
          *checkpoint = xasprintf("%s/checkpoint-0", run);
     char *plain = xasprintf("%s.plain", run), *sharded = xasprintf("%s.sharded", run),
          *again = xasprintf("%s.again", run);
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     checkpoint_meta m = {0};
 
     ok(hf_import(hf, run, &err) == 0, "%s: imported %s", name, err.text);
@@ -154,7 +154,7 @@ static void round_trip(const char *name)
 static void zero_moments(moai_device *dev)
 {
     char *dir = scratch("gqa7/checkpoint-0");
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     checkpoint_meta m;
     int64_t n_nonzero[N_STATES] = {0}, n_weights = 0;
 
@@ -189,7 +189,7 @@ static void refused(const char *file, const char *from, const char *to, const ch
                                         "model-00003-of-00004.safetensors",
                                         "model-00004-of-00004.safetensors"};
     char *dir = scratch("wrong"), *out = scratch("wrong.run");
-    moai_error err = {""};
+    moai_error err = {.text = ""};
 
     CHECK(dir_remove(dir, &err) == 0 && dir_make(dir, &err) == 0, "%s", err.text);
     for (int i = 0; i < 6; i++) {
@@ -217,7 +217,7 @@ static void refused(const char *file, const char *from, const char *to, const ch
 
 static void wrong(void)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     char *full = scratch("full"), *file = scratch("full/file"), *run = scratch("tied");
 
     refused("model-00002-of-00004.safetensors", NULL, NULL, "model-00002-of-00004.safetensors: No such file");

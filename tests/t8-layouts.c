@@ -9,7 +9,7 @@ static moai_grid world;
 
 static bool agree(bool holds)
 {
-    moai_error err = {"t8-layouts"};
+    moai_error err = {.text = "t8-layouts"};
     return comm_agree(&world.host_world, !holds, &err) == 0;
 }
 
@@ -24,7 +24,7 @@ static void save_and_load(const model_case *c, const grid_shape *layout, moai_de
     char *dir = xasprintf("%s/run", getenv("TMPDIR")), *name = xasprintf("%s/checkpoint-5", dir);
     const checkpoint_meta meta = small_meta(&c->cfg, *layout, 5);
     moai_grid grid;
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     small_state s;
 
     grid_init(&grid, *layout, (int)c->cfg.num_key_value_heads);
@@ -51,7 +51,7 @@ static void save_and_load(const model_case *c, const grid_shape *layout, moai_de
 static void metadata(moai_device *dev)
 {
     char *dir = xasprintf("%s/run", getenv("TMPDIR")), *latest = checkpoint_latest(dir);
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     checkpoint_meta m = {0};
 
     (void)dev;

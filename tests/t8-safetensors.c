@@ -26,7 +26,7 @@ static float *read_all(safetensors *s, const safetensors_entry *e, moai_error *e
 static void blocks(safetensors *s)
 {
     static const char *const names[] = {"x", "x.bf16", "x.f16"};
-    moai_error err = {""};
+    moai_error err = {.text = ""};
 
     for (int i = 0; i < 3; i++) {
         const safetensors_entry *e = safetensors_find(s, names[i]);
@@ -57,7 +57,7 @@ static void rewritten(safetensors *s)
     char *path = xasprintf("%s/again.safetensors", getenv("TMPDIR"));
     const safetensors_entry *list[4];
     const int n = safetensors_count(s);
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     float *x = read_all(s, safetensors_find(s, "x"), &err), *v = read_all(s, safetensors_find(s, "vector"), &err);
 
     for (int i = 0; i < n && i < 4; i++) list[i] = safetensors_get(s, i);
@@ -85,7 +85,7 @@ static void rewritten(safetensors *s)
 
 static void other_types(void)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     safetensors *s = safetensors_open(others, &err);
     static const char *const unreadable[] = {"i64", "flags", "f64", "cube", "scalar", "deep"};
     float x[6];
@@ -232,7 +232,7 @@ static void mutations(int n)
 
 int main(int argc, char **argv)
 {
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     safetensors *s = safetensors_open(halves, &err);
 
     ok(s != NULL, "what Python wrote is opened %s", err.text);

@@ -15,7 +15,7 @@ static model_config cfg;
 
 static bool agree(bool holds)
 {
-    moai_error err = {"t8-save"};
+    moai_error err = {.text = "t8-save"};
     return comm_agree(&grid.host_world, !holds, &err) == 0;
 }
 
@@ -142,7 +142,7 @@ static int64_t bytes_of(const char *dir)
 static void fill_disk(const char *dir)
 {
     const int64_t page = 4096, room = bytes_of(dir) + 64 * page;
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     int n_failed = 0, n_told = 0, n_clean = 0, n_tries = 0;
     bool old_loads = true;
 

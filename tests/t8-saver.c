@@ -17,7 +17,7 @@ static char *dir;
 
 static bool agree(bool holds)
 {
-    moai_error err = {"t8-saver"};
+    moai_error err = {.text = "t8-saver"};
     return comm_agree(&grid.host_world, !holds, &err) == 0;
 }
 
@@ -70,7 +70,7 @@ static bool there(int64_t step, const char *suffix)
 static bool holds_state(int64_t step)
 {
     char *path = xasprintf("%s/checkpoint-%lld", dir, (long long)step);
-    moai_error err = {""};
+    moai_error err = {.text = ""};
     const int64_t n_wrong = state_load_as(path, &cfg, grid.size, grid.rank, dev, &err);
 
     if (n_wrong) printf("# %s: %lld wrong elements %s\n", path, (long long)n_wrong, err.text);
@@ -159,7 +159,7 @@ static void no_memory(void)
 {
     param_table large = state.params;
     saver_options o = {.output_dir = dir, .state = state.st, .async = true, .saved_step = -1};
-    moai_error err = {""};
+    moai_error err = {.text = ""};
 
     large.n_own = (int64_t)1 << 40;
     o.state.params = &large;

@@ -57,6 +57,11 @@ refused 2 3 'pipeline_parallel 3 is larger than num_hidden_layers 2' --pipeline_
 model llama llama
 refused 2 2 'llama.json: model_type is "llama", must be "qwen3"' --model "$dir/llama.json"
 refused 2 2 'nowhere.json: No such file or directory' --model "$dir/nowhere.json"
+timeout 20 mpirun -np 1 "$train" --model "$dir/model.json" --data "$dir/data" --seq_length 16 : -np 1 "$train" --model "$dir/nowhere.json" --data "$dir/data" \
+    > "$dir/out" 2>&1
+got=$?
+[ $got = 1 ] && [ "$(grep -c "^moai: rank 1 host .*nowhere.json: No such file" "$dir/out")" = 1 ]
+ok $? "unreadable on one of 2 ranks: it is named once, status 1 (is $got)"
 model larger qwen3 98
 refused 1 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
 

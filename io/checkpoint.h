@@ -51,8 +51,7 @@ typedef struct checkpoint_state {
  *   gather    collective    what every rank wrote, to rank 0
  *   commit    any thread    rank 0 writes the manifest and gives the directory its name, all fsynced; then every rank
  *                           reads its file back and checks the hashes
- *   prune     any thread    rank 0 removes what is older than the `keep` newest complete ones (0: all stay); the
- *                           damaged steps do not count, and go
+ *   prune     any thread    rank 0 removes what is older than the `keep` newest complete ones (0: all stay)
  *   end       not collective, frees; `failed`: rank 0 removes what was written, and one that was replaced is back
  *
  * The ranks agree on the outcome of write and commit before the next step; after a failure only end may follow.  Begin
@@ -64,20 +63,37 @@ checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_met
 int checkpoint_write(checkpoint_saving *, moai_error *err);
 void checkpoint_gather(checkpoint_saving *);
 int checkpoint_commit(checkpoint_saving *, moai_error *err);
-void checkpoint_prune(const checkpoint_saving *, int keep, const int64_t *damaged, int n_damaged);
+void checkpoint_prune(const checkpoint_saving *, int keep);
 void checkpoint_end(checkpoint_saving *, bool failed);
 /* All steps at once.  Collective over the world.  On failure (disk full, ...) every rank returns -1, nothing is left of
  * it, and older checkpoints are untouched. */
 int checkpoint_save(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
                     const char *tokenizer_path, int keep, moai_error *err);
-/* Ends what a killed run left: removes half-written directories, and a checkpoint that was just being replaced has its
- * name again.  Not collective; no save may be under way.  Every save begins with it. */
+/* Removes the half-written directories that a killed run left.  Not collective; no save may be under way.  Every save
+ * begins with it, and then with what lay in checkpoint-STEP.old while another took its name: that goes when the other
+ * is there, or gets its name back. */
 void checkpoint_clean(const char *output_dir);
 /* The newest directory of output_dir with a manifest, or NULL; caller frees.  Not collective
  * (rank 0 asks and broadcasts). */
 char *checkpoint_latest(const char *output_dir);
-/* Steps of all directories that have a checkpoint's name, newest first, manifest or not; caller frees. */
-int64_t *checkpoint_steps(const char *output_dir, int *n);
+/* The step of that directory, -1: there is none.  Returns -1 when output_dir is there and cannot be read. */
+int checkpoint_newest_step(const char *output_dir, int64_t *step, moai_error *err);
+/* What a run may go on from, newest first, manifest or not: "checkpoint-200", or "checkpoint-200.old" of a killed run
+ * (after the one of this step that replaced it, if that is there).  Returns -1 when output_dir is there and cannot be
+ * read; else checkpoint_names_free frees. */
+typedef struct checkpoint_names {
+    char **list;
+    int n;
+} checkpoint_names;
+int checkpoint_find(const char *output_dir, checkpoint_names *, moai_error *err);
+void checkpoint_names_free(checkpoint_names *);
+/* list[chosen] is good and those before it are damaged: they become checkpoint-STEP.damaged, which nothing counts or
+ * removes, and a chosen .old gets its name back.  Not collective. */
+int checkpoint_choose(const char *output_dir, const checkpoint_names *, int chosen, moai_error *err);
+
+/* What reads a checkpoint returns this where the bytes are not those that were written (a hash, a size, a file that
+ * is gone), and -1 for everything else: a disk that does not answer, another version, another model. */
+enum { CHECKPOINT_DAMAGED = -2 };
 int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
 /* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
  * element of every parameter must be covered, or it fails naming it.  Not collective; the caller agrees. */
@@ -105,7 +121,7 @@ int64_t checkpoint_verify_part(const char *dir, int part, int parts, void (*repo
                                void *arg, moai_error *err);
 int64_t checkpoint_verify(const char *dir, void (*report)(void *, const char *fault), void *arg, moai_error *err);
 /* Only what lies outside the pieces, which checkpoint_load does not look at: HDF5's own bytes and the small files.  A
- * load by all ranks and this by all parts together have checked every byte.  -1 names the first fault. */
+ * load by all ranks and this by all parts together have checked every byte.  On failure the first fault. */
 int checkpoint_check_rest(const char *dir, int part, int parts, moai_error *err);
 
 #endif

@@ -45,61 +45,142 @@ static int by_step_down(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* Steps of the directories with this suffix, newest first; caller frees.  An unreadable directory has none. */
-static int64_t *list_steps(const char *output_dir, const char *suffix, int *n)
+typedef struct step_list {
+    int64_t *steps;                           /* newest first */
+    int n;
+} step_list;
+
+/* Of the directories with this suffix; the caller frees l->steps, also after a failure.  No output_dir has none. */
+static int list_steps(const char *output_dir, const char *suffix, step_list *l, moai_error *err)
 {
     DIR *dir = opendir(output_dir);
-    int64_t *steps = NULL;
     int room = 0;
 
-    *n = 0;
-    for (struct dirent *e; dir && (e = readdir(dir));) {
+    *l = (step_list){0};
+    if (!dir) return errno == ENOENT ? 0 : error_set(err, "%s: cannot be read: %s", output_dir, strerror(errno));
+    for (struct dirent *e; errno = 0, (e = readdir(dir));) {
         const int64_t step = step_of(e->d_name, suffix);
         if (step < 0) continue;
-        if (*n == room)
-            CHECK(steps = realloc(steps, (size_t)(room = 2 * room + 16) * sizeof *steps), "out of host memory");
-        steps[(*n)++] = step;
+        if (l->n == room)
+            CHECK(l->steps = realloc(l->steps, (size_t)(room = 2 * room + 16) * sizeof *l->steps), "out of host memory");
+        l->steps[l->n++] = step;
     }
-    if (dir) closedir(dir);
-    if (*n) qsort(steps, (size_t)*n, sizeof *steps, by_step_down);
-    return steps;
+    const int failed = errno;
+    closedir(dir);
+    if (l->n) qsort(l->steps, (size_t)l->n, sizeof *l->steps, by_step_down);
+    return failed ? error_set(err, "%s: cannot be read: %s", output_dir, strerror(failed)) : 0;
 }
 
-int64_t *checkpoint_steps(const char *output_dir, int *n) { return list_steps(output_dir, "", n); }
+int checkpoint_newest_step(const char *output_dir, int64_t *step, moai_error *err)
+{
+    step_list l;
+    const int rc = list_steps(output_dir, "", &l, err);
+
+    *step = -1;
+    for (int i = 0; i < l.n && *step < 0; i++)
+        if (is_complete(output_dir, l.steps[i])) *step = l.steps[i];
+    free(l.steps);
+    return rc;
+}
 
 char *checkpoint_latest(const char *output_dir)
 {
-    int n;
-    int64_t *steps = list_steps(output_dir, "", &n);
-    char *newest = NULL;
+    int64_t step;
+    moai_error err;
 
-    for (int i = 0; i < n && !newest; i++)
-        if (is_complete(output_dir, steps[i])) newest = save_path(output_dir, steps[i], "");
-    free(steps);
-    return newest;
+    return checkpoint_newest_step(output_dir, &step, &err) == 0 && step >= 0 ? save_path(output_dir, step, "") : NULL;
+}
+
+int checkpoint_find(const char *output_dir, checkpoint_names *names, moai_error *err)
+{
+    step_list new, old = {0};
+    int rc = list_steps(output_dir, "", &new, err);
+
+    if (rc == 0) rc = list_steps(output_dir, ".old", &old, err);
+    *names = (checkpoint_names){.list = xmalloc((size_t)(new.n + old.n) * sizeof *names->list)};
+    for (int i = 0, k = 0; rc == 0 && i + k < new.n + old.n; names->n++) {
+        const bool is_old = i == new.n || (k < old.n && old.steps[k] > new.steps[i]);
+        names->list[names->n] = xasprintf("checkpoint-%lld%s", (long long)(is_old ? old.steps[k] : new.steps[i]),
+                                          is_old ? ".old" : "");
+        if (is_old)
+            k++;
+        else
+            i++;
+    }
+    free(new.steps);
+    free(old.steps);
+    if (rc != 0) checkpoint_names_free(names);
+    return rc;
+}
+
+void checkpoint_names_free(checkpoint_names *names)
+{
+    for (int i = 0; i < names->n; i++) free(names->list[i]);
+    free(names->list);
+    *names = (checkpoint_names){0};
+}
+
+/* checkpoint-STEP.damaged, or .damaged-2 and so on where that is taken. */
+static int set_aside(const char *output_dir, const char *name, moai_error *err)
+{
+    char *from = xasprintf("%s/%s", output_dir, name);
+    int rc = -1;
+
+    for (int i = 1; rc != 0 && i < 100; i++) {
+        char *to = i == 1 ? xasprintf("%s.damaged", from) : xasprintf("%s.damaged-%d", from, i);
+        rc = rename(from, to);
+        free(to);
+        if (rc != 0 && errno != EEXIST && errno != ENOTEMPTY) break;
+    }
+    if (rc != 0) error_set(err, "%s: damaged, and cannot be renamed: %s", from, strerror(errno));
+    free(from);
+    return rc;
+}
+
+int checkpoint_choose(const char *output_dir, const checkpoint_names *names, int chosen, moai_error *err)
+{
+    const int64_t old_step = step_of(names->list[chosen], ".old");
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < chosen; i++) rc = set_aside(output_dir, names->list[i], err);
+    if (rc != 0 || old_step < 0) return rc;
+    char *old = save_path(output_dir, old_step, ".old"), *name = save_path(output_dir, old_step, "");
+    rc = rename(old, name);
+    if (rc != 0) error_set(err, "%s: cannot be renamed: %s", old, strerror(errno));
+    free(old);
+    free(name);
+    return rc;
 }
 
 void checkpoint_clean(const char *output_dir)
 {
     moai_error err;
-    int n;
+    step_list l;
 
-    int64_t *steps = list_steps(output_dir, ".old", &n);
-    for (int i = 0; i < n; i++) {
-        char *old = save_path(output_dir, steps[i], ".old"), *name = save_path(output_dir, steps[i], "");
-        if (is_complete(output_dir, steps[i]) ? dir_remove(old, &err) != 0 : rename(old, name) != 0)
+    if (list_steps(output_dir, ".tmp", &l, &err) != 0) warn("%s", err.text);
+    for (int i = 0; i < l.n; i++) {
+        char *tmp = save_path(output_dir, l.steps[i], ".tmp");
+        if (dir_remove(tmp, &err) != 0) warn("%s", err.text);
+        free(tmp);
+    }
+    free(l.steps);
+}
+
+/* A checkpoint that was just being replaced when its run was killed. */
+static void settle_old(const char *output_dir)
+{
+    moai_error err;
+    step_list l;
+
+    if (list_steps(output_dir, ".old", &l, &err) != 0) warn("%s", err.text);
+    for (int i = 0; i < l.n; i++) {
+        char *old = save_path(output_dir, l.steps[i], ".old"), *name = save_path(output_dir, l.steps[i], "");
+        if (is_complete(output_dir, l.steps[i]) ? dir_remove(old, &err) != 0 : rename(old, name) != 0)
             warn("%s: cannot be cleaned up", old);
         free(old);
         free(name);
     }
-    free(steps);
-    steps = list_steps(output_dir, ".tmp", &n);
-    for (int i = 0; i < n; i++) {
-        char *tmp = save_path(output_dir, steps[i], ".tmp");
-        if (dir_remove(tmp, &err) != 0) warn("%s", err.text);
-        free(tmp);
-    }
-    free(steps);
+    free(l.steps);
 }
 
 /* Renamed first: what is half removed is no checkpoint. */
@@ -121,6 +202,7 @@ int save_begin(const char *output_dir, int64_t step, moai_error *err)
     char *tmp = save_path(output_dir, step, ".tmp");
     int rc = dir_make(output_dir, err);
 
+    if (rc == 0) settle_old(output_dir);
     if (rc == 0) checkpoint_clean(output_dir);
     if (rc == 0) rc = dir_make(tmp, err);
     free(tmp);
@@ -195,26 +277,19 @@ void save_abandon(const char *output_dir, int64_t step)
     free(tmp);
 }
 
-static bool is_among(const int64_t *steps, int n, int64_t step)
-{
-    for (int i = 0; i < n; i++)
-        if (steps[i] == step) return true;
-    return false;
-}
-
-/* The one just written counts as the newest, also when a resumed run found higher steps. */
-void save_prune(const char *output_dir, int64_t written, int keep, const int64_t *damaged, int n_damaged)
+/* The one just written counts as the newest, also when others have higher steps. */
+void save_prune(const char *output_dir, int64_t written, int keep)
 {
     char *old = save_path(output_dir, written, ".old");
-    int n, kept = 1;
-    int64_t *steps = list_steps(output_dir, "", &n);
     moai_error err;
+    step_list l;
+    int kept = 1;
 
     if (dir_remove(old, &err) != 0) warn("%s", err.text);
-    for (int i = 0; i < n && keep > 0; i++) {
-        if (steps[i] == written || !is_complete(output_dir, steps[i])) continue;
-        if (is_among(damaged, n_damaged, steps[i]) || ++kept > keep) remove_checkpoint(output_dir, steps[i]);
-    }
-    free(steps);
+    if (list_steps(output_dir, "", &l, &err) != 0) warn("%s", err.text);
+    for (int i = 0; i < l.n && keep > 0; i++)
+        if (l.steps[i] != written && is_complete(output_dir, l.steps[i]) && ++kept > keep)
+            remove_checkpoint(output_dir, l.steps[i]);
+    free(l.steps);
     free(old);
 }

@@ -9,8 +9,9 @@ int checkpoint_read_meta(const char *dir, checkpoint_meta *meta, moai_error *err
 {
     checkpoint_manifest m;
 
-    if (manifest_load(&m, dir, err) != 0) return -1;
-    int rc = manifest_model(&m, &m.meta.model, err);
+    int rc = manifest_load(&m, dir, err);
+    if (rc != 0) return rc;
+    rc = manifest_model(&m, &m.meta.model, err);
     if (rc == 0) {
         *meta = m.meta;
         m.meta.run_json = m.meta.state_json = NULL; /* now the caller's */
@@ -112,7 +113,7 @@ static int load_file(loading *l, const char *dir, const piece_file *f, moai_erro
         l->of = find_wanted(l, f->list[i].name);
         if (!touches(l->of, &f->list[i])) continue;
         if (fd < 0) fd = piece_file_open(dir, f, err);
-        rc = fd < 0 ? -1 : piece_scan(fd, dir, f, &f->list[i], keep_wanted, l, err);
+        rc = fd < 0 ? fd : piece_scan(fd, dir, f, &f->list[i], keep_wanted, l, err);
     }
     if (fd >= 0) close(fd);
     return rc;
@@ -138,8 +139,9 @@ int checkpoint_load(const char *dir, const checkpoint_state *st, moai_error *err
     checkpoint_manifest m;
     loading l;
 
-    if (manifest_load(&m, dir, err) != 0) return -1;
-    int rc = check_shapes(&m, st->params, err);
+    int rc = manifest_load(&m, dir, err);
+    if (rc != 0) return rc;
+    rc = check_shapes(&m, st->params, err);
     loading_init(&l, st);
     for (int state = 0; rc == 0 && state < N_STATES; state++)       /* the gaps between parameters are zero */
         st->ops->zero(st->dev, st->own[state], (size_t)st->params->n_own * sizeof(float));

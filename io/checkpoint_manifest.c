@@ -205,35 +205,40 @@ static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)
         get_file(r, json_array_get(files, i), &m->files[m->n_files++]);
 }
 
-static int check_seal(const char *path, const char *text, size_t n_bytes, moai_error *err)
+bool manifest_names_missing(const char *dir, const char *path) { return file_missing(path) && file_exists(dir); }
+
+static int read_sealed(const char *dir, const char *path, char **text, size_t *n_bytes, moai_error *err)
 {
-    if (json_seal_holds(text, n_bytes)) return 0;
-    return error_set(err, "%s: damaged: its last line is not the hash of the lines before", path);
+    if (file_missing(path)) {
+        error_set(err, "%s: not a checkpoint: there is no manifest.json", dir);
+        return file_exists(dir) ? CHECKPOINT_DAMAGED : -1;
+    }
+    *text = file_read(path, MANIFEST_MAX_BYTES, n_bytes, err);
+    if (!*text) return -1;
+    if (json_seal_holds(*text, *n_bytes)) return 0;
+    error_set(err, "%s: damaged: its last line is not the hash of the lines before", path);
+    return CHECKPOINT_DAMAGED;
 }
 
 int manifest_load(checkpoint_manifest *m, const char *dir, moai_error *err)
 {
-    char *path = xasprintf("%s/manifest.json", dir);
+    char *path = xasprintf("%s/manifest.json", dir), *text = NULL;
     reader r = {.path = path, .err = err};
     json_error_t where;
     size_t n_bytes = 0;
 
     *m = (checkpoint_manifest){.dir = xstrdup(dir)};
-    if (!file_exists(path)) {
-        error_set(err, "%s: not a checkpoint: there is no manifest.json", dir);
-        r.failed = true;
-    }
-    char *text = r.failed ? NULL : file_read(path, MANIFEST_MAX_BYTES, &n_bytes, err);
-    r.failed = !text || check_seal(path, text, n_bytes, err) != 0;
-    json_t *root = r.failed ? NULL : json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where);
-    if (!r.failed && !root) r.failed = error_set(err, "%s:%d: %s", path, where.line, where.text);
-    if (!r.failed) get_all(&r, root, m);
-    if (!r.failed && manifest_index(m, path, err) != 0) r.failed = true;
+    int rc = read_sealed(dir, path, &text, &n_bytes, err);
+    json_t *root = rc == 0 ? json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where) : NULL;
+    if (rc == 0 && !root) rc = error_set(err, "%s:%d: %s", path, where.line, where.text);
+    if (rc == 0) get_all(&r, root, m);
+    if (r.failed) rc = -1;
+    if (rc == 0) rc = manifest_index(m, path, err);
     json_decref(root);
     free(text);
     free(path);
-    if (r.failed) manifest_unload(m);
-    return r.failed ? -1 : 0;
+    if (rc != 0) manifest_unload(m);
+    return rc;
 }
 
 void manifest_unload(checkpoint_manifest *m)
@@ -255,12 +260,14 @@ int manifest_check_small(const checkpoint_manifest *m, const small_file *f, moai
     char *path = xasprintf("%s/%s", m->dir, f->name), hex[33];
     size_t n_bytes = 0;
     char *data = file_read(path, (size_t)1 << 30, &n_bytes, err);
-    int rc = data ? 0 : -1;
+    int rc = data ? 0 : manifest_names_missing(m->dir, path) ? CHECKPOINT_DAMAGED : -1;
 
     if (data) file_xxh3_text(data, n_bytes, hex);
-    if (data && ((int64_t)n_bytes != f->bytes || strcmp(hex, f->xxh3) != 0))
-        rc = error_set(err, "%s: damaged: %zu bytes, XXH3 %s, the manifest says %lld and %s", path, n_bytes, hex,
-                       (long long)f->bytes, f->xxh3);
+    if (data && ((int64_t)n_bytes != f->bytes || strcmp(hex, f->xxh3) != 0)) {
+        error_set(err, "%s: damaged: %zu bytes, XXH3 %s, the manifest says %lld and %s", path, n_bytes, hex,
+                  (long long)f->bytes, f->xxh3);
+        rc = CHECKPOINT_DAMAGED;
+    }
     free(data);
     free(path);
     return rc;
@@ -273,9 +280,10 @@ int manifest_model(const checkpoint_manifest *m, model_config *model, moai_error
     for (int i = 0; i < m->n_small; i++)
         if (strcmp(m->small[i].name, "config.json") == 0) config = &m->small[i];
     if (!config) return error_set(err, "%s/manifest.json: small_files: config.json is not among them", m->dir);
-    if (manifest_check_small(m, config, err) != 0) return -1;
+    int rc = manifest_check_small(m, config, err);
+    if (rc != 0) return rc;
     char *path = xasprintf("%s/config.json", m->dir);
-    int rc = model_config_read(model, path, err);
+    rc = model_config_read(model, path, err);
     free(path);
     return rc;
 }

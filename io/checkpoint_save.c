@@ -201,9 +201,9 @@ int checkpoint_commit(checkpoint_saving *s, moai_error *err)
     return read_back(s, err);
 }
 
-void checkpoint_prune(const checkpoint_saving *s, int keep, const int64_t *damaged, int n_damaged)
+void checkpoint_prune(const checkpoint_saving *s, int keep)
 {
-    if (s->st.grid->rank == 0) save_prune(s->output_dir, s->meta.step, keep, damaged, n_damaged);
+    if (s->st.grid->rank == 0) save_prune(s->output_dir, s->meta.step, keep);
 }
 
 void checkpoint_end(checkpoint_saving *s, bool failed)
@@ -232,7 +232,7 @@ int checkpoint_save(const char *output_dir, const checkpoint_meta *meta, const c
     int rc = comm_agree(world, checkpoint_write(s, err) != 0, err);
     if (rc == 0) checkpoint_gather(s);
     if (rc == 0) rc = comm_agree(world, checkpoint_commit(s, err) != 0, err);
-    if (rc == 0) checkpoint_prune(s, keep, NULL, 0);
+    if (rc == 0) checkpoint_prune(s, keep);
     checkpoint_end(s, rc != 0);
     return rc;
 }

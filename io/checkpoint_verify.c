@@ -94,12 +94,12 @@ int checkpoint_check_rest(const char *dir, int part, int parts, moai_error *err)
 {
     checkpoint_manifest m;
 
-    if (manifest_load(&m, dir, err) != 0) return -1;
-    int rc = 0;
+    int rc = manifest_load(&m, dir, err);
+    if (rc != 0) return rc;
     for (int i = 0; part == 0 && rc == 0 && i < m.n_small; i++) rc = manifest_check_small(&m, &m.small[i], err);
     for (int i = part; rc == 0 && i < m.n_files; i += parts) {
         int fd = piece_file_open(dir, &m.files[i], err);
-        rc = fd < 0 ? -1 : piece_file_check_structure(fd, dir, &m.files[i], err);
+        rc = fd < 0 ? fd : piece_file_check_structure(fd, dir, &m.files[i], err);
         if (fd >= 0) close(fd);
     }
     manifest_unload(&m);

@@ -22,6 +22,12 @@ bool file_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool file_missing(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR);
+}
+
 int file_read_at(int fd, const char *path, void *dst, size_t n_bytes, int64_t offset, moai_error *err)
 {
     for (size_t done = 0; done < n_bytes;) {

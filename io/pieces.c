@@ -63,16 +63,21 @@ int piece_file_open(const char *dir, const piece_file *f, moai_error *err)
 {
     struct stat st;
     char *path = xasprintf("%s/%s", dir, f->name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = fd;
 
-    if (fd < 0)
-        error_set(err, "%s: %s", path, errno == ENOENT ? "missing, though the manifest names it" : strerror(errno));
-    else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size != f->bytes) {
-        error_set(err, "%s: %lld bytes, the manifest says %lld", path, (long long)st.st_size, (long long)f->bytes);
-        close(fd), fd = -1;
+    if (fd < 0 || fstat(fd, &st) != 0)
+        rc = error_set(err, "%s: %s", path, strerror(errno));
+    if (fd < 0 && manifest_names_missing(dir, path)) {
+        error_set(err, "%s: missing, though the manifest names it", path);
+        rc = CHECKPOINT_DAMAGED;
     }
+    if (rc >= 0 && st.st_size != f->bytes) {
+        error_set(err, "%s: %lld bytes, the manifest says %lld", path, (long long)st.st_size, (long long)f->bytes);
+        rc = CHECKPOINT_DAMAGED;
+    }
+    if (fd >= 0 && rc < 0) close(fd);
     free(path);
-    return fd;
+    return rc;
 }
 
 void hash_hex(const XXH3_state_t *hash, char hex[33])
@@ -106,9 +111,11 @@ int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, pie
         if (each) each(to, p, block, x);
     }
     if (rc == 0) hash_hex(hash, hex);
-    if (rc == 0 && strcmp(hex, p->xxh3) != 0)
-        rc = error_set(err, "%s: /%s/%s/%d: damaged: XXH3 is %s, the manifest says %s", path,
-                       checkpoint_state_names[p->state], p->name, p->index, hex, p->xxh3);
+    if (rc == 0 && strcmp(hex, p->xxh3) != 0) {
+        error_set(err, "%s: /%s/%s/%d: damaged: XXH3 is %s, the manifest says %s", path,
+                  checkpoint_state_names[p->state], p->name, p->index, hex, p->xxh3);
+        rc = CHECKPOINT_DAMAGED;
+    }
     XXH3_freeState(hash);
     free(x);
     free(path);
@@ -176,9 +183,11 @@ int piece_file_check_structure(int fd, const char *dir, const piece_file *f, moa
     char *path = xasprintf("%s/%s", dir, f->name), hex[33];
     int rc = piece_file_hash_structure(fd, path, f, hex, err);
 
-    if (rc == 0 && strcmp(hex, f->structure_xxh3) != 0)
-        rc = error_set(err, "%s: damaged outside the pieces: XXH3 is %s, the manifest says %s", path, hex,
-                       f->structure_xxh3);
+    if (rc == 0 && strcmp(hex, f->structure_xxh3) != 0) {
+        error_set(err, "%s: damaged outside the pieces: XXH3 is %s, the manifest says %s", path, hex,
+                  f->structure_xxh3);
+        rc = CHECKPOINT_DAMAGED;
+    }
     free(path);
     return rc;
 }

@@ -63,8 +63,9 @@ int piece_file_close(piece_writer *, piece_file *, moai_error *err);       /* fi
 void piece_file_free(piece_file *);
 
 /* Reading.  piece_scan reads the whole piece in blocks of whole rows, hands each to `each` (may be NULL) and checks
- * the hash at the end.  `file` is opened by the caller with piece_file_open, which checks the size.  Thread-safe. */
-int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or -1 */
+ * the hash at the end.  `file` is opened by the caller with piece_file_open, which checks the size.  Thread-safe.
+ * What fails returns -1 or CHECKPOINT_DAMAGED, here and below. */
+int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or what failed */
 typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
 int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_each each, void *to, moai_error *err);
 typedef struct byte_range {
@@ -109,6 +110,7 @@ typedef struct checkpoint_manifest {
  * of their tensors exactly once. */
 int manifest_load(checkpoint_manifest *, const char *dir, moai_error *err);
 void manifest_unload(checkpoint_manifest *);
+bool manifest_names_missing(const char *dir, const char *path); /* a file is gone, though its directory is there */
 const stored_tensor *manifest_find(const checkpoint_manifest *, int state, const char *name);      /* NULL: not there */
 int manifest_check_small(const checkpoint_manifest *, const small_file *, moai_error *err);
 int manifest_model(const checkpoint_manifest *, model_config *, moai_error *err); /* config.json, hash checked */
@@ -127,14 +129,13 @@ int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries
 /* The directory of a save, single-process parts.  save_begin removes what killed runs left and makes
  * output_dir/checkpoint-STEP.tmp; save_describe puts config.json and the tokenizer there; save_commit gives it its
  * name, and a checkpoint that had it is checkpoint-STEP.old until save_prune removes it, or save_withdraw puts it
- * back in the place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all) and does not count the
- * damaged. */
+ * back in the place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all). */
 char *save_path(const char *output_dir, int64_t step, const char *suffix);
 int save_begin(const char *output_dir, int64_t step, moai_error *err);
 int save_describe(const char *output_dir, const checkpoint_meta *, const char *tokenizer_path, moai_error *err);
 int save_commit(const char *output_dir, int64_t step, moai_error *err);
 void save_abandon(const char *output_dir, int64_t step);
 void save_withdraw(const char *output_dir, int64_t step);
-void save_prune(const char *output_dir, int64_t written, int keep, const int64_t *damaged, int n_damaged);
+void save_prune(const char *output_dir, int64_t written, int keep);
 
 #endif

@@ -94,11 +94,14 @@ static int verify_one(const comm *world, const char *dir)
     return n + no_manifest == 0 ? STATUS_OK : STATUS_FAILED;
 }
 
-/* Half-written directories are no checkpoints: they are left out, unless named. */
-static bool is_half_written(const checkpoint_info *c)
+/* Half-written directories are no checkpoints, and those that a run has set aside as damaged no longer: they are left
+ * out, unless named. */
+static bool is_left_out(const checkpoint_info *c)
 {
     const size_t length = strlen(c->dir);
+    const char *name = strrchr(c->dir, '/');
 
+    if (strstr(name ? name : c->dir, ".damaged")) return true;
     return !c->complete && length > 4 && strcmp(c->dir + length - 4, ".tmp") == 0;
 }
 
@@ -106,7 +109,7 @@ static bool is_half_written(const checkpoint_info *c)
 static bool next_to_verify(const comm *world, const checkpoint_info *all, int n, int *i, char dir[4096])
 {
     dir[0] = '\0';
-    while (*i < n && is_half_written(&all[*i])) (*i)++;
+    while (*i < n && is_left_out(&all[*i])) (*i)++;
     if (*i < n) snprintf(dir, 4096, "%s", all[(*i)++].dir);
     comm_broadcast(world, dir, 4096, DT_U8, 0);
     return dir[0] != '\0';

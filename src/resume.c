@@ -3,17 +3,14 @@
 
 #include "resume_keys.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* What a rank thinks of a checkpoint, and, by their maximum, all. */
-typedef enum { GOOD, DAMAGED, DISAGREES } verdict;
+/* What a rank thinks of a checkpoint, and, by their maximum, all.  Only the damaged are passed over. */
+typedef enum { GOOD, DAMAGED, UNREADABLE, DISAGREES } verdict;
 
-static verdict disagrees(moai_error *err, const char *dir, const moai_error *why)
-{
-    error_set(err, "%s: %.900s", dir, why->text);
-    return DISAGREES;
-}
+static verdict verdict_of(int rc) { return rc == 0 ? GOOD : rc == CHECKPOINT_DAMAGED ? DAMAGED : UNREADABLE; }
 
 /* What must not change between a checkpoint and the run that goes on from it. */
 static verdict check_meta(const run_config *run, const checkpoint_meta *now, const checkpoint_meta *saved,
@@ -49,17 +46,19 @@ static verdict check_meta(const run_config *run, const checkpoint_meta *now, con
                   saved->data_xxh3, run->data, now->data_xxh3);
     else if (!saved->run_json || resume_keys_check(run, saved->run_json, saved->step, &why) == 0)
         return GOOD;
-    return disagrees(err, dir, &why);
+    error_set(err, "%s: %.900s", dir, why.text);
+    return DISAGREES;
 }
 
 static verdict load_here(resume_point *r, const char *dir, const run_config *run, const checkpoint_meta *now,
                          const checkpoint_state *st, moai_error *err)
 {
-    if (checkpoint_read_meta(dir, &r->meta, err) != 0) return DAMAGED;
-    const verdict v = check_meta(run, now, &r->meta, dir, err);
-    if (v != GOOD) return v;
-    if (checkpoint_load(dir, st, err) != 0) return DAMAGED;
-    return checkpoint_check_rest(dir, st->grid->rank, st->grid->world, err) == 0 ? GOOD : DAMAGED;
+    verdict v = verdict_of(checkpoint_read_meta(dir, &r->meta, err));
+
+    if (v == GOOD) v = check_meta(run, now, &r->meta, dir, err);
+    if (v == GOOD) v = verdict_of(checkpoint_load(dir, st, err));
+    if (v == GOOD) v = verdict_of(checkpoint_check_rest(dir, st->grid->rank, st->grid->world, err));
+    return v;
 }
 
 /* The worst verdict of all ranks, with the words of one that holds it. */
@@ -81,46 +80,74 @@ static verdict load(resume_point *r, const char *dir, const run_config *run, con
     return (verdict)worst;
 }
 
-/* Steps of output_dir's checkpoints, newest first, as rank 0 sees them; caller frees. */
-static int64_t *agreed_steps(const run_config *run, const comm *world, int *n)
+/* Rank 0 tells the others what it found; without any, or where they cannot be listed, -1 on every rank. */
+static int find(const run_config *run, const comm *world, bool must, checkpoint_names *found, int32_t *n,
+                moai_error *err)
 {
-    if (world->rank == 0) checkpoint_clean(run->output_dir);
-    int64_t *steps = world->rank == 0 ? checkpoint_steps(run->output_dir, n) : NULL;
-    int32_t count = world->rank == 0 ? *n : 0;
+    int failed = 0;
 
-    comm_broadcast(world, &count, 1, DT_I32, 0);
-    if (world->rank != 0) steps = xmalloc((size_t)count * sizeof *steps);
-    comm_broadcast(world, steps, (size_t)count * sizeof *steps, DT_U8, 0);
-    *n = count;
-    return steps;
+    *found = (checkpoint_names){0};
+    if (world->rank == 0) {
+        checkpoint_clean(run->output_dir);
+        failed = checkpoint_find(run->output_dir, found, err);
+    }
+    if (!failed && world->rank == 0 && found->n == 0 && must)
+        failed = error_set(err, "resume_from_checkpoint is latest: output_dir %s holds no checkpoint", run->output_dir);
+    if (comm_agree(world, failed, err)) return -1;
+    *n = found->n;
+    comm_broadcast(world, n, 1, DT_I32, 0);
+    return 0;
+}
+
+/* The path of rank 0's i-th, on every rank; caller frees. */
+static char *agreed_path(const run_config *run, const comm *world, const checkpoint_names *found, int i)
+{
+    char name[64] = "";
+
+    if (world->rank == 0) snprintf(name, sizeof name, "%s", found->list[i]);
+    comm_broadcast(world, name, sizeof name, DT_U8, 0);
+    return xasprintf("%s/%s", run->output_dir, name);
+}
+
+/* Only now, when a good one is there, the damaged ones lose their names. */
+static int choose(resume_point *r, const run_config *run, const comm *world, const checkpoint_names *found, int i,
+                  moai_error *err)
+{
+    const int failed = world->rank == 0 ? checkpoint_choose(run->output_dir, found, i, err) : 0;
+
+    if (comm_agree(world, failed, err)) return -1;
+    const size_t n = strlen(r->dir);
+    if (n > 4 && strcmp(r->dir + n - 4, ".old") == 0) r->dir[n - 4] = '\0';
+    return 0;
 }
 
 /* The newest good one; without any, an error when there are damaged ones or one must be there. */
 static int load_newest(resume_point *r, bool must, const run_config *run, const checkpoint_meta *now,
                        const checkpoint_state *st, moai_error *err)
 {
-    int n;
-    int64_t *steps = agreed_steps(run, &st->grid->host_world, &n);
+    const comm *world = &st->grid->host_world;
+    checkpoint_names found;
     verdict v = DAMAGED;
+    int32_t n;
+    int i, failed = 0;
 
-    r->damaged = xmalloc((size_t)n * sizeof *r->damaged);
-    for (int i = 0; i < n && v == DAMAGED; i++) {
-        char *dir = xasprintf("%s/checkpoint-%lld", run->output_dir, (long long)steps[i]);
+    if (find(run, world, must, &found, &n, err)) return -1;
+    for (i = 0; i < n && v == DAMAGED; i++) {
+        char *dir = agreed_path(run, world, &found, i);
         v = load(r, dir, run, now, st, err);
-        if (v == DAMAGED) {
-            warn("%s is damaged and skipped: %s", dir, err->text);
-            r->damaged[r->n_damaged++] = steps[i];
-        }
+        if (v == DAMAGED) warn("%s is damaged and skipped: %s", dir, err->text);
         free(dir);
     }
-    free(steps);
-    if (n == 0 && must)
-        return error_set(err, "resume_from_checkpoint is latest: output_dir %s holds no checkpoint", run->output_dir);
-    if (n > 0 && v == DAMAGED)
-        return error_set(err,
-                         "output_dir %s: each of its %d checkpoints is damaged: a new start needs another directory",
-                         run->output_dir, n);
-    return n == 0 || v == GOOD ? 0 : -1;
+    if (v == UNREADABLE || v == DISAGREES)
+        failed = -1;
+    else if (v == GOOD)
+        failed = choose(r, run, world, &found, i - 1, err);
+    else if (n > 0)
+        failed = error_set(err,
+                           "output_dir %s: each of its %d checkpoints is damaged: a new start needs another directory",
+                           run->output_dir, n);
+    checkpoint_names_free(&found);
+    return failed;
 }
 
 int resume_load(resume_point *r, const run_config *run, const checkpoint_meta *now, const checkpoint_state *st,
@@ -139,6 +166,5 @@ void resume_free(resume_point *r)
 {
     checkpoint_meta_free(&r->meta);
     free(r->dir);
-    free(r->damaged);
     *r = (resume_point){0};
 }

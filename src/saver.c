@@ -38,7 +38,7 @@ static int do_phase(saver *s, saver_phase phase)
 {
     if (phase == WRITING) return checkpoint_write(s->saving, &s->err);
     if (phase == COMMITTING) return checkpoint_commit(s->saving, &s->err);
-    checkpoint_prune(s->saving, s->opt.keep, s->opt.damaged, s->opt.n_damaged);
+    checkpoint_prune(s->saving, s->opt.keep);
     return 0;
 }
 
@@ -174,7 +174,6 @@ static void next_phase(saver *s, bool failed)
         report_success(s);
         start(s, PRUNING);
     } else {
-        s->opt.n_damaged = s->opt.keep > 0 ? 0 : s->opt.n_damaged;
         finish(s, false);
     }
 }
@@ -246,6 +245,5 @@ void saver_close(saver *s)
         if (s->copy.own[i]) live->ops->free_host(live->dev, s->copy.own[i], s->copy_bytes);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
-    free(s->opt.damaged);
     free(s);
 }

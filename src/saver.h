@@ -20,8 +20,6 @@ typedef struct saver_options {
     int keep;                                 /* save_total_limit */
     metrics *metrics;                         /* of the rank that has it, else NULL */
     int64_t saved_step;                       /* the checkpoint of this step is there already; -1: none */
-    int64_t *damaged;                         /* steps of checkpoints that must not count; malloc'd, now the saver's */
-    int n_damaged;
 } saver_options;
 
 typedef struct saver saver;

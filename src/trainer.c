@@ -184,10 +184,8 @@ static int open_saver(trainer *t, moai_error *err)
     const bool there = t->from.dir && strcmp(t->from.dir, same) == 0;
     const saver_options o = {.output_dir = t->run->output_dir, .tokenizer = t->tokenizer, .state = trainer_state(t),
                              .async = plan_copies(t->run), .keep = (int)t->run->save_total_limit,
-                             .metrics = t->metrics, .saved_step = there ? t->step : -1, .damaged = t->from.damaged,
-                             .n_damaged = t->from.n_damaged};
+                             .metrics = t->metrics, .saved_step = there ? t->step : -1};
 
-    t->from.damaged = NULL;
     free(same);
     t->saver = saver_open(&o, err);
     return t->saver ? 0 : -1;

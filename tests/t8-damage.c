@@ -65,6 +65,17 @@ static int64_t resumed_step(void)
     return step;
 }
 
+/* Likewise, and what was set aside for it comes back. */
+static int64_t resumed_past_damage(void)
+{
+    const int64_t step = resumed_step();
+    char *aside = xasprintf("%s.damaged", dir);
+    const bool was_set_aside = rename(aside, dir) == 0;
+
+    free(aside);
+    return was_set_aside ? step : -3;
+}
+
 static char *path_of(const char *name) { return xasprintf("%s/%s", dir, name); }
 
 /* The names of the checkpoint's files; there are few. */
@@ -101,7 +112,7 @@ static void flips(int n)
         if (!seen) printf("# byte %zu of %s: %s\n", at, path, fault);
         found += seen;
         believed += load(&err) > 0;           /* wrong elements, and no complaint */
-        fell_back += resumed_step() == 4;
+        fell_back += resumed_past_damage() == 4;
         data[at] ^= flip;
         scratch_write(path, data, n_bytes);
         free(data);
@@ -185,6 +196,38 @@ static void files(void)
     free(data);
     free(manifest);
     free(path);
+}
+
+/* A link to itself stands for a disk that does not answer: it is there, and cannot be opened. */
+static void not_read(const char *name)
+{
+    char *path = path_of(name), *away = xasprintf("%s/away", output_dir);
+
+    CHECK(rename(path, away) == 0 && symlink(path, path) == 0, "%s: %s", path, strerror(errno));
+    ok(resumed_step() == -1, "%s cannot be read: no older checkpoint is taken", name);
+    CHECK(rename(away, path) == 0, "%s: %s", path, strerror(errno));
+    ok(resumed_step() == 5, "and this one when it can");
+    free(path);
+    free(away);
+}
+
+/* Killed between a second save of step 5 and the removal of the first. */
+static void replaced(void)
+{
+    char *old = xasprintf("%s.old", dir), *copy = xasprintf("cp -r %s %s", dir, old), *path = path_of("rank-00001.h5"),
+         *remove = xasprintf("rm -r %s.damaged", dir);
+
+    CHECK(system(copy) == 0, "%s", copy);
+    ok(resumed_step() == 5 && access(old, F_OK) == 0, "one that was replaced stays until the next save");
+    scratch_write(path, "", 0);
+    ok(resumed_step() == 5 && access(old, F_OK) != 0, "and is taken where its successor is damaged");
+    CHECK(system(remove) == 0, "%s", remove);
+    CHECK(rename(dir, old) == 0, "%s: %s", dir, strerror(errno));
+    ok(resumed_step() == 5 && access(old, F_OK) != 0, "without a successor it has its name again");
+    free(old);
+    free(copy);
+    free(path);
+    free(remove);
 }
 
 /* A manifest whose own hash is right again: what remains is the reader's care. */
@@ -302,6 +345,10 @@ int main(int argc, char **argv)
         flips(argc > 1 ? atoi(argv[1]) : 200);
         named_piece();
         files();
+        not_read("manifest.json");
+        not_read("config.json");
+        not_read("rank-00001.h5");
+        replaced();
         hostile();
         mutations(argc > 2 ? atoi(argv[2]) : 300);
         other_model();

@@ -18,8 +18,9 @@ typedef struct mail_peer {
     uint32_t addresses[8];                    /* IPv4 of its host, network order; none of them the loopback */
 } mail_peer;
 
-/* Collective over all ranks, of which each gets its own 0 or -1. */
-int mail_open(moai_error *err);
+/* Without `send` the ranks only learn who runs the others.  Collective over all ranks, of which each gets its own 0 or
+ * -1. */
+int mail_open(bool send, moai_error *err);
 void mail_close(void);
 const mail_peer *mail_of(int rank);           /* valid until mail_close */
 bool mail_same_host(int a, int b);

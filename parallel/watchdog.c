@@ -21,6 +21,7 @@ enum { WINDOW = 16 };                         /* ranks below that one asks at a 
 #define ANSWER_SECONDS 1.0                    /* that a thread may take to answer on a busy machine */
 #define NEIGHBOUR_SECONDS 0.4
 #define AGAIN_SECONDS 0.2                     /* a message that is not answered is sent again */
+#define REACH_SECONDS 3.0                     /* for the first message between two hosts */
 #define ABORT_SECONDS 5
 
 typedef enum { ASK, ANSWER, REPORT } message_kind;
@@ -38,6 +39,7 @@ static struct watchdog {
     MPI_Win window;
     watch_record **records;                   /* (world): NULL where the rank's host is another */
     watch_answer *answers;                    /* (world), of the last questions */
+    bool *apart;                              /* (world): on a host that no message comes from, and not asked */
     pthread_t thread;
     bool open, running;
     atomic_bool stopping;
@@ -99,16 +101,20 @@ static bool take_message(double until)
     if (m.kind == ASK) answer(from, m.about);
     if (m.kind == ANSWER && m.about >= 0 && m.about < dog.grid->world) {
         watch_answer *a = &dog.answers[m.about];
-        if (!a->alive) *a = (watch_answer){true, m.about == from, m.note, m.seconds};
+        const bool alive = m.about == from;
+        if (!a->alive) *a = (watch_answer){.known = true, .alive = alive, .note = m.note, .seconds = m.seconds};
     }
-    if (m.kind == REPORT && !dog.told) {
+    if (m.kind == REPORT && !dog.told && (m.error[0] || now_seconds() >= dog.quiet_until)) {
         dog.told = true;
         if (m.error[0]) memcpy(dog.error, m.error, sizeof dog.error - 1);
     }
     return true;
 }
 
-static bool is_silent(int rank) { return rank != dog.grid->rank && !dog.answers[rank].alive; }
+static bool is_silent(int rank)
+{
+    return rank != dog.grid->rank && !dog.answers[rank].alive && !dog.apart[rank];
+}
 
 static int next_silent(int first, int end)
 {
@@ -155,7 +161,7 @@ static int find_reporter(void)
         const int end = first + WINDOW < own ? first + WINDOW : own;
         ask(first, end, ELECTION_SECONDS);
         for (int r = first; r < end; r++)
-            if (!is_silent(r)) return r;
+            if (dog.answers[r].alive) return r;
     }
     return own;
 }
@@ -169,7 +175,8 @@ static void ask_all(void)
     ask(0, world, ANSWER_SECONDS);
     for (int r = next_silent(0, world); r < world && n < MOST; r = next_silent(r + 1, world), n++) ask_neighbours(r);
     look();
-    dog.answers[own] = (watch_answer){true, true, dog.note, dog.still};
+    for (int r = 0; r < world; r++) dog.answers[r].apart = dog.apart[r];
+    dog.answers[own] = (watch_answer){.known = true, .alive = true, .note = dog.note, .seconds = dog.still};
 }
 
 /* Prints the report and ends the job, unless the ranks go on meanwhile. */
@@ -178,10 +185,11 @@ static void report(void)
     ask_all();
     char *text = watchdog_report(dog.grid, dog.answers, dog.timeout, dog.error);
     dog.told = false;
+    dog.quiet_until = now_seconds() + dog.timeout / 4;
     if (!text) return;
+    alarm(ABORT_SECONDS);                     /* ends this process, should stderr or the way out be blocked */
     fputs(text, stderr);
     free(text);
-    alarm(ABORT_SECONDS);                     /* kills this process, should the way out be blocked by its main thread */
     base_process.abort_all(STATUS_FAILED);
 }
 
@@ -234,6 +242,28 @@ static void share_records(void)
     MPI_Comm_free(&host);
 }
 
+/* Asks one rank of each other host, before there is a thread: a host that does not answer now, as behind a firewall,
+ * says nothing later about its ranks. */
+static void reach_hosts(void)
+{
+    const int own = dog.grid->rank, world = dog.grid->world;
+    int *first = xmalloc((size_t)world * sizeof *first), n = 0, one = -1;
+
+    for (int r = 0; r < world; r++) {
+        while (!mail_same_host(first[r], r)) first[r]++;
+        dog.apart[r] = first[r] != r || mail_same_host(r, own);
+    }
+    ask(0, world, REACH_SECONDS);
+    for (int r = 0; r < world; r++) {
+        dog.apart[r] = !mail_same_host(r, own) && !dog.answers[first[r]].alive;
+        if (dog.apart[r]) n++, one = r;
+    }
+    free(first);
+    if (process_least(n ? own : world) == own)
+        fprintf(stderr, "warning: hang_timeout: no UDP comes to host %s from %d ranks on others, as of host %s: a report of "
+                        "a hang will be about one host's ranks only\n", mail_of(own)->host, n, mail_of(one)->host);
+}
+
 /* Signals are the main thread's. */
 static int start_thread(moai_error *err)
 {
@@ -255,12 +285,15 @@ int watchdog_start(const moai_grid *g, double hang_timeout, moai_error *err)
     if (g->world == 1) return 0;
     dog = (struct watchdog){.grid = g, .timeout = hang_timeout, .tick = tick < 1 ? tick : 1, .open = true};
     dog.answers = xmalloc((size_t)g->world * sizeof *dog.answers);
-    share_records();
-    int failed = mail_open(err);
-    if (!failed && hang_timeout > 0) failed = start_thread(err);
-    if (!comm_agree(&g->host_world, failed, err)) return 0;
-    watchdog_stop();
-    return -1;
+    dog.apart = xmalloc((size_t)g->world * sizeof *dog.apart);
+    int failed = comm_agree(&g->host_world, mail_open(hang_timeout > 0, err) != 0, err);
+    if (!failed && hang_timeout > 0) {
+        share_records();
+        reach_hosts();
+        failed = comm_agree(&g->host_world, start_thread(err) != 0, err);
+    }
+    if (failed) watchdog_stop();
+    return failed;
 }
 
 void watchdog_stop(void)
@@ -272,10 +305,13 @@ void watchdog_stop(void)
         pthread_join(dog.thread, NULL);
     }
     mail_close();
-    watch_move(NULL);
-    MPI_Win_free(&dog.window);
+    if (dog.records) {
+        watch_move(NULL);
+        MPI_Win_free(&dog.window);
+    }
     free(dog.records);
     free(dog.answers);
+    free(dog.apart);
     dog.open = dog.running = false;
 }
 

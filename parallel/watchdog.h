@@ -11,7 +11,8 @@
  *       waits  rank 2 tp0 cp0 pp0 dp1 host node7 pid 4241: for rank 3, 600.2 s in reduce_scatter 119 over tp of ...
  *
  * The records of a host's ranks are memory that they share, so what a stopped rank did last is told by a neighbour.
- * A rank that computes, reads or saves is late when somebody waits for it; one that does not answer always is.  While
+ * A rank that does not answer is late.  One that answers is when somebody waits for it and its own note is as old as
+ * the timeout, but never while it starts, loads or saves: how long files take is not for us to say.  While
  * a process is stopped its own waiting does not count: a job that was suspended as a whole goes on. */
 #ifndef MOAI_WATCHDOG_H
 #define MOAI_WATCHDOG_H

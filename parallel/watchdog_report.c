@@ -13,8 +13,9 @@ typedef struct story {
     const moai_grid *grid;
     const watch_answer *of;                   /* (world) */
     bool *late;                               /* (world) */
+    bool busy;                                /* nobody is late, but one that is waited for has something to do */
     double hang_timeout, longest;
-    int n_late, n_waiting;
+    int n_late, n_waiting, n_apart;
 } story;
 
 static bool waits(const watch_answer *a) { return a->alive && a->note.state == WATCH_WAITS; }
@@ -45,20 +46,37 @@ static bool is_missed(const story *s, int rank)
     return false;
 }
 
-/* The silent ones; when all answer, those that are at something else while somebody waits for them. */
+/* A rank that answers and has lately got on, or is at what may take longer than any timeout: files, and their number. */
+static bool is_busy(const story *s, const watch_answer *a)
+{
+    static const char *const long_ones[] = {"start", "loading", "saving", "end"};
+
+    if (a->seconds < s->hang_timeout) return true;
+    for (size_t i = 0; s->hang_timeout > 0 && i < sizeof long_ones / sizeof *long_ones; i++)
+        if (strcmp(a->note.phase, long_ones[i]) == 0) return true;
+    return false;
+}
+
+/* The silent ones; when all answer, those that are long at something else while somebody waits for them. */
 static void find_late(story *s)
 {
     const int world = s->grid->world;
 
     for (int r = 0; r < world; r++) {
-        s->late[r] = !s->of[r].alive;
+        s->late[r] = !s->of[r].alive && !s->of[r].apart;
+        s->n_apart += s->of[r].apart;
         s->n_late += s->late[r];
         s->n_waiting += waits(&s->of[r]);
         if (waits(&s->of[r]) && s->of[r].seconds > s->longest) s->longest = s->of[r].seconds;
     }
-    for (int r = 0; r < world && s->n_late == 0; r++) s->late[r] = !waits(&s->of[r]) && is_missed(s, r);
-    if (s->n_late == 0)
-        for (int r = 0; r < world; r++) s->n_late += s->late[r];
+    if (s->n_late > 0) return;
+    for (int r = 0; r < world; r++) {
+        if (waits(&s->of[r]) || s->of[r].apart || !is_missed(s, r)) continue;
+        if (is_busy(s, &s->of[r]))
+            s->busy = true;
+        else
+            s->late[r] = true, s->n_late++;
+    }
 }
 
 static void put_ranks(FILE *f, const story *s, int n, bool (*which)(const story *, int rank, int of), int of)
@@ -152,7 +170,7 @@ static void put_headline(FILE *f, const story *s, const char *error)
         put_ranks(f, s, s->n_late, is_late, 0);
         fprintf(f, " %s late; ", s->n_late == 1 ? "is" : "are");
     } else {
-        fputs("all ranks wait for each other; ", f);
+        fputs(s->n_apart ? "nobody who can be asked is late; " : "all ranks wait for each other; ", f);
     }
     fprintf(f, "%d of %d ranks wait, the longest for %.1f s", s->n_waiting, s->grid->world, s->longest);
     fprintf(f, error[0] ? "\n" : " (hang_timeout %g)\n", s->hang_timeout);
@@ -178,7 +196,7 @@ char *watchdog_report(const moai_grid *g, const watch_answer *answers, double ha
 
     s.late = xmalloc((size_t)g->world * sizeof *s.late);
     find_late(&s);
-    if (s.longest >= s.hang_timeout) {
+    if (s.longest >= s.hang_timeout && (s.n_late > 0 || !s.busy)) {
         FILE *f = open_memstream(&text, &n);
         CHECK(f, "out of host memory");
         put_headline(f, &s, error);
@@ -186,6 +204,8 @@ char *watchdog_report(const moai_grid *g, const watch_answer *answers, double ha
             if (s.late[r]) put_late(f, &s, r), told++;
         if (s.n_late > told) fprintf(f, "  and %d more are late\n", s.n_late - told);
         put_all_waiting(f, &s);
+        if (s.n_apart > 0)
+            fprintf(f, "  %d ranks of other hosts cannot be asked: no UDP comes from there\n", s.n_apart);
         fclose(f);
     }
     free(s.late);

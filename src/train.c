@@ -282,6 +282,7 @@ static int train(trainer *t)
         if (t->step == t->first_step + 1) report_memory(t);
         const int64_t step = t->step;
         if (look_after(t)) {
+            watch_phase("end", -1);
             saver_wait(t->saver);             /* what was copied before may still be whole */
             return STATUS_FAILED;
         }
@@ -294,6 +295,7 @@ static int train(trainer *t)
     watch_phase("end", -1);
     if (stop && t->metrics) metrics_event(t->metrics, "stop", t->step, stop == SIGUSR1 ? "SIGUSR1" : "SIGTERM");
     if (run->save_on_exit && t->step > 0) save(t);
+    watch_phase("end", -1);
     saver_wait(t->saver);
     base_step = -1;
     const bool failed = run->save_on_exit && t->step > 0 && saver_saved_step(t->saver) != t->step;

@@ -139,7 +139,9 @@ int trainer_load(trainer *t, const char *dir, moai_error *err)
     resume_point from = {0};
 
     run.resume_from_checkpoint = (char *)(dir ? dir : "");
+    watch_phase("loading", -1);
     const int failed = load_state(t, &run, &from, err);
+    watch_phase("", -1);
     resume_free(&from);
     return failed;
 }

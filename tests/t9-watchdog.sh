@@ -72,6 +72,14 @@ slowed stuck 600000 300 1000000 --hang_timeout 2
 said stuck "^moai: hang: rank 2 is late; 3 of 4 ranks wait" "it is named"
 said stuck "^  late   rank 2 .*: for [0-9.]* s in $place.*; its last operation: all_gather [0-9]* over .* elements, begun" "with the operation that it has entered"
 
+${MPICC:-mpicc} -shared -fPIC -o "$runs/mail_lost.so" tests/faults/mail_lost.c; check $? "the firewall is built"
+# shellcheck disable=SC2046
+mpirun -np 4 -x LD_PRELOAD="$runs/mail_lost.so" -x ASAN_OPTIONS=verify_asan_link_order=0 $(command walled 3 --hang_timeout 20) > "$runs/walled.log" 2>&1
+[ $? = 0 ] && [ "$(grep -c '^warning: hang_timeout: no UDP comes to host other0 from 2 ranks' "$runs/walled.log")" = 1 ]
+said_once=$?
+[ $said_once = 0 ] || tail -n 15 "$runs/walled.log"
+check $said_once "no datagrams between two hosts: one warning, and the run goes on"
+
 slowed slow 10 0 14
 [ $status = 0 ] && [ "$(grep -c '"event":"straggler"' "$runs/slow/metrics.jsonl")" = 1 ]; check $? "a slow rank: one event, status 0 (is $status)"
 said slow '^warning: step 1[0-4]: rank 2 tp0 .* was busy for [0-9.]* times its stage.s median ([0-9.]* s against [0-9.]* s) in each of the last 10 logged steps' "it is named"

@@ -12,6 +12,8 @@ extern const clock_ops clock_cuda;
 /* GPUs that this process sees; 0 also when there is no driver. */
 int device_count_cuda(void);
 size_t memory_free_cuda(int gpu);               /* bytes, this process's context counted as free */
+size_t memory_all_cuda(int gpu);                /* the card's */
+void device_id_cuda(int gpu, char id[16]);      /* its UUID: the same for all processes that see it */
 size_t memory_in_use_cuda(const moai_device *); /* bytes of the GPU's memory, by whomever */
 
 /* Opens GPU `gpu` (counted on this machine) with its compute stream.  `deterministic`: products and attention take the

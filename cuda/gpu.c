@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     LEAST_CAPABILITY = 80,                    /* bf16 arithmetic */
@@ -81,6 +82,22 @@ size_t memory_free_cuda(int gpu)
 
     memory_of(gpu, &n_free, &n_all);
     return n_free + CONTEXT_BYTES < n_all ? n_free + CONTEXT_BYTES : n_all;
+}
+
+size_t memory_all_cuda(int gpu)
+{
+    size_t n_free, n_all;
+
+    memory_of(gpu, &n_free, &n_all);
+    return n_all;
+}
+
+void device_id_cuda(int gpu, char id[16])
+{
+    struct cudaDeviceProp prop;
+
+    CUDA_CHECK(cudaGetDeviceProperties(&prop, gpu));
+    memcpy(id, &prop.uuid, sizeof prop.uuid);
 }
 
 size_t memory_in_use_cuda(const moai_device *dev)

@@ -28,12 +28,18 @@ typedef struct moai_grid {
  * Returns this process's world size; a program started without mpirun is a world of 1. */
 int process_start(int *argc, char ***argv);
 int process_rank(void);
+int process_world(void);
 int process_cores(void); /* this rank's share of its host's cores, at least 1: threads it may use */
 int process_host_rank(void);                  /* this rank among those of its host, from 0: picks its GPU */
 int process_host_ranks(void);
+int64_t process_host_sum(int64_t);            /* over this host's ranks; collective over them */
+enum { PROCESS_ID = 16 };
+/* Is each rank's another?  Collective over the host's ranks. */
+bool process_host_differ(const char id[PROCESS_ID]);
 int64_t process_least(int64_t);                   /* of all ranks' values; collective */
-/* comm_agree before there is a grid: -1 on every rank when any has `failed`, with the error of the lowest of them.  Where
- * others are well it is that host's fault: its identity comes first, and another start may do better.  Collective. */
+/* comm_agree before there is a grid: -1 on every rank when any has `failed`, with the error of the lowest of them.
+ * Where others are well it is that host's fault: its identity comes first, and another start may do better.
+ * Collective. */
 int process_agree(bool failed, moai_error *err);
 void process_finish(void);                    /* collective; MPI_Finalize */
 

@@ -22,6 +22,7 @@ static void leaks_report(void) {}
 #endif
 
 static int world_rank, world_size, host_rank, host_ranks = 1, cores_per_rank = 1;
+static MPI_Comm host_comm = MPI_COMM_NULL;    /* the ranks of this host */
 static process_hooks alone;                   /* the hooks of a single process, put back by process_finish */
 
 static void abort_mpi(int status)
@@ -86,16 +87,14 @@ static int quota_cores(int most)
 /* The cores that the ranks of this host may run on, all together, against their number. */
 static void find_cores(void)
 {
-    MPI_Comm host;
     cpu_set_t own, all;
 
     CPU_ZERO(&own);
     CHECK(sched_getaffinity(0, sizeof own, &own) == 0, "sched_getaffinity failed");
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
-    MPI_Comm_rank(host, &host_rank);
-    MPI_Comm_size(host, &host_ranks);
-    MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, host);
-    MPI_Comm_free(&host);
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_comm);
+    MPI_Comm_rank(host_comm, &host_rank);
+    MPI_Comm_size(host_comm, &host_ranks);
+    MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, host_comm);
 
     int cores = quota_cores(CPU_COUNT(&all));
     cores_per_rank = cores > host_ranks ? cores / host_ranks : 1;
@@ -131,15 +130,36 @@ int process_start(int *argc, char ***argv)
 }
 
 int process_rank(void) { return world_rank; }
+int process_world(void) { return world_size; }
 int process_cores(void) { return cores_per_rank; }
 int process_host_rank(void) { return host_rank; }
 int process_host_ranks(void) { return host_ranks; }
+
+int64_t process_host_sum(int64_t value)
+{
+    if (host_ranks > 1) MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, host_comm);
+    return value;
+}
+
+bool process_host_differ(const char id[PROCESS_ID])
+{
+    if (host_ranks == 1) return true;
+    char (*all)[PROCESS_ID] = xmalloc((size_t)host_ranks * sizeof *all);
+    bool differ = true;
+
+    MPI_Allgather(id, PROCESS_ID, MPI_BYTE, all, PROCESS_ID, MPI_BYTE, host_comm);
+    for (int i = 0; i < host_ranks; i++)
+        for (int j = 0; j < i; j++) differ = differ && memcmp(all[i], all[j], PROCESS_ID) != 0;
+    free(all);
+    return differ;
+}
 
 void process_finish(void)
 {
     fflush(stdout);
     fflush(stderr);
     leaks_report();
+    if (host_comm != MPI_COMM_NULL) MPI_Comm_free(&host_comm);
     MPI_Finalize();
     base_process.abort_all = alone.abort_all;
     base_process.leave = alone.leave;

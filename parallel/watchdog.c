@@ -260,8 +260,10 @@ static void reach_hosts(void)
     }
     free(first);
     if (process_least(n ? own : world) == own)
-        fprintf(stderr, "warning: hang_timeout: no UDP comes to host %s from %d ranks on others, as of host %s: a report of "
-                        "a hang will be about one host's ranks only\n", mail_of(own)->host, n, mail_of(one)->host);
+        fprintf(stderr,
+                "warning: hang_timeout: no UDP comes to host %s from %d ranks on others, as of host %s: a report of a "
+                "hang will be about one host's ranks only\n",
+                mail_of(own)->host, n, mail_of(one)->host);
 }
 
 /* Signals are the main thread's. */

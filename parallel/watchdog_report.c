@@ -46,7 +46,7 @@ static bool is_missed(const story *s, int rank)
     return false;
 }
 
-/* A rank that answers and has lately got on, or is at what may take longer than any timeout: files, and their number. */
+/* One that answers and has lately got on, or is at what may take longer than any timeout: files. */
 static bool is_busy(const story *s, const watch_answer *a)
 {
     static const char *const long_ones[] = {"start", "loading", "saving", "end"};

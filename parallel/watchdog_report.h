@@ -13,7 +13,8 @@ typedef struct watch_answer {
 } watch_answer;
 
 /* The whole text, answers by rank; caller frees.  `error` "": it is about a hang, and NULL when nobody waits for as
- * long as hang_timeout, or only for ranks that are busy; else about that error, and whoever waits counts as waiting too long. */
+ * long as hang_timeout, or only for ranks that are busy; else about that error, and whoever waits counts as waiting too
+ * long. */
 char *watchdog_report(const moai_grid *, const watch_answer *, double hang_timeout, const char *error);
 
 #endif

@@ -23,11 +23,21 @@ static double peak_of(const char *text)
     return 0;
 }
 
-static int open_cuda(device *d, const device_options *o, moai_error *err)
+/* A launcher may show each rank one GPU of its own (srun --gpus-per-task). */
+static bool gpus_are_own(void)
 {
-    const int n_gpus = device_count_cuda(), ranks = process_host_ranks(), gpu = process_host_rank();
+    const bool one = device_count_cuda() == 1;
+    char id[PROCESS_ID] = "";
 
-    if (n_gpus > 0 && ranks > n_gpus)
+    if (one) device_id_cuda(0, id);
+    return process_host_differ(id) && one;
+}
+
+static int open_cuda(device *d, const device_options *o, bool own, moai_error *err)
+{
+    const int n_gpus = device_count_cuda(), ranks = process_host_ranks(), gpu = own ? 0 : process_host_rank();
+
+    if (n_gpus > 0 && ranks > n_gpus && !own)
         return error_set(err,
                          "%d ranks on this host and %d GPUs: one rank a GPU (start fewer, or set CUDA_VISIBLE_DEVICES)",
                          ranks, n_gpus);
@@ -42,25 +52,30 @@ static int open_cuda(device *d, const device_options *o, moai_error *err)
 }
 #else
 static int device_count_cuda(void) { return 0; }
+static bool gpus_are_own(void) { return false; }
 
-static int open_cuda(device *d, const device_options *o, moai_error *err)
+static int open_cuda(device *d, const device_options *o, bool own, moai_error *err)
 {
-    (void)d;
+    (void)d, (void)own;
     return error_set(err, "device %s: this build has no CUDA backend (build with make CUDA=1)", o->name);
 }
 #endif
 
-size_t device_room(const device_options *o, bool *gpu)
+bool device_room(const device_options *o, size_t *now, size_t *all)
 {
 #ifdef MOAI_CUDA
-    const int n_gpus = device_count_cuda();
-    *gpu = strcmp(o->name, "cpu") != 0 && n_gpus > 0;
-    if (*gpu) return memory_free_cuda(process_host_rank() % n_gpus);
-#else
-    (void)o;
-    *gpu = false;
+    const int n_gpus = device_count_cuda(), gpu = n_gpus ? process_host_rank() % n_gpus : 0;
+    if (strcmp(o->name, "cpu") != 0 && n_gpus > 0) {
+        *now = memory_free_cuda(gpu);
+        *all = memory_all_cuda(gpu);
+        return true;
+    }
 #endif
-    return host_memory_available() / (size_t)process_host_ranks();
+    (void)o;
+    const host_memory m = host_memory_read("");
+    *now = m.available / (size_t)process_host_ranks();
+    *all = m.total / (size_t)process_host_ranks();
+    return false;
 }
 
 bool device_is_cuda(const char *name)
@@ -86,8 +101,9 @@ int device_open(device *d, const device_options *o, moai_error *err)
 {
     *d = (device){0};
     if (strcmp(o->name, "cpu") == 0) return open_cpu(d, o);
-    if (strcmp(o->name, "cuda") == 0) return open_cuda(d, o, err);
-    if (strcmp(o->name, "auto") == 0) return device_count_cuda() > 0 ? open_cuda(d, o, err) : open_cpu(d, o);
+    const bool own = gpus_are_own();
+    if (strcmp(o->name, "cuda") == 0) return open_cuda(d, o, own, err);
+    if (strcmp(o->name, "auto") == 0) return device_count_cuda() > 0 ? open_cuda(d, o, own, err) : open_cpu(d, o);
     return error_set(err, "device \"%s\" is none of cpu, cuda, auto", o->name);
 }
 

@@ -21,13 +21,13 @@ typedef struct device {
     char text[256];                         /* "cpu, 2 threads a rank, products by oneDNN 2.6.3" */
 } device;
 
-/* Bytes that a rank may take of the device that `o` names: a GPU's free memory, or the host's available memory over its
- * ranks; *gpu says which.  Not collective. */
-size_t device_room(const device_options *o, bool *gpu);
+/* Bytes that a rank may take of the device that `o` names, now and if nobody else used it: of a GPU (true), or the
+ * host's over its ranks (false).  Not collective. */
+bool device_room(const device_options *o, size_t *now, size_t *all);
 
 bool device_is_cuda(const char *name);        /* cuda; auto where this build has it, whether there is a GPU or not */
 /* "cuda" without a GPU, without the backend in this build, or with more ranks on the host than
- * GPUs is an error.  Not collective. */
+ * GPUs is an error; ranks that each see one GPU take that if it is not the same.  Collective over the host's ranks. */
 int device_open(device *, const device_options *, moai_error *err);
 /* Puts the grid's device comms on the device's transport (NCCL for a GPU).  Collective over all ranks. */
 void device_connect(device *, moai_grid *);

@@ -15,14 +15,16 @@ int fit_find_room(fit_room *room, const run_config *run, moai_error *err)
 {
     const device_options o = {.name = run->device};
 
-    room->bytes = device_room(&o, &room->gpu);
+    room->gpu = device_room(&o, &room->bytes, &room->all);
     error_set(err, "device %s finds no GPU on this host, and finds one on others: has its driver failed?", run->device);
     if (process_least(room->gpu) == process_least(!room->gpu) && process_agree(!room->gpu, err)) return -1;
     if (run->device_memory > 0) {
-        room->bytes = (size_t)(run->device_memory * 1024 * 1024 * 1024);
+        room->bytes = room->all = (size_t)(run->device_memory * 1024 * 1024 * 1024);
         room->gpu = room->gpu || device_is_cuda(run->device);
     }
     room->bytes = (size_t)process_least((int64_t)room->bytes);
+    room->all = (size_t)process_least((int64_t)room->all);
+    room->host = host_memory_read("");
     return 0;
 }
 
@@ -95,25 +97,84 @@ static void describe(char *text, size_t n, const way_out *w, const run_config *r
         snprintf(text + at, n - (size_t)at, " on %d ranks with as much each", ranks);
 }
 
+/* This rank's part; that of the largest where the ranks asked about are not those that run. */
+static plan_memory own_need(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
+                            bool gpu)
+{
+    const bool running = !run->plan_ranks && size.tp * size.cp * size.dp * size.pp == process_world();
+    plan_memory most = {0};
+
+    for (int stage = 0; stage < size.pp; stage++) {
+        plan_memory p;
+        plan_stage(&p, run, cfg, size, batch, stage, gpu);
+        if (running ? stage == grid_coordinates(size, process_rank()).pp : p.total > most.total) most = p;
+    }
+    return most;
+}
+
+/* What the fullest host has left when each of its ranks has taken its bytes. */
+static int64_t left_on_host(size_t host, size_t own)
+{
+    return process_least((int64_t)host - process_host_sum((int64_t)own));
+}
+
+static bool fits(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
+                 fit_room room)
+{
+    if (room.gpu || run->device_memory > 0) return fit_need(run, cfg, size, batch, room.gpu) <= room.bytes;
+    return left_on_host(room.host.available, own_need(run, cfg, size, batch, false).total) >= 0;
+}
+
+/* The copies of a GPU's state. */
+static int check_copies(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
+                        fit_room room, moai_error *err)
+{
+    if (!room.gpu || run->plan || !plan_copies(run)) return 0;
+    const size_t copy = own_need(run, cfg, size, batch, true).copy;
+    const int64_t left = left_on_host(room.host.available, copy), most = left_on_host(room.host.total, copy);
+
+    if (left >= 0) return 0;
+    error_set(err,
+              "async_save copies the training state to host memory, %.2f GiB a rank: %.2f GiB more than a host has for "
+              "its ranks; --no_async_save saves without a copy",
+              gib(copy), gib((size_t)-left));
+    err->config = most < 0;
+    return -1;
+}
+
+static int too_large(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
+                     fit_room room, moai_error *err)
+{
+    const size_t need = fit_need(run, cfg, size, batch, room.gpu);
+    char text[256], held[128] = "";
+    size_t other;
+    way_out w;
+
+    if (need <= room.all)
+        snprintf(held, sizeof held, ", as %.2f of %s %.2f are in use", gib(room.all - room.bytes),
+                 room.gpu ? "its GPU's" : "its share of the host,", gib(room.all));
+    if (find_way_out(&w, &other, run, cfg, size, room)) {
+        describe(text, sizeof text, &w, run, size);
+        error_set(err, "a rank needs %.2f GiB and may take %.2f%s; it would fit with %s (%.2f GiB)", gib(need),
+                  gib(room.bytes), held, text, gib(other));
+    } else {
+        error_set(err, "a rank needs %.2f GiB and may take %.2f%s; %d times as many ranks do not make it fit either",
+                  gib(need), gib(room.bytes), held, MOST_RANKS);
+    }
+    err->config = need > room.all;
+    return -1;
+}
+
 int fit_settle(run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch, fit_room room,
                moai_error *err)
 {
     const bool free_choice = run->gradient_checkpointing == RECOMPUTE_AUTO;
-    size_t need, other;
-    way_out w;
-    char text[256];
 
     if (free_choice) run->gradient_checkpointing = RECOMPUTE_NONE;
-    need = fit_need(run, cfg, size, batch, room.gpu);
-    while (free_choice && need > room.bytes && run->gradient_checkpointing < RECOMPUTE_FULL) {
+    while (!fits(run, cfg, size, batch, room)) {
+        if (!free_choice || run->gradient_checkpointing == RECOMPUTE_FULL)
+            return too_large(run, cfg, size, batch, room, err);
         run->gradient_checkpointing++;
-        need = fit_need(run, cfg, size, batch, room.gpu);
     }
-    if (need <= room.bytes) return 0;
-    if (!find_way_out(&w, &other, run, cfg, size, room))
-        return error_set(err, "a rank needs %.2f GiB and may take %.2f; %d times as many ranks do not make it fit either",
-                         gib(need), gib(room.bytes), MOST_RANKS);
-    describe(text, sizeof text, &w, run, size);
-    return error_set(err, "a rank needs %.2f GiB and may take %.2f; it would fit with %s (%.2f GiB)", gib(need),
-                     gib(room.bytes), text, gib(other));
+    return check_copies(run, cfg, size, batch, room, err);
 }

@@ -42,7 +42,7 @@ int main(int argc, char **argv)
     if (fit_find_room(&room, &run, &err)) error_leave(&err);
     const int too_big = fit_settle(&run, &cfg, size, &batch, room, &err);
     plan_print(&run, &cfg, size, &batch, room.gpu, room.bytes);
-    if (too_big && !run.plan) config_error("%s", err.text);
+    if (too_big && !run.plan) error_leave(&err);
     if (too_big) say("           it does not fit: %s", err.text);
     if (!run.plan) status = train_run(&run, &cfg, size, &batch);
     run_config_free(&run);

@@ -80,7 +80,7 @@ void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, 
     *p = (plan_memory){.first_layer = m.first_layer, .n_layers = m.n_layers};
     if (gpu) p->backend = backend_bytes(&m, size);
     if (plan_copies(run)) p->copy = saver_copy_bytes(&m.params);
-    p->total = p->backend;
+    p->total = p->backend + (gpu ? 0 : p->copy);
     for (int a = 0; a < N_ARENAS; a++) p->total += p->arenas[a] = model_bytes(&m, a);
     model_free(&m);
 }
@@ -89,10 +89,11 @@ void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, 
 static void print_memory(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
                          bool gpu, size_t room)
 {
+    const bool copies = plan_copies(run);
     size_t worst = 0, copy = 0;
 
     say("memory per rank, GiB:  stage  layers     weights   gradients   optimizer activations     scratch%s       total",
-        gpu ? "     backend" : "");
+        gpu ? "     backend" : copies ? "        copy" : "");
     for (int stage = 0; stage < size.pp; stage++) {
         plan_memory p;
         char row[128] = "";
@@ -100,17 +101,20 @@ static void print_memory(const run_config *run, const model_config *cfg, grid_sh
         plan_stage(&p, run, cfg, size, batch, stage, gpu);
         for (int a = 0; a < N_ARENAS; a++)
             n += snprintf(row + n, sizeof row - (size_t)n, "%12.4f", gib(p.arenas[a]));
-        if (gpu) snprintf(row + n, sizeof row - (size_t)n, "%12.4f", gib(p.backend));
+        if (gpu || copies) snprintf(row + n, sizeof row - (size_t)n, "%12.4f", gib(gpu ? p.backend : p.copy));
         say("                       %5d  %3lld-%-3lld%s%12.4f", stage, (long long)p.first_layer,
             (long long)(p.first_layer + p.n_layers - 1), row, gib(p.total));
         worst = p.total > worst ? p.total : worst;
         copy = p.copy > copy ? p.copy : copy;
     }
     if (copy)
-        say("saves      while training goes on, from a copy: %.4f GiB of host memory a rank beside the above "
-            "(--no_async_save: none)", gib(copy));
-    say("fit        the largest rank takes %.4f GiB of the %.1f that %s", gib(worst), gib(room),
-        run->device_memory > 0 ? "device_memory gives it" : gpu ? "are free on its GPU" : "are its share of the host");
+        say("saves      while training goes on, from a copy: %.4f GiB of host memory a rank%s (--no_async_save: none)",
+            gib(copy), gpu ? " beside the above" : "");
+    if (gpu || run->device_memory > 0)
+        say("fit        the largest rank takes %.4f GiB of the %.1f that %s", gib(worst), gib(room),
+            run->device_memory > 0 ? "device_memory gives it" : "are free on its GPU");
+    else
+        say("fit        the largest rank takes %.4f GiB; a host's ranks share %.1f for each", gib(worst), gib(room));
 }
 
 void plan_print(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *b, bool gpu,

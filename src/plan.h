@@ -25,7 +25,7 @@ typedef struct plan_memory {
     size_t arenas[N_ARENAS];
     size_t backend;                           /* a GPU's context, workspaces and transport buffers, by experience */
     size_t copy;                              /* host memory for saves on the way */
-    size_t total;                             /* arenas and backend */
+    size_t total;                             /* of the device: arenas, backend, on the CPU the copy too */
 } plan_memory;
 void plan_stage(plan_memory *, const run_config *, const model_config *, grid_shape size, const batch_plan *, int stage,
                 bool gpu);

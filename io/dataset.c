@@ -33,18 +33,18 @@ static int check_shard(const shard *s, const manifest_shard *says, const shard_i
     const shard_info *has = shard_get_info(s);
 
     if (has->vocab_size != info->vocab_size)
-        return error_set(err, "%s: vocab_size %lld, the manifest says %lld", says->path, (long long)has->vocab_size,
-                         (long long)info->vocab_size);
+        return error_config(err, "%s: vocab_size %lld, the manifest says %lld", says->path, (long long)has->vocab_size,
+                            (long long)info->vocab_size);
     if (has->eos != info->eos)
-        return error_set(err, "%s: eos %lld, the manifest says %lld", says->path, (long long)has->eos,
-                         (long long)info->eos);
+        return error_config(err, "%s: eos %lld, the manifest says %lld", says->path, (long long)has->eos,
+                            (long long)info->eos);
     if (strcmp(has->tokenizer_sha256, info->tokenizer_sha256) != 0)
-        return error_set(err, "%s: made with tokenizer %s, the manifest says %s", says->path, has->tokenizer_sha256,
-                         info->tokenizer_sha256);
+        return error_config(err, "%s: made with tokenizer %s, the manifest says %s", says->path, has->tokenizer_sha256,
+                            info->tokenizer_sha256);
     if (shard_tokens(s) != says->tokens || shard_documents(s) != says->documents)
-        return error_set(err, "%s: %lld tokens in %lld documents, the manifest says %lld in %lld", says->path,
-                         (long long)shard_tokens(s), (long long)shard_documents(s), (long long)says->tokens,
-                         (long long)says->documents);
+        return error_config(err, "%s: %lld tokens in %lld documents, the manifest says %lld in %lld", says->path,
+                            (long long)shard_tokens(s), (long long)shard_documents(s), (long long)says->tokens,
+                            (long long)says->documents);
     return 0;
 }
 
@@ -53,12 +53,12 @@ static shard *open_shard(const manifest_shard *says, const shard_info *info, moa
     struct stat st;
 
     if (stat(says->path, &st) != 0) {
-        error_set(err, "%s: %s", says->path, strerror(errno));
+        error_file(err, says->path);
         return NULL;
     }
     if (st.st_size != says->bytes) {
-        error_set(err, "%s: %lld bytes, the manifest says %lld", says->path, (long long)st.st_size,
-                  (long long)says->bytes);
+        error_config(err, "%s: %lld bytes, the manifest says %lld", says->path, (long long)st.st_size,
+                     (long long)says->bytes);
         return NULL;
     }
     shard *s = shard_open(says->path, err);
@@ -75,20 +75,20 @@ static int check_tokenizer(const manifest *m, const char *manifest_path, const c
     char hex[65];
 
     if (wanted && strcmp(wanted, m->info.tokenizer_sha256) != 0)
-        return error_set(err, "%s: the shards were made with tokenizer sha256 %s, this run's is %s", manifest_path,
-                         m->info.tokenizer_sha256, wanted);
+        return error_config(err, "%s: the shards were made with tokenizer sha256 %s, this run's is %s", manifest_path,
+                            m->info.tokenizer_sha256, wanted);
     if (!m->tokenizer || !file_exists(m->tokenizer)) return 0;
     if (file_sha256(m->tokenizer, hex, err) != 0) return -1;
     if (strcmp(hex, m->info.tokenizer_sha256) != 0)
-        return error_set(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", m->tokenizer, hex,
-                         m->info.tokenizer_sha256);
+        return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", m->tokenizer, hex,
+                            m->info.tokenizer_sha256);
     return 0;
 }
 
 static int open_split(dataset *d, const char *path, const char *split, moai_error *err)
 {
     d->split = manifest_split(&d->manifest, split);
-    if (!d->split) return error_set(err, "%s: no split `%s`", path, split);
+    if (!d->split) return error_config(err, "%s: no split `%s`", path, split);
     d->shards = xmalloc((size_t)d->split->n * sizeof *d->shards);
     d->begin = xmalloc((size_t)(d->split->n + 1) * sizeof *d->begin);
     allow_open_files(d->split->n);
@@ -108,8 +108,8 @@ dataset *dataset_open(const char *manifest_path, const char *split, int64_t voca
 
     d->vocab_size = vocab_size;
     if (status == 0 && d->manifest.info.vocab_size != vocab_size)
-        status = error_set(err, "%s: the shards have vocab_size %lld, the model %lld", manifest_path,
-                           (long long)d->manifest.info.vocab_size, (long long)vocab_size);
+        status = error_config(err, "%s: the shards have vocab_size %lld, the model %lld", manifest_path,
+                              (long long)d->manifest.info.vocab_size, (long long)vocab_size);
     if (status == 0) status = check_tokenizer(&d->manifest, manifest_path, tokenizer_sha256, err);
     if (status == 0) status = open_split(d, manifest_path, split, err);
     if (status == 0) return d;

@@ -88,7 +88,7 @@ static int64_t feed_file(const char *path, void (*update)(void *, const void *, 
     int64_t total = 0;
     ssize_t n;
 
-    if (fd < 0) return error_set(err, "%s: %s", path, strerror(errno));
+    if (fd < 0) return error_file(err, path);
     char *piece = xmalloc(PIECE);
     while ((n = read(fd, piece, PIECE)) > 0) {
         update(arg, piece, (size_t)n);

@@ -116,8 +116,8 @@ loader *loader_start(dataset *d, const loader_plan *p, moai_error *err)
           (long long)p->seq_len, (long long)p->batch, (long long)p->accumulation, (long long)p->dp_rank,
           (long long)p->dp_size, (long long)p->first, p->n_workers, p->prefetch);
     if (dataset_samples(d, p->seq_len) < 1) {
-        error_set(err, "%s: a split of %lld tokens has fewer than one sample of seq_length %lld + 1",
-                  dataset_manifest(d)->dir, (long long)dataset_tokens(d), (long long)p->seq_len);
+        error_config(err, "%s: a split of %lld tokens has fewer than one sample of seq_length %lld + 1",
+                     dataset_manifest(d)->dir, (long long)dataset_tokens(d), (long long)p->seq_len);
         return NULL;
     }
     loader *l = xmalloc(sizeof *l);

@@ -190,7 +190,7 @@ int manifest_read(manifest *m, const char *given, moai_error *err)
     *m = (manifest){.dir = directory_of(path)};
     FILE *file = fopen(path, "r");
     if (!file) {
-        error_set(err, "%s: %s", path, strerror(errno));
+        error_file(err, path);
     } else {
         json_t *root = json_loadf(file, JSON_REJECT_DUPLICATES, &fault);
         if (!root)

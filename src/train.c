@@ -312,7 +312,7 @@ int train_run(const run_config *run, const model_config *cfg, grid_shape size, c
     catch_signals();
     const int failed = trainer_open(&t, &err);
     if (failed && t.grid.rank == 0) fprintf(stderr, "moai: %s\n", err.text);
-    const int status = !failed ? train(&t) : t.from.disagrees ? STATUS_CONFIG : STATUS_FAILED;
+    const int status = failed ? error_status(&err) : train(&t);
     trainer_close(&t);
     return status;
 }

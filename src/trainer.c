@@ -44,6 +44,16 @@ static int check_new_start(const run_config *run, moai_error *err)
     return -1;
 }
 
+/* What is wrong with the data on some ranks only is their host's fault, and another start may do better. */
+static int agree_on_data(const comm *world, int failed, moai_error *err)
+{
+    int32_t fine = !failed;
+
+    comm_all_reduce(world, &fine, 1, DT_I32, REDUCE_MAX);
+    if (fine) err->config = false;
+    return comm_agree(world, failed, err);
+}
+
 static int open_data(trainer *t, moai_error *err)
 {
     const run_config *run = t->run;
@@ -57,16 +67,16 @@ static int open_data(trainer *t, moai_error *err)
     if (run->tokenizer[0] || m->tokenizer) t->tokenizer = xstrdup(run->tokenizer[0] ? run->tokenizer : m->tokenizer);
     memcpy(t->tokenizer_sha256, m->info.tokenizer_sha256, sizeof t->tokenizer_sha256);
     if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != m->info.eos)
-        return error_set(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
-                         (long long)m->info.eos, run->model, (long long)t->cfg->eos_token_id);
+        return error_config(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
+                            (long long)m->info.eos, run->model, (long long)t->cfg->eos_token_id);
     if (run->eval_steps == 0) return 0;
     t->eval_set = dataset_open(run->data, "validation", t->cfg->vocab_size, t->tokenizer_sha256, err);
     if (!t->eval_set) return -1;
     if (dataset_samples(t->eval_set, run->seq_length) < 1)
-        return error_set(err,
-                         "%s: the validation split has %lld tokens, fewer than one sample of seq_length %lld + 1; "
-                         "eval_steps needs it",
-                         run->data, (long long)dataset_tokens(t->eval_set), (long long)run->seq_length);
+        return error_config(err,
+                            "%s: the validation split has %lld tokens, fewer than one sample of seq_length %lld + 1; "
+                            "eval_steps needs it",
+                            run->data, (long long)dataset_tokens(t->eval_set), (long long)run->seq_length);
     return 0;
 }
 
@@ -166,14 +176,17 @@ static int read_left_out(trainer *t, moai_error *err)
     json_decref(decisions);
     free(text);
     if (t->state.left_out.n_out > 0 && t->state.left_out.n_out >= data.n_samples)
-        failed = error_set(err, "all %lld samples of the data are left out", (long long)data.n_samples);
+        failed = error_config(err, "all %lld samples of the data are left out", (long long)data.n_samples);
     if (t->state.left_out.n_out) say("left out   %lld samples, decided earlier", (long long)t->state.left_out.n_out);
     return failed;
 }
 
 static int start_weights(trainer *t, moai_error *err)
 {
-    if (load_state(t, t->run, &t->from, err)) return -1;
+    if (load_state(t, t->run, &t->from, err)) {
+        err->config = err->config || t->from.disagrees;
+        return -1;
+    }
     if (t->from.dir)
         say("resumed    %s: step %lld, %lld samples consumed", t->from.dir, (long long)t->step, (long long)t->samples);
     return read_left_out(t, err);
@@ -244,8 +257,7 @@ int trainer_open(trainer *t, moai_error *err)
     say("device     %s", t->device.text);
     if (t->grid.rank == 0) failed = make_output_dir(t->run->output_dir, err);
     if (comm_agree(world, failed, err)) return -1;
-    failed = open_data(t, err);
-    if (comm_agree(world, failed, err)) return -1;
+    if (agree_on_data(world, open_data(t, err), err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;

@@ -63,17 +63,17 @@ got=$?
 [ $got = 1 ] && [ "$(grep -c "^moai: rank 1 host .*nowhere.json: No such file" "$dir/out")" = 1 ]
 ok $? "unreadable on one of 2 ranks: it is named once, status 1 (is $got)"
 model larger qwen3 98
-refused 1 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
+refused 2 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
 
 # the data
-refused 1 2 "$dir/nothing: No such file or directory" --data "$dir/nothing"
+refused 2 2 "$dir/nothing: No such file or directory" --data "$dir/nothing"
 mkdir "$dir/few" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/few" 97 1 16 || exit 1
-refused 1 2 'few: a split of 17 tokens has fewer than one sample of seq_length 32' --seq_length 32 --data "$dir/few"
+refused 2 2 'few: a split of 17 tokens has fewer than one sample of seq_length 32' --seq_length 32 --data "$dir/few"
 shard=$(find "$dir/data" -name 'train*.h5' -exec basename {} \; | sort | head -n 1)
 good missing; rm "$dir/missing/$shard"
-refused 1 2 "missing/$shard: No such file or directory" --data "$dir/missing"
+refused 2 2 "missing/$shard: No such file or directory" --data "$dir/missing"
 good cut; head -c 2000 "$dir/data/$shard" > "$dir/cut/$shard"
-refused 1 2 "cut/$shard: 2000 bytes, the manifest says" --data "$dir/cut"
+refused 2 2 "cut/$shard: 2000 bytes, the manifest says" --data "$dir/cut"
 good foreign; head -c "$(wc -c < "$dir/data/$shard")" /dev/zero > "$dir/foreign/$shard"
 refused 1 2 "foreign/$shard: cannot open as HDF5" --data "$dir/foreign"
 good flipped
@@ -96,9 +96,9 @@ with h5py.File(sys.argv[1], 'r+') as f:
 END
 refused 1 4 "id/$shard: token 77 is id 97, not below vocab_size 97" --data "$dir/id" --max_steps 20 --output_dir "$dir/id-out"
 sed 's/{/{"eos_token_id": 5, /' "$dir/model.json" > "$dir/eos.json"
-refused 1 2 'data: documents end with token 1, eos_token_id of' --model "$dir/eos.json"
+refused 2 2 'data: documents end with token 1, eos_token_id of' --model "$dir/eos.json"
 echo 'not a tokenizer of this data' > "$dir/other.model"
-refused 1 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$dir/other.model"
+refused 2 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$dir/other.model"
 
 # the output directory: a file stands in the way (root may write where permissions say no)
 echo precious > "$dir/file"

@@ -62,6 +62,11 @@ timeout 20 mpirun -np 1 "$train" --model "$dir/model.json" --data "$dir/data" --
 got=$?
 [ $got = 1 ] && [ "$(grep -c "^moai: rank 1 host .*nowhere.json: No such file" "$dir/out")" = 1 ]
 ok $? "unreadable on one of 2 ranks: it is named once, status 1 (is $got)"
+timeout 20 mpirun -np 1 "$train" --model "$dir/model.json" --data "$dir/data" --seq_length 16 --output_dir "$dir/mount" : \
+    -np 1 "$train" --model "$dir/model.json" --data "$dir/nowhere" --seq_length 16 --output_dir "$dir/mount" > "$dir/out" 2>&1
+got=$?
+[ $got = 1 ] && [ "$(grep -c "^moai: rank 1 .*nowhere: No such file" "$dir/out")" = 1 ]
+ok $? "data that one of 2 ranks does not find: likewise, status 1 (is $got)"
 model larger qwen3 98
 refused 2 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
 

@@ -76,8 +76,9 @@ void checkpoint_clean(const char *output_dir);
 /* The newest directory of output_dir with a manifest, or NULL; caller frees.  Not collective
  * (rank 0 asks and broadcasts). */
 char *checkpoint_latest(const char *output_dir);
-/* The step of that directory, -1: there is none.  Returns -1 when output_dir is there and cannot be read. */
-int checkpoint_newest_step(const char *output_dir, int64_t *step, moai_error *err);
+/* Those past a step: "checkpoint-300, checkpoint-200", newest first; NULL: none; caller frees.  Returns -1 when
+ * output_dir is there and cannot be read. */
+int checkpoint_later(const char *output_dir, int64_t step, char **names, moai_error *err);
 /* What a run may go on from, newest first, manifest or not: "checkpoint-200", or "checkpoint-200.old" of a killed run
  * (after the one of this step that replaced it, if that is there).  Returns -1 when output_dir is there and cannot be
  * read; else checkpoint_names_free frees. */

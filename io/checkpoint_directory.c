@@ -62,7 +62,7 @@ static int list_steps(const char *output_dir, const char *suffix, step_list *l, 
         const int64_t step = step_of(e->d_name, suffix);
         if (step < 0) continue;
         if (l->n == room)
-            CHECK(l->steps = realloc(l->steps, (size_t)(room = 2 * room + 16) * sizeof *l->steps), "out of host memory");
+            CHECK(l->steps = realloc(l->steps, (size_t)(room = 2 * room + 16) * sizeof step), "out of host memory");
         l->steps[l->n++] = step;
     }
     const int failed = errno;
@@ -71,24 +71,33 @@ static int list_steps(const char *output_dir, const char *suffix, step_list *l, 
     return failed ? error_set(err, "%s: cannot be read: %s", output_dir, strerror(failed)) : 0;
 }
 
-int checkpoint_newest_step(const char *output_dir, int64_t *step, moai_error *err)
+char *checkpoint_latest(const char *output_dir)
+{
+    char *newest = NULL;
+    moai_error err;
+    step_list l;
+
+    if (list_steps(output_dir, "", &l, &err) != 0) warn("%s", err.text);
+    for (int i = 0; i < l.n && !newest; i++)
+        if (is_complete(output_dir, l.steps[i])) newest = save_path(output_dir, l.steps[i], "");
+    free(l.steps);
+    return newest;
+}
+
+int checkpoint_later(const char *output_dir, int64_t step, char **names, moai_error *err)
 {
     step_list l;
     const int rc = list_steps(output_dir, "", &l, err);
 
-    *step = -1;
-    for (int i = 0; i < l.n && *step < 0; i++)
-        if (is_complete(output_dir, l.steps[i])) *step = l.steps[i];
+    *names = NULL;
+    for (int i = 0; rc == 0 && i < l.n && l.steps[i] > step; i++) {
+        char *before = *names;
+        if (!is_complete(output_dir, l.steps[i])) continue;
+        *names = xasprintf("%s%scheckpoint-%lld", before ? before : "", before ? ", " : "", (long long)l.steps[i]);
+        free(before);
+    }
     free(l.steps);
     return rc;
-}
-
-char *checkpoint_latest(const char *output_dir)
-{
-    int64_t step;
-    moai_error err;
-
-    return checkpoint_newest_step(output_dir, &step, &err) == 0 && step >= 0 ? save_path(output_dir, step, "") : NULL;
 }
 
 int checkpoint_find(const char *output_dir, checkpoint_names *names, moai_error *err)

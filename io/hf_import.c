@@ -1,5 +1,6 @@
 /* hf_import.c: see hf.h */
 #include "hf.h"
+#include "dir_lock.h"
 #include "files.h"
 #include "pieces.h"
 #include "shard.h"
@@ -61,11 +62,13 @@ int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
     char *tmp = save_path(output_dir, 0, ".tmp"), *name = save_path(output_dir, 0, ""), *entry = NULL;
     checkpoint_meta meta = {.layout = {1, 1, 1, 1}};
     piece_file f = {0};
-    int rc = from ? 0 : -1;
+    int rc = from ? 0 : -1, lock = -1;
 
     if (rc == 0 && file_exists(name)) rc = error_set(err, "%s: exists already", name);
     if (rc == 0) meta.model = *weights_config(from);
     if (rc == 0 && weights_tokenizer(from)) rc = file_sha256(weights_tokenizer(from), meta.tokenizer_sha256, err);
+    if (rc == 0) rc = dir_make(output_dir, err);
+    if (rc == 0) rc = (lock = dir_lock(output_dir, err)) < 0 ? -1 : 0;
     if (rc == 0) {
         rc = save_begin(output_dir, 0, err);
         if (rc == 0) rc = save_describe(output_dir, &meta, weights_tokenizer(from), err);
@@ -74,6 +77,7 @@ int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
         if (rc == 0) rc = save_commit(output_dir, 0, err);
         if (rc != 0) save_abandon(output_dir, 0);
     }
+    dir_unlock(lock);
     piece_file_free(&f);
     weights_free(from);
     free(entry);

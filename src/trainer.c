@@ -1,48 +1,14 @@
 /* trainer.c: see trainer.h */
 #include "trainer.h"
 
+#include "dir_lock.h"
 #include "optimizer.h"
+#include "output_dir.h"
 #include "watchdog.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static int make_output_dir(const char *dir, moai_error *err)
-{
-    char *probe = xasprintf("%s/.writable", dir), *at = xstrdup(dir);
-    int status = 0;
-
-    for (char *slash = strchr(at + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        mkdir(at, 0777);
-        *slash = '/';
-    }
-    mkdir(dir, 0777);                         /* whatever failed shows in the probe */
-    FILE *f = fopen(probe, "w");
-    if (!f || fclose(f) != 0) status = error_set(err, "output_dir %s is not writable: %s", dir, strerror(errno));
-    unlink(probe);
-    free(probe);
-    free(at);
-    return status;
-}
-
-/* A new start would mix its checkpoints with those of the run before, and save_total_limit would delete them. */
-static int check_new_start(const run_config *run, moai_error *err)
-{
-    char *latest = run->resume_from_checkpoint[0] ? NULL : checkpoint_latest(run->output_dir);
-
-    if (!latest) return 0;
-    error_set(
-        err,
-        "output_dir %s holds %s of an earlier run: go on with --resume_from_checkpoint auto, or name another directory",
-        run->output_dir, strrchr(latest, '/') + 1);
-    free(latest);
-    return -1;
-}
 
 /* What is wrong with the data on some ranks only is their host's fault, and another start may do better. */
 static int agree_on_data(const comm *world, int failed, moai_error *err)
@@ -234,7 +200,6 @@ static void take_batch_memory(trainer *t)
 
 static int open_metrics(trainer *t, moai_error *err)
 {
-    if (check_new_start(t->run, err)) return -1;
     t->metrics = metrics_open(t->run->output_dir, t->run->tensorboard, t->run->progress, t->step, err);
     return t->metrics ? 0 : -1;
 }
@@ -255,9 +220,10 @@ int trainer_open(trainer *t, moai_error *err)
     if (comm_agree(world, failed, err)) return -1;
     device_connect(&t->device, &t->grid);
     say("device     %s", t->device.text);
-    if (t->grid.rank == 0) failed = make_output_dir(t->run->output_dir, err);
-    if (comm_agree(world, failed, err)) return -1;
+    if (output_dir_open(t->run, world, &t->lock, err)) return -1;
     if (agree_on_data(world, open_data(t, err), err)) return -1;
+    if (t->grid.rank == 0) failed = output_dir_check(t->run, err);
+    if (comm_agree(world, failed, err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;
@@ -287,5 +253,6 @@ void trainer_close(trainer *t)
     free(t->ids);
     free(t->samples_read);
     free(t->tokenizer);
+    dir_unlock(t->lock);
     run_state_free(&t->state);
 }

@@ -44,10 +44,11 @@ typedef struct trainer {
     char *tokenizer;                          /* path, or NULL */
     char tokenizer_sha256[65];
     metrics *metrics;                         /* rank 0 only */
+    int lock;                                 /* of output_dir, rank 0 only; -1: none */
 } trainer;
 
-/* Device, data, weights, loader, metrics and saver.  Everything that can be wrong is found here.  Collective over all
- * ranks; on failure -1 on every rank with the same text. */
+/* Device, data, weights, loader, metrics and saver.  What can be known to be wrong before the
+ * first step is found here.  Collective over all ranks; on failure -1 on every rank with the same text. */
 int trainer_open(trainer *, moai_error *err);
 void trainer_close(trainer *);                /* after a failed trainer_open too */
 checkpoint_state trainer_state(trainer *);    /* the device memory that a checkpoint holds */

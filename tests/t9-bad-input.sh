@@ -73,7 +73,7 @@ refused 2 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/la
 # the data
 refused 2 2 "$dir/nothing: No such file or directory" --data "$dir/nothing"
 mkdir "$dir/few" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/few" 97 1 16 || exit 1
-refused 2 2 'few: a split of 17 tokens has fewer than one sample of seq_length 32' --seq_length 32 --data "$dir/few"
+refused 2 2 'few: a split of 17 tokens has fewer than one sample of seq_length 32' --seq_length 32 --data "$dir/few" --output_dir "$dir/few-out"
 shard=$(find "$dir/data" -name 'train*.h5' -exec basename {} \; | sort | head -n 1)
 good missing; rm "$dir/missing/$shard"
 refused 2 2 "missing/$shard: No such file or directory" --data "$dir/missing"
@@ -109,7 +109,7 @@ refused 2 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$d
 echo precious > "$dir/file"
 refused 1 2 "output_dir $dir/file is not writable" --output_dir "$dir/file"
 [ "$(cat "$dir/file")" = precious ]; ok $? "and the file is as it was"
-refused 1 2 'out-dir holds checkpoint-2 of an earlier run'
+refused 2 2 'out-dir holds checkpoint-2 of an earlier run'
 "$MOAI_BIN/moai_checkpoint" verify "$dir/out-dir/checkpoint-2" > "$dir/out" 2>&1
 ok $? "after all that the checkpoint of the good run is whole"
 refused 1 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"

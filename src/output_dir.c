@@ -1,0 +1,104 @@
+/* output_dir.c: see output_dir.h */
+#include "output_dir.h"
+
+#include "checkpoint.h"
+#include "dir_lock.h"
+#include "files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int write_probe(const char *dir, const char *path, moai_error *err)
+{
+    FILE *f = fopen(path, "w");
+
+    if (f && fclose(f) == 0) return 0;
+    return error_set(err, "output_dir %s is not writable: %s", dir, strerror(errno));
+}
+
+static int make(const char *dir, const char *probe, moai_error *err)
+{
+    moai_error why;
+
+    if (dir_make(dir, &why) != 0) return error_set(err, "output_dir %s is not writable: %.800s", dir, why.text);
+    return write_probe(dir, probe, err);
+}
+
+/* A name that no host has looked up before, so none remembers that it is not there. */
+static char *probe_path(const char *dir, const comm *world)
+{
+    struct timespec now;
+    int64_t nonce[2];
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    nonce[0] = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, nonce[1] = getpid();
+    comm_broadcast(world, nonce, sizeof nonce, DT_U8, 0);
+    return xasprintf("%s/.probe-%llx-%llx", dir, (long long)nonce[0], (long long)nonce[1]);
+}
+
+/* On the ranks after the first: its file is there, and another can be written. */
+static int look(const char *dir, const char *probe, int rank, moai_error *err)
+{
+    if (file_missing(dir) || file_missing(probe))
+        return error_set(err,
+                         "output_dir %s is not the directory that rank 0 sees: it must be on a file system that all "
+                         "hosts share",
+                         dir);
+    char *own = xasprintf("%s-%d", probe, rank);
+    const int failed = write_probe(dir, own, err);
+    unlink(own);
+    free(own);
+    return failed;
+}
+
+int output_dir_open(const run_config *run, const comm *world, int *lock, moai_error *err)
+{
+    char *probe = probe_path(run->output_dir, world);
+    int failed = world->rank == 0 ? make(run->output_dir, probe, err) : 0;
+
+    *lock = -1;
+    failed = comm_agree(world, failed, err);
+    if (!failed) {
+        if (world->rank != 0) failed = look(run->output_dir, probe, world->rank, err);
+        failed = comm_agree(world, failed, err);
+    }
+    if (world->rank == 0) unlink(probe);
+    free(probe);
+    if (failed) return -1;
+    if (world->rank == 0) failed = (*lock = dir_lock(run->output_dir, err)) < 0;
+    return comm_agree(world, failed, err);
+}
+
+static int refuse(const run_config *run, const char *later, moai_error *err)
+{
+    if (!run->resume_from_checkpoint[0])
+        return error_config(err,
+                            "output_dir %s holds %.600s of an earlier run: go on with --resume_from_checkpoint auto, or "
+                            "name another directory",
+                            run->output_dir, later);
+    return error_config(err,
+                        "output_dir %s holds %.600s, later than %s: move them away, name another directory, or go on from "
+                        "the newest with --resume_from_checkpoint auto",
+                        run->output_dir, later, run->resume_from_checkpoint);
+}
+
+int output_dir_check(const run_config *run, moai_error *err)
+{
+    const char *from = run->resume_from_checkpoint;
+    checkpoint_meta meta = {.step = -1};
+    moai_error unused;
+    char *later;
+
+    if (strcmp(from, "auto") == 0 || strcmp(from, "latest") == 0) return 0;
+    if (from[0] && checkpoint_read_meta(from, &meta, &unused) != 0) return 0; /* the load says why */
+    const int64_t step = meta.step;
+    checkpoint_meta_free(&meta);
+    int failed = checkpoint_later(run->output_dir, step, &later, err);
+    if (!failed && later) failed = refuse(run, later, err);
+    free(later);
+    return failed;
+}

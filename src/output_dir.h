@@ -1,0 +1,16 @@
+/* output_dir.h: the directory that a run writes to, before it writes anything. */
+#ifndef MOAI_OUTPUT_DIR_H
+#define MOAI_OUTPUT_DIR_H
+
+#include "comm.h"
+#include "config.h"
+
+/* Makes it and sees that every rank can write to the same directory, and that no other job writes to it until
+ * dir_unlock(*lock); *lock is -1 on the ranks after the first.  -1 with the reason on every rank.  Collective over the
+ * world. */
+int output_dir_open(const run_config *, const comm *world, int *lock, moai_error *err);
+/* A run that begins anew, or goes on from a checkpoint by name, finds no later checkpoints there: save_total_limit would
+ * delete its own for them, and the next start go on from them.  Not collective. */
+int output_dir_check(const run_config *, moai_error *err);
+
+#endif

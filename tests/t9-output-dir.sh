@@ -1,0 +1,63 @@
+#!/bin/sh
+# The output directory is one job's, the same on every rank, and a run that goes on from a checkpoint by name finds no later ones there.
+set -u
+export OMP_NUM_THREADS=1
+unset SLURM_JOB_ID
+dir=$TMPDIR
+count=0 failed=0
+ok() {  # ok STATUS NAME
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 15 "$dir/out" | sed 's/^/# /'; fi
+}
+cat > "$dir/model.json" <<END
+{"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 2,
+ "head_dim": 8, "vocab_size": 97, "max_position_embeddings": 64, "rope_theta": 10000}
+END
+mkdir "$dir/data" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 97 4000 32 || exit 1
+cat > "$dir/run.json" <<END
+{"model": "$dir/model.json", "data": "$dir/data", "device": "cpu", "num_threads": 1, "seq_length": 32, "global_batch_size": 4,
+ "lr_scheduler_type": "constant", "max_steps": 1000000, "save_steps": 5, "tensorboard": false, "progress": false}
+END
+train="timeout 60 $MOAI_BIN/moai_train --config $dir/run.json"
+# refused STATUS TEXT COMMAND...
+refused() {
+    wanted=$1 text=$2
+    shift 2
+    "$@" > "$dir/out" 2>&1
+    status=$?
+    [ $status = "$wanted" ] && [ "$(grep -c -e "$text" "$dir/out")" = 1 ]; ok $? "$text: status $wanted (is $status)"
+}
+
+# shellcheck disable=SC2086
+{
+    # going on from a checkpoint by name
+    $train --output_dir "$dir/back" --stop_at_step 20 --save_total_limit 0 > "$dir/out" 2>&1 || exit 1
+    refused 2 "output_dir $dir/back holds checkpoint-20, checkpoint-15, later than $dir/back/checkpoint-10: move them away" \
+        $train --output_dir "$dir/back" --resume_from_checkpoint "$dir/back/checkpoint-10"
+    mkdir "$dir/later" && mv "$dir/back/checkpoint-15" "$dir/back/checkpoint-20" "$dir/later"
+    $train --output_dir "$dir/back" --resume_from_checkpoint "$dir/back/checkpoint-10" --stop_at_step 12 > "$dir/out" 2>&1
+    ok $? "with those moved away it goes on: $(grep ^resumed "$dir/out" | sed 's|.*/||')"
+
+    # a job is at work
+    "$MOAI_BIN/moai_checkpoint" export "$dir/back/checkpoint-10" "$dir/hf" > "$dir/out" 2>&1 || exit 1
+    "$MOAI_BIN/moai_train" --config "$dir/run.json" --save_steps 0 --output_dir "$dir/run" > "$dir/first" 2>&1 &
+    pid=$! n=0
+    until grep -q '"step":12,' "$dir/run/metrics.jsonl" 2> /dev/null || [ $n -ge 300 ]; do sleep 0.1; n=$((n + 1)); done
+    refused 1 "output_dir $dir/run: another job is writing there (host $(hostname) pid $pid job -)" \
+        $train --output_dir "$dir/run" --resume_from_checkpoint auto
+    refused 1 "another job is writing there (host $(hostname) pid $pid job -)" "$MOAI_BIN/moai_checkpoint" import "$dir/hf" "$dir/run"
+    echo 'host of-a-lost-node pid 7 job 77' > "$dir/run/.lock"
+    refused 0 'still locked by an earlier start of this job (host of-a-lost-node' \
+        env SLURM_JOB_ID=77 "$MOAI_BIN/moai_checkpoint" import "$dir/hf" "$dir/run"
+    kill -9 $pid; ok $? "meanwhile it went on"
+    wait $pid 2> /dev/null
+    $train --output_dir "$dir/run" --resume_from_checkpoint auto --stop_at_step 1 > "$dir/out" 2>&1; ok $? "after SIGKILL the directory is free"
+
+    # the same name, another directory
+    mkdir "$dir/here" "$dir/there"
+    refused 1 'output_dir out is not the directory that rank 0 sees' mpirun -np 1 --wdir "$dir/here" "$(realpath "$MOAI_BIN")/moai_train" \
+        --config "$dir/run.json" --output_dir out : -np 1 --wdir "$dir/there" "$(realpath "$MOAI_BIN")/moai_train" --config "$dir/run.json" --output_dir out
+}
+find "$dir/here" "$dir/there" "$dir/back" -name '.probe*' | grep -q .; [ $? = 1 ]; ok $? "nothing is left of the looking"
+echo "1..$count"
+exit $failed

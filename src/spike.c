@@ -52,10 +52,11 @@ spike spike_judge(const spike_watch *w, const run_config *run, double loss, doub
 void spike_remember(spike_watch *w, double loss, double norm)
 {
     if (w->window == 0) return;
+    w->in_a_row = 0;
+    if (!isfinite(loss) || !isfinite(norm)) return;
     w->loss[w->n % w->window] = loss;
     w->norm[w->n % w->window] = norm;
     w->n++;
-    w->in_a_row = 0;
 }
 
 json_t *spike_watch_json(const spike_watch *w)

@@ -27,7 +27,7 @@ spike_watch spike_watch_start(const run_config *);
 void spike_watch_free(spike_watch *);
 /* Is the step that ends with these a spike?  Remembers nothing. */
 spike spike_judge(const spike_watch *, const run_config *, double loss, double norm);
-/* A step was applied. */
+/* A step was applied.  A loss or norm that is not finite enters no window. */
 void spike_remember(spike_watch *, double loss, double norm);
 
 json_t *spike_watch_json(const spike_watch *);          /* a new reference; the values oldest first */

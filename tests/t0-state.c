@@ -74,6 +74,10 @@ static void test_judgement(void)
     ok_close(of_norm.zscore, 10, 1e-9, 0, "a window at rest counts as deviating by 0.1 % of its mean");
     spike_remember(&w, 7, 1);
     ok(spike_judge(&w, &run, 12, 1).mean == 3.25, "the oldest falls out: 1 2 3 7");
+    w.in_a_row = 1;
+    spike_remember(&w, NAN, 1);
+    spike_remember(&w, 1, INFINITY);
+    ok(spike_judge(&w, &run, 12, 1).mean == 3.25 && w.in_a_row == 0, "what is not finite is not remembered");
     spike_watch_free(&w);
 }
 

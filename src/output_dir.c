@@ -77,12 +77,12 @@ static int refuse(const run_config *run, const char *later, moai_error *err)
 {
     if (!run->resume_from_checkpoint[0])
         return error_config(err,
-                            "output_dir %s holds %.600s of an earlier run: go on with --resume_from_checkpoint auto, or "
-                            "name another directory",
+                            "output_dir %s holds %.600s of an earlier run: go on with --resume_from_checkpoint auto, "
+                            "or name another directory",
                             run->output_dir, later);
     return error_config(err,
-                        "output_dir %s holds %.600s, later than %s: move them away, name another directory, or go on from "
-                        "the newest with --resume_from_checkpoint auto",
+                        "output_dir %s holds %.600s, later than %s: move them away, name another directory, or go on "
+                        "from the newest with --resume_from_checkpoint auto",
                         run->output_dir, later, run->resume_from_checkpoint);
 }
 

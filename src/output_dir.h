@@ -9,8 +9,8 @@
  * dir_unlock(*lock); *lock is -1 on the ranks after the first.  -1 with the reason on every rank.  Collective over the
  * world. */
 int output_dir_open(const run_config *, const comm *world, int *lock, moai_error *err);
-/* A run that begins anew, or goes on from a checkpoint by name, finds no later checkpoints there: save_total_limit would
- * delete its own for them, and the next start go on from them.  Not collective. */
+/* A run that begins anew, or goes on from a checkpoint by name, finds no later checkpoints there: save_total_limit
+ * would delete its own for them, and the next start go on from them.  Not collective. */
 int output_dir_check(const run_config *, moai_error *err);
 
 #endif

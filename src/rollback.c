@@ -78,7 +78,7 @@ static int roll_back(trainer *t, const char *what, const int64_t *samples, moai_
     metrics_event_samples(t->metrics, "rollback", t->step, text, samples, t->batch.global);
     free(text);
     t->first_step = t->step;
-    t->evaluated_step = -1;
+    t->evaluated_step = t->checked_step = -1;
     t->began = now_seconds();
     return trainer_read_data(t, err);
 }

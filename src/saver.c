@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { RETRY_STEPS = 10, FAILURES_IN_A_ROW = 3 };
+
 /* What the thread is at, and what the ranks agree on before they go on to the next. */
 typedef enum { IDLE, WRITING, COMMITTING, PRUNING } saver_phase;
 
@@ -20,7 +22,7 @@ struct saver {
 
     saver_phase phase;                        /* the same on every rank */
     checkpoint_saving *saving;
-    int64_t step, saved_step;
+    int64_t step, saved_step, n_failed;       /* n_failed: in a row */
     double began, stall;                      /* of the save under way: when; seconds that training waited for it */
 
     pthread_t thread;
@@ -141,6 +143,19 @@ static void report_failure(saver *s, const moai_error *err)
 {
     warn("checkpoint of step %lld not saved: %s", (long long)s->step, err->text);
     metrics_event(s->opt.metrics, "save_failed", s->step, err->text);
+    if (++s->n_failed < FAILURES_IN_A_ROW) return;
+    char *since = s->saved_step < 0 ? xstrdup("this run began") : xasprintf("step %lld", (long long)s->saved_step);
+    char *text = xasprintf("nothing has been saved since %s: %lld saves in a row have failed", since,
+                           (long long)s->n_failed);
+    warn("%s; whatever ends the run now loses all of it", text);
+    metrics_event(s->opt.metrics, "not_saved", s->step, text);
+    free(text);
+    free(since);
+}
+
+bool saver_retries(const saver *s, int64_t step)
+{
+    return s->phase == IDLE && s->n_failed > 0 && step >= s->step + RETRY_STEPS;
 }
 
 static void report_success(saver *s)
@@ -171,6 +186,7 @@ static void next_phase(saver *s, bool failed)
         start(s, COMMITTING);
     } else if (s->phase == COMMITTING) {
         s->saved_step = s->step;
+        s->n_failed = 0;
         report_success(s);
         start(s, PRUNING);
     } else {

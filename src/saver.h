@@ -6,7 +6,8 @@
  * collective there.  Without `async` training waits for the whole save.
  *
  * A save that fails is no reason to stop: it is a warning and the event `save_failed`, the run goes on and the
- * checkpoints from before are whole. */
+ * checkpoints from before are whole.  It is tried again 10 steps later; after the third failure in a row a warning and
+ * the event `not_saved` say since when nothing is saved. */
 #ifndef MOAI_SAVER_H
 #define MOAI_SAVER_H
 
@@ -35,6 +36,8 @@ void saver_save(saver *, const checkpoint_meta *);
 enum { SAVER_NEWS = 2 };
 void saver_news(saver *, int32_t news[SAVER_NEWS]);
 void saver_advance(saver *, const int32_t news[SAVER_NEWS]);         /* collective when there is something to do */
+/* The last save failed, and this step is one to try again at: the caller saves.  The same on every rank. */
+bool saver_retries(const saver *, int64_t step);
 /* Waits until nothing is under way.  Collective over the world. */
 void saver_wait(saver *);
 /* The step of the newest checkpoint that this run has in place, -1: none; the same on every rank. */

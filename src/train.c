@@ -225,16 +225,6 @@ static void evaluate(trainer *t)
     if (t->metrics) metrics_eval(t->metrics, &e);
 }
 
-static void save(trainer *t)
-{
-    checkpoint_meta meta = trainer_meta(t);
-
-    watch_phase("saving", -1);
-    saver_save(t->saver, &meta);
-    watch_phase("", -1);
-    checkpoint_meta_free(&meta);
-}
-
 static bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
 
 /* Copies of a weight that differ: the run ends, and nothing more is saved of it. */
@@ -242,22 +232,42 @@ static int check_replicas(trainer *t)
 {
     moai_error err;
 
-    if (!every(t->step, t->run->replica_check_steps) || replicas_check(&t->model, &err) == 0) return 0;
+    if (t->checked_step == t->step) return 0;
+    t->checked_step = t->step;
+    if (replicas_check(&t->model, &err) == 0) return 0;
     if (t->metrics) metrics_event(t->metrics, "replicas_differ", t->step, err.text);
     if (t->grid.rank == 0) fprintf(stderr, "moai: step %lld: %s\n", (long long)t->step, err.text);
     return -1;
 }
 
+/* -1: the run must end.  A run that looks at its replicas saves none that differ. */
+static int save(trainer *t)
+{
+    if (t->run->replica_check_steps > 0 && check_replicas(t)) return -1;
+    checkpoint_meta meta = trainer_meta(t);
+
+    watch_phase("saving", -1);
+    saver_save(t->saver, &meta);
+    watch_phase("", -1);
+    checkpoint_meta_free(&meta);
+    return 0;
+}
+
 /* What follows from a step that is done: 0, or -1 when the run must end. */
 static int look_after(trainer *t)
 {
+    const run_config *run = t->run;
+    const int64_t step = t->step;
     moai_error err;
 
     if (t->spike.measure && spike_answer(t, &err)) {
         if (t->grid.rank == 0) fprintf(stderr, "moai: %s\n", err.text);
         return -1;
     }
-    return check_replicas(t);
+    if (every(t->step, run->replica_check_steps) && check_replicas(t)) return -1;
+    if (t->step != step) return 0;            /* it went back */
+    if (every(step, run->eval_steps)) evaluate(t);
+    return every(step, run->save_steps) || saver_retries(t->saver, step) ? save(t) : 0;
 }
 
 /* The loop; returns the exit status. */
@@ -280,15 +290,11 @@ static int train(trainer *t)
         watch_phase("", -1);
         report_step(t, r, lr, scale, seconds);
         if (t->step == t->first_step + 1) report_memory(t);
-        const int64_t step = t->step;
         if (look_after(t)) {
             watch_phase("end", -1);
             saver_wait(t->saver);             /* what was copied before may still be whole */
             return STATUS_FAILED;
         }
-        const bool went_back = t->step != step;
-        if (!went_back && every(step, run->eval_steps)) evaluate(t);
-        if (!went_back && every(step, run->save_steps)) save(t);
         stop = step_boundary(t);
     }
     if (!stop) evaluate(t);
@@ -304,7 +310,7 @@ static int train(trainer *t)
 
 int train_run(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
 {
-    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .state = run_state_start(run), .evaluated_step = -1, .lock = -1};
+    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .state = run_state_start(run), .evaluated_step = -1, .checked_step = -1, .lock = -1};
     moai_error err;
 
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);

@@ -38,7 +38,7 @@ typedef struct trainer {
     spike spike;                              /* that the last step was; measure NULL: none */
     int64_t first_step;                       /* where this start began, and when */
     double began;
-    int64_t evaluated_step;                   /* the last one, -1: none */
+    int64_t evaluated_step, checked_step;     /* the last ones, of validation loss and replicas; -1: none */
     resume_point from;                        /* dir NULL: a new start */
     saver *saver;
     char *tokenizer;                          /* path, or NULL */

@@ -137,6 +137,25 @@ static void failures(bool async, int64_t before, int64_t step)
     free(in_the_way);
 }
 
+/* Tried again ten steps later; the third in a row is told otherwise, on the standard error output. */
+static void retried(void)
+{
+    char *in_the_way = xasprintf("%s/checkpoint-%d", dir, 40);
+    saver *s = open_saver(false, 0);
+
+    if (grid.rank == 0) fclose(fopen(in_the_way, "w"));
+    agree(true);
+    ok(!saver_retries(s, 100), "nothing to try again");
+    ask(s, 40);
+    ok(!saver_retries(s, 49) && saver_retries(s, 50), "a save that failed is tried again ten steps later");
+    ask(s, 50);
+    ok(saver_saved_step(s) == 50 && !saver_retries(s, 60), "and when it is there no more");
+    agree(true);
+    if (grid.rank == 0) CHECK(unlink(in_the_way) == 0, "%s: %s", in_the_way, strerror(errno));
+    saver_close(s);
+    free(in_the_way);
+}
+
 /* What a resume has set aside is not among those that are kept, and is not removed. */
 static void damaged(void)
 {
@@ -184,6 +203,7 @@ int main(int argc, char **argv)
     training_waits();
     failures(true, 8, 20);
     failures(false, 20, 30);
+    retried();
     damaged();
     no_memory();
     state_free(&state);

@@ -32,6 +32,8 @@ status=$?
 grep -q '^step 12/12' "$dir/log"; ok $? "but it went on to its last step"
 grep -q 'warning: checkpoint of step .* not saved: .*checkpoint-.*/rank-0000[01].h5.*: No space left on device' "$dir/log"
 ok $? "and said which file found no room"
+grep -q 'warning: nothing has been saved since step [0-9]*: [0-9]* saves in a row have failed' "$dir/log"
+ok $? "and since when nothing is saved"
 ls -d "$disk"/out/checkpoint-*.tmp > "$dir/log" 2>&1; [ $? != 0 ]; ok $? "nothing half-written is left"
 "$MOAI_BIN/moai_checkpoint" verify "$disk/out" > "$dir/log" 2>&1; ok $? "the checkpoints from before are whole"
 newest=$(find "$disk/out" -maxdepth 1 -name 'checkpoint-*' | sort -V | tail -n 1)

@@ -1,5 +1,6 @@
 /* metrics.c: see metrics.h */
 #include "metrics.h"
+#include "files.h"
 #include "tensorboard.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 struct metrics {
@@ -39,24 +39,6 @@ static int terminal_columns(void)
     struct winsize size;
 
     return !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col ? size.ws_col : 100;
-}
-
-static int make_directory(const char *path, moai_error *err)
-{
-    char *part = xstrdup(path);
-    int status = 0;
-
-    for (char *p = part + 1; !status; p++) {
-        if (*p && *p != '/') continue;
-        bool last = !*p;
-        *p = 0;
-        if (mkdir(part, 0777) && errno != EEXIST)
-            status = error_set(err, "%s: cannot make the directory: %s", part, strerror(errno));
-        if (last) break;
-        *p = '/';
-    }
-    free(part);
-    return status;
 }
 
 /* A line that a resume keeps: whole, and of a step that is not told again. */
@@ -88,7 +70,7 @@ static int drop_later_lines(const char *path, int64_t resume_step, moai_error *e
     if (from) fclose(from);
     if (dropped && !failed) {
         unlink(old_path);
-        failed = link(path, old_path) || rename(kept_path, path);
+        failed = (link(path, old_path) && rename(path, old_path)) || rename(kept_path, path); /* not all have links */
     }
     if (failed) error_set(err, "%s: %s", path, strerror(errno));
     if (to && (failed || !dropped)) unlink(kept_path);
@@ -98,14 +80,20 @@ static int drop_later_lines(const char *path, int64_t resume_step, moai_error *e
     return failed ? -1 : 0;
 }
 
-/* Both files from resume_step on. */
-static int open_files(metrics *m, int64_t resume_step, moai_error *err)
+/* From resume_step on. */
+static int open_lines(metrics *m, int64_t resume_step, moai_error *err)
 {
     if (drop_later_lines(m->path, resume_step, err)) return -1;
-    m->lines = fopen(m->path, "a");
-    if (!m->lines) return error_set(err, "%s: %s", m->path, strerror(errno));
-    if (!m->runs) return 0;
-    if (make_directory(m->runs, err)) return -1;
+    FILE *lines = fopen(m->path, "a");
+    if (!lines) return error_set(err, "%s: %s", m->path, strerror(errno));
+    if (m->lines) fclose(m->lines);
+    m->lines = lines;
+    return 0;
+}
+
+static int open_board(metrics *m, int64_t resume_step, moai_error *err)
+{
+    if (dir_make(m->runs, err)) return -1;
     m->board = tensorboard_open(m->runs, resume_step, err);
     return m->board ? 0 : -1;
 }
@@ -118,17 +106,23 @@ metrics *metrics_open(const char *output_dir, bool tensorboard_wanted, bool prog
     m->path = xasprintf("%s/metrics.jsonl", output_dir);
     if (tensorboard_wanted) m->runs = xasprintf("%s/runs", output_dir);
     m->live = progress && on_terminal();
-    if (!make_directory(output_dir, err) && !open_files(m, resume_step, err)) return m;
+    if (!dir_make(output_dir, err) && !open_lines(m, resume_step, err) &&
+        (!m->runs || !open_board(m, resume_step, err)))
+        return m;
     metrics_close(m);
     return NULL;
 }
 
-int metrics_go_back(metrics *m, int64_t step, moai_error *err)
+void metrics_go_back(metrics *m, int64_t step)
 {
-    fclose(m->lines);
+    moai_error err;
+
+    if (!m) return;
+    if (open_lines(m, step, &err)) warn("%s; the steps after %lld stay in it", err.text, (long long)step);
+    if (!m->board) return;
     tensorboard_close(m->board);
-    m->lines = NULL, m->board = NULL;
-    return open_files(m, step, err);
+    m->board = NULL;
+    if (open_board(m, step, &err)) warn("%s; TensorBoard gets no more of this run", err.text);
 }
 
 /* JSON has no NaN: null stands for it. */

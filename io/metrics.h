@@ -48,8 +48,9 @@ void metrics_event(metrics *, const char *kind, int64_t step, const char *text);
 /* An event that is about these samples: all of them in jsonl, the first few on the terminal. */
 void metrics_event_samples(metrics *, const char *kind, int64_t step, const char *text, const int64_t *numbers,
                            int64_t n);
-/* The run went back to `step`: what comes later is dropped as by a resume. */
-int metrics_go_back(metrics *, int64_t step, moai_error *err);
+/* The run went back to `step`: what comes later is dropped as by a resume; where that fails, it stays, with a
+ * warning. */
+void metrics_go_back(metrics *, int64_t step);
 void metrics_close(metrics *);
 
 #endif

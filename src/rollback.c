@@ -67,12 +67,11 @@ static int roll_back(trainer *t, const char *what, const int64_t *samples, moai_
 {
     const int64_t spiked = t->step;
     char *dir = last_checkpoint(t);
-    int failed = trainer_load(t, dir, err);
+    const int failed = trainer_load(t, dir, err);
 
     free(dir);
     if (failed || leave_out(t, spiked, what, samples, err)) return -1;
-    if (t->metrics) failed = metrics_go_back(t->metrics, t->step, err);
-    if (comm_agree(&t->grid.host_world, failed, err)) return -1;
+    metrics_go_back(t->metrics, t->step);
     char *text = xasprintf("step %lld: %s; back to step %lld, its samples left out from here on", (long long)spiked,
                            what, (long long)t->step);
     metrics_event_samples(t->metrics, "rollback", t->step, text, samples, t->batch.global);

@@ -102,6 +102,31 @@ static void test_resume(void)
     free(old_path);
 }
 
+/* A directory where the shortened file should be written stands for a full disk. */
+static void test_go_back(void)
+{
+    char *in_the_way = xasprintf("%s.tmp", path);
+    moai_error err;
+    int n;
+    metrics *m = metrics_open(dir, false, false, 1, &err);
+
+    CHECK(m && mkdir(in_the_way, 0777) == 0, "%s", in_the_way);
+    metrics_event(m, "spike", 3, "");
+    metrics_go_back(m, 1);
+    metrics_event(m, "rollback", 1, "");
+    char *text = contents(path);
+    ok(line_of(text, 3, "event", &n) && line_of(text, 1, "event", &n), "going back without room: the log goes on");
+    free(text);
+    CHECK(rmdir(in_the_way) == 0, "%s", in_the_way);
+    metrics_go_back(m, 1);
+    metrics_event(m, "spike", 4, "");
+    text = contents(path);
+    ok(!line_of(text, 3, "event", &n) && line_of(text, 4, "event", &n), "and with room what came later is dropped");
+    free(text);
+    metrics_close(m);
+    free(in_the_way);
+}
+
 static char *events_of(int resumed_at)
 {
     char *pattern = xasprintf("%s/runs/events.out.tfevents.*", dir), *found = NULL;
@@ -148,7 +173,7 @@ static void test_bad_directory(void)
     char *blocked = xasprintf("%s/metrics.jsonl/deeper", dir);
 
     ok(!metrics_open(blocked, true, true, 0, &err) &&
-           strstr(err.text, "metrics.jsonl/deeper: cannot make the directory: Not a directory"),
+           strstr(err.text, "metrics.jsonl/deeper: cannot create directory: Not a directory"),
        "%s", err.text);
     free(blocked);
     unlink(path);
@@ -164,6 +189,7 @@ int main(void)
     snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
     test_lines();
     test_resume();
+    test_go_back();
     test_board();
     test_bad_directory();
     return tap_done();

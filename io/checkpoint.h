@@ -44,9 +44,15 @@ typedef struct checkpoint_state {
     float *own[N_STATES];               /* the own-state buffers of params.h */
 } checkpoint_state;
 
+typedef struct checkpoint_tokenizer {
+    const char *data;                   /* the bytes of tokenizer.model, read once: the file may change or go */
+    size_t n_bytes;
+} checkpoint_tokenizer;
+
 /* A save in steps, so that training can go on between them:
  *
- *   begin     collective    checkpoint-STEP.tmp is made; NULL on every rank when it cannot
+ *   begin     collective    checkpoint-STEP.tmp is made; NULL on every rank when it cannot.  The tokenizer (NULL: none)
+ *                           is the caller's until the end; only rank 0's counts
  *   write     any thread    this rank's file, fsynced; own[] must not change until it returns
  *   gather    collective    what every rank wrote, to rank 0
  *   commit    any thread    rank 0 writes the manifest and gives the directory its name, all fsynced; then every rank
@@ -59,7 +65,7 @@ typedef struct checkpoint_state {
  * time. */
 typedef struct checkpoint_saving checkpoint_saving;
 checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
-                                    const char *tokenizer_path, moai_error *err);
+                                    const checkpoint_tokenizer *, moai_error *err);
 int checkpoint_write(checkpoint_saving *, moai_error *err);
 void checkpoint_gather(checkpoint_saving *);
 int checkpoint_commit(checkpoint_saving *, moai_error *err);
@@ -68,7 +74,7 @@ void checkpoint_end(checkpoint_saving *, bool failed);
 /* All steps at once.  Collective over the world.  On failure (disk full, ...) every rank returns -1, nothing is left of
  * it, and older checkpoints are untouched. */
 int checkpoint_save(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
-                    const char *tokenizer_path, int keep, moai_error *err);
+                    const checkpoint_tokenizer *, int keep, moai_error *err);
 /* Removes the half-written directories that a killed run left.  Not collective; no save may be under way.  Every save
  * begins with it, and then with what lay in checkpoint-STEP.old while another took its name: that goes when the other
  * is there, or gets its name back. */

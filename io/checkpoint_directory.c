@@ -218,15 +218,16 @@ int save_begin(const char *output_dir, int64_t step, moai_error *err)
     return rc;
 }
 
-int save_describe(const char *output_dir, const checkpoint_meta *meta, const char *tokenizer_path, moai_error *err)
+int save_describe(const char *output_dir, const checkpoint_meta *meta, const checkpoint_tokenizer *tokenizer,
+                  moai_error *err)
 {
     char *config = save_path(output_dir, meta->step, ".tmp/config.json");
-    char *tokenizer = save_path(output_dir, meta->step, ".tmp/tokenizer.model");
+    char *path = save_path(output_dir, meta->step, ".tmp/tokenizer.model");
     int rc = model_config_write(&meta->model, config, "float32", err);
 
-    if (rc == 0 && tokenizer_path && tokenizer_path[0]) rc = file_copy(tokenizer_path, tokenizer, err);
+    if (rc == 0 && tokenizer->data) rc = file_write(path, tokenizer->data, tokenizer->n_bytes, err);
     free(config);
-    free(tokenizer);
+    free(path);
     return rc;
 }
 

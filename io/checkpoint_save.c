@@ -6,7 +6,8 @@
 #include <unistd.h>
 
 struct checkpoint_saving {
-    char *output_dir, *tmp, *tokenizer;       /* tmp: where it is written */
+    char *output_dir, *tmp;                   /* tmp: where it is written */
+    checkpoint_tokenizer tokenizer;
     checkpoint_meta meta;
     checkpoint_state st;
     share *shares;                            /* what this rank writes, of each state */
@@ -55,7 +56,7 @@ static void list_pieces(checkpoint_saving *s)
 }
 
 checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,
-                                    const char *tokenizer_path, moai_error *err)
+                                    const checkpoint_tokenizer *tokenizer, moai_error *err)
 {
     const bool failed = st->grid->rank == 0 && save_begin(output_dir, meta->step, err) != 0;
 
@@ -65,7 +66,7 @@ checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_met
     }
     checkpoint_saving *s = xmalloc(sizeof *s);
     *s = (checkpoint_saving){.output_dir = xstrdup(output_dir), .tmp = save_path(output_dir, meta->step, ".tmp"),
-                             .tokenizer = tokenizer_path ? xstrdup(tokenizer_path) : NULL, .meta = *meta, .st = *st,
+                             .tokenizer = tokenizer ? *tokenizer : (checkpoint_tokenizer){0}, .meta = *meta, .st = *st,
                              .fd = -1};
     s->meta.run_json = meta->run_json ? xstrdup(meta->run_json) : NULL;
     s->meta.state_json = meta->state_json ? xstrdup(meta->state_json) : NULL;
@@ -119,7 +120,7 @@ static int write_rank_file(checkpoint_saving *s, moai_error *err)
 
 int checkpoint_write(checkpoint_saving *s, moai_error *err)
 {
-    if (s->st.grid->rank == 0 && save_describe(s->output_dir, &s->meta, s->tokenizer, err) != 0) return -1;
+    if (s->st.grid->rank == 0 && save_describe(s->output_dir, &s->meta, &s->tokenizer, err) != 0) return -1;
     if (write_rank_file(s, err) != 0) return -1;
     if (s->file.n == 0) return 0;
     s->fd = piece_file_open(s->tmp, &s->file, err);
@@ -218,15 +219,14 @@ void checkpoint_end(checkpoint_saving *s, bool failed)
     checkpoint_meta_free(&s->meta);
     free(s->output_dir);
     free(s->tmp);
-    free(s->tokenizer);
     free(s);
 }
 
 int checkpoint_save(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,
-                    const char *tokenizer_path, int keep, moai_error *err)
+                    const checkpoint_tokenizer *tokenizer, int keep, moai_error *err)
 {
     const comm *world = &st->grid->host_world;
-    checkpoint_saving *s = checkpoint_begin(output_dir, meta, st, tokenizer_path, err);
+    checkpoint_saving *s = checkpoint_begin(output_dir, meta, st, tokenizer, err);
 
     if (!s) return -1;
     int rc = comm_agree(world, checkpoint_write(s, err) != 0, err);

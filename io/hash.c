@@ -118,12 +118,22 @@ int file_xxh3(const char *path, char hex[33], int64_t *n_bytes, moai_error *err)
     return 0;
 }
 
+static const sha256 sha256_start = {
+    .state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
+
 int file_sha256(const char *path, char hex[65], moai_error *err)
 {
-    sha256 h = {
-        .state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
+    sha256 h = sha256_start;
 
     if (feed_file(path, feed_sha256, &h, err) < 0) return -1;
     sha256_finish(&h, hex);
     return 0;
+}
+
+void bytes_sha256(const void *data, size_t n_bytes, char hex[65])
+{
+    sha256 h = sha256_start;
+
+    sha256_update(&h, data, n_bytes);
+    sha256_finish(&h, hex);
 }

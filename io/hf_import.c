@@ -61,17 +61,22 @@ int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
     weights *from = weights_open(hf_dir, err);
     char *tmp = save_path(output_dir, 0, ".tmp"), *name = save_path(output_dir, 0, ""), *entry = NULL;
     checkpoint_meta meta = {.layout = {1, 1, 1, 1}};
+    checkpoint_tokenizer tokenizer = {0};
     piece_file f = {0};
     int rc = from ? 0 : -1, lock = -1;
 
     if (rc == 0 && file_exists(name)) rc = error_set(err, "%s: exists already", name);
     if (rc == 0) meta.model = *weights_config(from);
-    if (rc == 0 && weights_tokenizer(from)) rc = file_sha256(weights_tokenizer(from), meta.tokenizer_sha256, err);
+    if (rc == 0 && weights_tokenizer(from)) {
+        tokenizer.data = file_read(weights_tokenizer(from), (size_t)1 << 30, &tokenizer.n_bytes, err);
+        rc = tokenizer.data ? 0 : -1;
+        if (rc == 0) bytes_sha256(tokenizer.data, tokenizer.n_bytes, meta.tokenizer_sha256);
+    }
     if (rc == 0) rc = dir_make(output_dir, err);
     if (rc == 0) rc = (lock = dir_lock(output_dir, err)) < 0 ? -1 : 0;
     if (rc == 0) {
         rc = save_begin(output_dir, 0, err);
-        if (rc == 0) rc = save_describe(output_dir, &meta, weights_tokenizer(from), err);
+        if (rc == 0) rc = save_describe(output_dir, &meta, &tokenizer, err);
         if (rc == 0) rc = write_file(tmp, from, &f, err);
         if (rc == 0) rc = manifest_save(tmp, &meta, &(char *){entry = manifest_entry(&f)}, 1, err);
         if (rc == 0) rc = save_commit(output_dir, 0, err);
@@ -80,6 +85,7 @@ int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
     dir_unlock(lock);
     piece_file_free(&f);
     weights_free(from);
+    free((char *)tokenizer.data);
     free(entry);
     free(tmp);
     free(name);

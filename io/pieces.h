@@ -132,7 +132,7 @@ int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries
  * back in the place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all). */
 char *save_path(const char *output_dir, int64_t step, const char *suffix);
 int save_begin(const char *output_dir, int64_t step, moai_error *err);
-int save_describe(const char *output_dir, const checkpoint_meta *, const char *tokenizer_path, moai_error *err);
+int save_describe(const char *output_dir, const checkpoint_meta *, const checkpoint_tokenizer *, moai_error *err);
 int save_commit(const char *output_dir, int64_t step, moai_error *err);
 void save_abandon(const char *output_dir, int64_t step);
 void save_withdraw(const char *output_dir, int64_t step);

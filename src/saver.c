@@ -234,7 +234,7 @@ void saver_save(saver *s, const checkpoint_meta *meta)
     if (s->saved_step == meta->step) return;
     s->step = meta->step;
     s->began = begin;
-    s->saving = checkpoint_begin(s->opt.output_dir, meta, &s->copy, s->opt.tokenizer, &err);
+    s->saving = checkpoint_begin(s->opt.output_dir, meta, &s->copy, &s->opt.tokenizer, &err);
     if (!s->saving) {
         report_failure(s, &err);
         return;

@@ -15,7 +15,8 @@
 #include "metrics.h"
 
 typedef struct saver_options {
-    const char *output_dir, *tokenizer;       /* tokenizer: its path, or NULL; the caller's, as long as the saver */
+    const char *output_dir;
+    checkpoint_tokenizer tokenizer;           /* rank 0's; the caller's, as long as the saver */
     checkpoint_state state;                   /* of the device */
     bool async;
     int keep;                                 /* save_total_limit */

@@ -2,6 +2,7 @@
 #include "trainer.h"
 
 #include "dir_lock.h"
+#include "files.h"
 #include "optimizer.h"
 #include "output_dir.h"
 #include "watchdog.h"
@@ -20,6 +21,19 @@ static int agree_on_data(const comm *world, int failed, moai_error *err)
     return comm_agree(world, failed, err);
 }
 
+/* For the checkpoints; NULL: none. */
+static int read_tokenizer(trainer *t, const char *path, moai_error *err)
+{
+    char hex[65];
+
+    if (!path) return 0;
+    t->tokenizer.data = file_read(path, (size_t)1 << 30, &t->tokenizer.n_bytes, err);
+    if (!t->tokenizer.data) return -1;
+    bytes_sha256(t->tokenizer.data, t->tokenizer.n_bytes, hex);
+    if (strcmp(hex, t->tokenizer_sha256) == 0) return 0;
+    return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex, t->tokenizer_sha256);
+}
+
 static int open_data(trainer *t, moai_error *err)
 {
     const run_config *run = t->run;
@@ -30,8 +44,8 @@ static int open_data(trainer *t, moai_error *err)
     t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, sha256, err);
     if (!t->train_set) return -1;
     const manifest *m = dataset_manifest(t->train_set);
-    if (run->tokenizer[0] || m->tokenizer) t->tokenizer = xstrdup(run->tokenizer[0] ? run->tokenizer : m->tokenizer);
     memcpy(t->tokenizer_sha256, m->info.tokenizer_sha256, sizeof t->tokenizer_sha256);
+    if (t->grid.rank == 0 && read_tokenizer(t, run->tokenizer[0] ? run->tokenizer : m->tokenizer, err)) return -1;
     if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != m->info.eos)
         return error_config(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
                             (long long)m->info.eos, run->model, (long long)t->cfg->eos_token_id);
@@ -252,7 +266,7 @@ void trainer_close(trainer *t)
     device_close(&t->device);
     free(t->ids);
     free(t->samples_read);
-    free(t->tokenizer);
+    free((char *)t->tokenizer.data);
     dir_unlock(t->lock);
     run_state_free(&t->state);
 }

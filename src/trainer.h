@@ -41,7 +41,7 @@ typedef struct trainer {
     int64_t evaluated_step, checked_step;     /* the last ones, of validation loss and replicas; -1: none */
     resume_point from;                        /* dir NULL: a new start */
     saver *saver;
-    char *tokenizer;                          /* path, or NULL */
+    checkpoint_tokenizer tokenizer;           /* rank 0 only */
     char tokenizer_sha256[65];
     metrics *metrics;                         /* rank 0 only */
     int lock;                                 /* of output_dir, rank 0 only; -1: none */

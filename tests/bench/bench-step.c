@@ -218,8 +218,8 @@ int main(int argc, char **argv)
     b.ids = xmalloc((size_t)(b.batch.micro_batch * (b.run.seq_length + 1)) * sizeof *b.ids);
     for (int64_t i = 0; i < b.batch.micro_batch * (b.run.seq_length + 1); i++)
         b.ids[i] = (int32_t)(rng_uniform(7, (uint64_t)i) * (double)b.cfg.vocab_size);
-    printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, recomputation %s, micro-batch %lld x %lld, %lld tokens a step\n", b.device.text,
-           b.run.model, (long long)b.cfg.num_hidden_layers, (long long)b.cfg.hidden_size, (long long)b.run.seq_length,
+    printf("%s\n%s: %lld layers, hidden %lld, T %lld, %s, recomputation %s, micro-batch %lld x %lld, "
+           "%lld tokens a step\n", b.device.text, b.run.model, (long long)b.cfg.num_hidden_layers, (long long)b.cfg.hidden_size, (long long)b.run.seq_length,
            dtype_name(model_options_of(&b.run, &b.batch, b.grid.size, 0).dt),
            recompute_name(b.run.gradient_checkpointing), (long long)b.batch.micro_batch,
            (long long)b.batch.accumulation, (long long)(b.batch.global * b.run.seq_length));

@@ -6,14 +6,14 @@
 #   agree A B [TOLERANCE]       one TAP line: do the runs A and B agree to 1e-5 (0: the same bits)?
 #   same_bits A B
 #   learns A                    the loss has fallen
-#   done_testing                prints the plan; the script's status
+#   and the words of check.sh
 #
 # `-d DEVICE` as the script's arguments: what it trains on, cpu by default.
 set -u
 export OMP_NUM_THREADS=1
 runs=$TMPDIR device=cpu
 [ "${1:-}" != -d ] || device=$2
-tests_run=0 tests_failed=0
+. tests/check.sh
 
 # model NAME LAYERS HEADS KV_HEADS [MORE KEYS]: sizes that no TP divides evenly, and head_dim * heads != hidden
 model() {
@@ -61,17 +61,6 @@ halves() {
     layout "$halved" "$ranks" "$@" --resume_from_checkpoint auto
 }
 
-check() {  # check STATUS TEXT: a TAP line, and the status again
-    tests_run=$((tests_run + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $tests_run - $2"
-    else
-        echo "not ok $tests_run - $2"
-        tests_failed=$((tests_failed + 1))
-    fi
-    return "$1"
-}
-
 agree() {
     story=$("$MOAI_BIN/tests/tools/compare_runs" "$runs/$1" "$runs/$2" "${3:-1e-5}" 2>&1)
     status=$?
@@ -87,8 +76,3 @@ learns() {
 }
 
 same_bits() { agree "$1" "$2" 0; }
-
-done_testing() {
-    echo "1..$tests_run"
-    [ "$tests_failed" = 0 ] && [ "$tests_run" -gt 0 ]
-}

@@ -1,11 +1,8 @@
 #!/bin/sh
 # What fits into how much memory: the plan's figures against the choice of recomputation, the refusal and the way out.
 set -u
-run=0 failed=0
-ok() {
-    run=$((run + 1))
-    if [ "$1" = 0 ]; then echo "ok $run - $2"; else echo "not ok $run - $2"; failed=$((failed + 1)); sed 's/^/# /' "$TMPDIR/out"; fi
-}
+. tests/check.sh
+shown="$TMPDIR/out"
 plan() { "$MOAI_BIN/moai_train" --plan --model configs/moai-3b.json --bf16 --device cuda "$@" > "$TMPDIR/out" 2>&1; }
 # the GiB that a rank takes
 need() { plan --device_memory 10000 "$@" && sed -n 's/^fit .* takes \([0-9.]*\) GiB.*/\1/p' "$TMPDIR/out"; }
@@ -14,28 +11,27 @@ none=$(need --gradient_checkpointing none)
 selective=$(need --gradient_checkpointing selective)
 full=$(need --gradient_checkpointing full)
 echo "$none $selective $full" | awk '{ exit !(NF == 3 && $1 > $2 + 1 && $2 > $3 + 1) }'
-ok $? "none, selective, full take less and less: $none, $selective, $full GiB"
+check $? "none, selective, full take less and less: $none, $selective, $full GiB"
 echo "$full" | awk '{ exit !($1 > 16 * 5167084288 / 2^30) }'
-ok $? "never less than the state: $full GiB"
+check $? "never less than the state: $full GiB"
 
 # just enough for a mode is what auto finds
 for mode in none selective full; do
     eval "enough=\$$mode"
     plan --device_memory "$(echo "$enough" | awk '{ print $1 + 0.001 }')" && grep -q "recomputation $mode\$" "$TMPDIR/out"
-    ok $? "auto with $enough GiB is $mode"
+    check $? "auto with $enough GiB is $mode"
 done
 plan --device_memory "$(echo "$selective" | awk '{ print $1 - 0.001 }')" --gradient_checkpointing selective &&
     grep -q 'it does not fit: .* would fit with --gradient_checkpointing full (' "$TMPDIR/out"
-ok $? "a MiB less: the way out is more recomputation"
+check $? "a MiB less: the way out is more recomputation"
 
 # the way out that is named is one
 way=$(plan --device_memory 60 --batch_size 4; sed -n 's/.*would fit with \(.*\) on \([0-9]*\) ranks with as much each.*/\1 --plan_ranks \2/p' "$TMPDIR/out")
 # shellcheck disable=SC2086
 [ -n "$way" ] && plan --device_memory 60 --batch_size 4 $way && ! grep -q 'does not fit' "$TMPDIR/out"
-ok $? "60 GiB: $way fits"
+check $? "60 GiB: $way fits"
 
 "$MOAI_BIN/moai_train" --model configs/moai-3b.json --data nowhere --device cpu --device_memory 1 --output_dir "$TMPDIR/none" > "$TMPDIR/out" 2>&1
 [ $? = 2 ] && grep -q 'moai: a rank needs [0-9.]* GiB and may take 1.00' "$TMPDIR/out" && grep -q 'memory per rank' "$TMPDIR/out" && [ ! -e "$TMPDIR/none" ]
-ok $? "a start that does not fit: the plan, both figures, status 2, nothing made"
-echo "1..$run"
-[ "$failed" = 0 ]
+check $? "a start that does not fit: the plan, both figures, status 2, nothing made"
+done_testing

@@ -2,11 +2,8 @@
 # The ways out: one broken rank ends all; a configuration error is said once; a program needs no mpirun.
 set -u
 program=$MOAI_BIN/tests/t3-leave
-count=0 failed=0
-ok() {  # ok STATUS NAME
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; sed 's/^/# /' "$TMPDIR/out"; fi
-}
+. tests/check.sh
+shown="$TMPDIR/out"
 # run RANKS HOW: output to $TMPDIR/out, status to $status; a hang is cut off and fails
 run() {
     timeout 60 mpirun -np "$1" "$program" "$2" > "$TMPDIR/out" 2>&1
@@ -14,22 +11,21 @@ run() {
 }
 
 run 4 die
-[ $status -ne 0 ] && [ $status -ne 124 ]; ok $? "die on rank 2 ends all four ranks, status $status"
+[ $status -ne 0 ] && [ $status -ne 124 ]; check $? "die on rank 2 ends all four ranks, status $status"
 [ "$(grep -c 'rank 2 tp0 cp0 pp1 dp0 host .* step 42\] tests/t3-leave.c:[0-9]*: the pump of 3 bar failed' "$TMPDIR/out")" = 1 ]
-ok $? "one line names rank, coordinates, host, step, place and values"
-! grep -q 'still here' "$TMPDIR/out"; ok $? "nobody goes on"
+check $? "one line names rank, coordinates, host, step, place and values"
+! grep -q 'still here' "$TMPDIR/out"; check $? "nobody goes on"
 
 run 4 config
-[ $status = 2 ]; ok $? "a configuration error leaves with status 2, here $status"
-[ "$(grep -c '^moai: tensor_parallel 3 is not for us$' "$TMPDIR/out")" = 1 ]; ok $? "and is said once"
+[ $status = 2 ]; check $? "a configuration error leaves with status 2, here $status"
+[ "$(grep -c '^moai: tensor_parallel 3 is not for us$' "$TMPDIR/out")" = 1 ]; check $? "and is said once"
 
 run 4 truncate
-[ $status -ne 0 ] && [ $status -ne 124 ]; ok $? "a failing transport ends all ranks, status $status"
-grep -q 'recv of 10 elements over axis pp (rank 1 of 2): .*TRUNCATE' "$TMPDIR/out"; ok $? "and names operation, axis and MPI's reason"
+[ $status -ne 0 ] && [ $status -ne 124 ]; check $? "a failing transport ends all ranks, status $status"
+grep -q 'recv of 10 elements over axis pp (rank 1 of 2): .*TRUNCATE' "$TMPDIR/out"; check $? "and names operation, axis and MPI's reason"
 
 timeout 60 "$program" > "$TMPDIR/out" 2>&1
-ok $? "a program without mpirun is a world of one"
+check $? "a program without mpirun is a world of one"
 timeout 60 "$program" die > "$TMPDIR/out" 2>&1
-[ $? = 1 ] && grep -q '^moai: tests/t3-leave.c:[0-9]*: the pump' "$TMPDIR/out"; ok $? "and dies with status 1 under its plain name"
-echo "1..$count"
-exit $failed
+[ $? = 1 ] && grep -q '^moai: tests/t3-leave.c:[0-9]*: the pump' "$TMPDIR/out"; check $? "and dies with status 1 under its plain name"
+done_testing

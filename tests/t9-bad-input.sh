@@ -4,11 +4,8 @@ set -u
 export OMP_NUM_THREADS=1
 train=$MOAI_BIN/moai_train
 dir=$TMPDIR
-count=0 failed=0
-ok() {  # ok STATUS NAME
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 15 "$dir/out" | sed 's/^/# /'; fi
-}
+. tests/check.sh
+shown="$dir/out"
 # refused STATUS RANKS TEXT [flags]: status and text, one line of it from all ranks together, within 20 s; 124 is timeout's
 refused() {
     status=$1 ranks=$2 text=$3
@@ -18,7 +15,7 @@ refused() {
     got=$?
     said=$(grep -c -F -- "$text" "$dir/out")
     [ "$got" = "$status" ] && [ "$said" = 1 ]
-    ok $? "$ranks ranks: \"$text\" once (is $said times), status $status (is $got)"
+    check $? "$ranks ranks: \"$text\" once (is $said times), status $status (is $got)"
 }
 shape='"num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8,
        "max_position_embeddings": 64, "rope_theta": 10000'
@@ -29,7 +26,7 @@ mkdir "$dir/data"
 "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 97 40 16 || exit 1
 timeout 60 "$train" --model "$dir/model.json" --data "$dir/data" --output_dir "$dir/out-dir" --seq_length 16 --max_steps 2 --num_threads 1 \
     > "$dir/out" 2>&1
-ok $? "good input trains"
+check $? "good input trains"
 good() { cp -r "$dir/data" "$dir/$1"; }
 
 # keys and values
@@ -61,12 +58,12 @@ timeout 20 mpirun -np 1 "$train" --model "$dir/model.json" --data "$dir/data" --
     > "$dir/out" 2>&1
 got=$?
 [ $got = 1 ] && [ "$(grep -c "^moai: rank 1 host .*nowhere.json: No such file" "$dir/out")" = 1 ]
-ok $? "unreadable on one of 2 ranks: it is named once, status 1 (is $got)"
+check $? "unreadable on one of 2 ranks: it is named once, status 1 (is $got)"
 timeout 20 mpirun -np 1 "$train" --model "$dir/model.json" --data "$dir/data" --seq_length 16 --output_dir "$dir/mount" : \
     -np 1 "$train" --model "$dir/model.json" --data "$dir/nowhere" --seq_length 16 --output_dir "$dir/mount" > "$dir/out" 2>&1
 got=$?
 [ $got = 1 ] && [ "$(grep -c "^moai: rank 1 .*nowhere: No such file" "$dir/out")" = 1 ]
-ok $? "data that one of 2 ranks does not find: likewise, status 1 (is $got)"
+check $? "data that one of 2 ranks does not find: likewise, status 1 (is $got)"
 model larger qwen3 98
 refused 2 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
 
@@ -108,10 +105,10 @@ refused 2 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$d
 # the output directory: a file stands in the way (root may write where permissions say no)
 echo precious > "$dir/file"
 refused 1 2 "output_dir $dir/file is not writable" --output_dir "$dir/file"
-[ "$(cat "$dir/file")" = precious ]; ok $? "and the file is as it was"
+[ "$(cat "$dir/file")" = precious ]; check $? "and the file is as it was"
 refused 2 2 'out-dir holds checkpoint-2 of an earlier run'
 "$MOAI_BIN/moai_checkpoint" verify "$dir/out-dir/checkpoint-2" > "$dir/out" 2>&1
-ok $? "after all that the checkpoint of the good run is whole"
+check $? "after all that the checkpoint of the good run is whole"
 refused 1 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"
 
 # checkpoints
@@ -144,8 +141,7 @@ resume="--resume_from_checkpoint $dir/out-dir/checkpoint-2 --output_dir $dir/cha
     refused 2 2 'resume_allow names "seed"' $resume --resume_allow weight_decay,seed
     timeout 60 mpirun -np 2 "$train" --model "$dir/model.json" --data "$dir/data" --device cpu --num_threads 1 --seq_length 16 --max_steps 3 \
         --weight_decay 0.2 --resume_allow weight_decay,max_steps,global_batch_size $resume > "$dir/out" 2>&1
-    ok $? "with --resume_allow it goes on"
+    check $? "with --resume_allow it goes on"
 }
 
-echo "1..$count"
-exit $failed
+done_testing

@@ -11,11 +11,8 @@ if ! mount -t tmpfs -o size=6m tmpfs "$disk" 2> /dev/null; then
     exit 0
 fi
 trap 'umount "$disk"' EXIT
-count=0 failed=0
-ok() {  # ok STATUS NAME
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 15 "$dir/log" | sed 's/^/# /'; fi
-}
+. tests/check.sh
+shown="$dir/log"
 train() {
     timeout 60 mpirun -np 2 "$MOAI_BIN/moai_train" --model "$dir/model.json" --data "$dir/data" --device cpu --num_threads 1 \
         --seq_length 16 --no_tensorboard --no_progress "$@" > "$dir/log" 2>&1
@@ -28,16 +25,15 @@ mkdir "$dir/data" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 97 40 16 ||
 
 train --output_dir "$disk/out" --max_steps 12 --save_steps 1 --save_total_limit 0
 status=$?
-[ $status = 1 ]; ok $? "a run whose last checkpoint could not be saved leaves with 1 (is $status)"
-grep -q '^step 12/12' "$dir/log"; ok $? "but it went on to its last step"
+[ $status = 1 ]; check $? "a run whose last checkpoint could not be saved leaves with 1 (is $status)"
+grep -q '^step 12/12' "$dir/log"; check $? "but it went on to its last step"
 grep -q 'warning: checkpoint of step .* not saved: .*checkpoint-.*/rank-0000[01].h5.*: No space left on device' "$dir/log"
-ok $? "and said which file found no room"
+check $? "and said which file found no room"
 grep -q 'warning: nothing has been saved since step [0-9]*: [0-9]* saves in a row have failed' "$dir/log"
-ok $? "and since when nothing is saved"
-ls -d "$disk"/out/checkpoint-*.tmp > "$dir/log" 2>&1; [ $? != 0 ]; ok $? "nothing half-written is left"
-"$MOAI_BIN/moai_checkpoint" verify "$disk/out" > "$dir/log" 2>&1; ok $? "the checkpoints from before are whole"
+check $? "and since when nothing is saved"
+ls -d "$disk"/out/checkpoint-*.tmp > "$dir/log" 2>&1; [ $? != 0 ]; check $? "nothing half-written is left"
+"$MOAI_BIN/moai_checkpoint" verify "$disk/out" > "$dir/log" 2>&1; check $? "the checkpoints from before are whole"
 newest=$(find "$disk/out" -maxdepth 1 -name 'checkpoint-*' | sort -V | tail -n 1)
 train --output_dir "$dir/elsewhere" --max_steps 12 --save_steps 0 --resume_from_checkpoint "$newest"
-ok $? "and the newest goes on elsewhere"
-echo "1..$count"
-exit $failed
+check $? "and the newest goes on elsewhere"
+done_testing

@@ -4,12 +4,9 @@ set -u
 export OMP_NUM_THREADS=1
 generate=$MOAI_BIN/moai_generate
 dir=$TMPDIR
-count=0 failed=0
-ok() {  # ok STATUS NAME
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 3 "$dir/out" "$dir/err" | sed 's/^/# /'; fi
-}
-same() { [ "$1" = "$2" ]; ok $? "$3: $1"; }
+. tests/check.sh
+shown="$dir/out $dir/err"
+same() { [ "$1" = "$2" ]; check $? "$3: $1"; }
 on() { if [ "$1" = 1 ]; then shift; "$@"; else mpirun -np "$@"; fi; }           # on RANKS PROGRAM ...
 write() { on 1 timeout 60 "$generate" "$@" --num_threads 1 2> "$dir/err"; }
 write_on() { ranks=$1; shift; on "$ranks" timeout 60 "$generate" "$@" --num_threads 1 2> "$dir/err"; }
@@ -39,14 +36,14 @@ END
     "$MOAI_BIN/moai_train" --model "$dir/model.json" --data "$dir/data" --output_dir "$dir/run" --seq_length 64 --batch_size 8 \
         --max_steps 300 --learning_rate 5e-3 --warmup_steps 20 --num_threads 1 --save_steps 150 --logging_steps 50 --no_tensorboard
 } > "$dir/out" 2> "$dir/err" < /dev/null
-ok $? "train a tokenizer and a model: $(grep 'step 300/' "$dir/out")"
-[ $failed = 0 ] || { echo "1..$count"; exit 1; }
+check $? "train a tokenizer and a model: $(grep 'step 300/' "$dir/out")"
+[ $tests_failed = 0 ] || { done_testing; exit 1; }
 
 # what it knows
 bells=' copper bells were melted so that the clock could keep time.'
 same "$(write "$dir/run" --prompt 'Twelve' --temperature 0)" "$bells" "greedy text from a run's newest checkpoint, until the document ends"
-grep -q "checkpoint-300: .* parameters" "$dir/err"; ok $? "says which checkpoint: $(head -n 1 "$dir/err")"
-grep -q '^read .* tokens/s$' "$dir/err" && grep -q '^wrote .* tokens/s$' "$dir/err"; ok $? "says its rates: $(tail -n 1 "$dir/err")"
+grep -q "checkpoint-300: .* parameters" "$dir/err"; check $? "says which checkpoint: $(head -n 1 "$dir/err")"
+grep -q '^read .* tokens/s$' "$dir/err" && grep -q '^wrote .* tokens/s$' "$dir/err"; check $? "says its rates: $(tail -n 1 "$dir/err")"
 same "$(write "$dir/run/checkpoint-300" --prompt 'Twelve' --temperature 0 --dtype bf16)" "$bells" "a checkpoint itself, in bf16"
 same "$(write_on 2 "$dir/run" --prompt 'Twelve' --temperature 0)" "$bells" "on two ranks"
 "$MOAI_BIN/moai_checkpoint" export "$dir/run/checkpoint-300" "$dir/hf" > "$dir/out" 2>&1
@@ -58,20 +55,20 @@ same "$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl | grep -o '"f
 n=$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl --ignore_eos --max_new_tokens 70 | grep -o '"ids":[^]]*' | tr -cd , | wc -c)
 same "$n" 69 "past the end of the document with --ignore_eos, commas between 70 tokens"
 case $(write "$dir/run" --prompt '' --temperature 0.5 --seed 3) in
-Seven\ * | A\ * | Gradients\ * | My\ * | When\ * | Please\ * | Twelve\ * | Only\ *) ok 0 "an empty prompt begins a document" ;;
-*) ok 1 "an empty prompt begins a document" ;;
+Seven\ * | A\ * | Gradients\ * | My\ * | When\ * | Please\ * | Twelve\ * | Only\ *) check 0 "an empty prompt begins a document" ;;
+*) check 1 "an empty prompt begins a document" ;;
 esac
 
 # chance
 warm() { write "$dir/run" --prompt 'The' --temperature 1.5 --max_new_tokens 30 --ignore_eos "$@"; }
 warm --seed 1 > "$dir/a"; warm --seed 1 > "$dir/b"; warm --seed 2 > "$dir/c"
-cmp -s "$dir/a" "$dir/b"; ok $? "the same seed writes the same text"
-! cmp -s "$dir/a" "$dir/c"; ok $? "another seed another"
+cmp -s "$dir/a" "$dir/b"; check $? "the same seed writes the same text"
+! cmp -s "$dir/a" "$dir/c"; check $? "another seed another"
 write_on 2 "$dir/run" --prompt 'The' --temperature 1.5 --max_new_tokens 30 --ignore_eos --seed 1 > "$dir/b"
-cmp -s "$dir/a" "$dir/b"; ok $? "two ranks draw the same tokens"
+cmp -s "$dir/a" "$dir/b"; check $? "two ranks draw the same tokens"
 warm --seed 1 --num_return_sequences 5 --batch_size 2 > "$dir/b"
 same "$(grep -c '^--- prompt 1, text [1-5]$' "$dir/b")" 5 "five texts of one prompt"
-sed -n '/text 1$/,/^---/p' "$dir/b" | sed '1d;/^---/d' | cmp -s - "$dir/a"; ok $? "the first is what it is alone"
+sed -n '/text 1$/,/^---/p' "$dir/b" | sed '1d;/^---/d' | cmp -s - "$dir/a"; check $? "the first is what it is alone"
 
 # a batch
 printf 'Twelve\n\nA café in\r\nMy grandmother\nWhen the lamp burned out we read\n' > "$dir/prompts"
@@ -80,7 +77,7 @@ same "$(wc -l < "$dir/batch")" 4 "one line a prompt"
 n=0
 for prompt in 'Twelve' 'A café in' 'My grandmother' 'When the lamp burned out we read'; do
     sed -n $((n + 1))p "$dir/batch" | sed "s/\"prompt\":$n/\"prompt\":0/" > "$dir/a"
-    write "$dir/run" --prompt "$prompt" --temperature 0 --jsonl | cmp -s - "$dir/a"; ok $? "prompt $n of a batch is what it is alone: $(cat "$dir/a")"
+    write "$dir/run" --prompt "$prompt" --temperature 0 --jsonl | cmp -s - "$dir/a"; check $? "prompt $n of a batch is what it is alone: $(cat "$dir/a")"
     n=$((n + 1))
 done
 
@@ -91,7 +88,7 @@ for name in gqa7 tied linear dynamic yarn; do
     write_on $ranks $golden --input_ids "$(tests/logits.pl ids $golden/results.safetensors)" --logits_out "$dir/logits"
     worst=$(tests/logits.pl compare $golden/results.safetensors "$dir/logits" 2>> "$dir/err")
     awk "BEGIN {exit !(\"$worst\" != \"\" && \"$worst\" + 0 < 1e-4)}"
-    ok $? "$name on $ranks: logits differ from Transformers' by $worst, allowed 1e-4"
+    check $? "$name on $ranks: logits differ from Transformers' by $worst, allowed 1e-4"
 done
 
 # refused RANKS TEXT ARGUMENTS: within a minute, status neither 0 nor timeout's, the text once from all ranks together
@@ -102,7 +99,7 @@ refused() {
     got=$?
     said=$(grep -c -F -- "$text" "$dir/err")
     [ $got != 0 ] && [ $got != 124 ] && [ "$said" = 1 ] && [ ! -s "$dir/out" ]
-    ok $? "$ranks ranks: \"$text\" once (is $said times), status $got"
+    check $? "$ranks ranks: \"$text\" once (is $said times), status $got"
 }
 refused 2 'unknown option --temprature; did you mean --temperature?' "$dir/run" --prompt x --temprature 1
 refused 1 '--top_p is 0, must be between' "$dir/run" --prompt x --top_p 0
@@ -128,5 +125,4 @@ refused 2 "--prompt_file $dir/nowhere: No such file" "$dir/run" --prompt_file "$
 refused 1 "--prompt_file $dir/empty holds no prompt" "$dir/run" --prompt_file "$dir/empty"
 printf 'fine\nnot \377 fine\n' > "$dir/bytes"
 refused 1 "$dir/bytes:2: byte 0xff" "$dir/run" --prompt_file "$dir/bytes"
-echo "1..$count"
-exit $failed
+done_testing

@@ -4,11 +4,8 @@ set -u
 export OMP_NUM_THREADS=1
 unset SLURM_JOB_ID
 dir=$TMPDIR
-count=0 failed=0
-ok() {  # ok STATUS NAME
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 15 "$dir/out" | sed 's/^/# /'; fi
-}
+. tests/check.sh
+shown="$dir/out"
 cat > "$dir/model.json" <<END
 {"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 2,
  "head_dim": 8, "vocab_size": 97, "max_position_embeddings": 64, "rope_theta": 10000}
@@ -25,7 +22,7 @@ refused() {
     shift 2
     "$@" > "$dir/out" 2>&1
     status=$?
-    [ $status = "$wanted" ] && [ "$(grep -c -e "$text" "$dir/out")" = 1 ]; ok $? "$text: status $wanted (is $status)"
+    [ $status = "$wanted" ] && [ "$(grep -c -e "$text" "$dir/out")" = 1 ]; check $? "$text: status $wanted (is $status)"
 }
 
 # shellcheck disable=SC2086
@@ -36,7 +33,7 @@ refused() {
         $train --output_dir "$dir/back" --resume_from_checkpoint "$dir/back/checkpoint-10"
     mkdir "$dir/later" && mv "$dir/back/checkpoint-15" "$dir/back/checkpoint-20" "$dir/later"
     $train --output_dir "$dir/back" --resume_from_checkpoint "$dir/back/checkpoint-10" --stop_at_step 12 > "$dir/out" 2>&1
-    ok $? "with those moved away it goes on: $(grep ^resumed "$dir/out" | sed 's|.*/||')"
+    check $? "with those moved away it goes on: $(grep ^resumed "$dir/out" | sed 's|.*/||')"
 
     # a job is at work
     "$MOAI_BIN/moai_checkpoint" export "$dir/back/checkpoint-10" "$dir/hf" > "$dir/out" 2>&1 || exit 1
@@ -49,15 +46,14 @@ refused() {
     echo 'host of-a-lost-node pid 7 job 77' > "$dir/run/.lock"
     refused 0 'still locked by an earlier start of this job (host of-a-lost-node' \
         env SLURM_JOB_ID=77 "$MOAI_BIN/moai_checkpoint" import "$dir/hf" "$dir/run"
-    kill -9 $pid; ok $? "meanwhile it went on"
+    kill -9 $pid; check $? "meanwhile it went on"
     wait $pid 2> /dev/null
-    $train --output_dir "$dir/run" --resume_from_checkpoint auto --stop_at_step 1 > "$dir/out" 2>&1; ok $? "after SIGKILL the directory is free"
+    $train --output_dir "$dir/run" --resume_from_checkpoint auto --stop_at_step 1 > "$dir/out" 2>&1; check $? "after SIGKILL the directory is free"
 
     # the same name, another directory
     mkdir "$dir/here" "$dir/there"
     refused 1 'output_dir out is not the directory that rank 0 sees' mpirun -np 1 --wdir "$dir/here" "$(realpath "$MOAI_BIN")/moai_train" \
         --config "$dir/run.json" --output_dir out : -np 1 --wdir "$dir/there" "$(realpath "$MOAI_BIN")/moai_train" --config "$dir/run.json" --output_dir out
 }
-find "$dir/here" "$dir/there" "$dir/back" -name '.probe*' | grep -q .; [ $? = 1 ]; ok $? "nothing is left of the looking"
-echo "1..$count"
-exit $failed
+find "$dir/here" "$dir/there" "$dir/back" -name '.probe*' | grep -q .; [ $? = 1 ]; check $? "nothing is left of the looking"
+done_testing

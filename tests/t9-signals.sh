@@ -4,11 +4,8 @@
 set -u
 export OMP_NUM_THREADS=1
 dir=$TMPDIR
-count=0 failed=0
-ok() {  # ok STATUS NAME
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; tail -n 15 "$dir/out" | sed 's/^/# /'; fi
-}
+. tests/check.sh
+shown="$dir/out"
 cat > "$dir/model.json" <<END
 {"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 2,
  "head_dim": 8, "vocab_size": 97, "max_position_embeddings": 64, "rope_theta": 10000}
@@ -38,7 +35,7 @@ signalled() {
     status=$?
     step=$(sed -n 's/^{"step":\([0-9]*\),"event":"stop","text":"SIG'"$signal"'".*/\1/p' "$dir/$output/metrics.jsonl")
     [ $status = 0 ] && [ -n "$step" ] && [ -e "$dir/$output/checkpoint-$step/manifest.json" ]
-    ok $? "SIG$signal to the $who of \"$1\": status 0 (is $status), checkpoint of step ${step:-?} complete"
+    check $? "SIG$signal to the $who of \"$1\": status 0 (is $status), checkpoint of step ${step:-?} complete"
 }
 losses() { sed -n 's/^\({"step":[0-9]*,"loss":[^,]*\),.*\(,"grad_norm":[^,]*\),.*/\1\2/p' "$1/metrics.jsonl"; }
 # same A B: B's first losses and norms are A's, bit for bit
@@ -60,13 +57,12 @@ export NP=4
 signalled slurm USR1 command bash slurm/pretrain.sh "$dir/slurm.json" --tensor_parallel 2
 more=$((step + 5))
 bash slurm/pretrain.sh "$dir/slurm.json" --tensor_parallel 2 --max_steps $more > "$dir/out" 2>&1
-ok $? "slurm/pretrain.sh goes on to step $more"
-grep -q "^resumed .*checkpoint-$step: step $step, $((4 * step)) samples" "$dir/out"; ok $? "from checkpoint-$step, not from the start"
+check $? "slurm/pretrain.sh goes on to step $more"
+grep -q "^resumed .*checkpoint-$step: step $step, $((4 * step)) samples" "$dir/out"; check $? "from checkpoint-$step, not from the start"
 run_file straight $more
 bash slurm/pretrain.sh "$dir/straight.json" --tensor_parallel 2 > "$dir/out" 2>&1
-ok $? "the same run, straight"
-same slurm straight; ok $? "losses and norms of both are the same bits over $more steps"
+check $? "the same run, straight"
+same slurm straight; check $? "losses and norms of both are the same bits over $more steps"
 bash slurm/pretrain.sh "$dir/straight.json" --tensor_parallel 3 > "$dir/out" 2>&1
-[ $? = 2 ] && grep -q 'world size 4 is not tensor_parallel 3' "$dir/out"; ok $? "a layout that does not fit 4 ranks: status 2"
-echo "1..$count"
-exit $failed
+[ $? = 2 ] && grep -q 'world size 4 is not tensor_parallel 3' "$dir/out"; check $? "a layout that does not fit 4 ranks: status 2"
+done_testing

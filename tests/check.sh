@@ -1,0 +1,24 @@
+# shellcheck shell=sh
+# check.sh: sourced by the tests that are scripts.
+#
+#   check STATUS TEXT    a TAP line, and the status again; behind a failure the ends of the files in $shown
+#   done_testing         prints the plan; the script's status
+shown='' tests_run=0 tests_failed=0
+
+check() {
+    tests_run=$((tests_run + 1))
+    if [ "$1" = 0 ]; then
+        echo "ok $tests_run - $2"
+    else
+        echo "not ok $tests_run - $2"
+        tests_failed=$((tests_failed + 1))
+        # shellcheck disable=SC2086
+        [ -z "$shown" ] || tail -n 15 $shown | sed 's/^/# /'
+    fi
+    return "$1"
+}
+
+done_testing() {
+    echo "1..$tests_run"
+    [ "$tests_failed" = 0 ] && [ "$tests_run" -gt 0 ]
+}

@@ -41,13 +41,7 @@ forward_kernel(view<T> att, float *lse, view<T> q, view<T> k, view<T> v, attend_
     const T *keys = k.at(at.first_row, at.kv_head * head_dim), *values = v.at(at.first_row, at.kv_head * head_dim);
 
     auto load_keys = [&](int j) {
-        const uint32_t tile = kv_tiles + tile_bytes<D>(j % 2 * 2 * KEYS);
-        const int64_t from = (int64_t)j * KEYS;
-        const int n_rows = seq_len - j * KEYS;
-        load_tile<D, KEYS, TILE_THREADS>(tile, keys + from * k.stride, k.stride, n_rows, head_dim, threadIdx.x);
-        load_tile<D, KEYS, TILE_THREADS>(tile + tile_bytes<D>(KEYS), values + from * v.stride, v.stride, n_rows,
-                                         head_dim, threadIdx.x);
-        copies_commit();
+        load_keys_values<D, KEYS>(kv_tiles, j, keys, k.stride, values, v.stride, seq_len, head_dim);
     };
 
     float sum[M][D / 8][4] = {};

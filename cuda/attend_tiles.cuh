@@ -54,6 +54,21 @@ __device__ inline void load_tile(uint32_t tile, const T *from, int64_t stride, i
     }
 }
 
+/* Tile j of a sequence's keys, and of its values behind it, ROWS rows each; two such pairs take turns in memory. */
+template <int D, int ROWS, typename T>
+__device__ inline void load_keys_values(uint32_t tiles, int j, const T *keys, int64_t key_stride, const T *values,
+                                        int64_t value_stride, int seq_len, int head_dim)
+{
+    const uint32_t tile = tiles + tile_bytes<D>(j % 2 * 2 * ROWS);
+    const int64_t from = (int64_t)j * ROWS;
+    const int n_rows = seq_len - j * ROWS;
+
+    load_tile<D, ROWS, TILE_THREADS>(tile, keys + from * key_stride, key_stride, n_rows, head_dim, threadIdx.x);
+    load_tile<D, ROWS, TILE_THREADS>(tile + tile_bytes<D>(ROWS), values + from * value_stride, value_stride, n_rows,
+                                     head_dim, threadIdx.x);
+    copies_commit();
+}
+
 /* -- products -- */
 
 __device__ inline void load_matrices(uint32_t (&x)[4], uint32_t at)

@@ -9,8 +9,6 @@
 
 enum { MOST_RANKS = 64 };                     /* times as many as now, that a way out may take */
 
-static double gib(size_t n_bytes) { return (double)n_bytes / (1024.0 * 1024 * 1024); }
-
 int fit_find_room(fit_room *room, const run_config *run, moai_error *err)
 {
     const device_options o = {.name = run->device};

@@ -45,9 +45,6 @@ static const key_table flags = {rows, sizeof rows / sizeof rows[0]};
 
 static void print_help(void)
 {
-    static const char *const kind[] = {
-        [KEY_INT] = "INT", [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "", [KEY_STRING] = "TEXT", [KEY_CHOICE] = "NAME"};
-
     printf("usage: [mpirun -np TP] moai_generate DIRECTORY --prompt TEXT [--key value ...]\n"
            "DIRECTORY is a checkpoint, a run's output directory (its newest checkpoint is taken) or a Hugging Face\n"
            "directory.  All ranks share the model's tensors.  The prompt is one of --prompt, --prompt_file and\n"
@@ -55,9 +52,8 @@ static void print_help(void)
            "is shown when it is done.\n\n");
     for (int i = 0; i < flags.n; i++) {
         const key_spec *k = &flags.list[i];
-        char left[80];
-        snprintf(left, sizeof left, "--%s %s", k->name, kind[k->type]);
-        printf("  %-32s %s [%s]\n", left, k->help, *k->initial ? k->initial : "\"\"");
+        key_print_help(k, 32);
+        printf(" [%s]\n", *k->initial ? k->initial : "\"\"");
     }
 }
 

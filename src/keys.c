@@ -157,6 +157,16 @@ static bool type_suits(const key_spec *k, const json_t *value)
     return false;
 }
 
+void key_print_help(const key_spec *k, int width)
+{
+    static const char *const kind[] = {
+        [KEY_INT] = "INT", [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "", [KEY_STRING] = "TEXT", [KEY_CHOICE] = "NAME"};
+    char left[80];
+
+    snprintf(left, sizeof left, "--%s %s", k->name, kind[k->type]);
+    printf("  %-*s %s", width, left, k->help);
+}
+
 int key_set_json(const key_spec *k, void *base, const char *label, const json_t *value, moai_error *err)
 {
     static const char *const wanted[] = {[KEY_INT] = "an integer",

@@ -45,6 +45,9 @@ json_t *key_get_json(const key_spec *, const void *base);               /* a new
 /* "is -1, must be at least 0" for a number outside the row's range; NULL when it is inside.  Caller frees. */
 char *key_range_fault(const key_spec *, double value);
 
+/* A line of --help without its end: "  --name TYPE" in so many columns, then what the key means. */
+void key_print_help(const key_spec *, int width);
+
 /* The object in the file; duplicate keys and malformed text fail with line and column.  NULL on failure. */
 json_t *json_read_object(const char *path, moai_error *err);
 /* Text with the fewest digits (15, 16 or 17) that read back as the same doubles.  Caller frees. */

@@ -53,8 +53,6 @@ static const char *with_commas(char out[32], int64_t n)
     return out;
 }
 
-static double gib(size_t n_bytes) { return (double)n_bytes / (1024.0 * 1024 * 1024); }
-
 /* What a GPU's memory holds besides the arenas: the context with the kernels' code, cuBLASLt's workspace and the ops'
  * scratch (cuda.h), attention's fp32 gradient of q, and NCCL's buffers of each axis in use.  The first and the last as
  * measured on H200 with CUDA 13.0 and NCCL 2.28; test-gpu holds the sum to 2 %. */

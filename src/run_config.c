@@ -274,18 +274,13 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
 
 void run_config_help(void)
 {
-    static const char *const kind[] = {
-        [KEY_INT] = "INT", [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "", [KEY_STRING] = "TEXT", [KEY_CHOICE] = "NAME"};
-
     printf(
         "usage: moai_train [--config RUN.json] [--key value ...]\n"
         "Each key may stand in the run file or be a flag; flags win.  A switch is --key, --no_key or --key false.  "
         "[default]\n\n");
     for (int i = 0; i < keys.n; i++) {
         const key_spec *k = &keys.list[i];
-        char left[80];
-        snprintf(left, sizeof left, "--%s %s", k->name, kind[k->type]);
-        printf("  %-33s %s", left, k->help);
+        key_print_help(k, 33);
         if (*k->initial) printf(" [%s]", k->initial);
         if (k->alias) printf(" (also --%s)", k->alias);
         putchar('\n');

@@ -206,8 +206,7 @@ static void report_memory(const trainer *t)
 
     if (!in_use) return;
     plan_stage(&p, t->run, t->cfg, t->grid.size, &t->batch, t->grid.at.pp, true);
-    say("memory     %.2f GiB of the first rank's GPU in use, planned %.2f", ldexp((double)in_use, -30),
-        ldexp((double)p.total, -30));
+    say("memory     %.2f GiB of the first rank's GPU in use, planned %.2f", gib(in_use), gib(p.total));
 }
 
 static void evaluate(trainer *t)

@@ -54,9 +54,16 @@ template <int W, typename T> __device__ inline pack<std::remove_const_t<T>, W> f
 
 template <typename T, int W> __device__ inline void unpack(float (&x)[W], const pack<T, W> &a)
 {
-    const T *v = reinterpret_cast<const T *>(a.words_);
+    if constexpr (std::is_same_v<T, __nv_bfloat16> && W > 1) { /* the compiler takes two instructions for the upper */
+        const uint32_t *pair = reinterpret_cast<const uint32_t *>(a.words_);
 #pragma unroll
-    for (int i = 0; i < W; i++) x[i] = to_float(v[i]);
+        for (int i = 0; i < W; i++)
+            x[i] = __uint_as_float(i % 2 == 0 ? pair[i / 2] << 16 : pair[i / 2] & 0xffff0000u);
+    } else {
+        const T *v = reinterpret_cast<const T *>(a.words_);
+#pragma unroll
+        for (int i = 0; i < W; i++) x[i] = to_float(v[i]);
+    }
 }
 
 template <int W, typename T> __device__ inline void load(float (&x)[W], T *p) { unpack(x, fetch<W>(p)); }

@@ -163,8 +163,8 @@ __device__ inline void wait_for_previous() /* and for all before it */
 }
 
 template <typename... P, typename... A>
-static void launch(moai_device *dev, const char *op, void (*kernel)(P...), dim3 blocks, int n_threads, size_t n_shared,
-                   A... args)
+static void launch_how(moai_device *dev, const char *op, bool is_close, void (*kernel)(P...), dim3 blocks, dim3 threads,
+                       size_t n_shared, A... args)
 {
     cudaLaunchAttribute closely;
     cudaLaunchConfig_t how = {};
@@ -172,13 +172,20 @@ static void launch(moai_device *dev, const char *op, void (*kernel)(P...), dim3 
     closely.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     closely.val.programmaticStreamSerializationAllowed = 1;
     how.gridDim = blocks;
-    how.blockDim = dim3((unsigned)n_threads);
+    how.blockDim = threads;
     how.dynamicSmemBytes = n_shared;
     how.stream = dev->stream;
     how.attrs = &closely;
-    how.numAttrs = dev->launches_closely && dev->capability >= 90;
+    how.numAttrs = is_close && dev->capability >= 90;
     const cudaError_t status = cudaLaunchKernelEx(&how, kernel, P(args)...);
     if (status != cudaSuccess) die("%s: launch: %s", op, cudaGetErrorString(status));
+}
+
+template <typename... P, typename... A>
+static void launch(moai_device *dev, const char *op, void (*kernel)(P...), dim3 blocks, int n_threads, size_t n_shared,
+                   A... args)
+{
+    launch_how(dev, op, dev->launches_closely, kernel, blocks, dim3((unsigned)n_threads), n_shared, args...);
 }
 
 /* -- copies: global memory to shared, not waiting -- */

@@ -142,6 +142,7 @@ __global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 2 : 1) rmsnorm_backward_
         }
         row = next;
     }
+    let_next_start();
 #pragma unroll
     for (int p = 0; p < P; p++)
         if (my.has(p)) store<W>(a.dw_partial + blockIdx.x * a.cols + my.col(p), dw[p]);

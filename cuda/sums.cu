@@ -62,7 +62,8 @@ template <bool SQUARES> void sum_array(moai_device *dev, const char *op, double 
     LAUNCH_CHECK(op);
 }
 
-/* Thread (c, g) adds rows g, g + PARTIAL_ROWS, ... of its column; then the groups are added in order. */
+/* Thread (c, g) adds rows g, g + PARTIAL_ROWS, ... of its column; then the groups are added in order.  Always launched
+ * closely: the kernel that leaves the rows calls let_next_start when its blocks near their end. */
 __global__ void __launch_bounds__(PARTIAL_COLS *PARTIAL_ROWS)
     add_partials_kernel(float *first, float *second, const float *partial, int64_t n_rows, int64_t cols)
 {
@@ -70,6 +71,7 @@ __global__ void __launch_bounds__(PARTIAL_COLS *PARTIAL_ROWS)
     int64_t col = (int64_t)blockIdx.x * PARTIAL_COLS + threadIdx.x, width = second ? 2 * cols : cols;
     float sum = 0.0f;
 
+    wait_for_previous();
     if (col < width) {
 #pragma unroll 8
         for (int64_t row = threadIdx.y; row < n_rows; row += PARTIAL_ROWS) sum += partial[row * width + col];
@@ -93,9 +95,8 @@ void add_partials(moai_device *dev, float *first, float *second, const float *pa
 {
     unsigned n_blocks = (unsigned)(((second ? 2 * cols : cols) + PARTIAL_COLS - 1) / PARTIAL_COLS);
 
-    add_partials_kernel<<<n_blocks, dim3(PARTIAL_COLS, PARTIAL_ROWS), 0, dev->stream>>>(first, second, partial, n_rows,
-                                                                                        cols);
-    LAUNCH_CHECK("add_partials");
+    launch_how(dev, "add_partials", true, add_partials_kernel, dim3(n_blocks), dim3(PARTIAL_COLS, PARTIAL_ROWS), 0,
+               first, second, partial, n_rows, cols);
 }
 
 bool kernels_run_here(void)

@@ -21,7 +21,7 @@ typedef struct moai_grid {
     comm embed;                     /* first and last stage, same tp/cp/dp: sums the gradient of a tied embedding;
                                        size 1 on every other stage and when PP = 1 */
     /* host memory, always MPI */
-    comm host_world, host_tp, host_dp, host_pp;
+    comm host_world, host_dp;
 } moai_grid;
 
 /* Starts MPI and installs base_process (identity, abort, leave).  Collective over all ranks; call once, first.

@@ -28,5 +28,5 @@ void grid_dry(moai_grid *g, grid_shape size, grid_shape at, int n_kv_heads)
                      .kv = axis("kv", at.tp % copies, copies),
                      .embed = axis("embed", edge && at.pp ? 1 : 0, edge ? 2 : 1)};
     g->host_world = axis("world", g->rank, g->world);
-    g->host_tp = g->tp, g->host_dp = g->dp, g->host_pp = g->pp;
+    g->host_dp = g->dp;
 }

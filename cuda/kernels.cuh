@@ -146,8 +146,9 @@ void add_partials(moai_device *, float *first, float *second, const float *parti
  * On a device that launches closely, one that launch() starts may come to its multiprocessors while the one before it
  * still runs there, as soon as all blocks of that one have called let_next_start or are done.  Each of its threads
  * calls wait_for_previous before it reads or writes memory (weights may be fetched into the cache before): only so is
- * the one before the previous done as well.  Programs must hold machine code for the card, not PTX for an older one,
- * which lacks the waits. */
+ * the one before the previous done as well.  add_partials comes closely on every such card: it waits, and lets nothing
+ * start before its end, so that what follows, on an event too, waits for both.  Programs must hold machine code for the
+ * card, not PTX for an older one, which lacks the waits. */
 
 __device__ inline void let_next_start()
 {

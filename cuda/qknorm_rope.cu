@@ -2,7 +2,7 @@
  *
  *     n = w x r;   y1 = n1 cos - n2 sin,  y2 = n2 cos + n1 sin
  *
- * L neighbouring lanes share a head; a lane has the same P packs of both halves and so holds whole pairs.  A block is
+ * L neighbouring lanes share a head; a lane has the same packs of both halves and so holds whole pairs.  A block is
  * (WARP, warps of a row, rows); where a row has more warps, the grid's second dimension takes it in parts. */
 #include "qknorm_rope_few.h"
 
@@ -11,6 +11,8 @@
 namespace {
 
 enum { FORWARD_WARPS = 4, BACKWARD_WARPS = 8 };               /* of a block, at most */
+
+template <int W> constexpr int packs_of_lane = W == 1 ? 8 : 1; /* of either half */
 
 template <typename T> struct qk_args {
     view<const T> qkv;                                        /* raw q, k */
@@ -29,8 +31,8 @@ template <typename T> struct qk_args {
 
 /* The head of a lane, the first of U that lie heads_of_warp apart; of it columns col(p)... of the first half and of the
  * second. */
-template <int W, int L, int P, int U> struct head_lane {
-    static constexpr int heads_of_warp = WARP / L;
+template <int W, int L, int U = 1> struct head_lane {
+    static constexpr int heads_of_warp = WARP / L, P = packs_of_lane<W>;
     int row, h, half;
     template <typename T> __device__ explicit head_lane(const qk_args<T> &a)
         : row(blockIdx.x * blockDim.z + threadIdx.z),
@@ -61,11 +63,12 @@ template <typename T> __device__ const T *weights_of(const qk_args<T> &a, int h)
 /* -- forward: small blocks, which the card spreads better than resident ones; a lane takes U heads of one row and loads
  * their angles once -- */
 
-template <typename T, int W, int L, int P, int U>
-__global__ void __launch_bounds__(FORWARD_WARPS *WARP, sizeof(T) == 2 && P == 1 ? 8 : 1)
+template <typename T, int W, int L, int U>
+__global__ void __launch_bounds__(FORWARD_WARPS *WARP, sizeof(T) == 2 && W > 1 ? 8 : 1)
     qknorm_rope_kernel(qk_args<T> a)
 {
-    const head_lane<W, L, P, U> my(a);
+    constexpr int P = packs_of_lane<W>;
+    const head_lane<W, L, U> my(a);
     if (my.row >= a.rows) return;                             /* the whole warp */
     const int32_t position = a.positions[my.row];
     pack<T, W> x[U][2][P], w[U][2][P];
@@ -131,9 +134,10 @@ extern __shared__ __align__(16) char stages[];
 
 /* The rows that a lane works on, of x and dy.  Either of two stages holds the packs of each p, of x and dy and of both
  * halves, those of all threads side by side, and after them for each row of the block cosines and sines. */
-template <typename T, int W, int L, int P> struct row_pipe {
+template <typename T, int W, int L> struct row_pipe {
+    static constexpr int P = packs_of_lane<W>;
     using packs = pack<T, W>;
-    const head_lane<W, L, P, 1> &my;
+    const head_lane<W, L> &my;
     const qk_args<T> &a;
     const T *x, *dy;                                          /* of the row to ask for next, from this lane's head on */
     int ahead, step;                                          /* that row, and to the one after it */
@@ -145,7 +149,7 @@ template <typename T, int W, int L, int P> struct row_pipe {
     {
         return (int)(n_threads * 4 * P * sizeof(packs) + rows * head_dim * sizeof(float));
     }
-    __device__ row_pipe(const head_lane<W, L, P, 1> &lane, const qk_args<T> &args)
+    __device__ row_pipe(const head_lane<W, L> &lane, const qk_args<T> &args)
         : my(lane), a(args), x(a.qkv.at(my.row, (int64_t)my.h * a.head_dim)),
           dy(a.dqk.at(my.row, (int64_t)my.h * a.head_dim)), ahead(my.row), step(gridDim.x * blockDim.z),
           position(position_of(ahead)), n_threads(WARP * blockDim.y * blockDim.z),
@@ -165,14 +169,14 @@ template <typename T, int W, int L, int P> struct row_pipe {
     }
     __device__ void ask(int i)
     {
-        bool exists = my.h < a.n_heads && ahead < a.rows;
 #pragma unroll
         for (int p = 0; p < P; p++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
+                bool exists = my.h < a.n_heads && ahead < a.rows && my.has(p);
                 int64_t col = half * my.half + my.col(p);
-                copy_pack<T, W>(pack_at(i, 0, half, p), x + col, exists && my.has(p));
-                copy_pack<T, W>(pack_at(i, 1, half, p), dy + col, exists && my.has(p));
+                copy_pack<T, W>(pack_at(i, 0, half, p), exists ? x + col : a.qkv.data, exists);
+                copy_pack<T, W>(pack_at(i, 1, half, p), exists ? dy + col : a.dqk.data, exists);
             }
         if (threadIdx.y == 0) ask_angles(angles_at(i), a.cos.at(position, 0), a.sin.at(position, 0));
         copies_commit();
@@ -224,7 +228,7 @@ template <typename T, int W, int L, int P> struct row_pipe {
 
 /* Sums of dn x r over the rows of this block, q's heads and k's apart: those of a warp, then the warps' in order. */
 template <int W, int L, int P>
-__device__ void write_partial(float *partial, const head_lane<W, L, P, 1> &my, int kind, int thread, int n_threads,
+__device__ void write_partial(float *partial, const head_lane<W, L> &my, int kind, int thread, int n_threads,
                               const float (&dw)[2][P][W])
 {
     float *of_warp = reinterpret_cast<float *>(stages);       /* (warps, 2, head_dim): never more than both stages */
@@ -253,12 +257,13 @@ __device__ void write_partial(float *partial, const head_lane<W, L, P, 1> &my, i
     }
 }
 
-template <typename T, int W, int L, int P>
-__global__ void __launch_bounds__(BACKWARD_WARPS *WARP, sizeof(T) == 2 && P == 1 ? 2 : 1)
+template <typename T, int W, int L>
+__global__ void __launch_bounds__(BACKWARD_WARPS *WARP, sizeof(T) == 2 && W > 1 ? 2 : 1)
     qknorm_rope_backward_kernel(qk_args<T> a)
 {
-    const head_lane<W, L, P, 1> my(a);
-    row_pipe<T, W, L, P> in(my, a);
+    constexpr int P = packs_of_lane<W>;
+    const head_lane<W, L> my(a);
+    row_pipe<T, W, L> in(my, a);
     const bool exists = my.h < a.n_heads;
     auto reciprocal = [&](int row) { return exists && row < a.rows ? a.r[(int64_t)row * a.n_heads + my.h] : 0.0f; };
     float dw[2][P][W] = {}, r_next = reciprocal(my.row);
@@ -304,8 +309,7 @@ __global__ void __launch_bounds__(BACKWARD_WARPS *WARP, sizeof(T) == 2 && P == 1
     write_partial(a.partial, my, my.h >= a.n_q_heads, in.thread, in.n_threads, dw);
 }
 
-/* launch(type_tag<T>, width<W>, lanes, packs of a lane): one pack of either half a lane where that fits, else single
- * elements */
+/* launch(type_tag<T>, width<W>, lanes of a head): packs where they fit, else single elements */
 template <typename F> void for_head(const char *op, dtype dt, int64_t head_dim, bool packed, F launch)
 {
     int64_t half = head_dim / 2;
@@ -315,13 +319,13 @@ template <typename F> void for_head(const char *op, dtype dt, int64_t head_dim, 
           16 * WARP);
     for_type(op, dt, packed, [&](auto t, auto w) {
         if constexpr (WIDTH(w) == 1)
-            launch(t, w, width<WARP>(), width<8>());
+            launch(t, w, width<WARP>());
         else if (half <= 4 * PACK)
-            launch(t, w, width<4>(), width<1>());
+            launch(t, w, width<4>());
         else if (half <= 8 * PACK)
-            launch(t, w, width<8>(), width<1>());
+            launch(t, w, width<8>());
         else
-            launch(t, w, width<16>(), width<1>());
+            launch(t, w, width<16>());
     });
 }
 
@@ -331,7 +335,7 @@ qk_args<T> qk_args_of(int64_t rows, float *r, tensor qkv, tensor q_norm, tensor 
 {
     qk_args<T> a = {};
 
-    CHECK(rows < INT32_MAX / 2, "qknorm_rope: %lld rows", (long long)rows);
+    CHECK(rows < INT32_MAX / 2, "QK-norm of %lld rows", (long long)rows); /* a row and a step are an int */
     a.rows = (int)rows;
     a.qkv = view_of<const T>(qkv);
     a.r = r;
@@ -349,9 +353,9 @@ qk_args<T> qk_args_of(int64_t rows, float *r, tensor qkv, tensor q_norm, tensor 
 /* Blocks of at most `most` warps: whole rows if one has room. */
 struct qk_shape {
     int parts, warps, rows;                                   /* of a row; of a part; in a block */
-    qk_shape(int lanes, int most)
+    qk_shape(int lanes_of_row, int most)
     {
-        int of_row = (lanes + WARP - 1) / WARP;
+        int of_row = (lanes_of_row + WARP - 1) / WARP;
         parts = (of_row + most - 1) / most, warps = (of_row + parts - 1) / parts, rows = most / warps;
     }
     dim3 threads() const { return dim3(WARP, (unsigned)warps, (unsigned)rows); }
@@ -369,14 +373,14 @@ void qknorm_rope_cuda(moai_device *dev, tensor qk, float *r, tensor qkv, tensor 
 
     if (qk.rows == 0) return;
     if (qknorm_rope_few(dev, qk, r, qkv, q_norm, k_norm, rope, positions, s, eps)) return;
-    for_head(op, qk.dt, s.head_dim, packed, [&](auto t, auto w, auto lanes, auto packs) {
+    for_head(op, qk.dt, s.head_dim, packed, [&](auto t, auto w, auto lanes) {
         using T = TYPE(t);
         constexpr int U = WIDTH(w) == 1 ? 1 : 2;
         qk_args<T> a = qk_args_of<T>(qk.rows, r, qkv, q_norm, k_norm, rope, positions, s);
         a.out = view_of<T>(qk), a.eps = eps;
         qk_shape shape((a.n_heads + U - 1) / U * WIDTH(lanes), FORWARD_WARPS);
-        qknorm_rope_kernel<T, WIDTH(w), WIDTH(lanes), WIDTH(packs), U>
-            <<<dim3((unsigned)shape.blocks(a.rows), (unsigned)shape.parts), shape.threads(), 0, dev->stream>>>(a);
+        dim3 blocks((unsigned)shape.blocks(a.rows), (unsigned)shape.parts);
+        qknorm_rope_kernel<T, WIDTH(w), WIDTH(lanes), U><<<blocks, shape.threads(), 0, dev->stream>>>(a);
         LAUNCH_CHECK(op);
     });
 }
@@ -391,12 +395,12 @@ void qknorm_rope_backward_cuda(moai_device *dev, tensor dqkv, tensor dq_norm, te
                   is_packed(q_norm, k_norm, rope.cos, rope.sin);
 
     if (dqk.rows == 0) return;
-    for_head(op, dqk.dt, d, packed, [&](auto t, auto w, auto lanes, auto packs) {
+    for_head(op, dqk.dt, d, packed, [&](auto t, auto w, auto lanes) {
         using T = TYPE(t);
         qk_args<T> a = qk_args_of<T>(dqk.rows, const_cast<float *>(r), qkv, q_norm, k_norm, rope, positions, s);
         a.out = view_of<T>(dqkv), a.dqk = view_of<const T>(dqk);
-        using pipe = row_pipe<T, WIDTH(w), WIDTH(lanes), WIDTH(packs)>;
-        auto kernel = qknorm_rope_backward_kernel<T, WIDTH(w), WIDTH(lanes), WIDTH(packs)>;
+        using pipe = row_pipe<T, WIDTH(w), WIDTH(lanes)>;
+        auto kernel = qknorm_rope_backward_kernel<T, WIDTH(w), WIDTH(lanes)>;
         qk_shape shape(a.n_heads * WIDTH(lanes), BACKWARD_WARPS);
         size_t shared = 2 * (size_t)pipe::stage_bytes(shape.n_threads(), shape.rows, a.head_dim);
         allow_shared(dev, op, kernel, shared);

@@ -62,8 +62,8 @@ template <bool SQUARES> void sum_array(moai_device *dev, const char *op, double 
     LAUNCH_CHECK(op);
 }
 
-/* Thread (c, g) adds rows g, g + PARTIAL_ROWS, ... of its column; then the groups are added in order.  Always launched
- * closely: the kernel that leaves the rows calls let_next_start when its blocks near their end. */
+/* Thread (c, g) adds rows g, g + PARTIAL_ROWS, ... of its column; then the groups are added in order.  The kernel
+ * that leaves the rows calls let_next_start when its blocks near their end: this one is always launched closely. */
 __global__ void __launch_bounds__(PARTIAL_COLS *PARTIAL_ROWS)
     add_partials_kernel(float *first, float *second, const float *partial, int64_t n_rows, int64_t cols)
 {

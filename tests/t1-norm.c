@@ -256,6 +256,13 @@ int main(int argc, char **argv)
             check_qknorm(three[i], 3, 3, 1, 64, strided);
             check_qknorm(three[i], 11, 28, 4, 128, strided);
             check_qknorm(three[i], 2, 2, 1, 256, strided);
+            check_qknorm(three[i], 300, 28, 4, 128, strided);
+            check_qknorm(three[i], 20000, 1, 1, 16, strided); /* blocks of a GPU take many rows, some one more */
+            check_qknorm(three[i], 500, 63, 3, 16, strided);  /* and share long ones */
+            check_qknorm(three[i], 1500, 4, 2, 10, strided);
+            check_qknorm(three[i], 70, 5, 1, 80, strided);
+            check_qknorm(three[i], 70, 3, 1, 192, strided);
+            check_qknorm(three[i], 3, 1, 1, 512, strided);
         }
     }
     return battery_done();

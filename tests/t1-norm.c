@@ -251,14 +251,19 @@ int main(int argc, char **argv)
             check_forward(three[i], 2, 5120, strided);
             check_backward(three[i], 2, 10240, strided);
             check_backward(three[i], 3, 1027, strided);
+            check_forward(three[i], 9000, 40, strided);       /* blocks of a GPU take many rows, some one more */
+            check_forward(three[i], 9000, 37, strided);
+            check_backward(three[i], 9000, 40, strided);
+            check_backward(three[i], 9000, 37, strided);
+            check_backward(three[i], 450, 3840, strided);
             check_qknorm(three[i], 70, 7, 1, 16, strided);
             check_qknorm(three[i], 9, 4, 2, 10, strided);
             check_qknorm(three[i], 3, 3, 1, 64, strided);
             check_qknorm(three[i], 11, 28, 4, 128, strided);
             check_qknorm(three[i], 2, 2, 1, 256, strided);
             check_qknorm(three[i], 300, 28, 4, 128, strided);
-            check_qknorm(three[i], 20000, 1, 1, 16, strided); /* blocks of a GPU take many rows, some one more */
-            check_qknorm(three[i], 500, 63, 3, 16, strided);  /* and share long ones */
+            check_qknorm(three[i], 20000, 1, 1, 16, strided);
+            check_qknorm(three[i], 500, 63, 3, 16, strided);  /* blocks share a row */
             check_qknorm(three[i], 1500, 4, 2, 10, strided);
             check_qknorm(three[i], 70, 5, 1, 80, strided);
             check_qknorm(three[i], 70, 3, 1, 192, strided);

@@ -188,12 +188,14 @@ test-slurm: slurm-deps
 	@$(again) $(jobs) all build-tests
 	@$(prove) -j3 $(sort $(filter-out %/lab.sh %/scenario.sh,$(wildcard tests/slurm/*.sh)))
 test-gpu: deps
+	$(if $(CUDA)$(filter cpu,$(DEVICE)),,$(error $@ needs CUDA=1))
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-gpu
 bench: deps
 	@$(again) $(jobs) all build-tests
 	@for b in $(sort $(wildcard tests/bench/*.sh)); do MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) tests/run $$b || exit 1; done
 bench-gpu: deps
+	$(if $(CUDA),,$(error $@ needs CUDA=1))
 	@$(again) $(jobs) all build-tests
 	@for b in $(cuda_benches:%.c=$(BUILD)/%); do $$b || exit 1; done
 	@$(BUILD)/tests/bench/bench-step --plan --model configs/moai-3b.json --bf16 --device cuda --batch_size 2 --gradient_accumulation_steps 16

@@ -25,11 +25,15 @@
 #SBATCH --exclusive
 #SBATCH --cpus-per-task=8
 ##SBATCH --gpus-per-node=8
+##SBATCH --time=24:00:00
+##SBATCH --account=
+##SBATCH --partition=
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=moai-%j.log
 set -u
+caller=$PWD
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 1
 say() { echo "pretrain.sh: $*"; }
 
@@ -159,9 +163,10 @@ else
     run=configs/demo/run.json
     launch=(mpirun -np "${NP:-4}" --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
     [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    [ $# -gt 0 ] || [ -e $run ] || { say "no $run here: give a RUN.json" >&2; exit 2; }
     [ $# -gt 0 ] || [ -e output/demo/data/manifest.json ] || make demo-data || exit 1
 fi
-case ${1:-} in *.json) run=$1; shift ;; esac
+case ${1:-} in *.json) run=$1; shift; [ ! -e "$caller/$run" ] || run=$caller/$run ;; esac
 program="${MOAI_BIN:-build}/moai_train"
 [ -x "$program" ] || program=$(command -v moai_train) || { say "no moai_train in ${MOAI_BIN:-build} or the PATH: run make" >&2; exit 2; }
 if [ -n "${SLURM_JOB_ID:-}" ]; then

@@ -375,7 +375,8 @@ static void report(const encode_options *o, const manifest *m, const encode_part
         seconds, sums[0] / 1e6 / seconds, o->output);
     if (sums[1] > 0) warn("%lld documents without text were left out", (long long)sums[1]);
     if (documents[1] == 0 && (o->validation_fraction > 0 || o->validation_documents > 0))
-        warn("no document fell to the validation split");
+        warn("no document fell to the validation split: --validation_documents N takes N of them, "
+             "--document_separator makes more of a file");
 }
 
 static int open_tokenizer(const encode_options *o, tokenizer **tok, manifest *m, moai_error *err)

@@ -55,7 +55,7 @@ static int open_data(trainer *t, moai_error *err)
     if (dataset_samples(t->eval_set, run->seq_length) < 1)
         return error_config(err,
                             "%s: the validation split has %lld tokens, fewer than one sample of seq_length %lld + 1; "
-                            "eval_steps needs it",
+                            "eval_steps needs it (0: no evaluation; moai_tokenize encode --validation_documents N)",
                             run->data, (long long)dataset_tokens(t->eval_set), (long long)run->seq_length);
     return 0;
 }

@@ -14,9 +14,11 @@ ranks() { n=$1; shift; mpirun -np "$n" "$@"; }
 rm -rf $out
 mkdir -p $out
 
+separator=blank_line
 if [ -n "$text" ]; then
-    say "the text: $text; a document ends at an empty line"
     cp "$text" $out/corpus.txt
+    [ "$(awk 'BEGIN { RS = "" } END { print NR }' $out/corpus.txt)" -ge 40 ] || separator=line
+    say "the text: $text; a document ends at: $separator"
 else
     say "the text: the King James Bible (package bible-kjv), a chapter a document"
     configs/demo/corpus.sh $out/corpus.txt
@@ -27,8 +29,9 @@ say "a tokenizer of 1024 pieces, and token shards"
 "$MOAI_BIN/moai_tokenize" train --input $out/corpus.txt --vocab_size 1024 --output $out/tokenizer > $out/tokenizer.log 2>&1 ||
     { tail -n 5 $out/tokenizer.log; exit 1; }
 ranks 2 "$MOAI_BIN/moai_tokenize" encode --tokenizer $out/tokenizer.model --input $out/corpus.txt --output $out/data \
-    --document_separator blank_line --validation_fraction 0.05 --num_threads 1
-"$MOAI_BIN/moai_tokenize" bigram $out/data | tee $out/bigram.txt
+    --document_separator $separator --validation_fraction 0.05 --num_threads 1
+"$MOAI_BIN/moai_tokenize" bigram $out/data > $out/bigram.txt
+cat $out/bigram.txt
 [ -z "$only" ] || exit 0
 
 say "training on four ranks, TP 2 x PP 2, up to step 1000"

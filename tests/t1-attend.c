@@ -179,27 +179,29 @@ static void check_rows_alone(field *att, tensor q, tensor k_cache, tensor v_cach
     ok(memcmp(att->now, att->kept, att->n_bytes) == 0, "attend_cached: a row alone has the bits it has among others");
 }
 
-/* Queries at several positions of three sequences, their keys appended first; the rest of the cache is kept. */
-static void check_cached(dtype dt, attend_shape s, int32_t max_len, bool strided)
+/* Queries at several positions of three sequences, more of them from the second's beginning on; their keys are appended
+ * first, the rest of the cache is kept. */
+static void check_cached(dtype dt, attend_shape s, int32_t max_len, int n_rows, bool strided)
 {
-    enum { N_SEQUENCES = 3, N_ROWS = 5 };
+    enum { N_SEQUENCES = 3, N_APART = 5, MAX_ROWS = 200 };
     const int32_t last = max_len - 1, middle = max_len * 7 / 10;
-    const int32_t seq[N_ROWS] = {2, 0, 1, 0, 0}, pos[N_ROWS] = {0, middle, last, middle + 1, middle + 2};
+    int32_t seq[MAX_ROWS] = {2, 0, 1, 0, 0}, pos[MAX_ROWS] = {0, middle, last, middle + 1, middle + 2};
     int64_t qw = s.n_heads * s.head_dim, kw = s.n_kv_heads * s.head_dim;
-    field q = field_random("q", dt, N_ROWS, qw, strided), k = field_random("k", dt, N_ROWS, kw, strided),
-          v = field_random("v", dt, N_ROWS, kw, strided);
+    for (int i = N_APART; i < n_rows; i++) seq[i] = 1, pos[i] = i - N_APART;
+    field q = field_random("q", dt, n_rows, qw, strided), k = field_random("k", dt, n_rows, kw, strided),
+          v = field_random("v", dt, n_rows, kw, strided);
     field k_cache = field_random("k_cache", dt, N_SEQUENCES * max_len, kw, strided),
           v_cache = field_random("v_cache", dt, N_SEQUENCES * max_len, kw, strided);
-    field att = field_output("att", dt, N_ROWS, qw, strided);
+    field att = field_output("att", dt, n_rows, qw, strided);
     int32_t *seq_d = to_device(seq, sizeof seq), *pos_d = to_device(pos, sizeof pos);
-    double *ref = doubles(N_ROWS * qw), *whole_q = doubles(max_len * qw), *whole_att = doubles(max_len * qw),
+    double *ref = doubles(n_rows * qw), *whole_q = doubles(max_len * qw), *whole_att = doubles(max_len * qw),
            *weight = doubles(max_len);
 
-    for (int i = 0; i < N_ROWS; i++) {
+    for (int i = 0; i < n_rows; i++) {
         memcpy(k_cache.v + (seq[i] * max_len + pos[i]) * kw, k.v + i * kw, (size_t)kw * sizeof(double));
         memcpy(v_cache.v + (seq[i] * max_len + pos[i]) * kw, v.v + i * kw, (size_t)kw * sizeof(double));
     }
-    for (int i = 0; i < N_ROWS; i++) { /* the last row of the row's sequence up to there */
+    for (int i = 0; i < n_rows; i++) { /* the last row of the row's sequence up to there */
         attend_problem p = {s, whole_q, k_cache.v + seq[i] * max_len * kw, v_cache.v + seq[i] * max_len * kw, NULL};
         p.s.seq_len = pos[i] + 1;
         memcpy(whole_q + pos[i] * qw, q.v + i * qw, (size_t)qw * sizeof(double));
@@ -219,8 +221,9 @@ static void check_cached(dtype dt, attend_shape s, int32_t max_len, bool strided
 
 static void check_all(const dtype *types, int n_types)
 {
-    const attend_shape crooked = {1, 1, 6, 2, 20, 0.3f}, wide = {1, 1, 14, 2, 128, 0.0884f},
-                       many = {1, 1, 20, 1, 64, 0.125f};
+    const attend_shape crooked = {1, 1, 6, 3, 20, 0.3f}, wide = {1, 1, 14, 2, 128, 0.0884f},
+                       many = {1, 1, 20, 1, 64, 0.125f}, groups = {1, 1, 34, 2, 24, 0.204f},
+                       narrow = {1, 1, 4, 2, 80, 0.112f}, widest = {1, 1, 2, 1, 256, 0.0625f};
 
     for (int strided = 0; strided < 2; strided++) {
         for (int i = 0; i < n_types; i++) {
@@ -232,11 +235,16 @@ static void check_all(const dtype *types, int n_types)
                          strided); /* weights near 0 and 1 */
             check_attend(types[i], (attend_shape){2, 259, 6, 2, 128, 0.0884f}, 1, 4.0, strided);
             check_attend(types[i], (attend_shape){1, 128, 2, 1, 80, 0.112f}, 0, 1.0, strided);
-            check_cached(types[i], crooked, 100, strided);
-            check_cached(types[i], wide, 1000, strided);
+            check_attend(types[i], (attend_shape){2, 50, 4, 2, 20, 0.224f}, 1, 1.0, strided); /* not by tiles */
+            check_attend(types[i], (attend_shape){1, 50, 2, 1, 256, 0.0625f}, 0, 1.0, strided);
+            check_cached(types[i], crooked, 100, 5, strided);
+            check_cached(types[i], wide, 1000, 5, strided);
+            check_cached(types[i], groups, 100, 5, strided);
+            check_cached(types[i], narrow, 300, 5, strided);
+            check_cached(types[i], widest, 40, 5, strided);
         }
     }
-    for (int i = 0; i < n_types; i++) check_cached(types[i], many, 9000, false);
+    for (int i = 0; i < n_types; i++) check_cached(types[i], many, 9000, 200, false); /* two launches on a GPU */
 }
 
 int main(int argc, char **argv)

@@ -222,7 +222,7 @@ static void check_qknorm(dtype dt, int64_t rows, int64_t n_heads, int64_t n_kv_h
     TWICE(dut.ops->qknorm_rope(dut.dev, qk.t, r.t.data, qkv.t, q_norm.t, k_norm.t, rope, positions_d, s, (float)eps),
           &qk, &r);
     ok_field(&qk, ref, 5e-7, "qknorm_rope");
-    ok_field(&r, ref_r, 5e-7, "qknorm_rope");
+    ok_field(&r, ref_r, 1e-6, "qknorm_rope");
     TWICE(dut.ops->qknorm_rope_backward(dut.dev, dqkv.t, dq_norm.t, dk_norm.t, dqk.t, qkv.t, r.t.data, q_norm.t,
                                         k_norm.t, rope, positions_d, s),
           &dqkv, &dq_norm, &dk_norm);
@@ -249,13 +249,18 @@ int main(int argc, char **argv)
             check_backward(three[i], 150, 96, strided);
             check_backward(three[i], 9, 3840, strided);
             check_forward(three[i], 2, 5120, strided);
+            check_forward(three[i], 2, 10240, strided);
+            check_forward(three[i], 3, 1027, strided);
+            check_forward(three[i], 2, 3001, strided);
             check_backward(three[i], 2, 10240, strided);
             check_backward(three[i], 3, 1027, strided);
+            check_backward(three[i], 3, 3001, strided);
             check_forward(three[i], 9000, 40, strided);       /* blocks of a GPU take many rows, some one more */
             check_forward(three[i], 9000, 37, strided);
             check_backward(three[i], 9000, 40, strided);
             check_backward(three[i], 9000, 37, strided);
             check_backward(three[i], 450, 3840, strided);
+            check_backward(three[i], 200, 4104, strided);
             check_qknorm(three[i], 70, 7, 1, 16, strided);
             check_qknorm(three[i], 9, 4, 2, 10, strided);
             check_qknorm(three[i], 3, 3, 1, 64, strided);
@@ -266,7 +271,7 @@ int main(int argc, char **argv)
             check_qknorm(three[i], 500, 63, 3, 16, strided);  /* blocks share a row */
             check_qknorm(three[i], 1500, 4, 2, 10, strided);
             check_qknorm(three[i], 70, 5, 1, 80, strided);
-            check_qknorm(three[i], 70, 3, 1, 192, strided);
+            check_qknorm(three[i], 300, 15, 1, 144, strided);
             check_qknorm(three[i], 3, 1, 1, 512, strided);
         }
     }

@@ -120,6 +120,18 @@ static void test_sizes(void)
     }
 }
 
+/* A block of a GPU passes over its part of such a row more than once. */
+static void test_long(void)
+{
+    enum { N = 150000 };
+    float *x = xmalloc((size_t)ROWS * N * sizeof *x);
+
+    for (int64_t i = 0; i < (int64_t)ROWS * N; i++) x[i] = bell(2);
+    check("normal logits", x, N, (sample_options){1, 0, 1}, false);
+    check("normal logits", x, N, (sample_options){0.7, 50, 0.9031}, true);
+    free(x);
+}
+
 static void test_broken(void)
 {
     enum { N = 700 };
@@ -152,6 +164,7 @@ int main(int argc, char **argv)
 {
     battery_open(argc, argv);
     test_sizes();
+    test_long();
     test_broken();
     return battery_done();
 }

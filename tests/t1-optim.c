@@ -17,9 +17,9 @@ static float read_float(const float *p)
     return x;
 }
 
-static void check_sums(int64_t n)
+static void check_sums(int64_t n, bool strided)
 {
-    field x = field_random("x", DT_F32, 1, n, false);
+    field x = field_random("x", DT_F32, 1, n, strided);
     double sum = 3.0, squares = 5.0, seen[2][2];
 
     for (int64_t i = 0; i < n; i++) sum += x.v[i], squares += x.v[i] * x.v[i];
@@ -131,10 +131,11 @@ static void check_adamw(dtype param_dt, bool separate, int64_t n, int64_t n_deca
 int main(int argc, char **argv)
 {
     battery_open(argc, argv);
-    check_sums(1);
-    check_sums(1000);
-    check_sums(200001);
-    check_sums(5000000);
+    check_sums(1, false);
+    check_sums(1000, false);
+    check_sums(200001, false);
+    check_sums(200001, true);                                 /* not aligned to 16 bytes */
+    check_sums(5000000, false);
     check_clip();
     check_adamw(DT_F32, false, 1001, 600);
     check_adamw(DT_F32, true, 37, 0);
@@ -142,5 +143,7 @@ int main(int argc, char **argv)
     check_adamw(DT_BF16, true, 50, 10);
     check_adamw(DT_BF16, true, 4096, 1023);
     check_adamw(DT_F16, true, 1024, 512);
+    check_adamw(DT_F16, true, 1001, 600);
+    check_adamw(DT_F32, true, 4096, 1023);
     return battery_done();
 }

@@ -75,9 +75,9 @@ static void check_add(dtype dt, int64_t cols, bool strided)
     free(sum);
 }
 
-static void check_fills(dtype dt, int64_t cols, bool strided)
+static void check_fills(dtype dt, int64_t cols, int64_t row0, bool strided)
 {
-    int64_t rows = 9, global_cols = 60, row0 = 3, col0 = 11;
+    int64_t rows = 9, global_cols = 60, col0 = 11;
     uint64_t key = rng_key(7, "a tensor");
     field y = field_output("y", dt, rows, cols, strided);
     double *expected = doubles(rows * cols);
@@ -194,8 +194,8 @@ int main(int argc, char **argv)
         for (int i = 0; i < 3; i++) {
             check_add(three[i], 77, strided);
             check_add(three[i], 2064, strided);
-            check_fills(three[i], 35, strided);
-            check_fills(three[i], 48, strided);
+            check_fills(three[i], 35, 3, strided);
+            check_fills(three[i], 48, (int64_t)1 << 30, strided); /* indices above 32 bits */
             check_swiglu(three[i], 45, strided);
             check_swiglu(three[i], 48, strided);
         }

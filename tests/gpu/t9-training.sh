@@ -37,10 +37,12 @@ for dtype in bf16 fp16; do
         even $dtype-half 1 $flags --stop_at_step 10
         mv "$runs/$dtype-half" "$runs/$dtype-resumed"
         even $dtype-resumed 1 $flags --resume_from_checkpoint auto
+        even $dtype-fastest 1 --batch_size 2 --$dtype
         even $dtype-cpu 1 $flags --device cpu
     }
     learns $dtype
     for other in again selective full resumed; do same_bits $dtype-$other $dtype; done
     agree $dtype $dtype-cpu 1e-2
+    agree $dtype-fastest $dtype-cpu 1e-2
 done
 done_testing

@@ -125,10 +125,10 @@ static int check_options(const tokenizer_train_options *o, moai_error *err)
     const int64_t fixed = 2 + 3 + 256;                        /* pad, unknown; eos, im_start, im_end; bytes */
 
     if (o->vocab_size <= fixed || o->vocab_size > INT32_MAX)
-        return error_set(err, "vocab_size %lld: must be above %lld (special symbols and bytes)",
-                         static_cast<long long>(o->vocab_size), static_cast<long long>(fixed));
+        return error_config(err, "vocab_size %lld: must be above %lld (special symbols and bytes)",
+                            static_cast<long long>(o->vocab_size), static_cast<long long>(fixed));
     if (!(o->character_coverage > 0 && o->character_coverage <= 1))
-        return error_set(err, "character_coverage %g: must be above 0 and at most 1", o->character_coverage);
+        return error_config(err, "character_coverage %g: must be above 0 and at most 1", o->character_coverage);
     return 0;
 }
 
@@ -166,6 +166,8 @@ int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix,
     sentencepiece::SetRandomGeneratorSeed(static_cast<unsigned>(o->seed));
     auto status = sentencepiece::SentencePieceTrainer::Train(spec, &lines);
     if (lines.has_failed()) return error_set(err, "%s", reading.text);
-    if (!status.ok()) return error_set(err, "training the tokenizer: %s", status.ToString().c_str());
-    return 0;
+    if (status.ok()) return 0;
+    error_set(err, "training the tokenizer: %s", status.ToString().c_str());
+    err->config = status.code() == sentencepiece::util::StatusCode::kInternal;   /* its checks of what was asked */
+    return -1;
 }

@@ -57,7 +57,7 @@ static bool gpus_are_own(void) { return false; }
 static int open_cuda(device *d, const device_options *o, bool own, moai_error *err)
 {
     (void)d, (void)own;
-    return error_set(err, "device %s: this build has no CUDA backend (build with make CUDA=1)", o->name);
+    return error_config(err, "device %s: this build has no CUDA backend (build with make CUDA=1)", o->name);
 }
 #endif
 
@@ -104,7 +104,7 @@ int device_open(device *d, const device_options *o, moai_error *err)
     const bool own = gpus_are_own();
     if (strcmp(o->name, "cuda") == 0) return open_cuda(d, o, own, err);
     if (strcmp(o->name, "auto") == 0) return device_count_cuda() > 0 ? open_cuda(d, o, own, err) : open_cpu(d, o);
-    return error_set(err, "device \"%s\" is none of cpu, cuda, auto", o->name);
+    return error_config(err, "device \"%s\" is none of cpu, cuda, auto", o->name);
 }
 
 void device_connect(device *d, moai_grid *grid)

@@ -102,7 +102,10 @@ static int run_train(const tokenize_options *o, moai_error *err)
         free(dir);
         if (made != 0) return fail(err);
     }
-    if (tokenizer_train(o->inputs, o->n_inputs, o->output, &options, err) != 0) return fail(err);
+    if (tokenizer_train(o->inputs, o->n_inputs, o->output, &options, err) != 0) {
+        fail(err);
+        return error_status(err);
+    }
     say("train: %lld pieces in %.1f s to %s.model and %s.vocab", (long long)o->vocab_size, now_seconds() - begin,
         o->output, o->output);
     return STATUS_OK;

@@ -1,6 +1,7 @@
 /* resume.c: see resume.h */
 #include "resume.h"
 
+#include "files.h"
 #include "resume_keys.h"
 
 #include <stdio.h>
@@ -150,6 +151,17 @@ static int load_newest(resume_point *r, bool must, const run_config *run, const 
     return failed;
 }
 
+/* No rank finds a manifest there, nor will another start. */
+static bool is_none(const char *dir, const comm *world)
+{
+    char *path = xasprintf("%s/manifest.json", dir);
+    int32_t found = !file_missing(path);
+
+    free(path);
+    comm_all_reduce(world, &found, 1, DT_I32, REDUCE_MAX);
+    return !found;
+}
+
 int resume_load(resume_point *r, const run_config *run, const checkpoint_meta *now, const checkpoint_state *st,
                 moai_error *err)
 {
@@ -159,7 +171,9 @@ int resume_load(resume_point *r, const run_config *run, const checkpoint_meta *n
     *r = (resume_point){0};
     if (!wanted[0]) return 0;
     if (must || strcmp(wanted, "auto") == 0) return load_newest(r, must, run, now, st, err);
-    return load(r, wanted, run, now, st, err) == GOOD ? 0 : -1;
+    if (load(r, wanted, run, now, st, err) == GOOD) return 0;
+    if (is_none(wanted, &st->grid->host_world)) err->config = true;
+    return -1;
 }
 
 void resume_free(resume_point *r)

@@ -137,6 +137,14 @@ refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$t
 refuses "an output that is a file" 1 'empty.txt' $encode --input $inputs --output "$tmp/empty.txt"
 refuses "all documents for validation" 1 'none of 1 documents' $tokenize encode --tokenizer "$tmp/new/tok.model" --input "$tmp/all.txt" \
     --validation_fraction 1 --output "$tmp/f"
+echo "one two three four five six" > "$tmp/tiny.txt"
+refuses "a vocabulary too small for the bytes" 2 'vocab_size 100: must be above 261' \
+    $tokenize train --input "$tmp/tiny.txt" --vocab_size 100 --output "$tmp/small"
+refuses "a vocabulary too large for the text" 2 'Vocabulary size too high' \
+    $tokenize train --input "$tmp/tiny.txt" --vocab_size 9000 --output "$tmp/large"
+mkdir "$tmp/taken.model"
+refuses "a tokenizer that cannot be written" 1 'taken.model' \
+    $tokenize train --input "$tmp/tiny.txt" --vocab_size 280 --output "$tmp/taken"
 refuses "an unknown option" 2 'unknown option --shard_token; did you mean --shard_tokens' $encode --shard_token 5 --input x --output "$tmp/f"
 refuses "a value out of range" 2 'shard_tokens' $encode --input x --output "$tmp/f" --shard_tokens 0
 refuses "a missing option" 2 'tokenizer is needed' $tokenize encode --input x --output "$tmp/f"

@@ -208,11 +208,14 @@ json_t *json_read_object(const char *path, moai_error *err)
 {
     json_error_t at;
     FILE *f = fopen(path, "r");
+    const int first = f ? getc(f) : EOF;      /* a directory opens and does not read */
 
-    if (!f) {
+    if (!f || ferror(f)) {
         error_set(err, "%s: %s", path, strerror(errno));
+        if (f) fclose(f);
         return NULL;
     }
+    ungetc(first, f);
     json_t *object = json_loadf(f, JSON_REJECT_DUPLICATES, &at);
     fclose(f);
     if (!object)

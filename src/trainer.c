@@ -7,6 +7,7 @@
 #include "output_dir.h"
 #include "watchdog.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,13 +35,19 @@ static int read_tokenizer(trainer *t, const char *path, moai_error *err)
     return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex, t->tokenizer_sha256);
 }
 
+static int check_there(const char *key, const char *path, moai_error *err)
+{
+    return file_missing(path) ? error_config(err, "--%s %s: %s", key, path, strerror(errno)) : 0;
+}
+
 static int open_data(trainer *t, moai_error *err)
 {
     const run_config *run = t->run;
     char given[65];
     const char *sha256 = run->tokenizer[0] ? given : NULL;
 
-    if (sha256 && file_sha256(run->tokenizer, given, err)) return -1;
+    if (sha256 && (check_there("tokenizer", run->tokenizer, err) || file_sha256(run->tokenizer, given, err))) return -1;
+    if (check_there("data", run->data, err)) return -1;
     t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, sha256, err);
     if (!t->train_set) return -1;
     const manifest *m = dataset_manifest(t->train_set);

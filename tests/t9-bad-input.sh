@@ -40,6 +40,7 @@ refused 2 2 'run.json: line 1, column' --config "$dir/run.json"
 refused 2 1 '--learning_rate is -1, must be between 0 and 1000' --learning_rate=-1
 refused 2 1 'bf16 and fp16 are both true' --bf16 --fp16
 refused 2 1 'context_parallel is 2' --context_parallel 2
+ldd "$train" | grep -q libcuda || refused 2 2 'device cuda: this build has no CUDA backend' --device cuda
 refused 2 2 'global_batch_size 3 is not a multiple of per_device_train_batch_size 1 x data_parallel 2' --global_batch_size 3
 refused 2 1 'seq_length 65 is larger than max_position_embeddings 64 of' --seq_length 65
 
@@ -68,7 +69,8 @@ model larger qwen3 98
 refused 2 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
 
 # the data
-refused 2 2 "$dir/nothing: No such file or directory" --data "$dir/nothing"
+refused 2 2 "--data $dir/nothing: No such file or directory" --data "$dir/nothing"
+refused 2 2 "--tokenizer $dir/nowhere.model: No such file or directory" --tokenizer "$dir/nowhere.model"
 mkdir "$dir/few" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/few" 97 1 16 || exit 1
 refused 2 2 'few: a split of 17 tokens has fewer than one sample of seq_length 32' --seq_length 32 --data "$dir/few" --output_dir "$dir/few-out"
 shard=$(find "$dir/data" -name 'train*.h5' -exec basename {} \; | sort | head -n 1)
@@ -109,7 +111,8 @@ refused 1 2 "output_dir $dir/file is not writable" --output_dir "$dir/file"
 refused 2 2 'out-dir holds checkpoint-2 of an earlier run'
 "$MOAI_BIN/moai_checkpoint" verify "$dir/out-dir/checkpoint-2" > "$dir/out" 2>&1
 check $? "after all that the checkpoint of the good run is whole"
-refused 1 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"
+refused 2 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"
+refused 2 2 "$dir/out-dir: not a checkpoint" --resume_from_checkpoint "$dir/out-dir" --output_dir "$dir/new"
 
 # checkpoints
 damaged() { mkdir "$dir/$1" && cp -r "$dir/out-dir/checkpoint-2" "$dir/$1/checkpoint-2"; }

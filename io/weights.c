@@ -1,5 +1,6 @@
 /* weights.c: see weights.h */
 #include "weights.h"
+#include "checkpoint.h"
 #include "files.h"
 #include "hf.h"
 #include "pieces.h"
@@ -132,16 +133,35 @@ static int open_hf(weights *w, moai_error *err)
     return w->hf ? 0 : -1;
 }
 
+/* Neither a manifest nor a config.json is there. */
+static int name_newest(const char *dir, moai_error *err)
+{
+    char *newest = checkpoint_latest(dir);
+
+    if (newest)
+        error_config(err, "%s is no checkpoint; the newest in it is %s", dir, newest);
+    else
+        error_config(err,
+                     "%s is no checkpoint, holds none (checkpoint-STEP/manifest.json), and is no Hugging Face "
+                     "directory (config.json)",
+                     dir);
+    free(newest);
+    return -1;
+}
+
 weights *weights_open(const char *dir, moai_error *err)
 {
     weights *w = xmalloc(sizeof *w);
-    char *manifest = xasprintf("%s/manifest.json", dir);
+    char *manifest = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/config.json", dir);
 
     w->dir = xstrdup(dir);
     w->tokenizer = xasprintf("%s/tokenizer.model", dir);
-    int rc = file_exists(manifest) ? open_checkpoint(w, err) : open_hf(w, err);
+    int rc = file_exists(manifest)  ? open_checkpoint(w, err)
+             : file_missing(config) ? name_newest(dir, err)
+                                    : open_hf(w, err);
     if (rc == 0) rc = check_names(w, err);
     free(manifest);
+    free(config);
     if (rc == 0) return w;
     weights_free(w);
     return NULL;

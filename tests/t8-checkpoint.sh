@@ -43,6 +43,8 @@ pieces=$("$PYTHON" tests/tools/h5_pieces.py "$runs/tied-run/checkpoint-4" 2>&1)
 [ "${pieces% *}" = $(((3 * 11 + 2) * 3)) ]
 check $? "a tied embedding is there once: $pieces"
 
+says 1 '/run is no checkpoint; the newest in it is .*run/checkpoint-4$' "$checkpoint" export "$runs/run" "$runs/hf"
+
 cat src/layer.c src/model.c > "$runs/text.txt"
 "$MOAI_BIN/moai_tokenize" train --input "$runs/text.txt" --vocab_size 400 --output "$runs/tokenizer" > "$runs/log" 2>&1
 "$checkpoint" export "$saved" "$runs/hf" > /dev/null
@@ -77,7 +79,7 @@ says 1 'rank-00002.h5: missing' "$checkpoint" export "$runs/bad" "$runs/none"
 rm "$runs/bad/manifest.json"
 says 1 'not a checkpoint' "$checkpoint" verify "$runs/bad"
 says 1 'no-such: No such file' "$checkpoint" ls "$runs/no-such"
-says 1 'no-such/config.json' "$checkpoint" export "$runs/no-such" "$runs/none"
+says 1 'no-such is no checkpoint, holds none' "$checkpoint" export "$runs/no-such" "$runs/none"
 says 1 'not an empty directory' "$checkpoint" export "$saved" "$runs/hf"
 [ ! -e "$runs/none" ] && [ ! -e "$runs/none.tmp" ]
 check $? "nothing is left of what failed"

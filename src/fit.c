@@ -144,20 +144,24 @@ static int too_large(const run_config *run, const model_config *cfg, grid_shape 
                      fit_room room, moai_error *err)
 {
     const size_t need = fit_need(run, cfg, size, batch, room.gpu);
-    char text[256], held[128] = "";
+    char text[256], may[32], held[128] = "";
     size_t other;
     way_out w;
 
+    if (run->device_memory > 0)
+        snprintf(may, sizeof may, "%.15g", run->device_memory);
+    else
+        snprintf(may, sizeof may, "%.2f", gib(room.bytes));
     if (need <= room.all)
         snprintf(held, sizeof held, ", as %.2f of %s %.2f are in use", gib(room.all - room.bytes),
                  room.gpu ? "its GPU's" : "its share of the host,", gib(room.all));
     if (find_way_out(&w, &other, run, cfg, size, room)) {
         describe(text, sizeof text, &w, run, size);
-        error_set(err, "a rank needs %.2f GiB and may take %.2f%s; it would fit with %s (%.2f GiB)", gib(need),
-                  gib(room.bytes), held, text, gib(other));
+        error_set(err, "a rank needs %.4f GiB and may take %s%s; it would fit with %s (%.4f GiB)", gib(need), may, held,
+                  text, gib(other));
     } else {
-        error_set(err, "a rank needs %.2f GiB and may take %.2f%s; %d times as many ranks do not make it fit either",
-                  gib(need), gib(room.bytes), held, MOST_RANKS);
+        error_set(err, "a rank needs %.4f GiB and may take %s%s; %d times as many ranks do not make it fit either",
+                  gib(need), may, held, MOST_RANKS);
     }
     err->config = need > room.all;
     return -1;

@@ -108,9 +108,11 @@ static void print_memory(const run_config *run, const model_config *cfg, grid_sh
     if (copy)
         say("saves      while training goes on, from a copy: %.4f GiB of host memory a rank%s (--no_async_save: none)",
             gib(copy), gpu ? " beside the above" : "");
-    if (gpu || run->device_memory > 0)
-        say("fit        the largest rank takes %.4f GiB of the %.1f that %s", gib(worst), gib(room),
-            run->device_memory > 0 ? "device_memory gives it" : "are free on its GPU");
+    if (run->device_memory > 0)
+        say("fit        the largest rank takes %.4f GiB of the %.15g that device_memory gives it", gib(worst),
+            run->device_memory);
+    else if (gpu)
+        say("fit        the largest rank takes %.4f GiB of the %.1f that are free on its GPU", gib(worst), gib(room));
     else
         say("fit        the largest rank takes %.4f GiB; a host's ranks share %.1f for each", gib(worst), gib(room));
 }

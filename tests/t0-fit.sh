@@ -32,6 +32,9 @@ way=$(plan --device_memory 60 --batch_size 4; sed -n 's/.*would fit with \(.*\) 
 check $? "60 GiB: $way fits"
 
 "$MOAI_BIN/moai_train" --model configs/moai-3b.json --data nowhere --device cpu --device_memory 1 --output_dir "$TMPDIR/none" > "$TMPDIR/out" 2>&1
-[ $? = 2 ] && grep -q 'moai: a rank needs [0-9.]* GiB and may take 1.00' "$TMPDIR/out" && grep -q 'memory per rank' "$TMPDIR/out" && [ ! -e "$TMPDIR/none" ]
+[ $? = 2 ] && grep -q 'moai: a rank needs [0-9.]* GiB and may take 1; ' "$TMPDIR/out" && grep -q 'memory per rank' "$TMPDIR/out" && [ ! -e "$TMPDIR/none" ]
 check $? "a start that does not fit: the plan, both figures, status 2, nothing made"
+plan --device_memory 0.0001 && grep -q 'GiB of the 0.0001 that device_memory gives it$' "$TMPDIR/out" &&
+    grep -q 'GiB and may take 0.0001; ' "$TMPDIR/out"
+check $? "device_memory is said as it was given"
 done_testing

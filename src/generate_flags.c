@@ -53,7 +53,8 @@ static void print_help(void)
     for (int i = 0; i < flags.n; i++) {
         const key_spec *k = &flags.list[i];
         key_print_help(k, 32);
-        printf(" [%s]\n", *k->initial ? k->initial : "\"\"");
+        if (*k->initial) printf(" [%s]", k->initial);
+        putchar('\n');
     }
 }
 

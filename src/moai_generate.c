@@ -62,17 +62,12 @@ static char *find_source(const session *s)
 static int open_weights(session *s, const char *dir, moai_error *err)
 {
     const grid_shape size = {.tp = s->grid.world, .cp = 1, .dp = 1, .pp = 1};
-    char *config = xasprintf("%s/config.json", dir);
-    const bool found = file_exists(config);
 
-    free(config);
-    if (!found)
-        return error_set(err,
-                         "%s is no checkpoint, holds none (checkpoint-STEP/manifest.json), and is no Hugging Face "
-                         "directory (config.json)",
-                         dir);
     s->weights = weights_open(dir, err);
-    return s->weights ? params_check(weights_config(s->weights), size, err) : -1;
+    if (!s->weights) return -1;
+    if (params_check(weights_config(s->weights), size, err) == 0) return 0;
+    err->config = true;
+    return -1;
 }
 
 static int open_tokenizer(session *s, const char *dir, moai_error *err)
@@ -81,13 +76,14 @@ static int open_tokenizer(session *s, const char *dir, moai_error *err)
     const char *path = *f->tokenizer ? f->tokenizer : weights_tokenizer(s->weights);
 
     if (!path && *f->input_ids) return 0;
-    if (!path) return error_set(err, "%s has no tokenizer.model: give --tokenizer FILE, or --input_ids", dir);
+    if (!path) return error_config(err, "%s has no tokenizer.model: give --tokenizer FILE, or --input_ids", dir);
+    if (*f->tokenizer && file_missing(path)) return error_config(err, "--tokenizer %s: %s", path, strerror(errno));
     s->tokenizer = tokenizer_open(path, err);
     if (!s->tokenizer) return -1;
     if (tokenizer_vocab_size(s->tokenizer) > weights_config(s->weights)->vocab_size)
-        return error_set(err, "%s has %lld tokens, more than vocab_size %lld of %s: not this model's tokenizer", path,
-                         (long long)tokenizer_vocab_size(s->tokenizer),
-                         (long long)weights_config(s->weights)->vocab_size, dir);
+        return error_config(err, "%s has %lld tokens, more than vocab_size %lld of %s: not this model's tokenizer",
+                            path, (long long)tokenizer_vocab_size(s->tokenizer),
+                            (long long)weights_config(s->weights)->vocab_size, dir);
     return 0;
 }
 
@@ -106,11 +102,11 @@ static int add_text(session *s, char *name, const char *text, size_t n_bytes, mo
     moai_error why;
 
     if (tokenizer_encode(s->tokenizer, text, n_bytes, &p->ids, &p->n, &p->capacity, &why))
-        return error_set(err, "%s: %s", name, why.text);
+        return error_config(err, "%s: %s", name, why.text);
     if (p->n > 0) return 0;
     const int32_t eos = tokenizer_eos(s->tokenizer);
     if (eos < 0)
-        return error_set(err, "%s is empty, and the tokenizer has no end-of-document token to begin with", name);
+        return error_config(err, "%s is empty, and the tokenizer has no end-of-document token to begin with", name);
     p->ids = xmalloc(sizeof *p->ids);
     p->ids[p->n++] = eos;
     return 0;
@@ -124,13 +120,17 @@ static int add_lines(session *s, const char *path, moai_error *err)
     ssize_t n;
     int status = 0;
 
-    if (!f) return error_set(err, "--prompt_file %s: %s", path, strerror(errno));
+    if (!f) {
+        error_set(err, "--prompt_file %s: %s", path, strerror(errno));
+        err->config = file_missing(path);
+        return -1;
+    }
     for (int64_t number = 1; !status && (n = getline(&line, &room, f)) >= 0; number++) {
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
         if (n > 0) status = add_text(s, xasprintf("%s:%lld", path, (long long)number), line, (size_t)n, err);
     }
     if (!status && ferror(f)) status = error_set(err, "--prompt_file %s: %s", path, strerror(errno));
-    if (!status && s->n_prompts == 0) status = error_set(err, "--prompt_file %s holds no prompt", path);
+    if (!status && s->n_prompts == 0) status = error_config(err, "--prompt_file %s holds no prompt", path);
     free(line);
     fclose(f);
     return status;
@@ -148,9 +148,9 @@ static int add_numbers(session *s, const char *text, moai_error *err)
         errno = 0;
         const long long id = strtoll(at, &end, 10);
         if (end == at || errno || (*end && *end != ','))
-            return error_set(err, "--input_ids is \"%s\", must be token numbers like 1,2,3", text);
+            return error_config(err, "--input_ids is \"%s\", must be token numbers like 1,2,3", text);
         if (id < 0 || id >= vocab)
-            return error_set(err, "--input_ids has %lld, the vocabulary is [0, %lld)", id, (long long)vocab);
+            return error_config(err, "--input_ids has %lld, the vocabulary is [0, %lld)", id, (long long)vocab);
         p->ids[p->n++] = (int32_t)id;
         at = end;
         if (!*at) return 0;
@@ -176,8 +176,9 @@ static int settle_lengths(session *s, moai_error *err)
     for (int64_t i = 1; i < s->n_prompts; i++)
         if (s->prompts[i].n > longest->n) longest = &s->prompts[i];
     if (longest->n + to_write > reach)
-        return error_set(err, "%s has %lld tokens, and %lld to write: together more than the model's %lld positions",
-                         longest->name, (long long)longest->n, (long long)to_write, (long long)reach);
+        return error_config(
+            err, "%s has %lld tokens, and %lld to write: together more than the model's %lld positions", longest->name,
+            (long long)longest->n, (long long)to_write, (long long)reach);
     s->longest = longest->n;
     s->max_new_tokens = s->flags->max_new_tokens ? to_write : min_i64(DEFAULT_NEW_TOKENS, reach - longest->n);
     return 0;
@@ -338,15 +339,17 @@ static int write_texts(session *s)
                                   .stop = {f->ignore_eos ? -1 : (int32_t)cfg->eos_token_id,
                                            f->ignore_eos || !s->tokenizer ? -1 : tokenizer_eos(s->tokenizer)}};
     generate_rates r;
+    int64_t n_written = 0;
 
     lay_out_sequences(s);
     if (is_streamed(s) && base_process.printer) fputs(s->outputs[0].text, stdout), fflush(stdout);
     generate(&s->decoder, s->list, s->n, &opt, base_process.printer ? show : show_nothing, s, &r);
     say("read       %lld tokens in %.3f s, %.1f tokens/s", (long long)r.read_tokens, r.read_seconds,
         (double)r.read_tokens / r.read_seconds);
+    for (int64_t i = 0; i < s->n; i++) n_written += s->list[i].n - s->list[i].n_prompt;
     if (r.written_tokens)
-        say("wrote      %lld tokens in %.3f s, %.1f tokens/s", (long long)r.written_tokens, r.written_seconds,
-            (double)r.written_tokens / r.written_seconds);
+        say("wrote      %lld tokens, those after each text's first in %.3f s, %.1f tokens/s", (long long)n_written,
+            r.written_seconds, (double)r.written_tokens / r.written_seconds);
     return 0;
 }
 
@@ -397,5 +400,5 @@ int main(int argc, char **argv)
     session_close(&s);
     generate_flags_free(&flags);
     process_finish();
-    return failed ? STATUS_FAILED : STATUS_OK;
+    return failed ? error_status(&err) : STATUS_OK;
 }

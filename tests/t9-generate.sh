@@ -54,6 +54,7 @@ same "$(write "$dir/run" --prompt 'Twelve' --temperature 0 --max_new_tokens 3 --
 same "$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl | grep -o '"finish":"[a-z]*"')" '"finish":"stop"' "a document ends with a stop"
 n=$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl --ignore_eos --max_new_tokens 70 | grep -o '"ids":[^]]*' | tr -cd , | wc -c)
 same "$n" 69 "past the end of the document with --ignore_eos, commas between 70 tokens"
+grep -q "^wrote  *70 tokens, those after each text's first in " "$dir/err"; check $? "and it counts 70: $(tail -n 1 "$dir/err")"
 case $(write "$dir/run" --prompt '' --temperature 0.5 --seed 3) in
 Seven\ * | A\ * | Gradients\ * | My\ * | When\ * | Please\ * | Twelve\ * | Only\ *) check 0 "an empty prompt begins a document" ;;
 *) check 1 "an empty prompt begins a document" ;;
@@ -91,38 +92,38 @@ for name in gqa7 tied linear dynamic yarn; do
     check $? "$name on $ranks: logits differ from Transformers' by $worst, allowed 1e-4"
 done
 
-# refused RANKS TEXT ARGUMENTS: within a minute, status neither 0 nor timeout's, the text once from all ranks together
+# refused STATUS RANKS TEXT ARGUMENTS: within a minute, the status, the text once from all ranks together
 refused() {
-    ranks=$1 text=$2
-    shift 2
+    status=$1 ranks=$2 text=$3
+    shift 3
     on "$ranks" timeout 60 "$generate" "$@" > "$dir/out" 2> "$dir/err"
     got=$?
     said=$(grep -c -F -- "$text" "$dir/err")
-    [ $got != 0 ] && [ $got != 124 ] && [ "$said" = 1 ] && [ ! -s "$dir/out" ]
-    check $? "$ranks ranks: \"$text\" once (is $said times), status $got"
+    [ $got = "$status" ] && [ "$said" = 1 ] && [ ! -s "$dir/out" ]
+    check $? "$ranks ranks: \"$text\" once (is $said times), status $status (is $got)"
 }
-refused 2 'unknown option --temprature; did you mean --temperature?' "$dir/run" --prompt x --temprature 1
-refused 1 '--top_p is 0, must be between' "$dir/run" --prompt x --top_p 0
-refused 1 '--dtype is "fp8", must be one of fp32, bf16' "$dir/run" --prompt x --dtype fp8
-refused 1 'no prompt: give --prompt TEXT' "$dir/run"
-refused 1 'more than one of --prompt, --prompt_file and --input_ids' "$dir/run" --prompt x --input_ids 1
-refused 1 'no checkpoint: give the directory' --prompt x
-refused 1 "unexpected argument \"y\" after $dir/run" "$dir/run" y --prompt x
-refused 2 "$dir/nowhere is no checkpoint" "$dir/nowhere" --prompt x
-refused 2 'tests/golden/gqa7 has no tokenizer.model: give --tokenizer FILE' tests/golden/gqa7 --prompt x
-refused 1 'nowhere.model' "$dir/run" --prompt x --tokenizer "$dir/nowhere.model"
-refused 2 "tok.model has 380 tokens, more than vocab_size 67 of tests/golden/gqa7" tests/golden/gqa7 --prompt x --tokenizer "$dir/tok.model"
-refused 4 'num_attention_heads 6 is not divisible by tensor_parallel 4' "$dir/run" --prompt x
-refused 2 '--input_ids has 2 tokens, and 95 to write: together more than the model'"'"'s 96 positions' "$dir/run" --input_ids 5,6 --max_new_tokens 95
+refused 2 2 'unknown option --temprature; did you mean --temperature?' "$dir/run" --prompt x --temprature 1
+refused 2 1 '--top_p is 0, must be between' "$dir/run" --prompt x --top_p 0
+refused 2 1 '--dtype is "fp8", must be one of fp32, bf16' "$dir/run" --prompt x --dtype fp8
+refused 2 1 'no prompt: give --prompt TEXT' "$dir/run"
+refused 2 1 'more than one of --prompt, --prompt_file and --input_ids' "$dir/run" --prompt x --input_ids 1
+refused 2 1 'no checkpoint: give the directory' --prompt x
+refused 2 1 "unexpected argument \"y\" after $dir/run" "$dir/run" y --prompt x
+refused 2 2 "$dir/nowhere is no checkpoint" "$dir/nowhere" --prompt x
+refused 2 2 'tests/golden/gqa7 has no tokenizer.model: give --tokenizer FILE' tests/golden/gqa7 --prompt x
+refused 2 1 "--tokenizer $dir/nowhere.model: No such file" "$dir/run" --prompt x --tokenizer "$dir/nowhere.model"
+refused 2 2 "tok.model has 380 tokens, more than vocab_size 67 of tests/golden/gqa7" tests/golden/gqa7 --prompt x --tokenizer "$dir/tok.model"
+refused 2 4 'num_attention_heads 6 is not divisible by tensor_parallel 4' "$dir/run" --prompt x
+refused 2 2 '--input_ids has 2 tokens, and 95 to write: together more than the model'"'"'s 96 positions' "$dir/run" --input_ids 5,6 --max_new_tokens 95
 long=$(yes 'storm' | head -n 100 | tr '\n' ' ')
-refused 1 '--prompt has ' "$dir/run" --prompt "$long" 
-refused 1 "--input_ids has 380, the vocabulary is [0, 380)" "$dir/run" --input_ids 1,380
-refused 1 '--input_ids is "1,,2", must be token numbers' "$dir/run" --input_ids 1,,2
-refused 1 '--logits_out x needs --input_ids' "$dir/run" --prompt a --logits_out x
-refused 2 "--logits_out $dir/nowhere/x: No such file" "$dir/run" --input_ids 1 --logits_out "$dir/nowhere/x"
-refused 2 "--prompt_file $dir/nowhere: No such file" "$dir/run" --prompt_file "$dir/nowhere"
+refused 2 1 '--prompt has ' "$dir/run" --prompt "$long" 
+refused 2 1 "--input_ids has 380, the vocabulary is [0, 380)" "$dir/run" --input_ids 1,380
+refused 2 1 '--input_ids is "1,,2", must be token numbers' "$dir/run" --input_ids 1,,2
+refused 2 1 '--logits_out x needs --input_ids' "$dir/run" --prompt a --logits_out x
+refused 1 2 "--logits_out $dir/nowhere/x: No such file" "$dir/run" --input_ids 1 --logits_out "$dir/nowhere/x"
+refused 2 2 "--prompt_file $dir/nowhere: No such file" "$dir/run" --prompt_file "$dir/nowhere"
 : > "$dir/empty"
-refused 1 "--prompt_file $dir/empty holds no prompt" "$dir/run" --prompt_file "$dir/empty"
+refused 2 1 "--prompt_file $dir/empty holds no prompt" "$dir/run" --prompt_file "$dir/empty"
 printf 'fine\nnot \377 fine\n' > "$dir/bytes"
-refused 1 "$dir/bytes:2: byte 0xff" "$dir/run" --prompt_file "$dir/bytes"
+refused 2 1 "$dir/bytes:2: byte 0xff" "$dir/run" --prompt_file "$dir/bytes"
 done_testing

@@ -61,7 +61,9 @@ static const key_spec rows[] = {
     REAL(adam_beta2, "0.95", 0, 0.999999999, "decay of the second moment"),
     REAL(adam_epsilon, "1e-8", 0, 1, "added to the root of the second moment"),
     REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping"),
-    CHOICE(lr_scheduler_type, "cosine", schedules, "cosine, wsd, linear or constant, each after the warm-up"),
+    CHOICE(lr_scheduler_type, "cosine", schedules,
+           "cosine, wsd (also warmup_stable_decay), linear, constant (also constant_with_warmup), each after the "
+           "warm-up"),
     INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run"),
     INT(stop_at_step, "0", 0, 1ll << 40, "leave after this step as on SIGTERM, schedules unchanged; 0: at max_steps"),
     INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up"),
@@ -74,7 +76,8 @@ static const key_spec rows[] = {
     INT(loss_scale_window, "1000", 1, 1ll << 40, "fp16: steps without overflow until the scale doubles"),
     REAL(min_loss_scale, "1", 1, 1e18, "fp16: each overflow halves the scale, to no less than this"),
     CHOICE(gradient_checkpointing, "auto", recomputations,
-           "activations recomputed in the backward pass: none, selective, full, or auto: the least that fits"),
+           "activations recomputed in the backward pass: none (also false), selective, full (also true), or auto: the "
+           "least that fits"),
     REAL(device_memory, "0", 0, 1e6, "GiB that a rank may take; 0: what its GPU, or its share of the host, has free"),
 
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
@@ -102,7 +105,7 @@ static const key_spec rows[] = {
     BOOL(save_on_exit, "true", "a checkpoint at the end and on SIGTERM or SIGUSR1"),
     BOOL(tensorboard, "true", "write OUTPUT_DIR/runs/events.out.tfevents.*"),
     BOOL(progress, "true", "a live bar where the output is a terminal"),
-    BOOL(log_samples, "false", "each step's sample numbers in metrics.jsonl"),
+    BOOL(log_samples, "false", "sample numbers of each logged step (logging_steps) in metrics.jsonl"),
     ROW(KEY_INT, profile_step, "0", .alias = "profile", .min = 0, .max = 1ll << 40,
         .help = "this step's timeline to OUTPUT_DIR/profile/rank-N.json, for ui.perfetto.dev; 0: none"),
 
@@ -171,13 +174,6 @@ static int flag_parse(flag *f, int argc, char **argv, int i, moai_error *err)
     return 0;
 }
 
-/* A switch takes the next argument only when it is one of its words. */
-static bool is_word_of(const key_spec *k, const char *value)
-{
-    if (k->type == KEY_BOOL) return !strcmp(value, "true") || !strcmp(value, "false");
-    return true;
-}
-
 static int unknown_flag(const char *name, moai_error *err)
 {
     const key_spec *near = nearest_key(name);
@@ -199,12 +195,10 @@ static int read_flag(run_config *c, int argc, char **argv, int i, int *used, moa
                    *negated = !strncmp(f.name, "no_", 3) ? keys_find(keys, f.name + 3) : NULL;
     snprintf(label, sizeof label, "--%s", f.name);
     if (!k && negated && negated->type == KEY_BOOL) {
-        if (strchr(argv[i], '=')) return error_set(err, "%s takes no value", argv[i]);
-        *used = 1;
+        if (f.value) return error_set(err, "--%s takes no value, and is given \"%s\"", f.name, f.value);
         return key_set_text(negated, c, label, "false", err);
     }
     if (!k) return unknown_flag(f.name, err);
-    if (*used == 2 && !is_word_of(k, f.value)) f.value = NULL, *used = 1;
     if (!f.value && (k->type == KEY_BOOL || k->choices == recomputations)) f.value = "true";
     if (!f.value) return error_set(err, "--%s needs a value", f.name);
     return key_set_text(k, c, label, f.value, err);

@@ -241,7 +241,9 @@ static void test_flags_refused(void)
         {NEEDED "--learning_rate=-1", "--learning_rate is -1, must be between 0 and 1000"},
         {NEEDED "--tensor_parallel 0", "--tensor_parallel is 0, must be between 1"},
         {NEEDED "--bf16=maybe", "--bf16 is \"maybe\", must be true or false"},
-        {NEEDED "--no_bf16=true", "takes no value"},
+        {NEEDED "--bf16 maybe", "--bf16 is \"maybe\", must be true or false"},
+        {NEEDED "--no_bf16=true", "--no_bf16 takes no value, and is given \"true\""},
+        {NEEDED "--no_bf16 maybe", "--no_bf16 takes no value, and is given \"maybe\""},
         {NEEDED "--no_max_steps", "unknown option --no_max_steps"},
         {NEEDED "--lr_scheduler_type cosin", "--lr_scheduler_type is \"cosin\", must be one of cosine, wsd"},
         {NEEDED "--bf16 --fp16", "bf16 and fp16 are both true"},
@@ -254,6 +256,7 @@ static void test_flags_refused(void)
          "together exceed max_steps 5"},
         {NEEDED "--config", "--config needs a value"},
         {NEEDED "--config no/such.json", "no/such.json: No such file"},
+        {NEEDED "--config configs", "configs: Is a directory"},
         {"--data d", "model is missing"},
         {"--model m", "data is missing"},
     };

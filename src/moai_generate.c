@@ -195,10 +195,11 @@ static int open_decoder(session *s, moai_error *err)
     n_tokens *= f->num_return_sequences;
     const int64_t places = logits_only ? 1 : min_i64(f->batch_size, s->n);
     const int64_t prompt_rows = s->device.ops == &ops_cpu ? PROMPT_ROWS_CPU : PROMPT_ROWS_GPU;
+    const int64_t rows = min_i64(logits_only ? LOGITS_ROWS : prompt_rows, n_tokens);
     const decoder_options opt = {.dt = f->dtype,
                                  .n_sequences = places,
                                  .max_len = s->longest + (logits_only ? 0 : s->max_new_tokens),
-                                 .max_rows = max_i64(places, min_i64(logits_only ? LOGITS_ROWS : prompt_rows, n_tokens)),
+                                 .max_rows = max_i64(places, rows),
                                  .max_wanted = logits_only ? LOGITS_ROWS : places};
     return decoder_init(&s->decoder, weights_config(s->weights), &opt, s->device.ops, s->device.dev, &s->grid, err);
 }

@@ -90,7 +90,8 @@ static void print_memory(const run_config *run, const model_config *cfg, grid_sh
     const bool copies = plan_copies(run);
     size_t worst = 0, copy = 0;
 
-    say("memory per rank, GiB:  stage  layers     weights   gradients   optimizer activations     scratch%s       total",
+    say("memory per rank, GiB:  stage  layers     weights   gradients   optimizer activations     scratch%s"
+        "       total",
         gpu ? "     backend" : copies ? "        copy" : "");
     for (int stage = 0; stage < size.pp; stage++) {
         plan_memory p;

@@ -1,4 +1,4 @@
-/* The three products of a linear map, fp32, bf16 and fp16, packed and strided, odd sizes, against fp64.  -d: the device. */
+/* The three products of a linear map, fp32, bf16 and fp16, packed and strided, odd sizes, against fp64.  -d: device. */
 #include "battery.h"
 
 /* c (m, n) += sum over l of a[i * ar + l * ac] b[l * br + j * bc] */

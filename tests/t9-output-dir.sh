@@ -1,16 +1,7 @@
 #!/bin/sh
 # The output directory is one job's, the same on every rank, and a run that goes on from a checkpoint by name finds no later ones there.
-set -u
-export OMP_NUM_THREADS=1
 unset SLURM_JOB_ID
-dir=$TMPDIR
-. tests/check.sh
-shown="$dir/out"
-cat > "$dir/model.json" <<END
-{"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 2,
- "head_dim": 8, "vocab_size": 97, "max_position_embeddings": 64, "rope_theta": 10000}
-END
-mkdir "$dir/data" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 97 4000 32 || exit 1
+. tests/small.sh
 cat > "$dir/run.json" <<END
 {"model": "$dir/model.json", "data": "$dir/data", "device": "cpu", "num_threads": 1, "seq_length": 32, "global_batch_size": 4,
  "lr_scheduler_type": "constant", "max_steps": 1000000, "save_steps": 5, "tensorboard": false, "progress": false}

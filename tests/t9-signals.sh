@@ -1,16 +1,7 @@
 #!/bin/sh
 # SIGTERM and SIGUSR1: finish the step, save, leave with status 0; the run that goes on ends as if nothing had happened.
 # slurm/pretrain.sh outside Slurm: starts local ranks, passes the signal on, resumes from the newest checkpoint.
-set -u
-export OMP_NUM_THREADS=1
-dir=$TMPDIR
-. tests/check.sh
-shown="$dir/out"
-cat > "$dir/model.json" <<END
-{"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 2,
- "head_dim": 8, "vocab_size": 97, "max_position_embeddings": 64, "rope_theta": 10000}
-END
-mkdir "$dir/data" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 97 4000 32 || exit 1
+. tests/small.sh
 # run_file OUTPUT STEPS
 run_file() {
     cat > "$dir/$1.json" <<END

@@ -45,9 +45,10 @@ typedef struct checkpoint_state {
 } checkpoint_state;
 
 typedef struct checkpoint_tokenizer {
-    const char *data;                   /* the bytes of tokenizer.model, read once: the file may change or go */
+    char *data;                         /* the bytes of tokenizer.model, read once (it may change or go); malloc'd */
     size_t n_bytes;
 } checkpoint_tokenizer;
+int checkpoint_read_tokenizer(checkpoint_tokenizer *, const char *path, char sha256[65], moai_error *err);
 
 /* A save in steps, so that training can go on between them:
  *

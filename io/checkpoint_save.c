@@ -1,5 +1,7 @@
 /* checkpoint_save.c: see checkpoint.h */
+#include "files.h"
 #include "pieces.h"
+#include "shard.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +55,14 @@ static void list_pieces(checkpoint_saving *s)
                                     .at = s->shares[i].at};
             f->n++;
         }
+}
+
+int checkpoint_read_tokenizer(checkpoint_tokenizer *t, const char *path, char sha256[65], moai_error *err)
+{
+    t->data = file_read(path, (size_t)1 << 30, &t->n_bytes, err);
+    if (!t->data) return -1;
+    bytes_sha256(t->data, t->n_bytes, sha256);
+    return 0;
 }
 
 checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,

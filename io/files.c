@@ -28,6 +28,11 @@ bool file_missing(const char *path)
     return stat(path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR);
 }
 
+int file_given(const char *key, const char *path, moai_error *err)
+{
+    return file_missing(path) ? error_config(err, "--%s %s: %s", key, path, strerror(errno)) : 0;
+}
+
 int file_read_at(int fd, const char *path, void *dst, size_t n_bytes, int64_t offset, moai_error *err)
 {
     for (size_t done = 0; done < n_bytes;) {

@@ -7,6 +7,8 @@
 
 bool file_exists(const char *path);
 bool file_missing(const char *path);                                       /* surely: an I/O error is no answer */
+/* A path that --KEY names: -1 where it is missing, which no other start will mend. */
+int file_given(const char *key, const char *path, moai_error *err);
 /* The whole file with a NUL behind it, malloc'd; NULL when it cannot be read or is longer than `max_bytes`. */
 char *file_read(const char *path, size_t max_bytes, size_t *n_bytes, moai_error *err);
 /* Exactly n bytes at `offset`; a file that ends before is an error.  Thread-safe. */

@@ -3,7 +3,6 @@
 #include "dir_lock.h"
 #include "files.h"
 #include "pieces.h"
-#include "shard.h"
 #include "weights.h"
 
 #include <stdlib.h>
@@ -67,11 +66,8 @@ int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
 
     if (rc == 0 && file_exists(name)) rc = error_set(err, "%s: exists already", name);
     if (rc == 0) meta.model = *weights_config(from);
-    if (rc == 0 && weights_tokenizer(from)) {
-        tokenizer.data = file_read(weights_tokenizer(from), (size_t)1 << 30, &tokenizer.n_bytes, err);
-        rc = tokenizer.data ? 0 : -1;
-        if (rc == 0) bytes_sha256(tokenizer.data, tokenizer.n_bytes, meta.tokenizer_sha256);
-    }
+    if (rc == 0 && weights_tokenizer(from))
+        rc = checkpoint_read_tokenizer(&tokenizer, weights_tokenizer(from), meta.tokenizer_sha256, err);
     if (rc == 0) rc = dir_make(output_dir, err);
     if (rc == 0) rc = (lock = dir_lock(output_dir, err)) < 0 ? -1 : 0;
     if (rc == 0) {
@@ -85,7 +81,7 @@ int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
     dir_unlock(lock);
     piece_file_free(&f);
     weights_free(from);
-    free((char *)tokenizer.data);
+    free(tokenizer.data);
     free(entry);
     free(tmp);
     free(name);

@@ -67,5 +67,6 @@ static inline int64_t share_begin(int64_t n, int64_t parts, int64_t i) { return 
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline double gib(size_t n_bytes) { return (double)n_bytes / (1024.0 * 1024 * 1024); }
 
 #endif

@@ -77,7 +77,7 @@ static int open_tokenizer(session *s, const char *dir, moai_error *err)
 
     if (!path && *f->input_ids) return 0;
     if (!path) return error_config(err, "%s has no tokenizer.model: give --tokenizer FILE, or --input_ids", dir);
-    if (*f->tokenizer && file_missing(path)) return error_config(err, "--tokenizer %s: %s", path, strerror(errno));
+    if (*f->tokenizer && file_given("tokenizer", path, err)) return -1;
     s->tokenizer = tokenizer_open(path, err);
     if (!s->tokenizer) return -1;
     if (tokenizer_vocab_size(s->tokenizer) > weights_config(s->weights)->vocab_size)
@@ -114,17 +114,14 @@ static int add_text(session *s, char *name, const char *text, size_t n_bytes, mo
 
 static int add_lines(session *s, const char *path, moai_error *err)
 {
-    FILE *f = fopen(path, "r");
     char *line = NULL;
     size_t room = 0;
     ssize_t n;
     int status = 0;
 
-    if (!f) {
-        error_set(err, "--prompt_file %s: %s", path, strerror(errno));
-        err->config = file_missing(path);
-        return -1;
-    }
+    if (file_given("prompt_file", path, err)) return -1;
+    FILE *f = fopen(path, "r");
+    if (!f) return error_set(err, "--prompt_file %s: %s", path, strerror(errno));
     for (int64_t number = 1; !status && (n = getline(&line, &room, f)) >= 0; number++) {
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
         if (n > 0) status = add_text(s, xasprintf("%s:%lld", path, (long long)number), line, (size_t)n, err);

@@ -7,8 +7,6 @@
 #include "grid.h"
 #include "model.h"
 
-static inline double gib(size_t n_bytes) { return (double)n_bytes / (1024.0 * 1024 * 1024); }
-
 /* The batch of a step, settled from the run file and the layout. */
 typedef struct batch_plan {
     int64_t micro_batch, accumulation, global;/* samples, micro-batches of a step, samples of a step */

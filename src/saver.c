@@ -78,15 +78,14 @@ static void start(saver *s, saver_phase phase)
 
 static int check_room(const saver *s, moai_error *err)
 {
-    const double gib = 1024.0 * 1024 * 1024, need = (double)(s->copy_bytes * N_STATES) / gib;
-    const double have = (double)host_memory_available() / gib;
+    const size_t need = s->copy_bytes * N_STATES, have = host_memory_available();
     const int ranks = process_host_ranks();
 
-    if (need * ranks <= have) return 0;
+    if (need * (size_t)ranks <= have) return 0;
     return error_set(err,
                      "async_save copies the training state to host memory: %.4f GiB for each of %d ranks on this host, "
                      "where %.4f GiB are available; --no_async_save saves without a copy",
-                     need, ranks, have);
+                     gib(need), ranks, gib(have));
 }
 
 static int take_memory(saver *s, moai_error *err)

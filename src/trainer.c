@@ -7,7 +7,6 @@
 #include "output_dir.h"
 #include "watchdog.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,16 +27,9 @@ static int read_tokenizer(trainer *t, const char *path, moai_error *err)
     char hex[65];
 
     if (!path) return 0;
-    t->tokenizer.data = file_read(path, (size_t)1 << 30, &t->tokenizer.n_bytes, err);
-    if (!t->tokenizer.data) return -1;
-    bytes_sha256(t->tokenizer.data, t->tokenizer.n_bytes, hex);
+    if (checkpoint_read_tokenizer(&t->tokenizer, path, hex, err)) return -1;
     if (strcmp(hex, t->tokenizer_sha256) == 0) return 0;
     return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex, t->tokenizer_sha256);
-}
-
-static int check_there(const char *key, const char *path, moai_error *err)
-{
-    return file_missing(path) ? error_config(err, "--%s %s: %s", key, path, strerror(errno)) : 0;
 }
 
 static int open_data(trainer *t, moai_error *err)
@@ -46,8 +38,8 @@ static int open_data(trainer *t, moai_error *err)
     char given[65];
     const char *sha256 = run->tokenizer[0] ? given : NULL;
 
-    if (sha256 && (check_there("tokenizer", run->tokenizer, err) || file_sha256(run->tokenizer, given, err))) return -1;
-    if (check_there("data", run->data, err)) return -1;
+    if (sha256 && (file_given("tokenizer", run->tokenizer, err) || file_sha256(run->tokenizer, given, err))) return -1;
+    if (file_given("data", run->data, err)) return -1;
     t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, sha256, err);
     if (!t->train_set) return -1;
     const manifest *m = dataset_manifest(t->train_set);
@@ -273,7 +265,7 @@ void trainer_close(trainer *t)
     device_close(&t->device);
     free(t->ids);
     free(t->samples_read);
-    free((char *)t->tokenizer.data);
+    free(t->tokenizer.data);
     dir_unlock(t->lock);
     run_state_free(&t->state);
 }

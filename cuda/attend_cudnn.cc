@@ -105,7 +105,17 @@ plan_key key_of(bool backward, attend_shape s, std::vector<tensor> tensors)
     return key;
 }
 
-bool half_precision(tensor t) { return t.dt == DT_BF16 || t.dt == DT_F16; }
+// cuDNN reads and writes 16 bytes at once, and does not look whether a view lies there.
+bool takes(const std::vector<tensor> &tensors, const char **why)
+{
+    for (const tensor &t : tensors) {
+        *why = "cuDNN's fused attention takes bf16 and fp16";
+        if (t.dt != DT_BF16 && t.dt != DT_F16) return false;
+        *why = "cuDNN's fused attention takes views whose rows begin at multiples of 16 bytes";
+        if ((uintptr_t)t.data % 16 || t.stride * dtype_size(t.dt) % 16) return false;
+    }
+    return true;
+}
 
 }  // namespace
 
@@ -188,8 +198,7 @@ const char *attend_cudnn_version(void)
 bool attend_cudnn_forward(attend_cudnn *a, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape s,
                           const char **why)
 {
-    *why = "cuDNN's fused attention takes bf16 and fp16";
-    if (!half_precision(q)) return false;
+    if (!takes({q, k, v, att}, why)) return false;
     plan &p = find_plan(a, key_of(false, s, {q, k, v, att}), [&] { return forward_graph(att, q, k, v, s); });
     pointers data = {{ID_Q, q.data}, {ID_K, k.data}, {ID_V, v.data}, {ID_ATT, att.data}, {ID_LSE, lse}};
     return run(a, p, data, "attend", why);
@@ -198,8 +207,7 @@ bool attend_cudnn_forward(attend_cudnn *a, tensor att, float *lse, tensor q, ten
 bool attend_cudnn_backward(attend_cudnn *a, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
                            tensor att, const float *lse, attend_shape s, const char **why)
 {
-    *why = "cuDNN's fused attention takes bf16 and fp16";
-    if (!half_precision(q)) return false;
+    if (!takes({q, k, v, att, dq, dk, dv, datt}, why)) return false;
     plan &p = find_plan(a, key_of(true, s, {q, k, v, att, dq, dk, dv, datt}),
                         [&] { return backward_graph(dq, dk, dv, datt, q, k, v, att, s, a->dev->deterministic); });
     pointers data = {{ID_Q, q.data},   {ID_K, k.data},   {ID_V, v.data},   {ID_ATT, att.data}, {ID_LSE, (void *)lse},

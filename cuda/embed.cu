@@ -126,6 +126,9 @@ void embed_backward_cuda(moai_device *dev, tensor dtable, const int32_t *ids, te
 {
     CHECK(dtable.dt == DT_F32, "embed_backward: gradients of weights are fp32, not %s", dtype_name(dtable.dt));
     if (dy.rows == 0 || dtable.rows == 0) return;
+    CHECK(dy.rows <= INT32_MAX && dtable.rows < INT32_MAX,
+          "embed_backward: %lld tokens and %lld rows are more than one sort holds", (long long)dy.rows,
+          (long long)dtable.rows);
     sorted_tokens sorted = sort_tokens(dev, ids, dy.rows, vocab_begin, dtable.rows);
     for_type("embed_backward", dy.dt, is_packed(dtable, dy), [&](auto t, auto w) {
         using T = TYPE(t);

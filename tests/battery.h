@@ -127,8 +127,9 @@ typedef struct field {
 } field;
 
 /* Columns of strangers after each row of a strided field; as many elements lie before the first.  Rows that can be
- * moved in whole vectors stay aligned, others become as crooked as can be. */
-static inline int64_t field_gap(int64_t cols) { return cols % 8 == 0 ? 8 : 5; }
+ * moved in whole vectors stay aligned unless fields_crooked, others become as crooked as can be. */
+static bool fields_crooked;
+static inline int64_t field_gap(int64_t cols) { return cols % 8 == 0 && !fields_crooked ? 8 : 5; }
 
 /* values NULL: poisoned.  strided: inside a wider matrix, else packed. */
 static inline field field_make(const char *name, dtype dt, int64_t rows, int64_t cols, bool strided,

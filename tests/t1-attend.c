@@ -245,6 +245,12 @@ static void check_all(const dtype *types, int n_types)
         }
     }
     for (int i = 0; i < n_types; i++) check_cached(types[i], many, 9000, 200, false); /* two launches on a GPU */
+    fields_crooked = true;                                    /* not by cuDNN, nor by tiles */
+    for (int i = 0; i < n_types; i++) {
+        check_attend(types[i], (attend_shape){2, 65, 4, 2, 64, 0.125f}, 1, 1.0, true);
+        check_cached(types[i], wide, 100, 5, true);
+    }
+    fields_crooked = false;
 }
 
 int main(int argc, char **argv)

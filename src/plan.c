@@ -53,16 +53,25 @@ static const char *with_commas(char out[32], int64_t n)
     return out;
 }
 
-/* What a GPU's memory holds besides the arenas: the context with the kernels' code, cuBLASLt's workspace and the ops'
- * scratch (cuda.h), attention's fp32 gradient of q, and NCCL's buffers of each axis in use.  The first and the last as
- * measured on H200 with CUDA 13.0 and NCCL 2.28; test-gpu holds the sum to 2 %. */
-static size_t backend_bytes(const moai_model *m, grid_shape size)
+/* NCCL communicators that hold buffers: of every axis in use, two for the pipe's directions (comm_nccl.c).  One that is
+ * never called, as `embed` where nothing is tied, takes next to nothing. */
+static int n_transports(const moai_model *m)
 {
-    const size_t mib = 1 << 20, context = 512 * mib, workspaces = 96 * mib, transport = 300 * mib;
-    const int n_axes = (size.tp > 1) + (size.cp > 1) + (size.dp > 1) + 2 * (size.pp > 1);
+    const moai_grid *g = m->ctx.grid;
+
+    return (g->tp.size > 1) + (g->cp.size > 1) + (g->dp.size > 1) + 2 * (g->pp.size > 1) + (g->kv.size > 1) +
+           (g->embed.size > 1 && m->cfg.tie_word_embeddings);
+}
+
+/* What a GPU's memory holds besides the arenas: the context with the kernels' code, cuBLASLt's workspace and the ops'
+ * scratch (cuda.h), attention's fp32 gradient of q, and NCCL's buffers.  The first and the last as measured on pairs of
+ * H200 with CUDA 13.0 and NCCL 2.28: beside what one card takes, TP 2 and DP 2 add 863 MiB, PP 2 twice 849. */
+static size_t backend_bytes(const moai_model *m)
+{
+    const size_t mib = 1 << 20, context = 512 * mib, workspaces = 96 * mib, transport = 860 * mib;
     const size_t dq = (size_t)(m->ctx.n_tokens * ctx_q_cols(&m->ctx)) * sizeof(float);
 
-    return context + workspaces + dq + (size_t)n_axes * transport;
+    return context + workspaces + dq + (size_t)n_transports(m) * transport;
 }
 
 void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, grid_shape size,
@@ -76,7 +85,7 @@ void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, 
     grid_dry(&grid, size, at, (int)cfg->num_key_value_heads);
     model_plan(&m, cfg, &grid, &opt);
     *p = (plan_memory){.first_layer = m.first_layer, .n_layers = m.n_layers};
-    if (gpu) p->backend = backend_bytes(&m, size);
+    if (gpu) p->backend = backend_bytes(&m);
     if (plan_copies(run)) p->copy = saver_copy_bytes(&m.params);
     p->total = p->backend + (gpu ? 0 : p->copy);
     for (int a = 0; a < N_ARENAS; a++) p->total += p->arenas[a] = model_bytes(&m, a);

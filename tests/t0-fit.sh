@@ -31,6 +31,29 @@ way=$(plan --device_memory 60 --batch_size 4; sed -n 's/.*would fit with \(.*\) 
 [ -n "$way" ] && plan --device_memory 60 --batch_size 4 $way && ! grep -q 'does not fit' "$TMPDIR/out"
 check $? "60 GiB: $way fits"
 
+# found LAYOUT GIB [FLAGS]: what the first rank of a pair of H200 had in use after a step of 32 samples of 4096
+found() {
+    layout=$1 use=$2
+    shift 2
+    planned=$(need --batch_size 2 --global_batch_size 32 --seq_length 4096 "$@")
+    echo "$planned $use" | awk '{ exit !(NF == 2 && $1 > 0.995 * $2 && $1 < 1.005 * $2) }'
+    check $? "$layout: planned $planned GiB, found $use"
+}
+found "one card" 113.79
+found "DP 2" 85.76 --plan_ranks 2
+found "PP 2" 75.58 --plan_ranks 2 --pipeline_parallel 2
+found "TP 2" 71.50 --plan_ranks 2 --tensor_parallel 2 --batch_size 4
+
+# communicators beside the axes: tied embeddings on two stages, copies of KV heads
+backend() { plan --device_memory 10000 "$@" && awk 'table { print $(NF - 1); exit } / stage  layers / { table = 1 }' "$TMPDIR/out"; }
+sed 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' configs/moai-3b.json > "$TMPDIR/tied.json"
+two=$(backend --plan_ranks 2 --pipeline_parallel 2)
+three=$(backend --plan_ranks 2 --pipeline_parallel 2 --model "$TMPDIR/tied.json")
+one=$(backend --plan_ranks 4 --tensor_parallel 4)
+copies=$(backend --plan_ranks 28 --tensor_parallel 28)
+echo "$two $three $one $copies" | awk '{ exit !(NF == 4 && $2 > $1 + 0.5 && $4 > $3 + 0.5) }'
+check $? "NCCL's buffers: PP 2 $two GiB, with a tied embedding $three; TP 4 $one, TP 28 $copies"
+
 "$MOAI_BIN/moai_train" --model configs/moai-3b.json --data nowhere --device cpu --device_memory 1 --output_dir "$TMPDIR/none" > "$TMPDIR/out" 2>&1
 [ $? = 2 ] && grep -q 'moai: a rank needs [0-9.]* GiB and may take 1; ' "$TMPDIR/out" && grep -q 'memory per rank' "$TMPDIR/out" && [ ! -e "$TMPDIR/none" ]
 check $? "a start that does not fit: the plan, both figures, status 2, nothing made"

@@ -13,6 +13,7 @@ struct hf_files {
         safetensors *open;
     } *files;
     int n;
+    json_t *map;                              /* tensor: file, of the index; NULL without one */
 };
 
 static int open_file(hf_files *h, const char *name, moai_error *err)
@@ -61,26 +62,29 @@ static int open_index(hf_files *h, const char *path, moai_error *err)
     int rc = -1;
 
     if (text && !root) error_set(err, "%s:%d: %s", path, where.line, where.text);
-    if (root) rc = open_map(h, json_object_get(root, "weight_map"), path, err);
+    if (root) h->map = json_incref(json_object_get(root, "weight_map"));
+    if (root) rc = open_map(h, h->map, path, err);
     json_decref(root);
     free(text);
     return rc;
 }
 
+/* Of both, Transformers reads the one file, so it is what counts. */
 hf_files *hf_open(const char *dir, moai_error *err)
 {
     hf_files *h = xmalloc(sizeof *h);
-    char *index = xasprintf("%s/model.safetensors.index.json", dir);
+    char *index = xasprintf("%s/model.safetensors.index.json", dir), *whole = xasprintf("%s/model.safetensors", dir);
     int rc;
 
     h->dir = xstrdup(dir);
-    if (file_exists(index))
+    if (file_exists(index) && !file_exists(whole))
         rc = open_index(h, index, err);
     else {
         h->files = xmalloc(sizeof *h->files);
         rc = open_file(h, "model.safetensors", err);
     }
     free(index);
+    free(whole);
     if (rc == 0) return h;
     hf_close(h);
     return NULL;
@@ -88,11 +92,26 @@ hf_files *hf_open(const char *dir, moai_error *err)
 
 const safetensors_entry *hf_find(const hf_files *h, const char *name, safetensors **file)
 {
+    const char *said = json_string_value(json_object_get(h->map, name));
+
     for (int i = 0; i < h->n; i++) {
+        if (said && strcmp(h->files[i].name, said) != 0) continue;
         const safetensors_entry *e = safetensors_find(h->files[i].open, name);
         if (e) return *file = h->files[i].open, e;
     }
     return NULL;
+}
+
+int hf_unknown(const hf_files *h, const param_table *t, const char **first)
+{
+    int n = 0;
+
+    for (int i = 0; i < h->n; i++)
+        for (int k = 0; k < safetensors_count(h->files[i].open); k++) {
+            const char *name = safetensors_get(h->files[i].open, k)->name;
+            if (strcmp(name, "lm_head.weight") != 0 && !params_find(t, name) && n++ == 0) *first = name;
+        }
+    return n;
 }
 
 void hf_close(hf_files *h)
@@ -103,6 +122,7 @@ void hf_close(hf_files *h)
         free(h->files[i].name);
     }
     free(h->files);
+    json_decref(h->map);
     free(h->dir);
     free(h);
 }

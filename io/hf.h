@@ -4,20 +4,24 @@
 #define MOAI_HF_H
 
 #include "config.h"
+#include "params.h"
 #include "safetensors.h"
 
 typedef struct hf_files hf_files;
-/* Opens every safetensors file that the directory's index names (or model.safetensors) and checks the headers. */
+/* Opens model.safetensors, or else every file that the directory's index names, and checks the headers. */
 hf_files *hf_open(const char *dir, moai_error *err);
-/* NULL when there is no such tensor; *file is where safetensors_read finds it. */
+/* NULL when there is no such tensor; *file is where safetensors_read finds it: the file that the index names, where it
+ * names one. */
 const safetensors_entry *hf_find(const hf_files *, const char *name, safetensors **file);
+/* How many stored tensors are neither the table's nor a head beside a tied embedding; *first is the name of one. */
+int hf_unknown(const hf_files *, const param_table *, const char **first);
 void hf_close(hf_files *);
 
 /* Writes what Transformers' Qwen3ForCausalLM.from_pretrained loads: config.json, generation_config.json, the
  * tokenizer, and the weights in one model.safetensors or in shards of at most max_shard_bytes (one tensor at
  * least) with their index.  `dir` is a checkpoint, or again a Hugging Face directory; `torch_dtype` "float32"
- * or "bfloat16".  hf_dir must not exist, or be empty; it appears whole, by a rename.  Holds one block of a
- * tensor in memory, not the model. */
+ * or "bfloat16".  hf_dir must not exist, or be empty, and neither hf_dir.tmp, by whose rename it appears whole.  Holds
+ * one block of a tensor in memory, not the model. */
 int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err);
 /* Part of an export: tokenizer.model itself, and tokenizer.json and tokenizer_config.json, by which AutoTokenizer
  * makes the same tokens of a text (one that holds U+2581, or the name of a special token, excepted). */

@@ -153,16 +153,26 @@ static bool is_free(const char *path)
     return dir ? n <= 2 : !file_exists(path);
 }
 
-int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err)
+/* "hf/" is hf, "/" itself. */
+static char *without_slashes(const char *path)
 {
-    char *tmp = xasprintf("%s.tmp", hf_dir);
+    size_t n = strlen(path);
+
+    while (n > 1 && path[n - 1] == '/') n--;
+    return xasprintf("%.*s", (int)n, path);
+}
+
+int hf_export(const char *dir, const char *to, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err)
+{
+    char *hf_dir = without_slashes(to), *tmp = xasprintf("%s.tmp", hf_dir);
     export x = {
         .dir = tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
     moai_error unused;
     int rc = x.from ? 0 : -1;
 
     if (rc == 0 && !is_free(hf_dir)) rc = error_set(err, "%s: exists and is not an empty directory", hf_dir);
-    if (rc == 0) rc = dir_remove(tmp, err);
+    if (rc == 0 && !is_free(tmp))
+        rc = error_set(err, "%s: exists; an export that was broken off leaves it: remove it to export anew", tmp);
     if (rc == 0) rc = dir_make(tmp, err);
     if (rc == 0) {
         params_whole(&x.params, weights_config(x.from));
@@ -177,5 +187,6 @@ int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int6
     }
     weights_free(x.from);
     free(tmp);
+    free(hf_dir);
     return rc;
 }

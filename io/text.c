@@ -62,6 +62,9 @@ static int read_magic(text_file *f, moai_error *err)
     if (!S_ISREG(st.st_mode)) return error_set(err, "%s: not a regular file", f->path);
     f->n_bytes = (int64_t)st.st_size;
     if (pread(f->fd, magic, sizeof magic, 0) < 0) return error_set(err, "%s: %s", f->path, strerror(errno));
+    if (ends_with(f->path, ".json") || ends_with(f->path, ".json.zst"))
+        return error_set(err, "%s: .json is neither text nor a document a line; if it is the latter, name it .jsonl",
+                         f->path);
     if (magic[0] == 0x1f && magic[1] == 0x8b)
         return error_set(err, "%s: gzip is not read; give plain text or zstd", f->path);
     if (memcmp(magic, "\x28\xb5\x2f\xfd", 4) == 0) {

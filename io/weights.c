@@ -119,8 +119,37 @@ static int check_names(const weights *w, moai_error *err)
             rc = error_set(err, "%s: %s is %lld x %lld, config.json asks for %lld x %lld", w->dir, p->name,
                            (long long)rows, (long long)cols, (long long)p->rows, (long long)p->cols);
     }
+    const char *first;
+    const int n_unknown = rc == 0 && w->hf ? hf_unknown(w->hf, &t, &first) : 0;
+    if (n_unknown > 0)
+        warn("%s: tensors that are no part of config.json's model are left out: %d, one is %s", w->dir, n_unknown,
+             first);
     params_free(&t);
     return rc;
+}
+
+/* A head may be stored beside a tied embedding.  Where it is another matrix, Transformers 5 does not tie the two. */
+static int check_tied_head(const weights *w, moai_error *err)
+{
+    safetensors *files[2];
+    const safetensors_entry *head = w->hf ? hf_find(w->hf, "lm_head.weight", &files[0]) : NULL,
+                            *embed = w->hf ? hf_find(w->hf, "model.embed_tokens.weight", &files[1]) : NULL;
+    const int64_t rows = w->cfg.vocab_size, cols = w->cfg.hidden_size, at_once = max_i64((1 << 20) / cols, 1);
+    int rc = 0;
+
+    if (!head || !w->cfg.tie_word_embeddings) return 0;
+    bool same = head->readable && head->ndim == 2 && head->shape[0] == rows && head->shape[1] == cols;
+    float *x = xmalloc((size_t)(2 * at_once * cols) * sizeof *x), *y = x + at_once * cols;
+    for (int64_t row = 0; rc == 0 && same && row < rows; row += at_once) {
+        const int64_t n = min_i64(at_once, rows - row);
+        rc = safetensors_read(files[0], head, row, n, 0, cols, x, cols, err);
+        if (rc == 0) rc = safetensors_read(files[1], embed, row, n, 0, cols, y, cols, err);
+        same = rc != 0 || memcmp(x, y, (size_t)(n * cols) * sizeof *x) == 0;
+    }
+    free(x);
+    if (same) return rc;
+    return error_set(err, "%s: lm_head.weight is not model.embed_tokens.weight, but tie_word_embeddings is true in "
+                          "config.json", w->dir);
 }
 
 static int open_hf(weights *w, moai_error *err)
@@ -160,6 +189,7 @@ weights *weights_open(const char *dir, moai_error *err)
              : file_missing(config) ? name_newest(dir, err)
                                     : open_hf(w, err);
     if (rc == 0) rc = check_names(w, err);
+    if (rc == 0) rc = check_tied_head(w, err);
     free(manifest);
     free(config);
     if (rc == 0) return w;

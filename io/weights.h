@@ -7,8 +7,8 @@
 
 typedef struct weights weights;
 
-/* Opens and checks headers (sizes, ranges, names against config.json); reads no data.  NULL on
- * failure.  Not collective. */
+/* Opens and checks headers (sizes, ranges, names against config.json); reads no data, but for a head beside a tied
+ * embedding, which must be the same.  Says which tensors are left out.  NULL on failure.  Not collective. */
 weights *weights_open(const char *dir, moai_error *err);
 const model_config *weights_config(const weights *);
 const char *weights_tokenizer(const weights *); /* path of tokenizer.model in the directory, or NULL */

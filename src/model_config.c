@@ -162,6 +162,8 @@ static int read_rope(model_config *c, const json_t *rope, const char *where, moa
         if (!k) return error_set(err, "%s.%s: unknown key; it would change the rotation", where, name);
         if (json_is_null(value)) continue;
         snprintf(label, sizeof label, "%s.%s", where, name);
+        if (k->offset == FIELD(rope.attention_factor) && json_is_number(value) && json_number_value(value) == 0)
+            return error_set(err, "%s is 0, which would take all positions away", label);
         const json_t **earlier = &seen[k - rope_rows];
         if (*earlier && !json_equal(*earlier, value))
             return error_set(err, "%s and %s.%s differ", label, where, k->name);
@@ -174,7 +176,23 @@ static int read_rope(model_config *c, const json_t *rope, const char *where, moa
     return 0;
 }
 
-/* Transformers 5 prefers rope_scaling when a file has both, so do we; export writes the same in both. */
+/* Transformers 5 moves it from beside the rope keys in among them, 4 does not read it there: two rotations. */
+static int check_original(const model_config *c, const json_t *object, const char *path, moai_error *err)
+{
+    const json_t *beside = json_object_get(object, "original_max_position_embeddings");
+
+    if (!beside || json_is_null(beside) || c->rope.kind != ROPE_YARN) return 0;
+    const int64_t among = c->rope.original_max_position_embeddings;
+    if (json_integer_value(beside) == (among ? among : c->max_position_embeddings)) return 0;
+    char *shown = json_text(beside, JSON_COMPACT | JSON_ENCODE_ANY);
+    error_set(err, "%s: original_max_position_embeddings is %.80s, must stand in rope_scaling or rope_parameters", path,
+              shown);
+    free(shown);
+    return -1;
+}
+
+/* Transformers 5 prefers rope_scaling, unless it is {}, when a file has both; so do we.  Export writes the same in
+ * both. */
 static int read_rope_any(model_config *c, const json_t *object, const char *path, moai_error *err)
 {
     static const char *const names[] = {"rope_scaling", "rope_parameters"};
@@ -182,9 +200,9 @@ static int read_rope_any(model_config *c, const json_t *object, const char *path
     for (int i = 0; i < 2; i++) {
         const json_t *rope = json_object_get(object, names[i]);
         char where[512];
-        if (!rope || json_is_null(rope)) continue;
+        if (!rope || json_is_null(rope) || (json_is_object(rope) && json_object_size(rope) == 0)) continue;
         snprintf(where, sizeof where, "%s: %s", path, names[i]);
-        return read_rope(c, rope, where, err);
+        return read_rope(c, rope, where, err) || check_original(c, object, path, err) ? -1 : 0;
     }
     return 0;
 }

@@ -51,6 +51,10 @@ static void test_styles(void)
         {"Transformers 4, no scaling", MODEL("\"rope_theta\": 5e5, \"rope_scaling\": null"), ROPE_DEFAULT, 1, 32, 1},
         {"Transformers 4, `type`",
          MODEL("\"rope_theta\": 5e5, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}"), ROPE_LINEAR, 2, 32, 1},
+        {"an empty rope_scaling beside rope_parameters",
+         MODEL("\"rope_scaling\": {}, "
+               "\"rope_parameters\": {\"rope_theta\": 5e5, \"rope_type\": \"linear\", \"factor\": 3}"),
+         ROPE_LINEAR, 3, 32, 1},
         {"Transformers 4, `rope_type`",
          MODEL("\"rope_theta\": 5e5, \"rope_scaling\": {\"rope_type\": \"dynamic\", \"factor\": 4.0}"), ROPE_DYNAMIC, 4,
          32, 1},
@@ -116,6 +120,11 @@ static void test_refused(void)
          "rope_scaling.factor is 0.5, must be between 1"},
         {MODEL("\"rope_theta\": 1e6, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2, \"low_freq_factor\": 1}"),
          "low_freq_factor: unknown key"},
+        {MODEL("\"rope_theta\": 1e6, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, \"attention_factor\": 0}"),
+         "rope_scaling.attention_factor is 0"},
+        {MODEL("\"rope_theta\": 1e6, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}, "
+               "\"original_max_position_embeddings\": 16"),
+         "original_max_position_embeddings is 16, must stand in rope_scaling"},
         {MODEL("\"rope_theta\": 1e6, \"hidden_size\": 96"), "duplicate"},
         {"{\"num_hidden_layers\": 2.5}", "num_hidden_layers is 2.5, must be an integer"},
         {"{\"num_hidden_layers\": 0}", "num_hidden_layers is 0, must be between 1 and 1024"},

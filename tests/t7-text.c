@@ -186,6 +186,7 @@ static void test_refusals(void)
             "bad.jsonl:3: no text under the key `text`");
     refuses("a line that is no object", "bad.jsonl", "[1]\n", 4, "file", "bad.jsonl:1");
     refuses("a missing file", "missing.txt", NULL, 0, "file", "No such file");
+    refuses("JSON of no known shape", "a.json", "{}\n", 3, "file", "name it .jsonl");
     refuses("gzip", "a.txt.gz", "\x1f\x8b\x08\x00", 4, "file", "gzip");
     refuses("a .zst that is not", "a.txt.zst", "plain text", 10, "file", "not zstd");
     write_zstd(packed, text, strlen(text));

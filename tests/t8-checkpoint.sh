@@ -49,7 +49,8 @@ cat src/layer.c src/model.c > "$runs/text.txt"
 "$MOAI_BIN/moai_tokenize" train --input "$runs/text.txt" --vocab_size 400 --output "$runs/tokenizer" > "$runs/log" 2>&1
 "$checkpoint" export "$saved" "$runs/hf" > /dev/null
 cp "$runs/tokenizer.model" "$runs/hf/tokenizer.model"
-says 0 'exported as bfloat16' "$checkpoint" export "$runs/hf" "$runs/hf2" --dtype=bfloat16 --max_shard_size 40kB
+mkdir "$runs/hf2" "$runs/other.tmp" && echo mine > "$runs/other.tmp/file"
+says 0 'exported as bfloat16' "$checkpoint" export "$runs/hf" "$runs/hf2/" --dtype=bfloat16 --max_shard_size 40kB
 json "$runs/hf2/config.json" '$j->{torch_dtype} eq "bfloat16" && $j->{architectures}[0] eq "Qwen3ForCausalLM" && $j->{num_hidden_layers} == 3'
 check $? "config.json says what it is"
 json "$runs/hf2/model.safetensors.index.json" \
@@ -81,6 +82,8 @@ says 1 'not a checkpoint' "$checkpoint" verify "$runs/bad"
 says 1 'no-such: No such file' "$checkpoint" ls "$runs/no-such"
 says 1 'no-such is no checkpoint, holds none' "$checkpoint" export "$runs/no-such" "$runs/none"
 says 1 'not an empty directory' "$checkpoint" export "$saved" "$runs/hf"
+says 1 'other.tmp: exists; an export that was broken off' "$checkpoint" export "$saved" "$runs/other"
+[ "$(cat "$runs/other.tmp/file")" = mine ] && [ ! -e "$runs/other" ]; check $? "and a directory of that name stays what it is"
 [ ! -e "$runs/none" ] && [ ! -e "$runs/none.tmp" ]
 check $? "nothing is left of what failed"
 says 0 'moai_checkpoint ls DIR' "$checkpoint" --help

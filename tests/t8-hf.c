@@ -239,6 +239,99 @@ static void wrong(void)
     free(full), free(file), free(run);
 }
 
+/* All tensors of `from` in one file, the one called `changed` all ones, and behind them the embedding as `more`. */
+static void write_copy(const char *from, const char *dir, const char *file, const char *changed, const char *more)
+{
+    char *path = xasprintf("%s/%s", dir, file);
+    moai_error err;
+    weights *w = weights_open(from, &err);
+    safetensors_writer *out = safetensors_create(path, &err);
+    param_table t;
+
+    CHECK(w && out, "%s", err.text);
+    params_init(&t, weights_config(w), (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    const param *embed = params_find(&t, "model.embed_tokens.weight");
+    for (int i = 0; i < t.n + (more != NULL); i++) {
+        const param *p = i < t.n ? &t.list[i] : embed;
+        safetensors_declare(out, i < t.n ? p->name : more, DT_F32, p->ndim,
+                            p->ndim == 2 ? (int64_t[]){p->rows, p->cols} : &p->cols);
+    }
+    for (int i = 0; i < t.n + (more != NULL); i++) {
+        const param *p = i < t.n ? &t.list[i] : embed;
+        const int64_t n = p->rows * p->cols;
+        float *x = xmalloc((size_t)n * sizeof *x);
+        CHECK(weights_read(w, p->name, 0, p->rows, 0, p->cols, x, p->cols, &err) == 0, "%s", err.text);
+        for (int64_t e = 0; i < t.n && changed && strcmp(p->name, changed) == 0 && e < n; e++) x[e] = 1;
+        CHECK(safetensors_write(out, x, n, &err) == 0, "%s", err.text);
+        free(x);
+    }
+    CHECK(safetensors_finish(out, &err) == 0, "%s", err.text);
+    params_free(&t);
+    weights_free(w);
+    free(path);
+}
+
+/* A directory with the config.json of `from` and no weights yet. */
+static char *new_directory(const char *from)
+{
+    char *dir = scratch("copy"), *source = xasprintf("%s/config.json", from), *path = xasprintf("%s/config.json", dir);
+    moai_error err;
+
+    CHECK(dir_remove(dir, &err) == 0 && dir_make(dir, &err) == 0 && file_copy(source, path, &err) == 0, "%s", err.text);
+    free(source), free(path);
+    return dir;
+}
+
+/* A head beside a tied embedding, and a tensor that is no part of the model. */
+static void more_than_asked(void)
+{
+    const char *tied = "tests/golden/tied", *embed = "model.embed_tokens.weight", *first = "";
+    moai_error err = {.text = ""};
+    param_table t;
+
+    char *dir = new_directory(tied);
+    write_copy(tied, dir, "model.safetensors", NULL, "lm_head.weight");
+    ok(n_different(tied, dir, false, &err) == 0, "a tied head that is stored twice %s", err.text);
+    write_copy(tied, dir, "model.safetensors", embed, "lm_head.weight");
+    ok(!weights_open(dir, &err) && strstr(err.text, "lm_head.weight is not model.embed_tokens.weight"), "%s", err.text);
+    write_copy(tied, dir, "model.safetensors", NULL, "model.more.weight");
+    weights *w = weights_open(dir, &err);
+    hf_files *h = hf_open(dir, &err);
+    CHECK(w && h, "%s", err.text);
+    params_init(&t, weights_config(w), (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    const int n = hf_unknown(h, &t, &first);
+    ok(n == 1 && strcmp(first, "model.more.weight") == 0, "a tensor of no use is counted: %d, %s", n, first);
+    params_free(&t);
+    hf_close(h);
+    weights_free(w);
+    free(dir);
+}
+
+/* Two copies of a tensor: the index says which one counts; and model.safetensors counts before any index. */
+static void stale_copies(void)
+{
+    const char *from = "tests/golden/gqa7", *norm = "model.norm.weight";
+    char *dir = new_directory(from), *index = xasprintf("%s/model.safetensors.index.json", dir);
+    json_t *map = json_object(), *root = json_pack("{s:o}", "weight_map", map);
+    moai_error err = {.text = ""};
+
+    write_copy(from, dir, "a.safetensors", norm, NULL);
+    write_copy(from, dir, "z.safetensors", NULL, NULL);
+    json_object_set_new(map, "model.embed_tokens.weight", json_string("a.safetensors"));
+    json_object_set_new(map, norm, json_string("z.safetensors"));
+    CHECK(json_dump_file(root, index, 0) == 0, "%s", index);
+    ok(n_different(from, dir, false, &err) == 0, "the index names the file of a tensor that two files hold %s",
+       err.text);
+    json_object_set_new(map, norm, json_string("a.safetensors"));
+    CHECK(json_dump_file(root, index, 0) == 0, "%s", index);
+    ok(n_different(from, dir, false, &err) > 0, "the other one where it names the other");
+    write_copy(from, dir, "model.safetensors", NULL, NULL);
+    ok(n_different(from, dir, false, &err) == 0, "model.safetensors counts before an index, as in Transformers %s",
+       err.text);
+    json_decref(root);
+    free(index), free(dir);
+}
+
 int main(void)
 {
     static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn"};
@@ -247,6 +340,8 @@ int main(void)
     for (int i = 0; i < 5; i++) round_trip(names[i]);
     zero_moments(dev);
     wrong();
+    more_than_asked();
+    stale_copies();
     device_close_cpu(dev);
     return tap_done();
 }

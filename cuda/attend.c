@@ -53,12 +53,14 @@ static bool forward_by_cudnn(attend_state *a, tensor att, float *lse, tensor q, 
     return attend_cudnn_forward(a->cudnn, att, lse, q, k, v, s, why) || refused(a, *why);
 }
 
-static bool backward_by_cudnn(attend_state *a, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k,
+static bool backward_by_cudnn(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k,
                               tensor v, tensor att, const float *lse, attend_shape s)
 {
-    const char *why;
+    attend_state *a = dev->attend;
+    const char *why = "its deterministic backward would keep more than 2 GiB of scores";
 
     if (a->use != ATTEND_AUTO && a->use != ATTEND_CUDNN) return false;
+    if (dev->deterministic && !attend_keeps_scores(s)) return refused(a, why);
     return attend_cudnn_backward(a->cudnn, dq, dk, dv, datt, q, k, v, att, lse, s, &why) || refused(a, why);
 }
 
@@ -87,7 +89,7 @@ void attend_backward_cuda(moai_device *dev, tensor dq, tensor dk, tensor dv, ten
                           tensor att, const float *lse, attend_shape s)
 {
     attend_state *a = state_of(dev);
-    bool done = backward_by_cudnn(a, dq, dk, dv, datt, q, k, v, att, lse, s);
+    bool done = backward_by_cudnn(dev, dq, dk, dv, datt, q, k, v, att, lse, s);
 
     if (!done && a->use != ATTEND_PLAIN) done = attend_flash_backward(dev, dq, dk, dv, datt, q, k, v, att, lse, s);
     if (!done) attend_plain_backward(dev, dq, dk, dv, datt, q, k, v, att, lse, s);

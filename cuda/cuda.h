@@ -2,9 +2,9 @@
  * has what kernels share).
  *
  * All work of a device is queued on its one compute stream, so ops run in the order of their calls and may share
- * `workspace` and `scratch`.  Nothing waits for the GPU but sync, copies to host memory that is not pinned, and copies to
- * the device of which 32 are under way (staging.c); nothing is allocated once every shape was seen. Arithmetic is fp32
- * whatever a tensor's dtype; sums have an order that depends on shapes and the card alone: no floating atomics. */
+ * `workspace` and `scratch`.  Nothing waits for the GPU but sync, copies to host memory that is not pinned, and copies
+ * to the device of which 32 are under way (staging.c); nothing is allocated once every shape was seen. Arithmetic is
+ * fp32 whatever a tensor's dtype; sums have an order that depends on shapes and the card alone: no floating atomics. */
 #ifndef MOAI_CUDA_H
 #define MOAI_CUDA_H
 

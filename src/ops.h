@@ -24,6 +24,18 @@ typedef struct attend_shape {
     float scale;                      /* 1 / sqrt(head_dim) */
 } attend_shape;
 
+/* cuDNN's deterministic backward keeps the gradients of all scores, 2 bytes each (cudnn_frontend's "dP workspace"):
+ * does it do this shape?  Where they would take more than 2 GiB, our own kernels for heads up to 128 wide do it, which
+ * keep none. */
+static inline size_t attend_score_bytes(attend_shape s)
+{
+    return 2 * (size_t)(s.batch * s.n_heads * round_up(s.seq_len, 64) * round_up(s.seq_len, 128));
+}
+static inline bool attend_keeps_scores(attend_shape s)
+{
+    return s.head_dim > 128 || attend_score_bytes(s) <= (size_t)2 << 30;
+}
+
 /* Rotation angles, computed once by rope_init on the host: cos and sin of (position, frequency), already multiplied by
  * yarn's attention factor.  Pairs are (i, i + head_dim/2), Hugging Face's rotate_half. */
 typedef struct rope_table {

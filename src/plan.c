@@ -63,15 +63,24 @@ static int n_transports(const moai_model *m)
            (g->embed.size > 1 && m->cfg.tie_word_embeddings);
 }
 
+/* Of attention's backward: cuDNN's fp32 gradient of q, or what its deterministic one keeps. */
+static size_t attend_workspace(const moai_model *m, bool deterministic)
+{
+    const attend_shape s = m->ctx.heads;
+
+    if (!deterministic || m->ctx.dt == DT_F32)
+        return (size_t)(m->ctx.n_tokens * ctx_q_cols(&m->ctx)) * sizeof(float);
+    return attend_keeps_scores(s) ? attend_score_bytes(s) : 0;
+}
+
 /* What a GPU's memory holds besides the arenas: the context with the kernels' code, cuBLASLt's workspace and the ops'
- * scratch (cuda.h), attention's fp32 gradient of q, and NCCL's buffers.  The first and the last as measured on pairs of
- * H200 with CUDA 13.0 and NCCL 2.28: beside what one card takes, TP 2 and DP 2 add 863 MiB, PP 2 twice 849. */
-static size_t backend_bytes(const moai_model *m)
+ * scratch (cuda.h), attention's, and NCCL's buffers.  The first and the last as measured on pairs of H200 with CUDA
+ * 13.0 and NCCL 2.28: beside what one card takes, TP 2 and DP 2 add 863 MiB, PP 2 twice 849. */
+static size_t backend_bytes(const moai_model *m, bool deterministic)
 {
     const size_t mib = 1 << 20, context = 512 * mib, workspaces = 96 * mib, transport = 860 * mib;
-    const size_t dq = (size_t)(m->ctx.n_tokens * ctx_q_cols(&m->ctx)) * sizeof(float);
 
-    return context + workspaces + dq + (size_t)n_transports(m) * transport;
+    return context + workspaces + attend_workspace(m, deterministic) + (size_t)n_transports(m) * transport;
 }
 
 void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, grid_shape size,
@@ -85,7 +94,7 @@ void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, 
     grid_dry(&grid, size, at, (int)cfg->num_key_value_heads);
     model_plan(&m, cfg, &grid, &opt);
     *p = (plan_memory){.first_layer = m.first_layer, .n_layers = m.n_layers};
-    if (gpu) p->backend = backend_bytes(&m);
+    if (gpu) p->backend = backend_bytes(&m, run->deterministic);
     if (plan_copies(run)) p->copy = saver_copy_bytes(&m.params);
     p->total = p->backend + (gpu ? 0 : p->copy);
     for (int a = 0; a < N_ARENAS; a++) p->total += p->arenas[a] = model_bytes(&m, a);

@@ -54,6 +54,13 @@ copies=$(backend --plan_ranks 28 --tensor_parallel 28)
 echo "$two $three $one $copies" | awk '{ exit !(NF == 4 && $2 > $1 + 0.5 && $4 > $3 + 0.5) }'
 check $? "NCCL's buffers: PP 2 $two GiB, with a tied embedding $three; TP 4 $one, TP 28 $copies"
 
+# cuDNN's deterministic backward keeps the gradients of 2 x 28 x 4096^2 scores, 1.75 GiB; of a 32,768 long sequence our own kernels keep none
+fast=$(backend --batch_size 2 --seq_length 4096)
+same=$(backend --batch_size 2 --seq_length 4096 --deterministic)
+long=$(backend --batch_size 1 --seq_length 32768 --deterministic)
+echo "$fast $same $long" | awk '{ exit !(NF == 3 && $2 - $1 > 1.75 - 0.11 && $2 - $1 < 1.75 - 0.10 && $3 < $2 - 1.7) }'
+check $? "attention's workspace is in the plan: $fast GiB, deterministic $same, of a long sequence $long"
+
 "$MOAI_BIN/moai_train" --model configs/moai-3b.json --data nowhere --device cpu --device_memory 1 --output_dir "$TMPDIR/none" > "$TMPDIR/out" 2>&1
 [ $? = 2 ] && grep -q 'moai: a rank needs [0-9.]* GiB and may take 1; ' "$TMPDIR/out" && grep -q 'memory per rank' "$TMPDIR/out" && [ ! -e "$TMPDIR/none" ]
 check $? "a start that does not fit: the plan, both figures, status 2, nothing made"

@@ -7,6 +7,10 @@
  * longer than longest_unit (a line without a space) is cut there, at a character: time stays linear, and the cut
  * depends on the text alone.
  *
+ * Other models change a text, or put a space in front of it (Llama's), and so in front of every unit: there a unit
+ * goes without its own first space, and nothing is cut where there is none.  What else a model changes is tried out:
+ * its texts are cut at line ends when that makes no difference, or not at all.
+ *
  * SentencePiece writes a space as U+2581, so it would give a U+2581 of the text back as a space; here it goes by its
  * bytes. */
 #include <cstdlib>
@@ -93,13 +97,16 @@ struct tokenizer {
     sentencepiece::SentencePieceProcessor sp;
     std::vector<std::string> text_of;                         /* what each id decodes to; "" for control symbols */
     int32_t byte_id[256];
-    bool lossless; /* no normalization, no added space, every byte has a piece */
+    bool lossless;   /* no normalization, no added space, every byte has a piece */
+    bool adds_space; /* the same, but for a space in front */
     bool cut_spaces, cut_lines;
     mutable std::mutex lock;
     mutable std::vector<std::unique_ptr<recent_units>> idle;  /* one is taken for each call */
 
     void read_pieces();
-    bool keeps(const char *text) const;
+    bool tokens_spell(const std::string &text, const std::string &front) const;
+    bool tokens_spell(const std::string &front) const;
+    bool lines_are_apart() const;
     size_t unit_length(const char *text, size_t n_bytes) const;
     int encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch, id_list out,
                     moai_error *err) const;
@@ -126,29 +133,55 @@ void tokenizer::read_pieces()
         }
         text_of.push_back(piece);
     }
-    lossless = keeps(" a  b\tc \n\n d\r\n12 345 e") && keeps("z ") &&
-               keeps("\xC3\xA9\xEF\xAC\x81\xC2\xA0\xE1\xBA\x9B\xCC\xA3");
-    for (int32_t id : byte_id) lossless &= id >= 0;
+    bool has_bytes = true;
+    for (int32_t id : byte_id) has_bytes &= id >= 0;
+    lossless = has_bytes && tokens_spell("");
+    adds_space = has_bytes && tokens_spell(" ");
+    if (!lossless) cut_lines &= cut_spaces && lines_are_apart();
 }
 
-/* Whether SentencePiece itself gives the text back. */
-bool tokenizer::keeps(const char *text) const
+/* Whether the tokens put together are the text behind `front`.  (SentencePiece's Decode takes an added space away.) */
+bool tokenizer::tokens_spell(const std::string &text, const std::string &front) const
 {
     std::vector<int> ids;
     std::string back;
-    return sp.Encode(text, &ids).ok() && sp.Decode(ids, &back).ok() && back == text;
+
+    if (!sp.Encode(text, &ids).ok()) return false;
+    for (int id : ids) back += text_of[static_cast<size_t>(id)];
+    return back == front + text;
 }
 
-/* Bytes of the first unit of the text.  A model that changes its text anyway is given long lines whole. */
+bool tokenizer::tokens_spell(const std::string &front) const
+{
+    return tokens_spell(" a  b\tc \n\n d\r\n12 345 e", front) && tokens_spell("z ", front) &&
+           tokens_spell("\xC3\xA9\xEF\xAC\x81\xC2\xA0\xE1\xBA\x9B\xCC\xA3", front);
+}
+
+/* Whether lines and line ends one by one have the tokens of the whole. */
+bool tokenizer::lines_are_apart() const
+{
+    std::vector<int> whole, all, ids;
+    std::string text;
+
+    for (const char *part : {"e a", "\n", "t ", "\n", "\n", " o  n", "\n", "e"}) {
+        text += part;
+        if (!sp.Encode(part, &ids).ok()) return false;
+        all.insert(all.end(), ids.begin(), ids.end());
+    }
+    return sp.Encode(text, &whole).ok() && whole == all;
+}
+
+/* Bytes of the first unit of the text. */
 size_t tokenizer::unit_length(const char *text, size_t n_bytes) const
 {
-    size_t limit = n_bytes < longest_unit ? n_bytes : longest_unit, n = 1;
+    const bool cut_words = cut_spaces && (lossless || adds_space);
+    size_t limit = lossless && n_bytes > longest_unit ? longest_unit : n_bytes, n = 1;
 
     if (lossless && text[0] == '\xE2' && n_bytes >= 3 && memcmp(text, meta_space, 3) == 0) return 3;
     if (cut_lines && text[0] == '\n') return 1;
     for (; n < limit; n++) {
         if (cut_lines && text[n] == '\n') return n;
-        if (lossless && cut_spaces && text[n] == ' ' && text[n - 1] != ' ') return n;
+        if (cut_words && text[n] == ' ' && text[n - 1] != ' ' && (lossless || n + 1 < n_bytes)) return n;
         if (lossless && text[n] == '\xE2' && n + 3 <= n_bytes && memcmp(text + n, meta_space, 3) == 0) return n;
     }
     return n < n_bytes ? utf8_cut(text, n) : n;
@@ -242,8 +275,8 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32
     }
     if (!recent) recent.reset(new recent_units);
     for (size_t at = 0; at < n_bytes && status == 0;) {
-        size_t length = t->unit_length(text + at, n_bytes - at);
-        status = t->encode_unit(text + at, length, *recent, scratch, id_list{ids, n, capacity}, err);
+        size_t length = t->unit_length(text + at, n_bytes - at), added = t->adds_space && at > 0;
+        status = t->encode_unit(text + at + added, length - added, *recent, scratch, id_list{ids, n, capacity}, err);
         at += length;
     }
     std::lock_guard<std::mutex> guard(t->lock);

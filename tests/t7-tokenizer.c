@@ -175,6 +175,43 @@ static void test_threads(const tokenizer *t)
     free(text);
 }
 
+/* What protobuf reads behind a model is merged into it: 3 is normalizer_spec, in it 3 add_dummy_prefix and 4
+ * remove_extra_whitespaces. */
+static void test_prefix(const char *model)
+{
+    static const struct {
+        const char *what, *more;
+        size_t n;
+    } kinds[] = {{"puts a space in front (Llama)", "\x1A\x02\x18\x01", 4},
+                 {"drops spaces", "\x1A\x02\x20\x01", 4},
+                 {"does both", "\x1A\x04\x18\x01\x20\x01", 6}};
+    static const char *const texts[] = {"Hello world", " two  spaces ", "a\nb\n\nc d\n e", " ", "  ", "\n", "x ", "tab\t x",
+                                        "\xE2\x96\x81meta \xE2\x96\x81"};
+    moai_error err = {.text = ""};
+    size_t n, n_long = 40000;
+    char *data = read_whole(model, &n), *path = in_tmp("prefix.model"), *longer = xmalloc(n_long);
+    char *both = xmalloc(n + 8);
+
+    for (size_t i = 0; i < n_long; i++) longer[i] = (char)(i % 9 || i < 20000 ? 'a' + i * i / 7 % 26 : ' ');
+    for (int k = 0; k < 3; k++) {
+        int bad = -1;
+        memcpy(both, data, n);
+        memcpy(both + n, kinds[k].more, kinds[k].n);
+        write_whole(path, both, n + kinds[k].n);
+        tokenizer *t = tokenizer_open(path, &err);
+        CHECK(t, "%s", err.text);
+        for (int i = 0; i < (int)(sizeof texts / sizeof *texts); i++)
+            if (!as_sentencepiece(t, texts[i], strlen(texts[i]))) bad = i;
+        char *text = read_whole(sources.gl_pathv[0], &n_long);
+        ok(bad < 0 && as_sentencepiece(t, text, n_long) && as_sentencepiece(t, longer, 40000),
+           "a model that %s: SentencePiece's tokens (%d)", kinds[k].what, bad);
+        ok(!tokenizer_is_byte_pair(t), "and no tokenizer.json for it");
+        free(text);
+        tokenizer_free(t);
+    }
+    free(data), free(both), free(longer), free(path);
+}
+
 static bool train(const char *const *inputs, int n, const char *prefix, int64_t vocab_size, moai_error *err)
 {
     const tokenizer_train_options o = {
@@ -245,6 +282,7 @@ int main(void)
     test_files(t);
     test_long_line(t);
     test_threads(t);
+    test_prefix(model);
     test_refusals(t);
     test_training_lines();
     tokenizer_free(t);

@@ -26,7 +26,7 @@ static const float trial_ms = 60, long_product_ms = 0.25f;
 typedef struct product_shape {
     int64_t m, n, k;                          /* the column-major product: c (m, n) = op(a) op(b) over k */
     int64_t lda, ldb, ldc;
-    uint32_t align_a, align_b, align_c;       /* bytes */
+    uint32_t align_a, align_b, align_c;       /* bytes; of c and z */
     cublasOperation_t op_a, op_b;
     dtype dt, c_dt;                           /* of a and b; of c */
     bool accumulate, in_place;                /* c = z + ..., z is c */
@@ -221,6 +221,7 @@ static void product(moai_device *dev, tensor c, tensor a, cublasOperation_t op_a
     s.m = c.cols, s.n = c.rows, s.k = k;
     s.lda = a.stride, s.ldb = b.stride, s.ldc = c.stride;
     s.align_a = alignment_of(a.data), s.align_b = alignment_of(b.data), s.align_c = alignment_of(c.data);
+    if (z && alignment_of(z) < s.align_c) s.align_c = alignment_of(z);
     s.op_a = op_a, s.op_b = op_b;
     s.dt = a.dt, s.c_dt = c.dt;
     s.accumulate = z != NULL;

@@ -59,6 +59,24 @@ static void check_backward(dtype dt, dtype dx_dt, int64_t n_tokens, int64_t in, 
     free(ref_dx), free(ref_dw), free(ref_first);
 }
 
+/* z lies one element off y's alignment, in rows of the same length. */
+static void check_apart(dtype dt)
+{
+    enum { TOKENS = 96, IN = 256, OUT = 63, STRIDE = OUT + 1 };
+    field x = field_random("x", dt, TOKENS, IN, false), w = field_random("w", dt, OUT, IN, false);
+    field z = field_random("z", dt, TOKENS, STRIDE, false), sum = field_random("sum", dt, TOKENS, STRIDE, false);
+    double *product = doubles(TOKENS * OUT), *ref = doubles(TOKENS * STRIDE);
+
+    multiply(product, TOKENS, OUT, IN, x.v, IN, 1, w.v, 1, IN);
+    memcpy(ref, sum.v, TOKENS * STRIDE * sizeof *ref);
+    for (int i = 0; i < TOKENS * OUT; i++)
+        ref[i / OUT * STRIDE + i % OUT] = z.v[i / OUT * STRIDE + i % OUT + 1] + product[i];
+    dut.ops->matmul_add(dut.dev, tensor_cols(sum.t, 0, OUT), x.t, w.t, tensor_cols(z.t, 1, OUT));
+    ok_field(&sum, ref, 1e-6, "what is added lies off the alignment of the sum");
+    FREE(&x, &w, &z, &sum);
+    free(product), free(ref);
+}
+
 /* Sums over nothing: y is zero, or z, and dw what it was, or zero. */
 static void check_nothing(dtype dt)
 {
@@ -103,6 +121,8 @@ int main(int argc, char **argv)
         check_forward(types[j][0], types[j][1], 5, 2208, 40, true);
         check_forward(types[j][0], types[j][1], 2, 1824, 4801, false);
     }
+    check_apart(DT_F32);
+    check_apart(DT_BF16);
     check_nothing(DT_F32);
     check_nothing(DT_BF16);
     return battery_done();

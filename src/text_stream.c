@@ -34,6 +34,16 @@ static char *numbers(const int32_t *ids, int64_t n)
     return text;
 }
 
+/* A string ends at a NUL: without them what follows is shown. */
+static void drop_nuls(char *text, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (text[i]) text[kept++] = text[i];
+    text[kept] = 0;
+}
+
 char *text_stream_next(text_stream *s, const int32_t *ids, int64_t n, bool last)
 {
     size_t n_old, n_all, n_new;
@@ -51,7 +61,9 @@ char *text_stream_next(text_stream *s, const int32_t *ids, int64_t n, bool last)
     } else {
         const size_t from = n_old < n_all ? n_old : n_all;
         added = utf8_repair(all + from, n_all - from, &n_new);
-        s->context = s->shown;
+        drop_nuls(added, n_new);
+        /* a context without text (a control symbol) would pass for the beginning, which has no space */
+        if (n_all > from) s->context = s->shown;
         s->shown = n;
     }
     free(old);

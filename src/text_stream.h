@@ -12,7 +12,7 @@ typedef struct text_stream {
 } text_stream;
 
 /* The text of ids [shown, n), well-formed UTF-8; "" while their bytes end within a character, unless they are the
- * last.  Bytes that make no character become U+FFFD.  malloc'd. */
+ * last.  Bytes that make no character become U+FFFD, NULs are left out.  malloc'd. */
 char *text_stream_next(text_stream *, const int32_t *ids, int64_t n, bool last);
 
 #endif

@@ -99,8 +99,38 @@ static void test_broken(const tokenizer *t)
     expect(t, "\xE6\x9Dz", 3, "\xEF\xBF\xBDz", "one that another character cuts off");
     expect(t, "\xF0\x9F\x8C\x8A", 4, "\xF0\x9F\x8C\x8A", "a whole one");
     expect(t, "\xEF\xBF\xBD!", 4, "\xEF\xBF\xBD!", "the replacement character itself");
+    expect(t, "a\xE6\0\xE6\0b", 6, "a\xEF\xBF\xBD\xEF\xBF\xBD" "b", "a NUL hides nothing behind it");
     expect(t, "\xF0\xF0\xF0\xF0\xF0\xF0z", 7,
            "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBDz", "nothing but beginnings");
+}
+
+/* A model that adds a space in front, as SentencePiece's default and Llama's do: its Decode takes one away, but only in
+ * front of all.  What protobuf reads behind a model is merged into it: normalizer_spec.add_dummy_prefix. */
+static void test_added_space(void)
+{
+    char *path = xasprintf("%s/tok.model", getenv("TMPDIR"));
+    int32_t *ids = NULL;
+    int64_t n = 0, room = 0;
+    moai_error err;
+    bool well_formed;
+    int n_empty;
+    FILE *f = fopen(path, "ab");
+
+    CHECK(f && fwrite("\x1A\x02\x18\x01", 1, 4, f) == 4 && fclose(f) == 0, "%s", path);
+    tokenizer *t = tokenizer_open(path, &err);
+    CHECK(t && !tokenizer_encode(t, "the sea", 7, &ids, &n, &room, &err), "%s", err.text);
+    char *text = stream(t, ids, 0, n, &well_formed, &n_empty);
+    ok(strcmp(text, "the sea") == 0, "a space in front is not shown: \"%s\"", text);
+    free(text);
+    ids = realloc(ids, 64 * sizeof *ids);
+    CHECK(ids, "out of host memory");
+    room = 64;
+    ids[n++] = tokenizer_eos(t);
+    CHECK(!tokenizer_encode(t, "river", 5, &ids, &n, &room, &err), "%s", err.text);
+    text = stream(t, ids, 0, n, &well_formed, &n_empty);
+    ok(strcmp(text, "the sea river") == 0, "one behind a control symbol is: \"%s\"", text);
+    free(text), free(ids), free(path);
+    tokenizer_free(t);
 }
 
 static void test_numbers(void)
@@ -120,6 +150,7 @@ int main(void)
 
     test_whole(t);
     test_broken(t);
+    test_added_space();
     test_numbers();
     tokenizer_free(t);
     return tap_done();

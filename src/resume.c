@@ -23,13 +23,15 @@ static verdict check_meta(const run_config *run, const checkpoint_meta *now, con
         error_set(err, "%s is of another model: %s", dir, why.text);
         return DISAGREES;
     }
-    if (saved->samples == 0) return GOOD;     /* nothing consumed yet: any data and any keys will do */
-    if (saved->seed != now->seed)
-        error_set(&why, "seed %llu, this run has %llu: samples would repeat",
-                  (unsigned long long)saved->seed, (unsigned long long)now->seed);
-    else if (strcmp(saved->tokenizer_sha256, now->tokenizer_sha256) != 0)
+    const bool other_tokens = strcmp(saved->tokenizer_sha256, now->tokenizer_sha256) != 0;
+    /* nothing consumed yet: any data and any keys will do, but imported weights know only their tokenizer's tokens */
+    if (saved->samples == 0 && (!other_tokens || !saved->tokenizer_sha256[0])) return GOOD;
+    if (other_tokens)
         error_set(&why, "was trained with tokenizer %s, the data has %s", saved->tokenizer_sha256,
                   now->tokenizer_sha256);
+    else if (saved->seed != now->seed)
+        error_set(&why, "seed %llu, this run has %llu: samples would repeat",
+                  (unsigned long long)saved->seed, (unsigned long long)now->seed);
     else if (saved->seq_length != now->seq_length && !resume_key_allowed(run->resume_allow, "seq_length"))
         error_set(&why, "was trained with seq_length %lld, this run has %lld: its data position has no meaning here",
                   (long long)saved->seq_length, (long long)now->seq_length);

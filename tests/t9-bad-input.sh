@@ -126,6 +126,11 @@ damaged gone; rm "$dir/gone/checkpoint-2/rank-00000.h5"
 again 'gone/checkpoint-2/rank-00000.h5: missing, though the manifest names it' --resume_from_checkpoint "$dir/gone/checkpoint-2"
 sed 's/"intermediate_size": 32/"intermediate_size": 40/' "$dir/model.json" > "$dir/wider.json"
 disagrees 'checkpoint-2 is of another model: intermediate_size' --model "$dir/wider.json" --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
+"$MOAI_BIN/moai_checkpoint" export "$dir/out-dir/checkpoint-2" "$dir/hf" > "$dir/out" 2>&1 && cp "$dir/other.model" "$dir/hf/tokenizer.model" &&
+    "$MOAI_BIN/moai_checkpoint" import "$dir/hf" "$dir/foreign-weights" > "$dir/out" 2>&1
+check $? "weights with a tokenizer of their own are imported"
+disagrees "foreign-weights/checkpoint-0: was trained with tokenizer $(sha256sum < "$dir/other.model" | cut -c 1-64), the data has 000" \
+    --resume_from_checkpoint "$dir/foreign-weights/checkpoint-0" --output_dir "$dir/foreign-out"
 disagrees 'was trained with seq_length 16, this run has 8' --seq_length 8 --resume_from_checkpoint "$dir/out-dir/checkpoint-2"
 again "checkpoint-2/manifest.json: damaged" --output_dir "$dir/all" --resume_from_checkpoint auto
 again "output_dir $dir/all: each of its 2 checkpoints is damaged" --output_dir "$dir/all" --resume_from_checkpoint auto

@@ -3,6 +3,7 @@
 #include "files.h"
 #include "keys.h"
 #include "pieces.h"
+#include "tokenizer.h"
 #include "weights.h"
 
 #include <dirent.h>
@@ -116,14 +117,19 @@ static void set_id(json_t *o, const char *key, int64_t id)
     if (id >= 0) json_object_set_new(o, key, json_integer(id));
 }
 
+/* Without an end in config.json, the tokenizer's, with which documents were encoded: moai_generate stops there too. */
 static int write_generation_config(const export *x, moai_error *err)
 {
     const model_config *cfg = weights_config(x->from);
-    json_t *o = json_pack("{s:b}", "_from_model_config", 1);
+    const char *path = cfg->eos_token_id < 0 ? weights_tokenizer(x->from) : NULL;
+    tokenizer *t = path ? tokenizer_open(path, err) : NULL;
 
+    if (path && !t) return -1;
+    json_t *o = json_pack("{s:b}", "_from_model_config", path == NULL);
     set_id(o, "bos_token_id", cfg->bos_token_id);
-    set_id(o, "eos_token_id", cfg->eos_token_id);
+    set_id(o, "eos_token_id", t ? tokenizer_eos(t) : cfg->eos_token_id);
     set_id(o, "pad_token_id", cfg->pad_token_id);
+    if (t) tokenizer_free(t);
     return write_json(x, "generation_config.json", o, err);
 }
 

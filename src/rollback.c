@@ -1,6 +1,8 @@
 /* rollback.c: see rollback.h */
 #include "rollback.h"
 
+#include "watch.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -28,6 +30,7 @@ static int skip(trainer *t, const char *what, const int64_t *samples, moai_error
 /* The newest checkpoint of this run, or the one it began from; NULL: it began anew.  Caller frees. */
 static char *last_checkpoint(trainer *t)
 {
+    watch_phase("saving", -1);
     saver_wait(t->saver);
     const int64_t step = saver_saved_step(t->saver);
 

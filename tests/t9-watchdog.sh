@@ -72,6 +72,15 @@ slowed stuck 600000 300 1000000 --hang_timeout 2
 said stuck "^moai: hang: rank 2 is late; 3 of 4 ranks wait" "it is named"
 said stuck "^  late   rank 2 .*: for [0-9.]* s in $place.*; its last operation: all_gather [0-9]* over .* elements, begun" "with the operation that it has entered"
 
+${MPICC:-mpicc} -D_GNU_SOURCE -shared -fPIC -o "$runs/fsync_slow.so" tests/faults/fsync_slow.c; check $? "the slow fsync is built"
+data spiked 200 136
+# step 15 is being saved when step 18 spikes
+# shellcheck disable=SC2046
+mpirun -np 4 -x LD_PRELOAD="$runs/fsync_slow.so" -x SLOW_RANK=3 -x SLOW_SECONDS=6 -x ASAN_OPTIONS=verify_asan_link_order=0 \
+    $(command back 20 --hang_timeout 2 --data "$runs/spiked" --learning_rate 5e-3 --save_steps 15 --loss_spike_zscore 5 --loss_spike_window 10 \
+    --loss_spike_action rollback) > "$runs/back.log" 2>&1
+[ $? = 0 ] && grep -q '^rollback at step 15' "$runs/back.log"; check $? "a slow save that a run must go back to is no hang"
+
 ${MPICC:-mpicc} -shared -fPIC -o "$runs/mail_lost.so" tests/faults/mail_lost.c; check $? "the firewall is built"
 # shellcheck disable=SC2046
 mpirun -np 4 -x LD_PRELOAD="$runs/mail_lost.so" -x ASAN_OPTIONS=verify_asan_link_order=0 $(command walled 3 --hang_timeout 20) > "$runs/walled.log" 2>&1

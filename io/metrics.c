@@ -15,6 +15,7 @@
 
 struct metrics {
     FILE *lines;                              /* metrics.jsonl */
+    off_t whole;                              /* bytes of it that are whole lines */
     char *path, *runs;                        /* runs: TensorBoard's directory; NULL: not wanted */
     tensorboard *board;                       /* NULL: not wanted, or given up */
     bool live, bar_shown, lines_failed;
@@ -65,6 +66,7 @@ static int drop_later_lines(const char *path, int64_t resume_step, moai_error *e
             failed |= fputs(line, to) < 0;
         else
             dropped = true;
+    if (from) failed |= ferror(from) != 0;    /* what was not read must not be lost */
     if (to) failed |= fflush(to) || fsync(fileno(to));
     if (to) failed |= fclose(to) != 0;
     if (from) fclose(from);
@@ -87,7 +89,9 @@ static int open_lines(metrics *m, int64_t resume_step, moai_error *err)
     FILE *lines = fopen(m->path, "a");
     if (!lines) return error_set(err, "%s: %s", m->path, strerror(errno));
     if (m->lines) fclose(m->lines);
+    fseeko(lines, 0, SEEK_END);
     m->lines = lines;
+    m->whole = ftello(lines);
     return 0;
 }
 
@@ -159,13 +163,25 @@ static void put_numbers(FILE *f, const char *key, const int64_t *numbers, int64_
     fputc(']', f);
 }
 
+/* A line that finds no room is cut off, or its beginning would spoil the next one.  0: it is in the file. */
+static int flush_line(metrics *m)
+{
+    if (!fflush(m->lines) && !ferror(m->lines)) {
+        m->whole = ftello(m->lines);
+        return 0;
+    }
+    const int why = errno;
+    const bool cut = ftruncate(fileno(m->lines), m->whole) == 0;
+    if (!m->lines_failed)
+        warn("%s: %s; the record has a gap%s, training goes on", m->path, strerror(why), cut ? "" : " and a torn line");
+    return -1;
+}
+
 /* A full disk costs the record, not the run. */
 static void end_line(metrics *m)
 {
     fputs("}\n", m->lines);
-    bool failed = fflush(m->lines) || ferror(m->lines);
-    if (failed && !m->lines_failed) warn("%s: %s; the record has a gap, training goes on", m->path, strerror(errno));
-    m->lines_failed = failed;
+    m->lines_failed = flush_line(m) != 0;
     clearerr(m->lines);
 }
 
@@ -337,7 +353,7 @@ void metrics_close(metrics *m)
 {
     if (!m) return;
     if (m->bar_shown) putchar('\n'), fflush(stdout);
-    if (m->lines) fclose(m->lines);
+    if (m->lines && fclose(m->lines)) warn("%s: %s; the record may have a gap", m->path, strerror(errno));
     tensorboard_close(m->board);
     free(m->path);
     free(m->runs);

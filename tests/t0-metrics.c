@@ -5,8 +5,10 @@
 #include "metrics.h"
 
 #include <glob.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -127,6 +129,41 @@ static void test_go_back(void)
     free(in_the_way);
 }
 
+static void limit_files(rlim_t n_bytes)
+{
+    struct rlimit limit;
+
+    CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0, "getrlimit");
+    limit.rlim_cur = n_bytes;
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0, "setrlimit");
+}
+
+/* A limit on the length of files stands for a full disk: part of a line finds room. */
+static void test_no_room(void)
+{
+    struct stat st;
+    moai_error err;
+    int n5, n6, n7, n8;
+    metrics *m = metrics_open(dir, false, false, 0, &err);
+
+    CHECK(m, "%s", err.text);
+    signal(SIGXFSZ, SIG_IGN);
+    metrics_event(m, "spike", 5, "");
+    CHECK(stat(path, &st) == 0, "%s", path);
+    limit_files((rlim_t)st.st_size + 20);
+    metrics_event(m, "spike", 6, "");
+    metrics_event(m, "spike", 7, "");
+    limit_files(RLIM_INFINITY);
+    metrics_event(m, "spike", 8, "");
+    metrics_close(m);
+    char *text = contents(path);
+    line_of(text, 5, "event", &n5), line_of(text, 6, "event", &n6), line_of(text, 7, "event", &n7),
+        line_of(text, 8, "event", &n8);
+    ok(n5 == 1 && n6 == 0 && n7 == 0 && n8 == 1 && strstr(text, "}\n{\"step\":8,"),
+       "lines that find no room leave no part of them: steps told %d %d %d %d times", n5, n6, n7, n8);
+    free(text);
+}
+
 static char *events_of(int resumed_at)
 {
     char *pattern = xasprintf("%s/runs/events.out.tfevents.*", dir), *found = NULL;
@@ -167,6 +204,17 @@ static void test_board(void)
     free(text);
 }
 
+/* Reading /proc/self/mem from its beginning is an I/O error. */
+static void test_unreadable(void)
+{
+    moai_error err = {.text = ""};
+
+    unlink(path);
+    CHECK(symlink("/proc/self/mem", path) == 0, "%s", path);
+    ok(!metrics_open(dir, false, false, 1, &err) && strstr(err.text, "metrics.jsonl: Input/output error"),
+       "lines that cannot be read are not taken for none: %s", err.text);
+}
+
 static void test_bad_directory(void)
 {
     moai_error err = {.text = ""};
@@ -191,6 +239,8 @@ int main(void)
     test_resume();
     test_go_back();
     test_board();
+    test_no_room();
+    test_unreadable();
     test_bad_directory();
     return tap_done();
 }

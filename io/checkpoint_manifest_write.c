@@ -58,7 +58,7 @@ static int add_small(json_t *root, const char *dir, moai_error *err)
     json_t *list = json_array();
     char *tokenizer = xasprintf("%s/tokenizer.model", dir);
     json_t *config = small_json(dir, "config.json", err), *model = NULL;
-    const bool has_tokenizer = file_exists(tokenizer);
+    const bool has_tokenizer = !file_missing(tokenizer);
 
     free(tokenizer);
     if (config) json_array_append_new(list, config);

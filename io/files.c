@@ -165,7 +165,8 @@ int dir_make(const char *path, moai_error *err)
         if (slash) *slash = '/';
     }
     struct stat st;
-    if (rc == 0 && (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))) rc = error_set(err, "%s: not a directory", path);
+    if (rc == 0 && stat(path, &st) != 0) rc = failed(err, path, "cannot stat");
+    if (rc == 0 && !S_ISDIR(st.st_mode)) rc = error_set(err, "%s: not a directory", path);
     free(part);
     return rc;
 }

@@ -1,10 +1,10 @@
 /* left_out_list.c: see left_out_list.h */
 #include "left_out_list.h"
+#include "files.h"
 #include "keys.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 left_out_list left_out_start(void) { return (left_out_list){.decisions = json_array()}; }
 
@@ -119,7 +119,7 @@ int left_out_write(const left_out_list *l, const left_out_data *data, const char
 
 int left_out_read(left_out_list *l, const left_out_data *data, const char *path, moai_error *err)
 {
-    if (access(path, F_OK) != 0) return 0;
+    if (file_missing(path)) return 0;
     json_t *root = json_read_object(path, err);
     moai_error why;
     int status = root ? 0 : -1;

@@ -68,6 +68,11 @@ same_bits to-start back
 check $? "without a checkpoint it goes back to the start"
 same_bits killed back
 said killed '^left out   16 samples, decided earlier'
+mkdir "$runs/unread" && ln -s left_out.json "$runs/unread/left_out.json"
+"$MOAI_BIN/moai_train" --model "$runs/small.json" --data "$runs/corpus" --output_dir "$runs/unread" --device cpu --seq_length 29 \
+    --max_steps 1 > "$runs/unread.log" 2>&1
+[ $? = 1 ]; check $? "decisions that cannot be read end the run"
+said unread 'unread/left_out.json: Too many levels of symbolic links'
 [ "$(at killed rollback)" = "15 20 " ]; check $? "killed after the decision, it goes on without deciding again"
 same_bits forgetful back
 cmp -s "$runs/forgetful/left_out.json" "$runs/back/left_out.json"; check $? "a run that has lost its record decides again, and alike"

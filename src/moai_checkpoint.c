@@ -94,15 +94,15 @@ static int verify_one(const comm *world, const char *dir)
     return n + no_manifest == 0 ? STATUS_OK : STATUS_FAILED;
 }
 
-/* Half-written directories are no checkpoints, and those that a run has set aside as damaged no longer: they are left
- * out, unless named. */
+/* What is half written or half removed is no checkpoint, and what a run has set aside as damaged no longer: they are
+ * left out, unless named. */
 static bool is_left_out(const checkpoint_info *c)
 {
     const size_t length = strlen(c->dir);
     const char *name = strrchr(c->dir, '/');
 
     if (strstr(name ? name : c->dir, ".damaged")) return true;
-    return !c->complete && length > 4 && strcmp(c->dir + length - 4, ".tmp") == 0;
+    return length > 4 && strcmp(c->dir + length - 4, ".tmp") == 0;
 }
 
 /* What rank 0 sees, one after another on every rank: a run may be writing there.  False at the end. */

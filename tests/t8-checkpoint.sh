@@ -31,6 +31,9 @@ says 0 'checkpoint-2: complete and undamaged' "$checkpoint" verify "$saved" "$ru
 says 0 'checkpoint-4: complete and undamaged' "$checkpoint" verify "$runs/run"
 says 0 'checkpoint-4: complete and undamaged' mpirun -np 3 "$checkpoint" verify "$runs/run"
 [ "$(grep -c undamaged "$runs/out")" = 2 ]; check $? "three ranks say it once of each"
+cp "$saved/manifest.json" "$runs/run/checkpoint-6.tmp"
+says 0 'checkpoint-4: complete and undamaged' "$checkpoint" verify "$runs/run"
+! grep -q FAULT "$runs/out"; check $? "one that is half removed is none"
 
 h5dump -H -d /exp_avg/model.layers.1.mlp.up_proj.weight/0 "$saved/rank-00001.h5" > "$runs/out" 2>&1
 status=$?

@@ -70,6 +70,7 @@ static int read_magic(text_file *f, moai_error *err)
     if (memcmp(magic, "\x28\xb5\x2f\xfd", 4) == 0) {
         f->zstd = ZSTD_createDStream();
         CHECK(f->zstd, "out of host memory");
+        ZSTD_DCtx_setParameter(f->zstd, ZSTD_d_windowLogMax, 31);             /* zstd --long=31, not just its 27 */
         f->in.src = xmalloc(PIECE);
     } else if (ends_with(f->path, ".zst"))
         return error_set(err, "%s: not zstd, though named so", f->path);

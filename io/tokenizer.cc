@@ -77,6 +77,7 @@ struct id_list {
     }
     void append(const int32_t *more, size_t count)
     {
+        if (count == 0) return;
         reserve(count);
         memcpy(*ids + *n, more, count * sizeof **ids);
         *n += static_cast<int64_t>(count);

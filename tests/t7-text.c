@@ -154,7 +154,8 @@ static void test_forms(void)
     ok(gives("a.txt", "one\n\ntwo\n", 9, "file", "\1one\n\ntwo\n"), "a .txt is one document, to the last byte");
     ok(gives("a.txt", marked, sizeof marked - 1, "line", "\1one\1two"), "a byte order mark is not text");
     /* a frame with a window of 2^28 bytes, as zstd --long=28 makes them, and one raw block */
-    ok(gives("wide.txt.zst", "\x28\xb5\x2f\xfd\x00\x90\x21\x00\x00one\n", 13, "line", "\1one"), "a wide window of zstd");
+    ok(gives("wide.txt.zst", "\x28\xb5\x2f\xfd\x00\x90\x21\x00\x00one\n", 13, "line", "\1one"),
+       "a wide window of zstd");
     ok(gives("a.txt", "", 0, "line", "") && gives("a.txt", "\n\n\n", 3, "blank_line", ""),
        "an empty file and one of empty lines hold nothing");
 }

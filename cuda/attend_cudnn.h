@@ -16,7 +16,8 @@ void attend_cudnn_close(attend_cudnn *);
 const char *attend_cudnn_version(void); /* "cuDNN 9.14.0" */
 
 /* As attend and attend_backward of ops.h, without the padding rows.  False: cuDNN has no plan for this shape and dtype,
- * or a view is not at multiples of 16 bytes; nothing was queued, and `why` (not NULL) tells.  The workspace of a plan is taken when the plan is built. */
+ * or a view is not at multiples of 16 bytes; nothing was queued, and `why` (not NULL) tells.  The workspace of a plan
+ * is taken when the plan is built. */
 bool attend_cudnn_forward(attend_cudnn *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape,
                           const char **why);
 bool attend_cudnn_backward(attend_cudnn *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,

@@ -97,7 +97,7 @@ static void backward(pipe *p, int micro_batch, int slot)
         finish(&p->sent_backward[parity]);
         recv_backward(p, dy);
     }
-    stage_backward(p->m, slot, dy, dy);
+    stage_backward(p->m, slot, dy);
     if (!grid_first_stage(p->grid)) send_backward(p, parity, dy);
 }
 

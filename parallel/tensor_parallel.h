@@ -26,6 +26,16 @@ static inline void tp_reduce_scatter(const moai_ctx *c, tensor part, tensor full
     comm_request r = tp_reduce_scatter_begin(c, part, full);
     comm_end(&r);
 }
+/* Rows of all ranks, whose gather may be under way: `full` is read after comm_end(&ready). */
+typedef struct tp_rows {
+    tensor part, full;                        /* (N/tp, H), (N, H) */
+    comm_request ready;
+} tp_rows;
+
+static inline void tp_rows_gather(const moai_ctx *c, tp_rows *x)
+{
+    x->ready = tp_all_gather_begin(c, x->full, x->part);
+}
 /* Every rank's `full` becomes the sum of all: where the rows are too few to be split. */
 static inline void tp_all_reduce(const moai_ctx *c, tensor full)
 {

@@ -1,8 +1,6 @@
 /* layer.c: see layer.h.  Forward and backward are the same list, read downwards and upwards. */
 #include "layer.h"
 
-#include "tensor_parallel.h"
-
 #include <stdio.h>
 
 static tensor view(const param_table *t, int64_t layer, const char *name, void *flat, dtype dt)
@@ -144,69 +142,69 @@ static void recompute(const moai_ctx *c, const layer_weights *w, layer_acts *a)
     }
 }
 
-/* dh (N/tp, H) = gradient at h, from dy at y = h + d. */
-static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dh,
-                         tensor dy)
+/* From the gradient at y = h + Wdown act to that at h.  Each of the two weights' products runs beside a collective. */
+static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
-    tensor dy_full = tp_full(c, dy), n2_full = tp_full(c, a->n2);
+    tensor n2_full = tp_full(c, a->n2);
     tensor dact = arena_tensor(c->scratch, c->dt, a->act.rows, a->act.cols);
     tensor dgate_up = a->gate_up;                                               /* in place                          */
     tensor act_again = c->recompute == RECOMPUTE_NONE ? (tensor){0} : a->act;
-    tensor dn2_part = arena_tensor(c->scratch, c->dt, c->n_tokens, dy.cols);
-    tensor dn2 = c->grid->tp.size == 1 ? dn2_part : arena_tensor(c->scratch, c->dt, c->n_rows, dy.cols);
+    tensor dn2_part = arena_tensor(c->scratch, c->dt, c->n_tokens, a->n2.cols);
+    tensor dn2 = c->grid->tp.size == 1 ? dn2_part : arena_tensor(c->scratch, c->dt, c->n_rows, a->n2.cols);
 
-    comm_request dy_ready = tp_all_gather_begin(c, dy_full, dy);                /* (N, H)                            */
     comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
-    comm_end(&dy_ready);
-    op->matmul_dx(c->dev, dact, dy_full, w->wdown);                             /* (N, I/tp)                         */
+    comm_end(&d->ready);                                                        /* (N, H)                            */
+    op->matmul_dx(c->dev, dact, d->full, w->wdown);                             /* (N, I/tp)                         */
     op->swiglu_backward(c->dev, dgate_up, act_again, dact, a->gate_up);         /* (N, 2I/tp)                        */
-    op->matmul_dw(c->dev, g->wdown, dy_full, a->act, c->accumulate);            /* (H, I/tp)                         */
     op->matmul_dx(c->dev, dn2_part, dgate_up, w->wgate_up);                     /* (N, H)          partial sum       */
-    comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWgate_up  */
+    comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWdown     */
+    op->matmul_dw(c->dev, g->wdown, d->full, a->act, c->accumulate);            /* (H, I/tp)                         */
+    comm_end(&dn2_ready);
+    op->rmsnorm_backward(c->dev, d->part, g->norm2, dn2, d->part,               /* (N/tp, H)       dh = dy + ...     */
+                         a->h, a->r2, w->norm2);
+    tp_rows_gather(c, d);                                                       /* (N, H)          beside dWgate_up  */
     comm_end(&n2_ready);
     op->matmul_dw(c->dev, g->wgate_up, dgate_up, n2_full, c->accumulate);       /* (2I/tp, H)                        */
-    comm_end(&dn2_ready);
-    op->rmsnorm_backward(c->dev, dh, g->norm2, dn2, dy, a->h, a->r2, w->norm2); /* (N/tp, H)       dh = dy + ...     */
     arena_release(c->scratch, mark);
 }
 
-/* dx (N/tp, H) = gradient at x, from dh at h = x + o. */
+/* From the gradient at h = x + Wo att to that at x. */
 static void attention_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a,
-                               tensor dx, tensor dh)
+                               tp_rows *d)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
-    tensor dh_full = tp_full(c, dh), n1_full = tp_full(c, a->n1);
+    tensor n1_full = tp_full(c, a->n1);
     tensor datt = arena_tensor(c->scratch, c->dt, a->att.rows, a->att.cols);
     tensor dqk = arena_tensor(c->scratch, c->dt, a->qk.rows, a->qk.cols);
     tensor dqkv = arena_tensor(c->scratch, c->dt, a->qkv.rows, a->qkv.cols);
-    tensor dn1_part = arena_tensor(c->scratch, c->dt, c->n_tokens, dh.cols);
-    tensor dn1 = c->grid->tp.size == 1 ? dn1_part : arena_tensor(c->scratch, c->dt, c->n_rows, dh.cols);
+    tensor dn1_part = arena_tensor(c->scratch, c->dt, c->n_tokens, a->n1.cols);
+    tensor dn1 = c->grid->tp.size == 1 ? dn1_part : arena_tensor(c->scratch, c->dt, c->n_rows, a->n1.cols);
 
-    comm_request dh_ready = tp_all_gather_begin(c, dh_full, dh);                /* (N, H)                            */
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
-    comm_end(&dh_ready);
-    op->matmul_dx(c->dev, datt, dh_full, w->wo);                                /* (N, Q/tp)                         */
-    op->matmul_dw(c->dev, g->wo, dh_full, a->att, c->accumulate);               /* (H, Q/tp)                         */
+    comm_end(&d->ready);                                                        /* (N, H)                            */
+    op->matmul_dx(c->dev, datt, d->full, w->wo);                                /* (N, Q/tp)                         */
     op->attend_backward(c->dev, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv),      /* (N, (Q+K)/tp), (N, K/tp)          */
                         datt, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
     op->qknorm_rope_backward(c->dev, dqkv, g->q_norm, g->k_norm, dqk,           /* (N, (Q+2K)/tp)                    */
                              a->qkv, a->rqk, w->q_norm, w->k_norm, c->rope, c->positions, c->heads);
     op->matmul_dx(c->dev, dn1_part, dqkv, w->wqkv);                             /* (N, H)          partial sum       */
-    comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWqkv      */
+    comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWo        */
+    op->matmul_dw(c->dev, g->wo, d->full, a->att, c->accumulate);               /* (H, Q/tp)                         */
+    comm_end(&dn1_ready);
+    op->rmsnorm_backward(c->dev, d->part, g->norm1, dn1, d->part,               /* (N/tp, H)       dx = dh + ...     */
+                         a->x, a->r1, w->norm1);
+    tp_rows_gather(c, d);                                                       /* (N, H)          beside dWqkv      */
     comm_end(&n1_ready);
     op->matmul_dw(c->dev, g->wqkv, dqkv, n1_full, c->accumulate);               /* ((Q+2K)/tp, H)                    */
-    comm_end(&dn1_ready);
-    op->rmsnorm_backward(c->dev, dx, g->norm1, dn1, dh, a->x, a->r1, w->norm1); /* (N/tp, H)       dx = dh + ...     */
     arena_release(c->scratch, mark);
 }
 
-void layer_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dx,
-                    tensor dy)
+void layer_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d)
 {
     recompute(c, w, a);
-    mlp_backward(c, w, g, a, dx, dy);
-    attention_backward(c, w, g, a, dx, dx);
+    mlp_backward(c, w, g, a, d);
+    attention_backward(c, w, g, a, d);
 }

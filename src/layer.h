@@ -9,8 +9,8 @@
 #ifndef MOAI_LAYER_H
 #define MOAI_LAYER_H
 
-#include "ctx.h"
 #include "params.h"
+#include "tensor_parallel.h"
 
 /* Views of the flat buffers, borrowed.  The same struct holds weights (dtype of the model) and
  * their gradients (fp32). */
@@ -49,10 +49,9 @@ void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared
 
 /* x is a->x; y (N/tp, H) must not be a->x. */
 void layer_forward(const moai_ctx *, const layer_weights *w, layer_acts *a, tensor y);
-/* dx = gradient by the input, from dy (both (N/tp, H); dx may be dy); g's tensors +=
- * (matrices = where the context does not accumulate).  Recomputes what the mode did
- * not keep; the activations are spent afterwards. */
-void layer_backward(const moai_ctx *, const layer_weights *w, const layer_weights *g, layer_acts *a, tensor dx,
-                    tensor dy);
+/* d: the gradient at y, whose gather the caller has begun, becomes that at x, whose gather is then under way; g's
+ * tensors += (matrices = where the context does not accumulate).  Recomputes what the mode did not keep; the
+ * activations are spent afterwards. */
+void layer_backward(const moai_ctx *, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d);
 
 #endif

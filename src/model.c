@@ -126,7 +126,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     m->ctx.grid = &dry;
     stage_forward(m, 0, m->out[0]);
     if (grid_last_stage(grid)) head_forward_backward(m, 0, m->dout[0], m->out[0], opt->train ? 1 : 0);
-    if (opt->train) stage_backward(m, 0, m->dout[0], m->dout[0]);
+    if (opt->train) stage_backward(m, 0, m->dout[0]);
     m->ctx.grid = grid;
 }
 
@@ -297,24 +297,24 @@ void stage_forward(moai_model *m, int s, tensor out)
     }
 }
 
-void stage_backward(moai_model *m, int s, tensor dx, tensor dy)
+void stage_backward(moai_model *m, int s, tensor dy)
 {
     const moai_ctx *c = &m->ctx;
     model_slot *slot = &m->slots[s];
+    const size_t mark = arena_mark(c->scratch);
+    tp_rows d = {.part = dy, .full = tp_full(c, dy)};
 
+    tp_rows_gather(c, &d);
     for (int64_t l = m->n_layers - 1; l >= 0; l--) {
-        layer_backward(c, &m->w[l], &m->g[l], &slot->layers[l], dx, dy);
+        layer_backward(c, &m->w[l], &m->g[l], &slot->layers[l], &d);
         bucket_complete(m, layer_bucket(m, l));
-        dy = dx;
     }
+    comm_end(&d.ready);                                                                         /* (N, H)    */
     if (grid_first_stage(c->grid)) {
-        const size_t mark = arena_mark(c->scratch);
-        tensor dx_full = tp_full(c, dx);
-        tp_all_gather(c, dx_full, dx);                                                           /* (N, H)    */
-        c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, dx_full, m->vocab_begin); /* (V/tp, H) */
-        arena_release(c->scratch, mark);
+        c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, d.full, m->vocab_begin); /* (V/tp, H) */
         bucket_complete(m, 0);
     }
+    arena_release(c->scratch, mark);
     m->ctx.accumulate = true;
 }
 

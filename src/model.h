@@ -95,9 +95,8 @@ void stage_forward(moai_model *, int slot, tensor out);
  * gradient at x; with scale 0 only the loss, and dx is not touched.  Collective over tp. */
 void head_forward_backward(moai_model *, int slot, tensor dx, tensor x, float scale);
 int64_t head_rows(const moai_model *);        /* the tokens of a chunk */
-/* dx (may be dy) and the gradients of the stage's weights, from dy.  On the first stage dx is spent on
- * the embedding.  Collective over tp. */
-void stage_backward(moai_model *, int slot, tensor dx, tensor dy);
+/* The gradients of the stage's weights, from dy, which becomes dx.  Collective over tp. */
+void stage_backward(moai_model *, int slot, tensor dy);
 
 /* The logits of the last micro-batch's rows [row0, row0 + n) for tests, fp32 on the host, this rank's
  * columns of the vocabulary: x (N/tp, H) is stage_forward's result on the last stage.  Collective over tp. */

@@ -94,12 +94,15 @@ static cublasStatus_t plan_run(moai_device *dev, const product_plan *p, const cu
 static int plan_candidates(moai_device *dev, const product_plan *p, cublasLtMatmulHeuristicResult_t *found)
 {
     const product_shape *s = &p->shape;
+    /* the parts of a long sum are added in fp32, never in c's 16 bits */
+    const uint32_t sums = s->c_dt == DT_F32 ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const struct {
         cublasLtMatmulPreferenceAttributes_t what;
         const void *value;
         size_t size;
     } wish[] = {
         {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &dev->workspace_bytes, sizeof dev->workspace_bytes},
+        {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &sums, sizeof sums},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &s->align_a, sizeof s->align_a},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &s->align_b, sizeof s->align_b},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &s->align_c, sizeof s->align_c},

@@ -172,7 +172,7 @@ static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_
 
 /* From the gradient at h = x + Wo att to that at x. */
 static void attention_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a,
-                               tp_rows *d)
+                               tp_rows *d, bool gather)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
@@ -196,15 +196,16 @@ static void attention_backward(const moai_ctx *c, const layer_weights *w, const 
     comm_end(&dn1_ready);
     op->rmsnorm_backward(c->dev, d->part, g->norm1, dn1, d->part,               /* (N/tp, H)       dx = dh + ...     */
                          a->x, a->r1, w->norm1);
-    tp_rows_gather(c, d);                                                       /* (N, H)          beside dWqkv      */
+    if (gather) tp_rows_gather(c, d);                                           /* (N, H)          beside dWqkv      */
     comm_end(&n1_ready);
     op->matmul_dw(c->dev, g->wqkv, dqkv, n1_full, c->accumulate);               /* ((Q+2K)/tp, H)                    */
     arena_release(c->scratch, mark);
 }
 
-void layer_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d)
+void layer_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d,
+                    bool gather)
 {
     recompute(c, w, a);
     mlp_backward(c, w, g, a, d);
-    attention_backward(c, w, g, a, d);
+    attention_backward(c, w, g, a, d, gather);
 }

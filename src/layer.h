@@ -49,9 +49,10 @@ void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared
 
 /* x is a->x; y (N/tp, H) must not be a->x. */
 void layer_forward(const moai_ctx *, const layer_weights *w, layer_acts *a, tensor y);
-/* d: the gradient at y, whose gather the caller has begun, becomes that at x, whose gather is then under way; g's
- * tensors += (matrices = where the context does not accumulate).  Recomputes what the mode did not keep; the
- * activations are spent afterwards. */
-void layer_backward(const moai_ctx *, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d);
+/* d: the gradient at y, whose gather the caller has begun, becomes that at x, whose gather is then under way if
+ * `gather`; g's tensors += (matrices = where the context does not accumulate).  Recomputes what the mode did not keep;
+ * the activations are spent afterwards. */
+void layer_backward(const moai_ctx *, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d,
+                    bool gather);
 
 #endif

@@ -302,15 +302,16 @@ void stage_backward(moai_model *m, int s, tensor dy)
     const moai_ctx *c = &m->ctx;
     model_slot *slot = &m->slots[s];
     const size_t mark = arena_mark(c->scratch);
+    const bool embeds = grid_first_stage(c->grid);            /* and reads all rows; another stage sends its own */
     tp_rows d = {.part = dy, .full = tp_full(c, dy)};
 
     tp_rows_gather(c, &d);
     for (int64_t l = m->n_layers - 1; l >= 0; l--) {
-        layer_backward(c, &m->w[l], &m->g[l], &slot->layers[l], &d);
+        layer_backward(c, &m->w[l], &m->g[l], &slot->layers[l], &d, l > 0 || embeds);
         bucket_complete(m, layer_bucket(m, l));
     }
-    comm_end(&d.ready);                                                                         /* (N, H)    */
-    if (grid_first_stage(c->grid)) {
+    if (embeds) {
+        comm_end(&d.ready);                                                                     /* (N, H)    */
         c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, d.full, m->vocab_begin); /* (V/tp, H) */
         bucket_complete(m, 0);
     }

@@ -131,13 +131,14 @@ static int check_names(const weights *w, moai_error *err)
 /* A head may be stored beside a tied embedding.  Where it is another matrix, Transformers 5 does not tie the two. */
 static int check_tied_head(const weights *w, moai_error *err)
 {
-    safetensors *files[2];
-    const safetensors_entry *head = w->hf ? hf_find(w->hf, "lm_head.weight", &files[0]) : NULL,
-                            *embed = w->hf ? hf_find(w->hf, "model.embed_tokens.weight", &files[1]) : NULL;
     const int64_t rows = w->cfg.vocab_size, cols = w->cfg.hidden_size, at_once = max_i64((1 << 20) / cols, 1);
+    safetensors *files[2];
     int rc = 0;
 
-    if (!head || !w->cfg.tie_word_embeddings) return 0;
+    if (!w->hf || !w->cfg.tie_word_embeddings) return 0;
+    const safetensors_entry *head = hf_find(w->hf, "lm_head.weight", &files[0]),
+                            *embed = hf_find(w->hf, "model.embed_tokens.weight", &files[1]);
+    if (!head) return 0;
     bool same = head->readable && head->ndim == 2 && head->shape[0] == rows && head->shape[1] == cols;
     float *x = xmalloc((size_t)(2 * at_once * cols) * sizeof *x), *y = x + at_once * cols;
     for (int64_t row = 0; rc == 0 && same && row < rows; row += at_once) {

@@ -3,6 +3,7 @@
 #include "checkpoint_state.h"
 #include "files.h"
 #include "hf.h"
+#include "pieces.h"
 #include "scratch.h"
 #include "tap.h"
 #include "weights.h"
@@ -39,7 +40,7 @@ static int64_t n_different(const char *dir_a, const char *dir_b, bool round, moa
     int64_t n = b && model_config_same(weights_config(a), weights_config(b), err) == 0 ? 0 : -1;
     param_table t = {0};
 
-    if (n == 0) params_init(&t, weights_config(a), (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    if (n == 0) params_whole(&t, weights_config(a));
     for (int i = 0; n >= 0 && i < t.n; i++) {
         const param *p = &t.list[i];
         float *x = xmalloc((size_t)(p->rows * p->cols) * sizeof *x),
@@ -109,7 +110,7 @@ static void index_of(const char *dir, const model_config *cfg, int64_t element)
     json_t *root = json_load_file(path, 0, NULL);
     param_table t;
 
-    params_init(&t, cfg, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    params_whole(&t, cfg);
     const json_t *map = json_object_get(root, "weight_map");
     const int64_t total = json_integer_value(json_object_get(json_object_get(root, "metadata"), "total_size"));
     ok((int)json_object_size(map) == t.n && total == model_n_params(cfg) * element,
@@ -249,7 +250,7 @@ static void write_copy(const char *from, const char *dir, const char *file, cons
     param_table t;
 
     CHECK(w && out, "%s", err.text);
-    params_init(&t, weights_config(w), (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    params_whole(&t, weights_config(w));
     const param *embed = params_find(&t, "model.embed_tokens.weight");
     for (int i = 0; i < t.n + (more != NULL); i++) {
         const param *p = i < t.n ? &t.list[i] : embed;
@@ -298,7 +299,7 @@ static void more_than_asked(void)
     weights *w = weights_open(dir, &err);
     hf_files *h = hf_open(dir, &err);
     CHECK(w && h, "%s", err.text);
-    params_init(&t, weights_config(w), (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    params_whole(&t, weights_config(w));
     const int n = hf_unknown(h, &t, &first);
     ok(n == 1 && strcmp(first, "model.more.weight") == 0, "a tensor of no use is counted: %d, %s", n, first);
     params_free(&t);

@@ -214,35 +214,37 @@ static json_t *shard_json(const manifest *m, const manifest_shard *s)
                      (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "xxh3", s->xxh3);
 }
 
+/* NULL when a name is not UTF-8. */
 static json_t *manifest_json(const manifest *m)
 {
-    json_t *splits = json_object();
+    const char *slash = m->tokenizer ? strrchr(m->tokenizer, '/') : NULL;
+    json_t *splits = json_object(), *root;
+    int failed = 0;
 
     for (int i = 0; i < m->n_splits; i++) {
         json_t *list = json_array();
-        for (int k = 0; k < m->splits[i].n; k++) json_array_append_new(list, shard_json(m, &m->splits[i].list[k]));
-        json_object_set_new(splits, m->splits[i].name, list);
+        for (int k = 0; k < m->splits[i].n; k++)
+            failed |= json_array_append_new(list, shard_json(m, &m->splits[i].list[k]));
+        failed |= json_object_set_new(splits, m->splits[i].name, list);
     }
-    json_t *root =
-        json_pack("{s:s, s:i, s:I, s:I, s:I}", "format", manifest_format, "version", MANIFEST_VERSION, "vocab_size",
-                  (json_int_t)m->info.vocab_size, "eos", (json_int_t)m->info.eos, "pad", (json_int_t)m->info.pad);
-    if (m->tokenizer) {
-        const char *slash = strrchr(m->tokenizer, '/');
-        json_object_set_new(root, "tokenizer", json_string(slash ? slash + 1 : m->tokenizer));
-    }
-    json_object_set_new(root, "tokenizer_sha256", json_string(m->info.tokenizer_sha256));
-    json_object_set_new(root, "splits", splits);
-    return root;
+    root = json_pack("{s:s, s:i, s:I, s:I, s:I}", "format", manifest_format, "version", MANIFEST_VERSION, "vocab_size",
+                     (json_int_t)m->info.vocab_size, "eos", (json_int_t)m->info.eos, "pad", (json_int_t)m->info.pad);
+    if (m->tokenizer)
+        failed |= json_object_set_new(root, "tokenizer", json_string(slash ? slash + 1 : m->tokenizer));
+    failed |= json_object_set_new(root, "tokenizer_sha256", json_string(m->info.tokenizer_sha256));
+    failed |= json_object_set_new(root, "splits", splits);
+    if (failed) json_decref(root);
+    return failed ? NULL : root;
 }
 
 int manifest_write(const manifest *m, const char *path, moai_error *err)
 {
     json_t *root = manifest_json(m);
-    char *text = json_dumps(root, JSON_INDENT(2)), *tmp = xasprintf("%s.tmp", path);
+    char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL, *tmp = xasprintf("%s.tmp", path),
+         *sealed = text ? json_sealed(text) : NULL;
+    int status = sealed ? file_write(tmp, sealed, strlen(sealed), err)
+                        : error_config(err, "%s: a name in the manifest is not UTF-8", path);
 
-    CHECK(text, "%s: a name in the manifest is not UTF-8", path);
-    char *sealed = json_sealed(text);
-    int status = file_write(tmp, sealed, strlen(sealed), err);
     if (status == 0 && rename(tmp, path) != 0)
         status = error_set(err, "%s: cannot rename to %s: %s", tmp, path, strerror(errno));
     if (status == 0) status = dir_sync_parent(path, err);

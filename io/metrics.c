@@ -1,11 +1,11 @@
 /* metrics.c: see metrics.h */
 #include "metrics.h"
 #include "files.h"
+#include "keys.h"
 #include "tensorboard.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -148,10 +148,10 @@ static void put_spread(FILE *f, const step_spread *s)
 
 static void put_text(FILE *f, const char *key, const char *text)
 {
-    json_t *string = json_string(text);
-    char *quoted = string ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
+    json_t *string = json_string_repaired(text);
+    char *quoted = json_dumps(string, JSON_ENCODE_ANY);
 
-    fprintf(f, ",\"%s\":%s", key, quoted ? quoted : "null");       /* null: the text is not UTF-8 */
+    fprintf(f, ",\"%s\":%s", key, quoted);
     free(quoted);
     json_decref(string);
 }

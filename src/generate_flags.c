@@ -2,6 +2,7 @@
 #include "generate_flags.h"
 
 #include "keys.h"
+#include "paths.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,13 +17,14 @@ static const key_choice dtypes[] = {
     {.type = t, .name = #key, .offset = offsetof(generate_flags, key), .initial = value, __VA_ARGS__}
 // clang-format on
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
+#define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
 #define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
 #define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
 #define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
 
 static const key_spec rows[] = {
     TEXT(prompt, "", "text to go on from; \"\" begins a document"),
-    TEXT(prompt_file, "", "a file with one prompt a line; empty lines are left out"),
+    PATH(prompt_file, "", "a file with one prompt a line; empty lines are left out"),
     TEXT(input_ids, "", "the prompt as token numbers, 1,2,3; needs no tokenizer"),
     INT(max_new_tokens, "0", 0, INT32_MAX, "tokens to write; 0: 128, or what the model's positions leave"),
     REAL(temperature, "0.8", 0, 1e6, "0: always the most probable token"),
@@ -38,8 +40,8 @@ static const key_spec rows[] = {
     ROW(KEY_CHOICE, dtype, "fp32", .choices = dtypes, .help = "fp32, bf16 or fp16: weights, activations and cache"),
     TEXT(device, "auto", "cpu, cuda or auto"),
     INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: its share of the node's cores"),
-    TEXT(tokenizer, "", "tokenizer.model, when not the one beside the weights"),
-    TEXT(logits_out, "", "write the logits after each of --input_ids, (ids, vocab_size) native fp32, and no text"),
+    PATH(tokenizer, "", "tokenizer.model, when not the one beside the weights"),
+    PATH(logits_out, "", "write the logits after each of --input_ids, (ids, vocab_size) native fp32, and no text"),
 };
 static const key_table flags = {rows, sizeof rows / sizeof rows[0]};
 
@@ -118,7 +120,8 @@ int generate_flags_read(generate_flags *f, int argc, char **argv, moai_error *er
             return error_set(err, "unexpected argument \"%s\" after %s", argv[i], f->source);
         } else {
             free(f->source);
-            f->source = xstrdup(argv[i]);
+            f->source = path_expand("DIRECTORY", argv[i], err);
+            if (!f->source) return -1;
         }
     }
     return check_together(f, err);

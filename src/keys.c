@@ -1,6 +1,9 @@
 /* keys.c: see keys.h */
 #include "keys.h"
 
+#include "paths.h"
+#include "utf8.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -68,7 +71,7 @@ void keys_defaults(key_table t, void *base)
         const key_spec *k = &t.list[i];
         if (k->initial)
             CHECK(!key_set_text(k, base, k->name, k->initial, &err), "default of %s", err.text);
-        else if (k->type == KEY_STRING)
+        else if (k->type == KEY_STRING || k->type == KEY_PATH)
             set_string(field_of(k, base), "");
     }
 }
@@ -76,7 +79,7 @@ void keys_defaults(key_table t, void *base)
 void keys_free(key_table t, void *base)
 {
     for (int i = 0; i < t.n; i++)
-        if (t.list[i].type == KEY_STRING) {
+        if (t.list[i].type == KEY_STRING || t.list[i].type == KEY_PATH) {
             char **field = field_of(&t.list[i], base);
             free(*field);
             *field = NULL;
@@ -130,6 +133,18 @@ static int set_choice(const key_spec *k, void *base, const char *label, const ch
     return error_set(err, "%s is \"%s\", must be one of %s", label, text, names);
 }
 
+/* "" stands for no path where that is the default. */
+static int set_path(const key_spec *k, void *base, const char *label, const char *text, moai_error *err)
+{
+    const bool none = !*text && k->initial && !*k->initial;
+    char *path = none ? xstrdup("") : path_expand(label, text, err);
+
+    if (!path) return -1;
+    set_string(field_of(k, base), path);
+    free(path);
+    return 0;
+}
+
 int key_set_text(const key_spec *k, void *base, const char *label, const char *text, moai_error *err)
 {
     switch (k->type) {
@@ -137,6 +152,7 @@ int key_set_text(const key_spec *k, void *base, const char *label, const char *t
     case KEY_DOUBLE: return set_number(k, base, label, text, err);
     case KEY_CHOICE: return set_choice(k, base, label, text, err);
     case KEY_STRING: set_string(field_of(k, base), text); return 0;
+    case KEY_PATH: return set_path(k, base, label, text, err);
     case KEY_BOOL: break;
     }
     if (strcmp(text, "true") && strcmp(text, "false"))
@@ -151,7 +167,8 @@ static bool type_suits(const key_spec *k, const json_t *value)
     case KEY_INT: return json_is_integer(value);
     case KEY_DOUBLE: return json_is_number(value);
     case KEY_BOOL: return json_is_boolean(value);
-    case KEY_STRING: return json_is_string(value);
+    case KEY_STRING:
+    case KEY_PATH: return json_is_string(value);
     case KEY_CHOICE: return json_is_string(value) || json_is_boolean(value);
     }
     return false;
@@ -160,7 +177,8 @@ static bool type_suits(const key_spec *k, const json_t *value)
 void key_print_help(const key_spec *k, int width)
 {
     static const char *const kind[] = {
-        [KEY_INT] = "INT", [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "", [KEY_STRING] = "TEXT", [KEY_CHOICE] = "NAME"};
+        [KEY_INT] = "INT",     [KEY_DOUBLE] = "NUMBER", [KEY_BOOL] = "",
+        [KEY_STRING] = "TEXT", [KEY_CHOICE] = "NAME",   [KEY_PATH] = "PATH"};
     char left[80];
 
     snprintf(left, sizeof left, "--%s %s", k->name, kind[k->type]);
@@ -173,7 +191,8 @@ int key_set_json(const key_spec *k, void *base, const char *label, const json_t 
                                          [KEY_DOUBLE] = "a number",
                                          [KEY_BOOL] = "true or false",
                                          [KEY_STRING] = "a string",
-                                         [KEY_CHOICE] = "a string"};
+                                         [KEY_CHOICE] = "a string",
+                                         [KEY_PATH] = "a string"};
     char *shown = json_text(value, JSON_COMPACT);
     int status;
 
@@ -194,7 +213,8 @@ json_t *key_get_json(const key_spec *k, const void *base)
     case KEY_INT: return json_integer(*(const int64_t *)field);
     case KEY_DOUBLE: return json_real(*(const double *)field);
     case KEY_BOOL: return json_boolean(*(const bool *)field);
-    case KEY_STRING: return json_string(*(char *const *)field);
+    case KEY_STRING:
+    case KEY_PATH: return json_string_repaired(*(char *const *)field);
     case KEY_CHOICE: break;
     }
     memcpy(&value, field, sizeof value);
@@ -202,6 +222,19 @@ json_t *key_get_json(const key_spec *k, const void *base)
     while (c->name && c->value != value) c++;
     CHECK(c->name, "%s has no name for value %d", k->name, value);
     return json_string(c->name);
+}
+
+json_t *json_string_repaired(const char *text)
+{
+    json_t *string = json_string(text);
+    size_t n;
+
+    if (string) return string;
+    char *repaired = utf8_repair(text, strlen(text), &n);
+    string = json_stringn(repaired, n);
+    free(repaired);
+    CHECK(string, "out of host memory");
+    return string;
 }
 
 json_t *json_read_object(const char *path, moai_error *err)

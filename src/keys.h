@@ -7,8 +7,8 @@
 
 #include <jansson.h>
 
-/* int64_t, double, bool, char *, an enum */
-typedef enum { KEY_INT, KEY_DOUBLE, KEY_BOOL, KEY_STRING, KEY_CHOICE } key_type;
+/* int64_t, double, bool, char *, an enum; a path is a char * that path_expand (paths.h) has seen */
+typedef enum { KEY_INT, KEY_DOUBLE, KEY_BOOL, KEY_STRING, KEY_CHOICE, KEY_PATH } key_type;
 
 /* A choice's names; the first name of a value is the one written.  "true" and "false" let a
  * JSON boolean or a bare flag choose. */
@@ -42,6 +42,8 @@ void keys_free(key_table, void *base);        /* the strings */
 int key_set_text(const key_spec *, void *base, const char *label, const char *text, moai_error *err);
 int key_set_json(const key_spec *, void *base, const char *label, const json_t *value, moai_error *err);
 json_t *key_get_json(const key_spec *, const void *base);               /* a new reference */
+/* What JSON can hold of any bytes: U+FFFD for what is not UTF-8.  A new reference, never NULL. */
+json_t *json_string_repaired(const char *);
 /* "is -1, must be at least 0" for a number outside the row's range; NULL when it is inside.  Caller frees. */
 char *key_range_fault(const key_spec *, double value);
 

@@ -2,6 +2,7 @@
  * and back.  One process; only verify shares its work among the ranks of an mpirun. */
 #include "checkpoint.h"
 #include "hf.h"
+#include "paths.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +29,22 @@ static int usage(const char *what, const char *value)
 
 static int fail(const moai_error *err)
 {
-    fprintf(stderr, "moai_checkpoint: %s\n", err->text);
+    if (base_process.printer) fprintf(stderr, "moai_checkpoint: %s\n", err->text);
     return STATUS_FAILED;
+}
+
+/* In place; the copies live as long as the process. */
+static int expand_paths(int n, char **paths)
+{
+    moai_error err;
+
+    for (int i = 0; i < n; i++) {
+        paths[i] = path_expand("the path", paths[i], &err);
+        if (paths[i]) continue;
+        fail(&err);
+        return STATUS_CONFIG;
+    }
+    return STATUS_OK;
 }
 
 /* "1.2 GB" in decimal units, as ls and Hugging Face count */
@@ -49,6 +64,7 @@ static int list(int argc, char **argv)
     int n;
 
     if (argc != 1) return usage("ls takes one directory", NULL);
+    if (expand_paths(argc, argv) != STATUS_OK) return STATUS_CONFIG;
     checkpoint_info *all = checkpoint_list(argv[0], &n, &err);
     if (!all) return fail(&err);
     if (n == 0) printf("%s: no checkpoints\n", argv[0]);
@@ -122,7 +138,7 @@ static int verify_all_in(const comm *world, const char *dir)
     int n = 0, i = 0, n_checked = 0, status = STATUS_OK;
     checkpoint_info *all = world->rank == 0 ? checkpoint_list(dir, &n, &err) : NULL;
 
-    if (comm_agree(world, world->rank == 0 && !all, &err) != 0) return world->rank == 0 ? fail(&err) : STATUS_FAILED;
+    if (comm_agree(world, world->rank == 0 && !all, &err) != 0) return fail(&err);
     for (; next_to_verify(world, all, n, &i, name); n_checked++)
         if (verify_one(world, name) != STATUS_OK) status = STATUS_FAILED;
     if (all) checkpoint_list_free(all, n);
@@ -131,15 +147,18 @@ static int verify_all_in(const comm *world, const char *dir)
 
 static int verify(int argc, char **argv)
 {
-    int status = STATUS_OK;
     moai_grid grid;
+    int status;
 
     if (argc < 1) return usage("verify takes directories", NULL);
     const int world = process_start(&argc, &argv);
-    grid_init(&grid, (grid_shape){.tp = 1, .cp = 1, .dp = world, .pp = 1}, 1);
-    for (int i = 0; i < argc; i++)
-        if (verify_all_in(&grid.host_world, argv[i]) != STATUS_OK) status = STATUS_FAILED;
-    grid_free(&grid);
+    status = expand_paths(argc, argv);
+    if (status == STATUS_OK) {
+        grid_init(&grid, (grid_shape){.tp = 1, .cp = 1, .dp = world, .pp = 1}, 1);
+        for (int i = 0; i < argc; i++)
+            if (verify_all_in(&grid.host_world, argv[i]) != STATUS_OK) status = STATUS_FAILED;
+        grid_free(&grid);
+    }
     process_finish();
     return status;
 }
@@ -174,7 +193,8 @@ static const char *option(const char *key, int argc, char **argv, int *i)
 
 static int export_one(int argc, char **argv)
 {
-    const char *dirs[2], *type = "float32", *size = "5GB";
+    const char *type = "float32", *size = "5GB";
+    char *dirs[2];
     moai_error err;
     int n = 0;
 
@@ -195,6 +215,7 @@ static int export_one(int argc, char **argv)
     if (strcmp(type, "float32") != 0 && strcmp(type, "bfloat16") != 0)
         return usage("--dtype is float32 or bfloat16, not", type);
     if (parse_size(size) < 0) return usage("--max_shard_size is a size like 5GB, not", size);
+    if (expand_paths(2, dirs) != STATUS_OK) return STATUS_CONFIG;
     if (hf_export(dirs[0], dirs[1], type, parse_size(size), &err) != 0) return fail(&err);
     printf("%s: exported as %s to %s\n", dirs[0], type, dirs[1]);
     return STATUS_OK;
@@ -205,6 +226,7 @@ static int import_one(int argc, char **argv)
     moai_error err;
 
     if (argc != 2) return usage("import takes a Hugging Face directory and an output directory", NULL);
+    if (expand_paths(2, argv) != STATUS_OK) return STATUS_CONFIG;
     if (hf_import(argv[0], argv[1], &err) != 0) return fail(&err);
     printf("%s: imported to %s/checkpoint-0\n", argv[0], argv[1]);
     return STATUS_OK;

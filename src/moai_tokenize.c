@@ -5,6 +5,7 @@
 #include "files.h"
 #include "grid.h"
 #include "keys.h"
+#include "paths.h"
 #include "tokenizer.h"
 
 #include <math.h>
@@ -14,7 +15,7 @@
 #include <unistd.h>
 
 typedef struct tokenize_options {
-    const char **inputs;                      /* of --input, or what stands alone */
+    char **inputs;                            /* of --input, or what stands alone; owned */
     int n_inputs;
     char *tokenizer, *output, *document_separator, *text_key;
     int64_t vocab_size, input_sentence_size, num_threads, seed, shard_tokens, validation_documents, tokens;
@@ -26,6 +27,7 @@ typedef struct tokenize_options {
 #define ROW(t, key, value, ...) \
     {.type = t, .name = #key, .offset = offsetof(tokenize_options, key), .initial = value, __VA_ARGS__}
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
+#define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
 #define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
 #define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
 #define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
@@ -39,7 +41,7 @@ static const key_choice invalid_words[] = {{"error", INVALID_ERROR}, {"replace",
         .help = "error, or replace: U+FFFD for what is not UTF-8")
 
 static const key_spec train_rows[] = {
-    TEXT(output, NULL, "PREFIX of the files PREFIX.model and PREFIX.vocab"),
+    PATH(output, NULL, "PREFIX of the files PREFIX.model and PREFIX.vocab"),
     INT(vocab_size, "32000", 1, INT32_MAX, "pieces, with 5 special symbols and 256 bytes among them"),
     REAL(character_coverage, "0.9995", 0, 1,
          "part of the text's characters that get a piece; the others go by their bytes"),
@@ -50,8 +52,8 @@ static const key_spec train_rows[] = {
     INT(seed, "42", 0, 1ll << 31, "of the sample of lines"),
 };
 static const key_spec encode_rows[] = {
-    TEXT(tokenizer, NULL, "tokenizer.model, of moai_tokenize train or another SentencePiece model"),
-    TEXT(output, NULL, "directory for the shards, tokenizer.model and manifest.json"),
+    PATH(tokenizer, NULL, "tokenizer.model, of moai_tokenize train or another SentencePiece model"),
+    PATH(output, NULL, "directory for the shards, tokenizer.model and manifest.json"),
     INT(shard_tokens, "100000000", 1, 1ll << 40, "tokens of a shard; the last document goes beyond it"),
     TEXT(document_separator, "file",
          "of a .txt: file (all is one document), line (each line one), blank_line, or any other text: lines equal to "
@@ -102,7 +104,7 @@ static int run_train(const tokenize_options *o, moai_error *err)
         free(dir);
         if (made != 0) return fail(err);
     }
-    if (tokenizer_train(o->inputs, o->n_inputs, o->output, &options, err) != 0) {
+    if (tokenizer_train((const char *const *)o->inputs, o->n_inputs, o->output, &options, err) != 0) {
         fail(err);
         return error_status(err);
     }
@@ -113,7 +115,7 @@ static int run_train(const tokenize_options *o, moai_error *err)
 
 static int run_encode(const tokenize_options *o, moai_error *err)
 {
-    encode_options options = {.inputs = o->inputs,
+    encode_options options = {.inputs = (const char *const *)o->inputs,
                               .n_inputs = o->n_inputs,
                               .tokenizer = o->tokenizer,
                               .output = o->output,
@@ -194,12 +196,23 @@ static void print_command_help(const command *c)
     if (!c->one_path) printf("  --input FILE...                text: .txt or .jsonl, plain or zstd\n");
     for (int i = 0; i < c->keys.n; i++) {
         const key_spec *k = &c->keys.list[i];
-        const char *kind = k->type == KEY_STRING || k->type == KEY_CHOICE ? "TEXT" : k->type == KEY_BOOL ? "" : "N";
+        const char *kind = k->type == KEY_STRING || k->type == KEY_CHOICE ? "TEXT"
+                           : k->type == KEY_PATH                          ? "PATH"
+                           : k->type == KEY_BOOL                          ? ""
+                                                                          : "N";
         char left[64];
         snprintf(left, sizeof left, "--%s %s", k->name, kind);
         printf("  %-30s %s", left, k->help);
         printf(k->initial ? " [%s]\n" : " (needed)\n", k->initial);
     }
+}
+
+static int add_input(tokenize_options *o, const char *label, const char *text, moai_error *err)
+{
+    char *path = path_expand(label, text, err);
+
+    if (path) o->inputs[o->n_inputs++] = path;
+    return path ? 0 : -1;
 }
 
 /* One --key at argv[*i], with its value or values; advances *i. */
@@ -212,9 +225,10 @@ static int read_flag(const command *c, tokenize_options *o, int argc, char **arg
     for (char *p = name; *p; p++)
         if (*p == '-') *p = '_';
     if (strcmp(name, "input") == 0 && !c->one_path) {
-        if (equals) o->inputs[o->n_inputs++] = equals + 1;
-        while (!equals && *i < argc && strncmp(argv[*i], "--", 2) != 0) o->inputs[o->n_inputs++] = argv[(*i)++];
-        return 0;
+        int failed = equals ? add_input(o, "--input", equals + 1, err) : 0;
+        while (!failed && !equals && *i < argc && strncmp(argv[*i], "--", 2) != 0)
+            failed = add_input(o, "--input", argv[(*i)++], err);
+        return failed;
     }
     bool no =
         strncmp(name, "no_", 3) == 0 && keys_find(c->keys, name + 3) && keys_find(c->keys, name + 3)->type == KEY_BOOL;
@@ -244,7 +258,7 @@ static int read_arguments(const command *c, tokenize_options *o, int argc, char 
         if (strncmp(argv[i], "--", 2) == 0 && argv[i][2]) {
             if (read_flag(c, o, argc, argv, &i, given, err) != 0) return -1;
         } else if (c->one_path) {
-            o->inputs[o->n_inputs++] = argv[i++];
+            if (add_input(o, c->arguments, argv[i++], err) != 0) return -1;
         } else {
             return error_set(err, "unexpected argument \"%s\"; text files follow --input", argv[i]);
         }
@@ -280,6 +294,7 @@ static int run_command(const command *c, int argc, char **argv)
         status = c->run(&o, &err);
     }
     keys_free(c->keys, &o);
+    for (int i = 0; i < o.n_inputs; i++) free(o.inputs[i]);
     free(o.inputs);
     return status;
 }

@@ -110,7 +110,7 @@ static int check(const run_config *then, const run_config *now, int64_t done, mo
     return 0;
 }
 
-/* A key that the checkpoint does not know counts as unchanged. */
+/* A key that the checkpoint does not know counts as unchanged.  Paths may change, and no saved one is expanded again. */
 int resume_keys_check(const run_config *now, const char *saved, int64_t done, moai_error *err)
 {
     const key_table keys = run_config_keys();
@@ -121,6 +121,7 @@ int resume_keys_check(const run_config *now, const char *saved, int64_t done, mo
     keys_defaults(keys, &then);
     for (int i = 0; i < keys.n && status == 0; i++) {
         const key_spec *k = &keys.list[i];
+        if (k->type == KEY_PATH) continue;
         json_t *own = key_get_json(k, now);
         const json_t *value = json_object_get(object, k->name);
         status = key_set_json(k, &then, k->name, value ? value : own, err);

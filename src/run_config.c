@@ -1,6 +1,7 @@
 /* run_config.c: the run file and the flags, see config.h */
 #include "config.h"
 #include "keys.h"
+#include "paths.h"
 #include "resume_keys.h"
 
 #include <math.h>
@@ -26,17 +27,18 @@ static const key_choice actions[] = {{"skip", SPIKE_SKIP}, {"rollback", SPIKE_RO
 #define ROW(t, key, value, ...) \
     {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
+#define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
 #define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
 #define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
 #define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
 #define CHOICE(key, value, list, h) ROW(KEY_CHOICE, key, value, .choices = list, .help = h)
 
 static const key_spec rows[] = {
-    TEXT(model, "", "model file, a Hugging Face config.json"),
-    TEXT(data, "", "manifest.json of the token shards, or its directory"),
-    TEXT(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
-    TEXT(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
-    TEXT(resume_from_checkpoint, "",
+    PATH(model, "", "model file, a Hugging Face config.json"),
+    PATH(data, "", "manifest.json of the token shards, or its directory"),
+    PATH(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
+    PATH(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
+    PATH(resume_from_checkpoint, "",
          "a checkpoint directory; auto: the newest good one of output_dir, if any; latest: auto, but it must be there"),
     TEXT(resume_allow, "", "keys, separated by commas, that may differ from the checkpoint's"),
 
@@ -204,19 +206,22 @@ static int read_flag(run_config *c, int argc, char **argv, int i, int *used, moa
     return key_set_text(k, c, label, f.value, err);
 }
 
-/* the file that --config names, wherever it stands */
-static int find_config(int argc, char **argv, const char **path, moai_error *err)
+/* the file that --config names, wherever it stands; caller frees */
+static int find_config(int argc, char **argv, char **path, moai_error *err)
 {
+    const char *given = NULL;
+
     *path = NULL;
     for (int i = 1; i < argc; i++) {
         flag f;
         if (strncmp(argv[i], "--config", 8) || (argv[i][8] && argv[i][8] != '=')) continue;
         if (flag_parse(&f, argc, argv, i, err)) return -1;
         if (!f.value || !*f.value) return error_set(err, "--config needs a value");
-        if (*path) return error_set(err, "--config is given twice: %s, %s", *path, f.value);
-        *path = f.value;
+        if (given) return error_set(err, "--config is given twice: %s, %s", given, f.value);
+        given = f.value;
     }
-    return 0;
+    *path = given ? path_expand("--config", given, err) : NULL;
+    return given && !*path ? -1 : 0;
 }
 
 /* what no single key can see */
@@ -242,7 +247,6 @@ static int check_together(const run_config *c, moai_error *err)
                          (long long)c->max_steps);
     if (resume_keys_read(c->resume_allow, err)) return -1;
     if (c->plan_ranks && !c->plan) return error_set(err, "plan_ranks is %lld without --plan", (long long)c->plan_ranks);
-    if (!*c->output_dir) return error_set(err, "output_dir is \"\", must name a directory");
     if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
     if (!*c->data && !c->plan)
         return error_set(err, "data is missing: --data FILE names the manifest of the token shards");
@@ -251,7 +255,7 @@ static int check_together(const run_config *c, moai_error *err)
 
 int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
 {
-    const char *path;
+    char *path;
 
     memset(c, 0, sizeof *c);
     keys_defaults(keys, c);
@@ -260,7 +264,10 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
             if (base_process.printer) run_config_help();
             base_process.leave(STATUS_OK);
         }
-    if (find_config(argc, argv, &path, err) || (path && read_file(c, path, err))) return -1;
+    if (find_config(argc, argv, &path, err)) return -1;
+    const int failed = path ? read_file(c, path, err) : 0;
+    free(path);
+    if (failed) return -1;
     for (int i = 1, used; i < argc; i += used)
         if (read_flag(c, argc, argv, i, &used, err)) return -1;
     return check_together(c, err);
@@ -271,7 +278,8 @@ void run_config_help(void)
     printf(
         "usage: moai_train [--config RUN.json] [--key value ...]\n"
         "Each key may stand in the run file or be a flag; flags win.  A switch is --key, --no_key or --key false.  "
-        "[default]\n\n");
+        "[default]\n"
+        "In a PATH a leading ~/, $NAME and ${NAME} are put in, but where it exists as it is written.\n\n");
     for (int i = 0; i < keys.n; i++) {
         const key_spec *k = &keys.list[i];
         key_print_help(k, 33);

@@ -72,7 +72,8 @@ missing_for_tests = $(sort $(call no_program,$(test_programs)) $(if $(PYTHON),,p
 # ---- how it is compiled ------------------------------------------------------------------------------------------
 OPT       = $(if $(ASAN),-O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O3 -g)
 CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP $(CUDA_CPPFLAGS) $(PREFIX_CFLAGS)
-CFLAGS   += -std=c11 $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
+# gnu11: vectors, _Float16 and unnamed parameters are used; its leave to contract products and sums is taken in cpu_*.c only
+CFLAGS   += -std=gnu11 -ffp-contract=off $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
 CXXFLAGS += -std=c++17 $(OPT) -Wall -Wextra -march=$(ARCH)
 LDLIBS    = $(PREFIX_LIBS) $(CUDA_LIBS) $(MPI_LIBS) $(HDF5_LIBS) $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS)) -lsentencepiece -lsentencepiece_train \
             -ljansson -lxxhash -lzstd -lstdc++ -lpthread -lm

@@ -188,7 +188,7 @@ static const product_plan *plan_make(moai_device *dev, const product_shape *shap
         CHECK(plans->list, "out of host memory: plans of %d products", plans->room);
     }
     product_plan *p = &plans->list[plans->n++];
-    p->shape = *shape;
+    memcpy(&p->shape, shape, sizeof *shape);  /* an assignment need not copy the padding that plan_find compares */
     plan_describe(p);
     int n = plan_candidates(dev, p, found);
     p->algo = found[n == 1 || dev->deterministic ? 0 : fastest_candidate(dev, p, found, n, a, b, z, c)].algo;

@@ -9,7 +9,7 @@
 
 namespace {
 
-enum { MAX_HEAD_DIM = 256, PER_LANE = MAX_HEAD_DIM / WARP, WARPS = BLOCK / WARP };
+enum { MAX_HEAD_DIM = ATTEND_MOST_HEAD_DIM, PER_LANE = MAX_HEAD_DIM / WARP, WARPS = BLOCK / WARP };
 
 /* One row of one head, spread over the lanes of a warp: lane l holds features l, l + 32, ... */
 struct lane_row {

@@ -8,7 +8,7 @@
 
 namespace {
 
-enum { MAX_HEAD_DIM = 256, PER_LANE = MAX_HEAD_DIM / WARP, WARPS = 8 };
+enum { MAX_HEAD_DIM = ATTEND_MOST_HEAD_DIM, PER_LANE = MAX_HEAD_DIM / WARP, WARPS = 8 };
 
 template <typename T>
 __global__ void __launch_bounds__(WARPS *WARP)

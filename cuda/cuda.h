@@ -44,6 +44,8 @@ struct moai_device {
 };
 
 enum { WORKSPACE_BYTES = 64 << 20, SCRATCH_BYTES = 32 << 20 };
+enum { ATTEND_MOST_HEAD_DIM = 256, SAMPLE_MOST_COLS = (1 << 20) - 1 };        /* what the kernels are written for */
+int64_t rmsnorm_most_cols_cuda(int64_t cols); /* of rows like ones of `cols`: whole packs, or not */ /* rmsnorm.cu */
 
 /* Device memory for the op under way, aligned to 256 bytes, valid until the next op's call: a second call in one op
  * may move it. Grows (waiting for the device) only when an op asks for more than any before it. */

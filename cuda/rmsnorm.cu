@@ -11,6 +11,8 @@
 namespace {
 
 enum { MAX_THREADS = 512 };
+/* packs that a thread may hold: of PACK elements, and of one */
+template <int W> constexpr int most_packs = W == 1 ? 8 : 4;
 
 /* The columns of one thread. */
 template <int W, int P> struct row_part {
@@ -154,7 +156,7 @@ template <typename F> void for_row(const char *op, dtype dt, int64_t cols, bool 
     for_type(op, dt, packed, [&](auto t, auto w) {
         int64_t n_packs = cols / WIDTH(w);
         auto threads = [&](int64_t p) { return (int)round_up((n_packs + p - 1) / p, WARP); };
-        constexpr int P = WIDTH(w) == 1 ? 8 : 4;
+        constexpr int P = most_packs<WIDTH(w)>;
         CHECK(n_packs <= P * MAX_THREADS, "%s: rows of %lld columns are too long, or not a multiple of %d", op,
               (long long)cols, PACK);
         if (n_packs <= MAX_THREADS)
@@ -184,6 +186,11 @@ void forward(moai_device *dev, const char *op, tensor h, tensor n, float *r, ten
 }
 
 }  // namespace
+
+int64_t rmsnorm_most_cols_cuda(int64_t cols)
+{
+    return cols % PACK == 0 ? (int64_t)PACK * most_packs<PACK> * MAX_THREADS : (int64_t)most_packs<1> * MAX_THREADS;
+}
 
 void rmsnorm_cuda(moai_device *dev, tensor n, float *r, tensor x, tensor w, float eps)
 {

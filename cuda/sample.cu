@@ -295,7 +295,7 @@ void sample_cuda(moai_device *dev, int32_t *ids, tensor logits, const double *u,
     const dim3 blocks(PARTS, (unsigned)logits.rows);
 
     CHECK(logits.dt == DT_F32, "sample: logits are fp32, not %s", dtype_name(logits.dt));
-    CHECK(logits.rows <= UINT16_MAX && logits.cols > 0 && logits.cols < 1 << 20,
+    CHECK(logits.rows <= UINT16_MAX && logits.cols > 0 && logits.cols <= SAMPLE_MOST_COLS,
           "sample: (%lld, %lld) logits are more than one launch takes", (long long)logits.rows, (long long)logits.cols);
     if (logits.rows == 0) return;
     draw *draws = static_cast<draw *>(device_scratch_cuda(dev, n_bytes));

@@ -284,7 +284,10 @@ static void fill_rope(decoder *d)
 static int take_memory(decoder *d, moai_error *err)
 {
     const moai_ctx *c = &d->ctx;
+    const op_needs needs = {.dt = c->dt, .hidden = d->cfg.hidden_size, .head_dim = d->cfg.head_dim,
+                            .sampled = d->cfg.vocab_size};
 
+    if (ops_support(c->ops, &needs, err)) return -1;
     for (int i = 0; i < N_DECODER_ARENAS; i++) {
         arena *a = &d->arenas[i];
         a->size = a->high;

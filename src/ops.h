@@ -53,8 +53,18 @@ typedef struct adamw_args {
     int64_t t;                        /* 1 at the first update */
 } adamw_args;
 
+/* What a model asks of the operations. */
+typedef struct op_needs {
+    dtype dt;                                 /* of weights and activations */
+    int64_t hidden, head_dim;
+    int64_t sampled;                          /* columns of the logits that tokens are drawn from; 0: none are drawn */
+} op_needs;
+
 typedef struct moai_ops {
     const char *name;                 /* "cpu", "cuda" */
+    /* -1 with the key that is beyond this backend named (config), 0 where every op of such a model runs; NULL: no
+     * limits. Asked before memory is taken, so that nobody learns it in step 1. */
+    int (*supports)(const op_needs *, moai_error *err);
 
     /* memory */
     void *(*alloc)(moai_device *, size_t n_bytes);                   /* NULL when it does not fit */
@@ -150,6 +160,11 @@ typedef struct moai_ops {
     void (*clip)(moai_device *, float *grad_scale, const double *sumsq, float max_norm, float unscale);
     void (*adamw)(moai_device *, const adamw_args *); /* arXiv 1711.05101, torch.optim.AdamW */
 } moai_ops;
+
+static inline int ops_support(const moai_ops *ops, const op_needs *needs, moai_error *err)
+{
+    return ops->supports ? ops->supports(needs, err) : 0;
+}
 
 extern const moai_ops ops_cpu;
 extern const moai_ops ops_dry; /* computes nothing: memory is planned by running on it; some entries are NULL */

@@ -4,6 +4,20 @@
  * take the first, messages to lower ranks the second.  With one, stage s could wait to send forward while
  * stage s + 1 waits to send backward.
  *
+ * Kernels of several lanes are on the GPU at once, and each holds its multiprocessors while it waits for its peers.  That
+ * they cannot wait for each other in a circle rests on four things:
+ *   order   The ranks of a lane begin its collectives in one order, that of the schedule, and what a rank's compute
+ *           stream waits for has been begun by its peers without waiting for this rank's later work: a stage sends
+ *           before it waits, and a receive is begun where its sender's data depend on nothing behind it.
+ *   room    All lanes' kernels fit beside each other: a lane takes at most n_sm / lanes multiprocessors
+ *           (max_multiprocessors).  Products, attention and the rest end by themselves, and the lanes' streams have
+ *           priority, so what has been launched comes to its place however much computation is queued.
+ *   launch  NCCL starts the kernels of different communicators in the order of the host's calls
+ *           (NCCL_LAUNCH_ORDER_IMPLICIT), so none takes a place that an earlier one, whose peer already waits, needs.
+ *   host    No call of a step waits for the whole device, which is what growing scratch, loading a kernel or making a
+ *           plan of cuDNN's may do: the host would then sit in it behind a collective whose peer waits for what this
+ *           host has not launched yet.  model_rehearse has made all of these calls before the first step.
+ *
  * The collectives of a lane have numbers, and the last RING of them are kept: the watchdog's thread finds the oldest
  * one that the GPU has not completed. */
 #include "comm_nccl.h"
@@ -18,6 +32,7 @@
 
 enum { FORWARD, BACKWARD, N_LANES };
 enum { RING = 1024 };                         /* collectives that a host may be ahead of its GPU */
+enum { NCCL_OWN_LIMIT = 32 };                 /* multiprocessors that a kernel of NCCL takes at most by itself */
 
 /* A collective from its begin on. */
 typedef struct pending {
@@ -217,16 +232,19 @@ static const comm_ops comm_ops_nccl = {
     .free = free_nccl,
 };
 
-static void open_lane(lane *l, const comm *over)
+static void open_lane(lane *l, const comm *over, int max_multiprocessors)
 {
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     ncclUniqueId id;
     int least, greatest;
+
+    if (max_multiprocessors < NCCL_OWN_LIMIT) config.maxCTAs = max_multiprocessors;
 
     if (over->rank == 0) check(ncclGetUniqueId(&id), over, "unique id", 0);
     comm_broadcast(over, &id, sizeof id, DT_U8, 0);
     l->ring = xmalloc(RING * sizeof *l->ring);
     watch_enter(&(watch_op){"nccl_init", over->axis, 1, 0, -1}, WATCH_WAITS);
-    check(ncclCommInitRank(&l->handle, over->size, id, over->rank), over, "init", 0);
+    check(ncclCommInitRankConfig(&l->handle, over->size, id, over->rank, &config), over, "init", 0);
     watch_enter(&(watch_op){"nccl_init", over->axis, 1, 0, -1}, WATCH_ENDED);
     CHECK_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
     CHECK_CUDA(cudaStreamCreateWithPriority(&l->stream, cudaStreamNonBlocking, greatest));
@@ -278,16 +296,18 @@ static bool watch_nccl(watch_note *oldest, moai_error *error)
 }
 
 /* ---- how they are made ------------------------------------------------------------------------------------------ */
+static int n_lanes(const comm *c) { return c->size == 1 ? 0 : strcmp(c->axis, "pp") == 0 ? N_LANES : 1; }
+
 /* c, an MPI comm, becomes an NCCL comm of the same ranks. */
-static void replace(comm *c, moai_device *dev)
+static void replace(comm *c, moai_device *dev, int max_multiprocessors)
 {
     nccl_comm *n = xmalloc(sizeof *n);
     comm host = *c;
 
     *n = (nccl_comm){.compute = device_stream_cuda(dev)};
     CHECK_CUDA(cudaEventCreateWithFlags(&n->ready, cudaEventDisableTiming));
-    n->n_lanes = c->size == 1 ? 0 : strcmp(c->axis, "pp") == 0 ? N_LANES : 1;
-    for (int i = 0; i < n->n_lanes; i++) open_lane(&n->lanes[i], c);
+    n->n_lanes = n_lanes(c);
+    for (int i = 0; i < n->n_lanes; i++) open_lane(&n->lanes[i], c, max_multiprocessors);
     c->ops = &comm_ops_nccl;
     c->impl = n;
     host.ops->free(&host);
@@ -298,12 +318,16 @@ void grid_use_nccl(moai_grid *g, moai_device *dev)
     comm *const device_comms[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed};
     enum { N = sizeof device_comms / sizeof *device_comms };
     _Static_assert(N == sizeof watched.comms / sizeof *watched.comms, "all are watched");
+    int lanes = 0, n_sm;
 
+    CHECK_CUDA(cudaGetDevice(&watched.gpu));
+    CHECK_CUDA(cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, watched.gpu));
+    for (int i = 0; i < N; i++) lanes += n_lanes(device_comms[i]);
+    if (lanes > 1) setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);              /* read when the first lane opens */
     for (int i = 0; i < N; i++) {
-        replace(device_comms[i], dev);
+        replace(device_comms[i], dev, n_sm / (lanes ? lanes : 1));
         watched.comms[i] = device_comms[i];
     }
-    CHECK_CUDA(cudaGetDevice(&watched.gpu));
     atomic_store_explicit(&watched.n, N, memory_order_release);
     watchdog_device = watch_nccl;
 }

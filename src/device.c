@@ -10,13 +10,14 @@
 #include "comm_nccl.h"
 #include "cuda_device.h"
 
-/* Dense bf16 FLOP/s by the vendors' data sheets (SXM parts). */
+/* Dense bf16 FLOP/s by the vendors' data sheets; the first name that fits. */
 static double peak_of(const char *text)
 {
     static const struct {
         const char *card;
         double flops;
-    } peaks[] = {{"H100", 989.4e12}, {"H200", 989.4e12}, {"A100", 312e12}, {"B200", 2250e12}};
+    } peaks[] = {{"H100 PCIe", 756e12}, {"H100 NVL", 835.5e12}, {"H200 NVL", 835.5e12}, {"H100", 989.4e12},
+                 {"H200", 989.4e12},    {"A100", 312e12},       {"B200", 2250e12}};
 
     for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++)
         if (strstr(text, peaks[i].card)) return peaks[i].flops;
@@ -117,6 +118,8 @@ void device_connect(device *d, moai_grid *grid)
     (void)d, (void)grid;
 #endif
 }
+
+bool device_waits(const device *d) { return d->ops != &ops_cpu; }
 
 size_t device_in_use(const device *d)
 {

@@ -31,6 +31,7 @@ bool device_is_cuda(const char *name);        /* cuda; auto where this build has
 int device_open(device *, const device_options *, moai_error *err);
 /* Puts the grid's device comms on the device's transport (NCCL for a GPU).  Collective over all ranks. */
 void device_connect(device *, moai_grid *);
+bool device_waits(const device *);            /* may a first call of an op wait for all that the device was given? */
 size_t device_in_use(const device *);         /* bytes of the GPU's memory in use, by whomever; 0 for the host */
 void device_close(device *);
 

@@ -86,6 +86,20 @@ static void plan_views(moai_model *m)
     m->outer_g = outer_views(&m->params, &m->cfg, m->grads, DT_F32);
 }
 
+/* One micro-batch, as if no other rank were there. */
+static void run_alone(moai_model *m)
+{
+    const moai_grid *grid = m->ctx.grid;
+    moai_grid alone;
+
+    grid_dry(&alone, grid->size, grid->at, (int)m->cfg.num_key_value_heads);
+    m->ctx.grid = &alone;
+    stage_forward(m, 0, m->out[0]);
+    if (grid_last_stage(grid)) head_forward_backward(m, 0, m->dout[0], m->out[0], m->opt.train ? 1 : 0);
+    if (m->opt.train) stage_backward(m, 0, m->dout[0]);
+    m->ctx.grid = grid;
+}
+
 /* The same walk with and without memory. */
 static void lay_out(moai_model *m)
 {
@@ -120,14 +134,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     for (int s = 0; s < opt->n_slots; s++) m->slots[s].layers = xmalloc((size_t)m->n_layers * sizeof(layer_acts));
     lay_out(m);
 
-    /* what the scratch stack grows to: run a micro-batch on the device that does nothing */
-    moai_grid dry;
-    grid_dry(&dry, grid->size, grid->at, (int)cfg->num_key_value_heads);
-    m->ctx.grid = &dry;
-    stage_forward(m, 0, m->out[0]);
-    if (grid_last_stage(grid)) head_forward_backward(m, 0, m->dout[0], m->out[0], opt->train ? 1 : 0);
-    if (opt->train) stage_backward(m, 0, m->dout[0]);
-    m->ctx.grid = grid;
+    run_alone(m); /* on the device that does nothing: what the scratch stack grows to */
 }
 
 static void fill_tables(moai_model *m)
@@ -153,6 +160,8 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
     m->ctx.ops = ops;
     m->ctx.dev = dev;
     m->ctx.grid = grid;
+    if (ops_support(ops, &(op_needs){.dt = m->ctx.dt, .hidden = m->cfg.hidden_size, .head_dim = m->cfg.head_dim}, err))
+        return -1;
     for (int i = 0; i < N_ARENAS; i++) {
         arena *a = &m->arenas[i];
         a->size = a->high;
@@ -165,6 +174,39 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
     lay_out(m);
     fill_tables(m);
     return 0;
+}
+
+/* Noise where other ranks' parts would come, so that products are tried on numbers like those of the run. */
+static void fill_arenas(moai_model *m, float std)
+{
+    const moai_ctx *c = &m->ctx;
+
+    for (int i = ARENA_ACTIVATIONS; i <= ARENA_SCRATCH; i++) {
+        const arena *a = &m->arenas[i];
+        const int64_t n = (int64_t)(a->size / dtype_size(c->dt));
+        if (std != 0)
+            c->ops->fill_normal(c->dev, tensor_of(a->base, c->dt, 1, n), (uint64_t)i, 0, 0, n, std);
+        else
+            c->ops->zero(c->dev, a->base, a->size);
+    }
+}
+
+void model_rehearse(moai_model *m)
+{
+    const int64_t n = m->opt.micro_batch * (m->opt.seq_len + 1);
+    int32_t *ids = xmalloc((size_t)n * sizeof *ids);
+
+    for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)(rng_uniform(1, (uint64_t)i) * (double)m->cfg.vocab_size);
+    fill_arenas(m, 1);
+    model_set_ids(m, 0, ids);
+    gradients_begin(m);
+    run_alone(m);                             /* gradients written over */
+    run_alone(m);                             /* and added to */
+    fill_arenas(m, 0);
+    m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
+    m->ctx.ops->sync(m->ctx.dev);
+    gradients_begin(m);
+    free(ids);
 }
 
 void model_free(moai_model *m)
@@ -221,7 +263,8 @@ void model_set_ids(moai_model *m, int slot, const int32_t *ids)
         c->ops->copy(c->dev, m->slots[slot].targets + b * T, ids + b * (T + 1) + 1, bytes, COPY_TO_DEVICE);
     }
     const int64_t n_real = m->opt.micro_batch * T, n_pad = c->n_tokens - n_real;
-    static const int32_t padding[64] = {[0 ... 63] = -1};
+    int32_t padding[64];
+    memset(padding, -1, sizeof padding);      /* every byte of -1 is 0xff */
     for (int64_t i = 0; i < n_pad; i += 64) {
         size_t n = (size_t)min_i64(64, n_pad - i) * sizeof *padding;
         c->ops->copy(c->dev, m->slots[slot].inputs + n_real + i, padding, n, COPY_TO_DEVICE);

@@ -69,6 +69,11 @@ typedef struct moai_model {
 void model_plan(moai_model *, const model_config *, const moai_grid *, const model_options *);
 /* Takes the planned memory; -1 with the arena's name and bytes when the device has not enough.  Not collective. */
 int model_alloc(moai_model *, const moai_ops *, moai_device *, const moai_grid *, moai_error *err);
+/* Two micro-batches of made-up tokens on this rank alone, with the weights it has; of activations and gradients nothing
+ * is left.  Whatever a first call of a shape does that may wait for the whole device is then done: kernels loaded,
+ * scratch grown, algorithms of products tried, plans of attention made.  In step 1 another rank could be waiting for
+ * what this rank's host has not come to yet (comm_nccl.c).  Not collective. */
+void model_rehearse(moai_model *);
 void model_free(moai_model *);
 /* Initial weights, N(0, initializer_range) by (seed, name, global index), norms 1; into master
  * and weights.  Not collective. */

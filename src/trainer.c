@@ -241,6 +241,7 @@ int trainer_open(trainer *t, moai_error *err)
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;
     if (start_weights(t, err)) return -1;
+    if (device_waits(&t->device) && t->grid.world > 1) model_rehearse(&t->model);
     take_batch_memory(t);
     if (trainer_read_data(t, err)) return -1;
     if (t->grid.rank == 0) failed = open_metrics(t, err);

@@ -70,7 +70,8 @@ static void collect(const moai_model *m, step *s)
     if (grid_last_stage(m->ctx.grid) && m->ctx.grid->at.tp == 0) s->loss = m->totals[0] / (GLOBAL_BATCH * T);
 }
 
-static void run_step(const moai_grid *g, const model_config *cfg, int batch, recompute_mode recompute, step *s)
+static void run_step(const moai_grid *g, const model_config *cfg, int batch, recompute_mode recompute, bool rehearsed,
+                     step *s)
 {
     const int n_micro = GLOBAL_BATCH / (batch * g->size.dp);
     pipe_schedule schedule = schedule_1f1b(g->size.pp, g->at.pp, n_micro);
@@ -83,6 +84,7 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     CHECK(model_alloc(&m, &ops_cpu, device, g, &err) == 0, "%s", err.text);
     model_init_weights(&m, 5);
     weights_gather(&m.params, g, m.weights, DT_F32);
+    if (rehearsed) model_rehearse(&m);
     pipeline_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
     gradients_end(&m);
     for (int b = 0; b < m.params.n_buckets; b++) gradients_ready(&m, b);
@@ -116,13 +118,17 @@ static void test_layout(const model_config *cfg, grid_shape size, int batch, rec
 {
     static const char *const recompute_names[] = {"none", "selective", "full"};
     moai_grid g;
-    step s = {.table = alone->table, .grads = xmalloc((size_t)alone->table->n_elem * sizeof(float))};
+    step s = {.table = alone->table, .grads = xmalloc((size_t)alone->table->n_elem * sizeof(float))}, again = s;
     char what[128];
     const char *name = "?";
 
+    again.grads = xmalloc((size_t)alone->table->n_elem * sizeof(float));
     grid_init(&g, size, (int)cfg->num_key_value_heads);
     world = &g;
-    run_step(&g, cfg, batch, recompute, &s);
+    run_step(&g, cfg, batch, recompute, true, &again);
+    run_step(&g, cfg, batch, recompute, false, &s);
+    const bool same = again.loss == s.loss && again.sum_squares == s.sum_squares &&
+                      memcmp(again.grads, s.grads, (size_t)s.table->n_elem * sizeof(float)) == 0;
     comm_all_reduce(&g.host_world, s.grads, (size_t)s.table->n_elem, DT_F32, REDUCE_SUM);
     comm_all_reduce(&g.host_world, &s.loss, 1, DT_F64, REDUCE_SUM);
     comm_all_reduce(&g.host_world, &s.sum_squares, 1, DT_F64, REDUCE_SUM);
@@ -136,9 +142,11 @@ static void test_layout(const model_config *cfg, grid_shape size, int batch, rec
     ok(fabs(s.loss / alone->loss - 1) < 1e-6, "%s: loss %.9g against %.9g", what, s.loss, alone->loss);
     ok(fabs(sqrt(s.sum_squares / alone->sum_squares) - 1) < 1e-5, "%s: gradient norm %.9g against %.9g", what,
        sqrt(s.sum_squares), sqrt(alone->sum_squares));
+    ok(same, "%s: a rehearsal leaves nothing behind", what);
     grid_free(&g);
     world = NULL;
     free(s.grads);
+    free(again.grads);
 }
 
 typedef struct layout {
@@ -156,7 +164,7 @@ static void test_model(const model_config *cfg, const layout *list, int n)
     grid_dry(&g, one, (grid_shape){0, 0, 0, 0}, (int)cfg->num_key_value_heads);
     params_init(&table, cfg, one, g.at, T);
     step alone = {.table = &table, .grads = xmalloc((size_t)table.n_elem * sizeof(float))};
-    run_step(&g, cfg, 4, RECOMPUTE_NONE, &alone);
+    run_step(&g, cfg, 4, RECOMPUTE_NONE, false, &alone);
     for (int i = 0; i < n; i++) test_layout(cfg, list[i].size, list[i].batch, list[i].recompute, &alone);
     free(alone.grads);
     params_free(&table);

@@ -218,7 +218,7 @@ prove-slow:
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/moai/configs $(DESTDIR)$(PREFIX)/share/moai/slurm
 	install $(binaries) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 configs/*.json $(DESTDIR)$(PREFIX)/share/moai/configs
+	install -m 644 configs/*.json configs/README.md $(DESTDIR)$(PREFIX)/share/moai/configs
 	install slurm/*.sh $(DESTDIR)$(PREFIX)/share/moai/slurm
 clean:
 	rm -rf build build-asan

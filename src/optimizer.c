@@ -16,7 +16,7 @@ double learning_rate(const run_config *run, int64_t step)
     case SCHEDULE_COSINE: factor = least + (1 - least) * 0.5 * (1 + cos(pi * fmin(done, 1))); break;
     case SCHEDULE_LINEAR: factor = least + (1 - least) * (1 - fmin(done, 1)); break;
     case SCHEDULE_WSD:
-        done = run->decay_steps > 0 ? (double)(step - (end - run->decay_steps)) / (double)run->decay_steps : 0;
+        done = run->decay_steps > 0 ? (double)(step + 1 - (end - run->decay_steps)) / (double)run->decay_steps : 0;
         factor = least + (1 - least) * (1 - fmin(fmax(done, 0), 1));
         break;
     case SCHEDULE_CONSTANT: break;

@@ -5,8 +5,9 @@
 
 #include "model.h"
 
-/* The learning rate of the update that follows `step` done steps: linear warm-up, then cosine, linear or none to
- * min_lr_ratio; WSD (arXiv 2404.06395) stays flat and falls linearly over the last decay_steps. */
+/* The learning rate of the update that follows `step` done steps, as the table of configs/README.md has it: linear
+ * warm-up, then cosine or linear towards min_lr_ratio, or none; WSD (arXiv 2404.06395) stays flat and falls linearly in
+ * the last decay_steps. */
 double learning_rate(const run_config *, int64_t step);
 
 typedef struct step_result {

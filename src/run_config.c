@@ -57,7 +57,7 @@ static const key_spec rows[] = {
     INT(global_batch_size, "0", 0, 1 << 30, "samples per step; fixes the accumulation; 0: batch x accumulation x DP"),
 
     REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate"),
-    REAL(min_lr_ratio, "0.1", 0, 1, "last learning rate over the peak"),
+    REAL(min_lr_ratio, "0.1", 0, 1, "the schedule ends at this much of the peak rate"),
     REAL(weight_decay, "0.1", 0, 10, "AdamW decay of the matrices"),
     REAL(adam_beta1, "0.9", 0, 0.999999999, "decay of the first moment"),
     REAL(adam_beta2, "0.95", 0, 0.999999999, "decay of the second moment"),
@@ -65,11 +65,11 @@ static const key_spec rows[] = {
     REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping"),
     CHOICE(lr_scheduler_type, "cosine", schedules,
            "cosine, wsd (also warmup_stable_decay), linear, constant (also constant_with_warmup), each after the "
-           "warm-up"),
+           "warm-up; configs/README.md has the formulas"),
     INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run"),
     INT(stop_at_step, "0", 0, 1ll << 40, "leave after this step as on SIGTERM, schedules unchanged; 0: at max_steps"),
-    INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up"),
-    INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls"),
+    INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up; the first has 1/warmup_steps of the peak rate"),
+    INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls; the last has min_lr_ratio of the peak"),
     INT(seed, "42", 0, 1ll << 52, "initial weights and data order"),
 
     BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere"),

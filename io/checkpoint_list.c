@@ -32,7 +32,7 @@ static checkpoint_info describe(char *dir)
 
     c.complete = manifest_load(&m, dir, &err) == 0;
     if (!c.complete) {
-        snprintf(c.fault, sizeof c.fault, "%.255s", err.text);
+        format_elided(c.fault, sizeof c.fault, "%s", err.text);
         return c;
     }
     c.step = m.meta.step;

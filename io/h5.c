@@ -35,23 +35,25 @@ static herr_t keep_innermost(unsigned n, const H5E_error2_t *entry, void *text)
     const char *said = entry->desc ? strstr(entry->desc, quote) : NULL;
 
     if (n == 0 && said)
-        snprintf(text, 256, "%.*s", (int)strcspn(said + sizeof quote - 1, "'"), said + sizeof quote - 1);
+        format_elided(text, 256, "%.*s", (int)strcspn(said + sizeof quote - 1, "'"), said + sizeof quote - 1);
     else if (n == 0)
-        snprintf(text, 256, "%s", entry->desc ? entry->desc : "");
+        format_elided(text, 256, "%s", entry->desc ? entry->desc : "");
     return 0;
 }
 
 int h5_fail(moai_error *err, const char *fmt, ...)
 {
-    char text[sizeof err->text], reason[256] = "";
+    char *text = NULL, reason[256] = "";
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    CHECK(vasprintf(&text, fmt, ap) >= 0, "out of host memory");
     va_end(ap);
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, reason);
     H5Eclear2(H5E_DEFAULT);
-    return reason[0] ? error_set(err, "%.700s (HDF5: %s)", text, reason) : error_set(err, "%.1000s", text);
+    error_set(err, reason[0] ? "%s (HDF5: %s)" : "%s%s", text, reason);
+    free(text);
+    return -1;
 }
 
 static int write_attribute(hid_t object, const char *name, hid_t type, hid_t memory_type, const void *value)

@@ -1,9 +1,6 @@
 /* comm.c: blocking conveniences over any backend; see comm.h */
 #include "comm.h"
 
-#include <stdio.h>
-#include <string.h>
-
 void comm_all_reduce(const comm *c, void *buf, size_t n_elem, dtype dt, reduce_op op)
 {
     comm_request r = all_reduce_begin(c, buf, n_elem, dt, op);
@@ -29,11 +26,8 @@ int comm_agree(const comm *c, bool failed, moai_error *err)
     comm_all_reduce(c, &last, 1, DT_I32, REDUCE_MAX);
     if (last == 0) return 0;
     int teller = c->size - last;
-    if (c->rank == teller && c->size > 1 && base_process.identity[0]) {
-        moai_error own = *err;
-        snprintf(err->text, sizeof err->text, "%s: %.*s", base_process.identity,
-                 (int)(sizeof err->text - strlen(base_process.identity) - 3), own.text);
-    }
+    if (c->rank == teller && c->size > 1 && base_process.identity[0])
+        format_elided(err->text, sizeof err->text, "%s: %s", base_process.identity, err->text);
     comm_broadcast(c, err, sizeof *err, DT_U8, teller);
     return -1;
 }

@@ -45,10 +45,7 @@ int process_agree(bool failed, moai_error *err)
     const bool all = process_least(failed) == 1;
 
     if (teller == world_size) return 0;
-    if (world_rank == teller && !all) {
-        moai_error own = *err;
-        error_set(err, "%s: %.850s", base_process.identity, own.text);
-    }
+    if (world_rank == teller && !all) error_set(err, "%s: %s", base_process.identity, err->text);
     if (world_size > 1) MPI_Bcast(err, sizeof *err, MPI_BYTE, (int)teller, MPI_COMM_WORLD);
     return -1;
 }

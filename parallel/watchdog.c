@@ -62,7 +62,7 @@ static void look(void)
 
     if (ask_device && ask_device(&device, &error) && note.state != WATCH_WAITS) note = device;
     if (error.text[0] && !dog.error[0]) {
-        snprintf(dog.error, sizeof dog.error, "%.60s: %.60s", base_process.identity, error.text);
+        format_elided(dog.error, sizeof dog.error, "%s: %s", base_process.identity, error.text);
         fprintf(stderr, "[%s] %s\n", base_process.identity, error.text);
     }
     dog.still += now - dog.looked < most ? now - dog.looked : 0;  /* else this process itself had been stopped */

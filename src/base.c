@@ -13,13 +13,53 @@ static void leave_one(int status) { exit(status); }
 process_hooks base_process = {.abort_all = abort_one, .leave = leave_one, .printer = true};
 int64_t base_step = -1;
 
-void die_at(const char *file, int line, const char *fmt, ...)
+static bool inside_character(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
+
+static void copy_elided(char *text, size_t room, const char *all, size_t n)
 {
-    char text[1024], step[32] = "";
+    enum { LONGEST = 4 };                     /* bytes of a UTF-8 character */
+    static const char gap[] = " ... ";
+    const size_t kept = room - sizeof gap;    /* that much and the NUL fit beside the gap */
+    size_t head = kept / 2, tail = n - (kept - head);
+
+    for (int i = 1; i < LONGEST && head > 0 && inside_character(all[head]); i++) head--;
+    for (int i = 1; i < LONGEST && tail < n && inside_character(all[tail]); i++) tail++;
+    memcpy(text, all, head);
+    memcpy(text + head, gap, sizeof gap - 1);
+    memcpy(text + head + sizeof gap - 1, all + tail, n - tail);
+    memset(text + head + sizeof gap - 1 + n - tail, 0, room - (head + sizeof gap - 1 + n - tail));
+}
+
+static void vformat_elided(char *text, size_t room, const char *fmt, va_list ap)
+{
+    char *all = NULL;
+    const int n = vasprintf(&all, fmt, ap);
+
+    if (n >= 0 && (size_t)n >= room) {
+        copy_elided(text, room, all, (size_t)n);
+    } else {
+        strncpy(text, n >= 0 ? all : fmt, room - 1);        /* which zeroes the rest */
+        text[room - 1] = '\0';
+    }
+    if (n >= 0) free(all);
+}
+
+void format_elided(char *text, size_t room, const char *fmt, ...)
+{
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    vformat_elided(text, room, fmt, ap);
+    va_end(ap);
+}
+
+void die_at(const char *file, int line, const char *fmt, ...)
+{
+    char text[2048], step[32] = "";
+    va_list ap;
+
+    va_start(ap, fmt);
+    vformat_elided(text, sizeof text, fmt, ap);
     va_end(ap);
     if (base_step >= 0) snprintf(step, sizeof step, " step %lld", (long long)base_step);
     fflush(stdout);
@@ -62,7 +102,7 @@ int error_set(moai_error *err, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(err->text, sizeof err->text, fmt, ap);
+    vformat_elided(err->text, sizeof err->text, fmt, ap);
     va_end(ap);
     err->config = false;
     return -1;
@@ -73,7 +113,7 @@ int error_config(moai_error *err, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(err->text, sizeof err->text, fmt, ap);
+    vformat_elided(err->text, sizeof err->text, fmt, ap);
     va_end(ap);
     err->config = true;
     return -1;

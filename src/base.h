@@ -39,12 +39,17 @@ _Noreturn void die_at(const char *file, int line, const char *fmt, ...) __attrib
 /* Every rank calls it with the same words; the printing rank prints "moai: ...".  Leaves with STATUS_CONFIG. */
 _Noreturn void config_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* Prints to text[room].  What finds no room there loses its middle to " ... ", since a message begins with what it is
+ * about and ends with the reason; no UTF-8 character is cut.  The rest of the room is zeroed: texts travel as bytes.
+ * Arguments may lie in `text`. */
+void format_elided(char *text, size_t room, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
 /* A failure that travels.  Functions that take a moai_error return 0, or -1 with it filled. */
 typedef struct moai_error {
     char text[1024];
     bool config;                     /* no other start will do better: STATUS_CONFIG, and nobody tries again          */
 } moai_error;
-/* All return -1. */
+/* All return -1; the text is printed as by format_elided. */
 int error_set(moai_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int error_config(moai_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int error_file(moai_error *err, const char *path);     /* "PATH: " and errno; config where there is no such file      */

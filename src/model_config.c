@@ -141,7 +141,7 @@ static int read_shape(model_config *c, const json_t *object, const char *path, m
             return error_set(err, "%s: unknown key \"%s\"; did you mean \"%s\"?", path, name, near->name);
         }
         if (k->offset == FIELD(eos_token_id) && json_array_size(value) == 1) value = json_array_get(value, 0);
-        snprintf(label, sizeof label, "%s: %s", path, name);
+        format_elided(label, sizeof label, "%s: %s", path, name);
         if (key_set_json(k, c, label, value, err)) return -1;
     }
     return 0;
@@ -161,7 +161,7 @@ static int read_rope(model_config *c, const json_t *rope, const char *where, moa
         if (!strcmp(name, "partial_rotary_factor") && json_number_value(value) == 1) continue;
         if (!k) return error_set(err, "%s.%s: unknown key; it would change the rotation", where, name);
         if (json_is_null(value)) continue;
-        snprintf(label, sizeof label, "%s.%s", where, name);
+        format_elided(label, sizeof label, "%s.%s", where, name);
         if (k->offset == FIELD(rope.attention_factor) && json_is_number(value) && json_number_value(value) == 0)
             return error_set(err, "%s is 0, which would take all positions away", label);
         const json_t **earlier = &seen[k - rope_rows];
@@ -201,7 +201,7 @@ static int read_rope_any(model_config *c, const json_t *object, const char *path
         const json_t *rope = json_object_get(object, names[i]);
         char where[512];
         if (!rope || json_is_null(rope) || (json_is_object(rope) && json_object_size(rope) == 0)) continue;
-        snprintf(where, sizeof where, "%s: %s", path, names[i]);
+        format_elided(where, sizeof where, "%s: %s", path, names[i]);
         return read_rope(c, rope, where, err) || check_original(c, object, path, err) ? -1 : 0;
     }
     return 0;

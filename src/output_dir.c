@@ -24,7 +24,7 @@ static int make(const char *dir, const char *probe, moai_error *err)
 {
     moai_error why;
 
-    if (dir_make(dir, &why) != 0) return error_set(err, "output_dir %s is not writable: %.800s", dir, why.text);
+    if (dir_make(dir, &why) != 0) return error_set(err, "output_dir %s is not writable: %s", dir, why.text);
     return write_probe(dir, probe, err);
 }
 
@@ -77,11 +77,11 @@ static int refuse(const run_config *run, const char *later, moai_error *err)
 {
     if (!run->resume_from_checkpoint[0])
         return error_config(err,
-                            "output_dir %s holds %.600s of an earlier run: go on with --resume_from_checkpoint auto, "
+                            "output_dir %s holds %s of an earlier run: go on with --resume_from_checkpoint auto, "
                             "or name another directory",
                             run->output_dir, later);
     return error_config(err,
-                        "output_dir %s holds %.600s, later than %s: move them away, name another directory, or go on "
+                        "output_dir %s holds %s, later than %s: move them away, name another directory, or go on "
                         "from the newest with --resume_from_checkpoint auto",
                         run->output_dir, later, run->resume_from_checkpoint);
 }

@@ -49,7 +49,7 @@ static verdict check_meta(const run_config *run, const checkpoint_meta *now, con
                   saved->data_xxh3, run->data, now->data_xxh3);
     else if (!saved->run_json || resume_keys_check(run, saved->run_json, saved->step, &why) == 0)
         return GOOD;
-    error_set(err, "%s: %.900s", dir, why.text);
+    error_set(err, "%s: %s", dir, why.text);
     return DISAGREES;
 }
 

@@ -146,7 +146,7 @@ static int read_file(run_config *c, const char *path, moai_error *err)
             break;
         }
         *earlier = name;
-        snprintf(label, sizeof label, "%s: %s", path, name);
+        format_elided(label, sizeof label, "%s: %s", path, name);
         if (!json_is_null(value) && (status = key_set_json(k, c, label, value, err))) break;
     }
     json_decref(object);

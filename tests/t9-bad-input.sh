@@ -68,6 +68,24 @@ check $? "data that one of 2 ranks does not find: likewise, status 1 (is $got)"
 model larger qwen3 98
 refused 2 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
 
+# the reason stays, however long a path is
+long=$dir
+while [ ${#long} -lt 3800 ]; do long=$long/$(printf '%050d' 0); done
+mkdir -p "$long"
+refused 2 2 'nowhere: No such file or directory' --data "$long/nowhere"
+refused 2 2 'nowhere.json: No such file or directory' --model "$long/nowhere.json"
+sed 's/97/"a"/' "$dir/model.json" > "$long/words.json"
+refused 2 1 'words.json: vocab_size is "a", must be an integer' --model "$long/words.json"
+echo '{"warmup_stepz": 1}' > "$long/run.json"
+refused 2 1 'run.json: unknown key "warmup_stepz"; did you mean "warmup_steps"?' --config "$long/run.json"
+echo '{"seed": [1]}' > "$long/run.json"
+refused 2 1 'run.json: seed is [1], must be an integer' --config "$long/run.json"
+refused 1 2 'run.json/out: cannot create directory: Not a directory' --output_dir "$long/run.json/out"
+mkdir -p "$long/run/checkpoint-5" && echo '{' > "$long/run/checkpoint-5/manifest.json"
+refused 1 2 'manifest.json: damaged: its last line is not the hash' --resume_from_checkpoint "$long/run/checkpoint-5"
+"$MOAI_BIN/moai_checkpoint" ls "$long/run" > "$dir/out" 2>&1
+grep -q 'checkpoint-5/manifest.json: damaged: its last line is not the hash' "$dir/out"; check $? "moai_checkpoint ls says why a checkpoint is none"
+
 # the data
 refused 2 2 "--data $dir/nothing: No such file or directory" --data "$dir/nothing"
 refused 2 2 "--tokenizer $dir/nowhere.model: No such file or directory" --tokenizer "$dir/nowhere.model"

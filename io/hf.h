@@ -24,7 +24,7 @@ void hf_close(hf_files *);
  * one block of a tensor in memory, not the model. */
 int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err);
 /* Part of an export: tokenizer.model itself, and tokenizer.json and tokenizer_config.json, by which AutoTokenizer
- * makes the same tokens of a text (one that holds U+2581, or the name of a special token, excepted). */
+ * makes the same tokens of a text (one that holds the name of a special token excepted). */
 int hf_write_tokenizer(const char *dir, const char *model_path, const model_config *, moai_error *err);
 /* output_dir/checkpoint-0 from a Hugging Face directory (also one made by Transformers, fp32, bf16 or fp16):
  * step 0, zero moments, which take no room on disk.  Seed, sequence length and batch of its metadata are 0:

@@ -1,18 +1,23 @@
 /* tokenizer.cc: see tokenizer.h.  Training is in tokenizer_train.cc.
  *
- * A text is cut into units where no piece of the vocabulary can reach across: before a space that follows something
- * else, and around line ends (the constructor looks whether the vocabulary is such; SentencePiece's default is).
- * Byte-pair merges on one side of such a place cannot see the other side, so units encoded one by one give the tokens
- * of the whole; and since most units are words met before, a table of recent units answers for SentencePiece.  A unit
- * longer than longest_unit (a line without a space) is cut there, at a character: time stays linear, and the cut
- * depends on the text alone.
+ * The tokens are those that SentencePiece gives the whole text, found faster: a text is cut into units where no piece of
+ * the vocabulary can reach across, and since most units are words met before, a table of recent units answers for
+ * SentencePiece.  A byte-pair merge joins two neighbours to a piece, so none crosses a place between two characters
+ * that stand side by side in no piece: what happens on one side cannot see the other.  Such places are, with the
+ * vocabularies that SentencePiece trains by default, before a space that follows something else, and around line ends.
+ * A unit that grows long (a line without a space) is cut at the first place that the table of all such pairs shows; one
+ * without any, such as a million times the same letter, is encoded whole.
  *
- * Other models change a text, or put a space in front of it (Llama's), and so in front of every unit: there a unit
- * goes without its own first space, and nothing is cut where there is none.  What else a model changes is tried out:
- * its texts are cut at line ends when that makes no difference, or not at all.
+ * A space in front of a text (Llama's add_dummy_prefix) is put there here, before the cutting, and SentencePiece told
+ * not to.  Texts are left whole where a unit's tokens depend on more than its characters: models that normalize or drop
+ * spaces, unigram models (the sums of their scores are rounded, in 32 bits, from the text's beginning on), models with
+ * pieces out of use.
  *
- * SentencePiece writes a space as U+2581, so it would give a U+2581 of the text back as a space; here it goes by its
- * bytes. */
+ * U+2581 in a text is a space to SentencePiece, which writes spaces so: its tokens are those of a space. */
+#include "exceptions.h"
+
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -22,7 +27,6 @@
 #include <vector>
 #include <xxhash.h>
 
-#define _Noreturn [[noreturn]]                                /* base.h is C */
 extern "C" {
 #include "tokenizer.h"
 #include "utf8.h"
@@ -30,8 +34,109 @@ extern "C" {
 
 namespace {
 
-constexpr char meta_space[] = "\xE2\x96\x81";
-constexpr size_t longest_unit = 1 << 14;                      /* bytes */
+constexpr char meta_space[] = "\xE2\x96\x81"; /* U+2581 */
+constexpr size_t long_unit = 1 << 12;         /* bytes, from which on any place to cut is taken */
+constexpr size_t most_bytes = INT32_MAX / 3;  /* SentencePiece counts in int; a space becomes 3 bytes */
+
+/* What SentencePiece does to a text before and in its search: fields of sentencepiece_model.proto's ModelProto, whose
+ * header is not installed, read from the serialized model. */
+struct model_traits {
+    enum { UNIGRAM = 1, BPE, WORD, CHAR };
+    uint64_t type = UNIGRAM;
+    bool byte_fallback = false, space_behind = false; /* space_behind: treat_whitespace_as_suffix */
+    bool adds_space = true, drops_spaces = true, escapes_spaces = true, normalizes = false;
+    std::string untested;                             /* the model without self_test_data: texts and their tokens */
+
+    explicit model_traits(const std::string &model) { read_fields(model.data(), model.data() + model.size(), 0); }
+
+private:
+    void read_fields(const char *at, const char *end, uint64_t message);
+    void set(uint64_t message, uint64_t field, uint64_t value);
+};
+
+uint64_t read_varint(const char *&at, const char *end)
+{
+    uint64_t value = 0;
+
+    for (int shift = 0; at < end && shift < 64; shift += 7) {
+        const unsigned char byte = static_cast<unsigned char>(*at++);
+        value |= static_cast<uint64_t>(byte & 127) << shift;
+        if (byte < 128) break;
+    }
+    return value;
+}
+
+/* message: 0 the ModelProto itself, 2 its trainer_spec, 3 its normalizer_spec. */
+void model_traits::read_fields(const char *at, const char *end, uint64_t message)
+{
+    while (at < end) {
+        const char *begin = at;
+        const uint64_t tag = read_varint(at, end), field = tag >> 3, wire = tag & 7;
+        const size_t left = static_cast<size_t>(end - at);
+        if (wire == 0) {
+            set(message, field, read_varint(at, end));
+        } else if (wire == 2) {
+            const uint64_t n = read_varint(at, end);
+            if (n > static_cast<uint64_t>(end - at)) return;
+            if (message == 0 && (field == 2 || field == 3)) read_fields(at, at + n, field);
+            if (message == 3 && field == 2) normalizes = n > 0; /* precompiled_charsmap */
+            at += n;
+        } else if ((wire == 1 && left >= 8) || (wire == 5 && left >= 4)) {
+            at += wire == 1 ? 8 : 4;
+        } else {
+            return;
+        }
+        if (message == 0 && field != 4) untested.append(begin, at);
+    }
+}
+
+void model_traits::set(uint64_t message, uint64_t field, uint64_t value)
+{
+    if (message == 2 && field == 3) type = value;
+    if (message == 2 && field == 24) space_behind = value != 0;
+    if (message == 2 && field == 35) byte_fallback = value != 0;
+    if (message == 3 && field == 3) adds_space = value != 0;
+    if (message == 3 && field == 4) drops_spaces = value != 0;
+    if (message == 3 && field == 5) escapes_spaces = value != 0;
+}
+
+/* Which two characters stand side by side in some piece: a set that may hold a few pairs more. */
+class character_pairs {
+public:
+    character_pairs() : bits(n_bits) {}
+    static size_t length(char lead)
+    {
+        return "\1\1\1\1\1\1\1\1\1\1\1\1\2\2\3\4"[static_cast<unsigned char>(lead) >> 4];
+    }
+    void add(const std::string &piece)
+    {
+        for (size_t at = 0, next; (next = at + length(piece[at])) < piece.size(); at = next)
+            bits[place(piece.data() + at, next - at, piece.data() + next, piece.size() - next)] = true;
+    }
+    /* The character that ends before `at` and the one that begins there. */
+    bool have(const char *text, size_t at, size_t n_bytes) const
+    {
+        size_t left = at - 1;
+        while (left > 0 && (static_cast<unsigned char>(text[left]) & 0xC0) == 0x80) left--;
+        return bits[place(text + left, at - left, text + at, n_bytes - at)];
+    }
+
+private:
+    static constexpr size_t n_bits = 1 << 22;
+    static uint64_t character(const char *p, size_t n_bytes)
+    {
+        uint32_t bytes = 0;
+        const char *from = p[0] == ' ' ? meta_space : p;
+        memcpy(&bytes, from, std::min(length(*from), from == p ? n_bytes : 3));
+        return bytes;
+    }
+    static size_t place(const char *left, size_t n_left, const char *right, size_t n_right)
+    {
+        const uint64_t h = (character(left, n_left) << 32 | character(right, n_right)) * 0x9E3779B97F4A7C15u;
+        return (h ^ h >> 29) % n_bits;
+    }
+    std::vector<bool> bits;
+};
 
 /* Units met lately and their ids: a table without chains, where a newer unit takes the older one's place. */
 class recent_units {
@@ -59,7 +164,7 @@ public:
     }
 
 private:
-    static constexpr size_t n_entries = 1 << 16;              /* of 64 bytes: 4 MiB */
+    static constexpr size_t n_entries = 1 << 16; /* of 64 bytes: 4 MiB */
     std::unique_ptr<entry[]> table;
 };
 
@@ -84,7 +189,7 @@ struct id_list {
     }
 };
 
-/* Whether a piece has the space in its midst or holds a line end: then no cut there is safe. */
+/* Whether a piece has a space behind something else. */
 bool has_inner_space(const std::string &piece)
 {
     size_t first = 0;
@@ -92,100 +197,104 @@ bool has_inner_space(const std::string &piece)
     return piece.find(meta_space, first) != std::string::npos;
 }
 
-}  // namespace
+bool ends_with_meta_space(const char *text, size_t n)
+{
+    return text[n - 1] == meta_space[2] && n >= 3 && memcmp(text + n - 3, meta_space, 3) == 0;
+}
+
+} // namespace
 
 struct tokenizer {
-    sentencepiece::SentencePieceProcessor sp;
-    std::vector<std::string> text_of;                         /* what each id decodes to; "" for control symbols */
-    int32_t byte_id[256];
-    bool lossless;   /* no normalization, no added space, every byte has a piece */
-    bool adds_space; /* the same, but for a space in front */
-    bool cut_spaces, cut_lines;
+    sentencepiece::SentencePieceProcessor sp, no_prefix; /* the model, and that it puts no space in front */
+    std::vector<std::string> text_of;                    /* what each id decodes to; "" for control symbols */
+    bool lossless;                                       /* all but U+2581 comes back */
+    bool divisible;                                      /* into units; then the two flags and the pairs count */
+    bool space_in_front, space_behind;
+    bool cut_spaces, cut_lines; /* no piece goes across */
+    character_pairs pairs;
     mutable std::mutex lock;
-    mutable std::vector<std::unique_ptr<recent_units>> idle;  /* one is taken for each call */
+    mutable std::vector<std::unique_ptr<recent_units>> idle; /* one is taken for each call */
 
-    void read_pieces();
-    bool tokens_spell(const std::string &text, const std::string &front) const;
-    bool tokens_spell(const std::string &front) const;
-    bool lines_are_apart() const;
+    int load(const char *path, moai_error *err);
+    bool read_pieces();
     size_t unit_length(const char *text, size_t n_bytes) const;
+    int encode_whole(const sentencepiece::SentencePieceProcessor &, const char *text, size_t n_bytes,
+                     std::vector<int> &, moai_error *err) const;
     int encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch, id_list out,
                     moai_error *err) const;
+    int encode_units(const char *text, size_t n_bytes, recent_units &recent, id_list out, moai_error *err) const;
+    int encode(const char *text, size_t n_bytes, id_list out, moai_error *err) const;
 };
 
-void tokenizer::read_pieces()
+/* Fills text_of, the pairs and what follows from them; true: each byte has a piece. */
+bool tokenizer::read_pieces()
 {
-    for (int32_t &id : byte_id) id = -1;
+    bool byte_seen[256] = {false}, all = true;
+
     cut_spaces = cut_lines = true;
     for (int id = 0; id < sp.GetPieceSize(); id++) {
         std::string piece = sp.IdToPiece(id);
-        if (sp.IsByte(id)) {                                  /* "<0x0A>" */
+        if (sp.IsByte(id)) { /* "<0x0A>" */
             unsigned long byte = strtoul(piece.c_str() + 3, nullptr, 16) & 255;
-            byte_id[byte] = id;
+            byte_seen[byte] = true;
             piece.assign(1, static_cast<char>(byte));
         } else if (sp.IsControl(id)) {
             piece.clear();
         } else if (sp.IsUnknown(id)) {
             piece = "\xEF\xBF\xBD";
         } else {
+            pairs.add(piece);
             cut_spaces &= !has_inner_space(piece);
-            cut_lines &= piece.find('\n') == std::string::npos;
+            cut_lines &= piece.find('\n') == std::string::npos || piece.size() == 1;
             for (size_t at = 0; (at = piece.find(meta_space, at)) != std::string::npos; at++) piece.replace(at, 3, " ");
         }
+        divisible &= !sp.IsUnused(id);
         text_of.push_back(piece);
     }
-    bool has_bytes = true;
-    for (int32_t id : byte_id) has_bytes &= id >= 0;
-    lossless = has_bytes && tokens_spell("");
-    adds_space = has_bytes && tokens_spell(" ");
-    if (!lossless) cut_lines &= cut_spaces && lines_are_apart();
+    for (bool seen : byte_seen) all &= seen;
+    return all;
 }
 
-/* Whether the tokens put together are the text behind `front`.  (SentencePiece's Decode takes an added space away.) */
-bool tokenizer::tokens_spell(const std::string &text, const std::string &front) const
+int tokenizer::load(const char *path, moai_error *err)
 {
-    std::vector<int> ids;
-    std::string back;
-
-    if (!sp.Encode(text, &ids).ok()) return false;
-    for (int id : ids) back += text_of[static_cast<size_t>(id)];
-    return back == front + text;
-}
-
-bool tokenizer::tokens_spell(const std::string &front) const
-{
-    return tokens_spell(" a  b\tc \n\n d\r\n12 345 e", front) && tokens_spell("z ", front) &&
-           tokens_spell("\xC3\xA9\xEF\xAC\x81\xC2\xA0\xE1\xBA\x9B\xCC\xA3", front);
-}
-
-/* Whether lines and line ends one by one have the tokens of the whole. */
-bool tokenizer::lines_are_apart() const
-{
-    std::vector<int> whole, all, ids;
-    std::string text;
-
-    for (const char *part : {"e a", "\n", "t ", "\n", "\n", " o  n", "\n", "e"}) {
-        text += part;
-        if (!sp.Encode(part, &ids).ok()) return false;
-        all.insert(all.end(), ids.begin(), ids.end());
+    auto status = sp.Load(path);
+    if (!status.ok())
+        return error_set(err, "%s: cannot load as a SentencePiece model: %s", path, status.ToString().c_str());
+    const model_traits is(sp.serialized_model_proto());
+    const bool plain = !is.normalizes && !is.drops_spaces && is.escapes_spaces;
+    divisible = plain && (is.type == model_traits::BPE || is.type == model_traits::CHAR);
+    lossless = read_pieces() && plain && is.byte_fallback && !is.adds_space;
+    space_in_front = is.adds_space && !is.space_behind;
+    space_behind = is.adds_space && is.space_behind;
+    if (divisible && is.adds_space) { /* normalizer_spec, merged: add_dummy_prefix false */
+        status = no_prefix.LoadFromSerializedProto(is.untested + std::string("\x1A\x02\x18\x00", 4));
+        if (!status.ok()) return error_set(err, "%s: %s", path, status.ToString().c_str());
     }
-    return sp.Encode(text, &whole).ok() && whole == all;
+    return 0;
 }
 
 /* Bytes of the first unit of the text. */
 size_t tokenizer::unit_length(const char *text, size_t n_bytes) const
 {
-    const bool cut_words = cut_spaces && (lossless || adds_space);
-    size_t limit = lossless && n_bytes > longest_unit ? longest_unit : n_bytes, n = 1;
-
-    if (lossless && text[0] == '\xE2' && n_bytes >= 3 && memcmp(text, meta_space, 3) == 0) return 3;
     if (cut_lines && text[0] == '\n') return 1;
-    for (; n < limit; n++) {
+    const size_t n_looked_at = std::min(n_bytes, long_unit);
+    size_t n = 1;
+    for (; n < n_looked_at; n++) {
         if (cut_lines && text[n] == '\n') return n;
-        if (cut_words && text[n] == ' ' && text[n - 1] != ' ' && (lossless || n + 1 < n_bytes)) return n;
-        if (lossless && text[n] == '\xE2' && n + 3 <= n_bytes && memcmp(text + n, meta_space, 3) == 0) return n;
+        if (cut_spaces && text[n] == ' ' && text[n - 1] != ' ' && !ends_with_meta_space(text, n)) return n;
     }
-    return n < n_bytes ? utf8_cut(text, n) : n;
+    while (n < n_bytes && ((static_cast<unsigned char>(text[n]) & 0xC0) == 0x80 || pairs.have(text, n, n_bytes))) n++;
+    return n;
+}
+
+int tokenizer::encode_whole(const sentencepiece::SentencePieceProcessor &by, const char *text, size_t n_bytes,
+                            std::vector<int> &ids, moai_error *err) const
+{
+    if (n_bytes > most_bytes)
+        return error_set(err, "SentencePiece takes at most %zu bytes that cannot be cut, these are %zu", most_bytes,
+                         n_bytes);
+    auto status = by.Encode(absl::string_view(text, n_bytes), &ids);
+    return status.ok() ? 0 : error_set(err, "SentencePiece: %s", status.ToString().c_str());
 }
 
 int tokenizer::encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch,
@@ -202,29 +311,67 @@ int tokenizer::encode_unit(const char *unit, size_t n_bytes, recent_units &recen
             return 0;
         }
     }
-    if (lossless && n_bytes == 3 && memcmp(unit, meta_space, 3) == 0) {
-        scratch.clear();
-        for (size_t i = 0; i < 3; i++) scratch.push_back(byte_id[static_cast<unsigned char>(unit[i])]);
-    } else {
-        auto status = sp.Encode(absl::string_view(unit, n_bytes), &scratch);
-        if (!status.ok()) return error_set(err, "SentencePiece: %s", status.ToString().c_str());
-    }
+    if (encode_whole(space_in_front || space_behind ? no_prefix : sp, unit, n_bytes, scratch, err) != 0) return -1;
     if (e) recent_units::put(e, unit, n_bytes, scratch);
     out.append(scratch.data(), scratch.size());
     return 0;
 }
 
+int tokenizer::encode_units(const char *text, size_t n_bytes, recent_units &recent, id_list out, moai_error *err) const
+{
+    const int unknown = sp.unk_id();
+    std::vector<int> scratch;
+    std::string spaced;
+    int status = 0;
+
+    for (size_t at = 0, length; at < n_bytes && status == 0; at += length) {
+        const char *unit = text + at;
+        const int64_t before = *out.n;
+        length = unit_length(unit, n_bytes - at);
+        const bool front = space_in_front && at == 0, behind = space_behind && at + length == n_bytes;
+        if (front || behind) spaced.assign(front, ' ').append(unit, length).append(behind, ' ');
+        status = front || behind ? encode_unit(spaced.data(), spaced.size(), recent, scratch, out, err)
+                                 : encode_unit(unit, length, recent, scratch, out, err);
+        /* SentencePiece makes one of unknowns that follow each other */
+        if (at > 0 && *out.n > before && (*out.ids)[before] == unknown && (*out.ids)[before - 1] == unknown) {
+            memmove(*out.ids + before, *out.ids + before + 1,
+                    static_cast<size_t>(*out.n - before - 1) * sizeof **out.ids);
+            --*out.n;
+        }
+    }
+    return status;
+}
+
+int tokenizer::encode(const char *text, size_t n_bytes, id_list out, moai_error *err) const
+{
+    if (!divisible) {
+        std::vector<int> ids;
+        if (encode_whole(sp, text, n_bytes, ids, err) != 0) return -1;
+        out.append(ids.data(), ids.size());
+        return 0;
+    }
+    std::unique_ptr<recent_units> recent;
+    {
+        std::lock_guard<std::mutex> guard(lock);
+        if (!idle.empty()) {
+            recent = std::move(idle.back());
+            idle.pop_back();
+        }
+    }
+    if (!recent) recent.reset(new recent_units);
+    const int status = encode_units(text, n_bytes, *recent, out, err);
+    std::lock_guard<std::mutex> guard(lock);
+    idle.push_back(std::move(recent));
+    return status;
+}
+
 tokenizer *tokenizer_open(const char *model_path, moai_error *err)
 {
-    std::unique_ptr<tokenizer> t(new tokenizer);
-    auto status = t->sp.Load(model_path);
+    tokenizer *t = nullptr;
 
-    if (!status.ok()) {
-        error_set(err, "%s: cannot load as a SentencePiece model: %s", model_path, status.ToString().c_str());
-        return nullptr;
-    }
-    t->read_pieces();
-    return t.release();
+    if (guarded("SentencePiece", err, [&] { return (t = new tokenizer)->load(model_path, err); }) == 0) return t;
+    delete t;
+    return nullptr;
 }
 
 void tokenizer_free(tokenizer *t) { delete t; }
@@ -259,60 +406,53 @@ int32_t tokenizer_id(const tokenizer *t, const char *piece)
 int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
                      moai_error *err)
 {
-    std::unique_ptr<recent_units> recent;
-    std::vector<int> scratch;
-    int64_t bad = utf8_find_invalid(text, n_bytes);
-    int status = 0;
+    const int64_t bad = utf8_find_invalid(text, n_bytes);
 
     if (bad >= 0)
         return error_set(err, "byte 0x%02x at %lld of the text is not UTF-8", static_cast<unsigned char>(text[bad]),
                          static_cast<long long>(bad));
-    {
-        std::lock_guard<std::mutex> guard(t->lock);
-        if (!t->idle.empty()) {
-            recent = std::move(t->idle.back());
-            t->idle.pop_back();
-        }
-    }
-    if (!recent) recent.reset(new recent_units);
-    for (size_t at = 0; at < n_bytes && status == 0;) {
-        size_t length = t->unit_length(text + at, n_bytes - at), added = t->adds_space && at > 0;
-        status = t->encode_unit(text + at + added, length - added, *recent, scratch, id_list{ids, n, capacity}, err);
-        at += length;
-    }
-    std::lock_guard<std::mutex> guard(t->lock);
-    t->idle.push_back(std::move(recent));
-    return status;
+    return guarded("SentencePiece", err, [&] { return t->encode(text, n_bytes, id_list{ids, n, capacity}, err); });
 }
 
 int tokenizer_encode_plain(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n,
                            int64_t *capacity, moai_error *err)
 {
-    std::vector<int> list;
-    auto status = t->sp.Encode(absl::string_view(text, n_bytes), &list);
+    return guarded("SentencePiece", err, [&] {
+        std::vector<int> list;
+        if (t->encode_whole(t->sp, text, n_bytes, list, err) != 0) return -1;
+        id_list{ids, n, capacity}.append(list.data(), list.size());
+        return 0;
+    });
+}
 
-    if (!status.ok()) return error_set(err, "SentencePiece: %s", status.ToString().c_str());
-    id_list{ids, n, capacity}.append(list.data(), list.size());
-    return 0;
+static std::string decode(const tokenizer *t, const int32_t *ids, int64_t n)
+{
+    std::string text;
+    std::vector<int> list;
+
+    for (int64_t i = 0; i < n; i++) {
+        const bool known = ids[i] >= 0 && static_cast<size_t>(ids[i]) < t->text_of.size();
+        if (t->lossless)
+            text += known ? t->text_of[static_cast<size_t>(ids[i])] : "\xEF\xBF\xBD";
+        else
+            list.push_back(known ? ids[i] : t->sp.unk_id());
+    }
+    if (!t->lossless) t->sp.Decode(list, &text).IgnoreError();
+    return text;
 }
 
 char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, size_t *n_bytes)
 {
-    std::string text;
+    moai_error err;
+    char *out = nullptr;
+    const int status = guarded("SentencePiece", &err, [&] {
+        const std::string text = decode(t, ids, n);
+        out = static_cast<char *>(xmalloc(text.size() + 1));
+        memcpy(out, text.data(), text.size());
+        if (n_bytes) *n_bytes = text.size();
+        return 0;
+    });
 
-    if (t->lossless) {
-        for (int64_t i = 0; i < n; i++)
-            text += ids[i] >= 0 && static_cast<size_t>(ids[i]) < t->text_of.size()
-                        ? t->text_of[static_cast<size_t>(ids[i])]
-                        : "\xEF\xBF\xBD";
-    } else {
-        std::vector<int> list;
-        for (int64_t i = 0; i < n; i++)
-            list.push_back(ids[i] >= 0 && ids[i] < t->sp.GetPieceSize() ? ids[i] : t->sp.unk_id());
-        t->sp.Decode(list, &text).IgnoreError();
-    }
-    char *out = static_cast<char *>(xmalloc(text.size() + 1));
-    memcpy(out, text.data(), text.size());
-    if (n_bytes) *n_bytes = text.size();
+    CHECK(status == 0, "%s", err.text);
     return out;
 }

@@ -17,7 +17,8 @@ typedef struct tokenizer_train_options {
 } tokenizer_train_options;
 
 /* BPE with byte fallback, pad id 0, <|endoftext|> (eos), <|im_start|>, <|im_end|>, digits split, no normalization
- * (decode(encode(text)) is text).  Writes PREFIX.model and PREFIX.vocab.  Inputs are plain text or zstd, or .jsonl. */
+ * (decode(encode(text)) is text, but for U+2581, which is a space to SentencePiece).  Writes PREFIX.model and
+ * PREFIX.vocab.  Inputs are plain text or zstd, or .jsonl. */
 int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *,
                     moai_error *err);
 
@@ -30,9 +31,10 @@ int32_t tokenizer_id(const tokenizer *, const char *piece);            /* -1: no
 /* Piece id as SentencePiece writes it (a space is U+2581, a byte "<0x0A>"); valid as long as the tokenizer. */
 typedef enum { PIECE_TEXT, PIECE_BYTE, PIECE_SPECIAL } piece_kind;
 const char *tokenizer_piece(const tokenizer *, int32_t id, piece_kind *);
-bool tokenizer_is_byte_pair(const tokenizer *); /* BPE with byte fallback that changes nothing in a text */
-/* Appends to *ids, growing it with realloc; *n counts, *capacity is its room.  Thread-safe.  Control symbols in text
- * are text: only the program itself puts eos there. */
+bool tokenizer_is_byte_pair(const tokenizer *); /* BPE with byte fallback that only writes U+2581 for a space */
+/* Appends to *ids, growing it with realloc; *n counts, *capacity is its room.  Thread-safe.  The tokens are those that
+ * SentencePiece gives the whole text; of a model that is not BPE, or normalizes, at SentencePiece's own rate and memory
+ * (some hundred bytes a byte).  Control symbols in text are text: only the program itself puts eos there. */
 int tokenizer_encode(const tokenizer *, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
                      moai_error *err);
 /* The same through SentencePiece alone, the text whole: what tests and the bench compare with. */

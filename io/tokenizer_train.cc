@@ -2,13 +2,14 @@
  *
  * SentencePiece drops lines above its limit and lines that hold a tab, a NUL or U+2047 (it uses them as marks); here
  * lines are cut at those, at spaces, or at the limit, so that all of the text counts. */
+#include "exceptions.h"
+
 #include <cstring>
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 #include <string>
 #include <unordered_map>
 
-#define _Noreturn [[noreturn]]                                /* base.h is C */
 extern "C" {
 #include "text.h"
 #include "tokenizer.h"
@@ -132,8 +133,8 @@ static int check_options(const tokenizer_train_options *o, moai_error *err)
     return 0;
 }
 
-int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o,
-                    moai_error *err)
+static int train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o,
+                 moai_error *err)
 {
     moai_error reading = {};
     text_format format = {SEPARATE_LINE, nullptr, o->text_key, o->replace_invalid};
@@ -170,4 +171,10 @@ int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix,
     error_set(err, "training the tokenizer: %s", status.ToString().c_str());
     err->config = status.code() == sentencepiece::util::StatusCode::kInternal;   /* its checks of what was asked */
     return -1;
+}
+
+int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o,
+                    moai_error *err)
+{
+    return guarded("training the tokenizer", err, [&] { return train(inputs, n_inputs, prefix, o, err); });
 }

@@ -29,7 +29,11 @@ typedef struct moai_grid {
 int process_start(int *argc, char ***argv);
 int process_rank(void);
 int process_world(void);
-int process_cores(void); /* this rank's share of its host's cores, at least 1: threads it may use */
+/* Threads that this rank may use: `num_threads`; where that is 0 what OMP_NUM_THREADS says, and where that is not set
+ * the rank's share of its host's cores, by affinity and the quotas of control groups.  *from: which of them it was, for
+ * the report; "" the key or the cores.  -1: OMP_NUM_THREADS makes no sense.  Not collective; also for a program that
+ * has not started MPI, which then is alone on its host. */
+int process_threads(int64_t num_threads, const char **from, moai_error *err);
 int process_host_rank(void);                  /* this rank among those of its host, from 0: picks its GPU */
 int process_host_ranks(void);
 int64_t process_host_sum(int64_t);            /* over this host's ranks; collective over them */

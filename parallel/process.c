@@ -1,9 +1,10 @@
 /* process.c: this process as one rank of many: start, identity, and the two ways out; see grid.h */
 #include "comm_mpi.h"
 #include "grid.h"
+#include "host_cores.h"
 
 #include <mpi.h>
-#include <sched.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,9 @@ static void leaks_watch(bool on) { (void)on; }
 static void leaks_report(void) {}
 #endif
 
-static int world_rank, world_size, host_rank, host_ranks = 1, cores_per_rank = 1;
+static int world_rank, world_size = 1, host_rank, host_ranks = 1;
+static int cores_per_rank;                    /* 0: not looked for yet */
+static char cores_limited[160];               /* by what, for the report; "": by no quota */
 static MPI_Comm host_comm = MPI_COMM_NULL;    /* the ranks of this host */
 static process_hooks alone;                   /* the hooks of a single process, put back by process_finish */
 
@@ -67,37 +70,76 @@ static void avoid_forbidden_copies(void)
         setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
 }
 
-/* A container's limit on processor time, in cores; `most` when there is none. */
-static int quota_cores(int most)
+/* Ranks of this host that run in the group, or below it. */
+static int ranks_in(uint64_t group, const host_cores *all)
 {
-    long quota, period;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    int n = 0;
 
-    if (!f) return most;
-    int n = fscanf(f, "%ld %ld", &quota, &period);        /* "200000 100000", or "max 100000" */
-    fclose(f);
-    if (n != 2 || period <= 0) return most;
-    int cores = (int)((quota + period - 1) / period);
-    return cores < most ? cores : most;
+    for (int r = 0; r < host_ranks; r++)
+        for (int i = 0; i < all[r].n; i++)
+            if (all[r].limits[i].group == group) {
+                n++;
+                break;
+            }
+    return n;
+}
+
+/* This rank's share of what its quotas leave; `mine` and all others' are in `all`.  True: ranks are more than cores. */
+static bool apply_quotas(const host_cores *mine, const host_cores *all)
+{
+    bool crowded = false;
+
+    for (int i = 0; i < mine->n; i++) {
+        const int ranks = ranks_in(mine->limits[i].group, all), cores = mine->limits[i].cores;
+        const int share = cores > ranks ? cores / ranks : 1;
+        crowded = crowded || ranks > cores;
+        if (share >= cores_per_rank) continue;
+        cores_per_rank = share;
+        snprintf(cores_limited, sizeof cores_limited, "quota of %d in %s", cores, mine->where[i]);
+    }
+    return crowded;
 }
 
 /* The cores that the ranks of this host may run on, all together, against their number. */
 static void find_cores(void)
 {
-    cpu_set_t own, all;
+    const size_t n_bytes = CPU_ALLOC_SIZE(HOST_CPUS);
+    cpu_set_t *own = host_cpus(), *all_cpus = own;
+    host_cores mine, *all = xmalloc((size_t)host_ranks * sizeof *all);
 
-    CPU_ZERO(&own);
-    CHECK(sched_getaffinity(0, sizeof own, &own) == 0, "sched_getaffinity failed");
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_comm);
-    MPI_Comm_rank(host_comm, &host_rank);
-    MPI_Comm_size(host_comm, &host_ranks);
-    MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, host_comm);
-
-    int cores = quota_cores(CPU_COUNT(&all));
+    host_cores_read(&mine, "");
+    if (host_ranks > 1) {
+        all_cpus = CPU_ALLOC(HOST_CPUS);
+        CHECK(all_cpus, "out of host memory");
+        MPI_Allreduce(own, all_cpus, (int)n_bytes, MPI_BYTE, MPI_BOR, host_comm);
+        MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, host_comm);
+    } else {
+        *all = mine;
+    }
+    const int cores = CPU_COUNT_S(n_bytes, all_cpus), own_cores = CPU_COUNT_S(n_bytes, own);
     cores_per_rank = cores > host_ranks ? cores / host_ranks : 1;
-    if (cores_per_rank > CPU_COUNT(&own)) cores_per_rank = CPU_COUNT(&own);
-    comm_mpi_share_cores(host_ranks > cores);
-    if (host_ranks > cores) prctl(PR_SET_TIMERSLACK, 1000UL);   /* ns: by default a short sleep takes 50 us longer */
+    if (cores_per_rank > own_cores) cores_per_rank = own_cores;
+    const bool crowded = apply_quotas(&mine, all) || host_ranks > cores;
+    if (!getenv("OMP_NUM_THREADS")) omp_set_num_threads(cores_per_rank);  /* where nobody opens a device */
+    comm_mpi_share_cores(crowded);
+    if (crowded) prctl(PR_SET_TIMERSLACK, 1000UL);        /* ns: by default a short sleep takes 50 us longer */
+    if (all_cpus != own) CPU_FREE(all_cpus);
+    CPU_FREE(own);
+    free(all);
+}
+
+int process_threads(int64_t num_threads, const char **from, moai_error *err)
+{
+    *from = "";
+    if (num_threads > 0) return (int)num_threads;
+    const int asked = threads_asked(err);
+    if (asked) {
+        *from = "OMP_NUM_THREADS";
+        return asked;
+    }
+    if (!cores_per_rank) find_cores();
+    *from = cores_limited;
+    return cores_per_rank;
 }
 
 int process_start(int *argc, char ***argv)
@@ -122,13 +164,15 @@ int process_start(int *argc, char ***argv)
     gethostname(host, sizeof host - 1);
     if (world_size > 1)
         snprintf(base_process.identity, sizeof base_process.identity, "rank %d host %s", world_rank, host);
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_comm);
+    MPI_Comm_rank(host_comm, &host_rank);
+    MPI_Comm_size(host_comm, &host_ranks);
     find_cores();
     return world_size;
 }
 
 int process_rank(void) { return world_rank; }
 int process_world(void) { return world_size; }
-int process_cores(void) { return cores_per_rank; }
 int process_host_rank(void) { return host_rank; }
 int process_host_ranks(void) { return host_ranks; }
 

@@ -88,23 +88,27 @@ bool device_is_cuda(const char *name)
 #endif
 }
 
-static int open_cpu(device *d, const device_options *o)
+static int open_cpu(device *d, const device_options *o, moai_error *err)
 {
+    const char *from;
+    const int n_threads = process_threads(o->num_threads, &from, err);
+
+    if (n_threads < 0) return -1;
     d->ops = &ops_cpu;
     d->clock = &clock_cpu;
-    d->dev = device_open_cpu(o->n_threads);
-    snprintf(d->text, sizeof d->text, "cpu, %d threads a rank, products by %s", o->n_threads,
-             device_products_cpu(d->dev));
+    d->dev = device_open_cpu(n_threads);
+    snprintf(d->text, sizeof d->text, "cpu, %d threads a rank%s%s%s, products by %s", n_threads, *from ? " (" : "", from,
+             *from ? ")" : "", device_products_cpu(d->dev));
     return 0;
 }
 
 int device_open(device *d, const device_options *o, moai_error *err)
 {
     *d = (device){0};
-    if (strcmp(o->name, "cpu") == 0) return open_cpu(d, o);
+    if (strcmp(o->name, "cpu") == 0) return open_cpu(d, o, err);
     const bool own = gpus_are_own();
     if (strcmp(o->name, "cuda") == 0) return open_cuda(d, o, own, err);
-    if (strcmp(o->name, "auto") == 0) return device_count_cuda() > 0 ? open_cuda(d, o, own, err) : open_cpu(d, o);
+    if (strcmp(o->name, "auto") == 0) return device_count_cuda() > 0 ? open_cuda(d, o, own, err) : open_cpu(d, o, err);
     return error_config(err, "device \"%s\" is none of cpu, cuda, auto", o->name);
 }
 

@@ -8,7 +8,7 @@
 
 typedef struct device_options {
     const char *name;                       /* cpu | cuda | auto: cuda when this build has it and there is a GPU */
-    int n_threads;                          /* of the CPU */
+    int64_t num_threads;                    /* of the CPU; 0: as process_threads finds */
     bool deterministic;                     /* the GPU's libraries take algorithms that give the same bits every time */
     bool decoding;                          /* many small kernels and lengths: see device_decodes_cuda */
 } device_options;
@@ -18,7 +18,7 @@ typedef struct device {
     moai_device *dev;
     const clock_ops *clock;
     double peak_flops;                      /* bf16 dense, by the vendor's figure; 0: not known, no MFU is printed */
-    char text[256];                         /* "cpu, 2 threads a rank, products by oneDNN 2.6.3" */
+    char text[320];                         /* "cpu, 2 threads a rank, products by oneDNN 2.6.3" */
 } device;
 
 /* Bytes that a rank may take of the device that `o` names, now and if nobody else used it: of a GPU (true), or the

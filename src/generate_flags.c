@@ -39,7 +39,7 @@ static const key_spec rows[] = {
     INT(batch_size, "16", 1, 65536, "texts written side by side"),
     ROW(KEY_CHOICE, dtype, "fp32", .choices = dtypes, .help = "fp32, bf16 or fp16: weights, activations and cache"),
     TEXT(device, "auto", "cpu, cuda or auto"),
-    INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: its share of the node's cores"),
+    INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: OMP_NUM_THREADS, or its share of the node's cores"),
     PATH(tokenizer, "", "tokenizer.model, when not the one beside the weights"),
     PATH(logits_out, "", "write the logits after each of --input_ids, (ids, vocab_size) native fp32, and no text"),
 };

@@ -206,7 +206,7 @@ static int session_open(session *s, moai_error *err)
 {
     const comm *world = &s->grid.host_world;
     const device_options on = {.name = s->flags->device,
-                               .n_threads = s->flags->num_threads ? (int)s->flags->num_threads : process_cores(),
+                               .num_threads = s->flags->num_threads,
                                .deterministic = true, /* the same seed writes the same text */
                                .decoding = true};
     int failed = comm_agree(world, device_open(&s->device, &on, err), err);

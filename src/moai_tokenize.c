@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct tokenize_options {
     char **inputs;                            /* of --input, or what stands alone; owned */
@@ -48,7 +47,7 @@ static const key_spec train_rows[] = {
     TEXT_KEY,
     INVALID_UTF8,
     INT(input_sentence_size, "0", 0, INT32_MAX, "lines sampled to train on; 0: all"),
-    INT(num_threads, "0", 0, 1024, "0: as many as cores"),
+    INT(num_threads, "0", 0, 1024, "0: OMP_NUM_THREADS, or as many as cores"),
     INT(seed, "42", 0, 1ll << 31, "of the sample of lines"),
 };
 static const key_spec encode_rows[] = {
@@ -64,7 +63,7 @@ static const key_spec encode_rows[] = {
          "part of the documents for validation, each chosen by a hash of its number"),
     INT(validation_documents, "0", 0, 1ll << 40, "exactly so many documents for validation instead"),
     INT(seed, "42", 0, 1ll << 52, "of the validation split"),
-    INT(num_threads, "0", 0, 1024, "threads of a rank; 0: its share of the host's cores"),
+    INT(num_threads, "0", 0, 1024, "threads of a rank; 0: OMP_NUM_THREADS, or its share of the host's cores"),
     BOOL(overwrite, "false", "replace the shards of an earlier run"),
     BOOL(progress, "true", "show how far it is"),
 };
@@ -94,7 +93,7 @@ static int run_train(const tokenize_options *o, moai_error *err)
         .seed = (uint64_t)o->seed,
         .text_key = o->text_key,
         .replace_invalid = o->invalid_utf8 == INVALID_REPLACE,
-        .n_threads = (int)(o->num_threads ? o->num_threads : sysconf(_SC_NPROCESSORS_ONLN))};
+        .n_threads = (int)o->num_threads};
     double begin = now_seconds();
     const char *slash = strrchr(o->output, '/');
 
@@ -123,7 +122,7 @@ static int run_encode(const tokenize_options *o, moai_error *err)
                               .validation_fraction = o->validation_fraction,
                               .validation_documents = o->validation_documents,
                               .seed = (uint64_t)o->seed,
-                              .n_threads = (int)(o->num_threads ? o->num_threads : process_cores()),
+                              .n_threads = (int)o->num_threads,
                               .overwrite = o->overwrite,
                               .progress = o->progress};
     grid_shape shape = {1, 1, 0, 1};
@@ -274,6 +273,19 @@ static int read_arguments(const command *c, tokenize_options *o, int argc, char 
     return 0;
 }
 
+/* num_threads 0 becomes the number that is meant. */
+static int settle_threads(const command *c, tokenize_options *o, moai_error *err)
+{
+    const char *from;
+
+    if (!keys_find(c->keys, "num_threads")) return 0;
+    const int n = process_threads(o->num_threads, &from, err);
+    if (n < 0) return -1;
+    if (*from) say("threads    %d a rank (%s)", n, from);
+    o->num_threads = n;
+    return 0;
+}
+
 static int run_command(const command *c, int argc, char **argv)
 {
     tokenize_options o = {.inputs = xmalloc((size_t)(argc + 1) * sizeof *o.inputs)};
@@ -287,7 +299,8 @@ static int run_command(const command *c, int argc, char **argv)
             return STATUS_OK;
         }
     keys_defaults(c->keys, &o);
-    if (read_arguments(c, &o, argc, argv, &err) != 0) {
+    const int wrong = read_arguments(c, &o, argc, argv, &err) || settle_threads(c, &o, &err);
+    if (process_agree(wrong, &err)) {
         if (base_process.printer) fprintf(stderr, "moai_tokenize %s: %s (--help tells more)\n", c->name, err.text);
         status = STATUS_CONFIG;
     } else {

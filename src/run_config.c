@@ -48,7 +48,7 @@ static const key_spec rows[] = {
     INT(data_parallel, "0", 0, 65536, "copies of the model (DP); 0: the ranks left over by TP, CP and PP"),
     TEXT(device, "auto", "cpu, cuda or auto"),
     BOOL(deterministic, "false", "on a GPU, algorithms that give the same bits in every run; the CPU always does"),
-    INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: its share of the node's cores"),
+    INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: OMP_NUM_THREADS, or its share of the node's cores"),
 
     INT(seq_length, "4096", 1, INT32_MAX, "tokens per sample (T)"),
     ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536,

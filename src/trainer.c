@@ -223,7 +223,7 @@ int trainer_open(trainer *t, moai_error *err)
     const comm *world = &t->grid.host_world;
     const model_options opt = model_options_of(t->run, &t->batch, t->grid.size, t->grid.at.pp);
     const device_options wanted = {.name = t->run->device, .deterministic = t->run->deterministic,
-                                   .n_threads = t->run->num_threads ? (int)t->run->num_threads : process_cores()};
+                                   .num_threads = t->run->num_threads};
     int failed = 0;
 
     if (watchdog_start(&t->grid, t->run->hang_timeout, err)) return -1;

@@ -4,6 +4,7 @@
 #include "grid.h"
 #include "tap.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const comm *world;
@@ -107,7 +108,10 @@ int main(int argc, char **argv)
     test_axes((grid_shape){1, 2, 1, 4}, 4);
     test_factor();
 
-    ok(process_cores() >= 1, "every rank may use a core");
+    const char *from;
+    moai_error err;
+    unsetenv("OMP_NUM_THREADS");
+    ok(process_threads(0, &from, &err) >= 1, "every rank may use a core");
     tap_agree = NULL;
     all.ops->free(&all);
     int status = tap_done();

@@ -28,4 +28,28 @@ timeout 60 "$program" > "$TMPDIR/out" 2>&1
 check $? "a program without mpirun is a world of one"
 timeout 60 "$program" die > "$TMPDIR/out" 2>&1
 [ $? = 1 ] && grep -q '^moai: tests/t3-leave.c:[0-9]*: the pump' "$TMPDIR/out"; check $? "and dies with status 1 under its plain name"
+
+${MPICC:-mpicc} -D_GNU_SOURCE -shared -fPIC -o "$TMPDIR/many_cpus.so" tests/faults/many_cpus.c; check $? "a host of 4096 CPUs is built"
+for start in "" "mpirun -np 4"; do
+    timeout 60 $start env LD_PRELOAD="$TMPDIR/many_cpus.so" ASAN_OPTIONS=verify_asan_link_order=0 "$program" on > "$TMPDIR/out" 2>&1
+    check $? "a program finds its cores there${start:+, by $start}"
+done
+
+# device NAME=VALUE FLAGS: the device line of a run that has nothing to train on
+device() {
+    variable=$1
+    shift
+    env "$variable" timeout 60 "$MOAI_BIN/moai_train" --model configs/tiny.json --data /dev/null --output_dir "$TMPDIR/run" --device cpu \
+        --seq_length 64 --device_memory 1 "$@" > "$TMPDIR/out" 2>&1
+    status=$?
+}
+device OMP_NUM_THREADS=3,2
+grep -q '^device  *cpu, 3 threads a rank (OMP_NUM_THREADS), ' "$TMPDIR/out"; check $? "num_threads 0 is OMP_NUM_THREADS where that is set, and says so"
+device OMP_NUM_THREADS=3 --num_threads 2
+grep -q '^device  *cpu, 2 threads a rank, ' "$TMPDIR/out"; check $? "--num_threads goes before it"
+device OMP_NUM_THREADS=3x
+[ $status = 2 ] && grep -q '^moai: OMP_NUM_THREADS is "3x", must be a number from 1 to' "$TMPDIR/out"; check $? "what is no number is named, status 2 (is $status)"
+echo text > "$TMPDIR/text.txt"
+OMP_NUM_THREADS=two "$MOAI_BIN/moai_tokenize" train --input "$TMPDIR/text.txt" --output "$TMPDIR/tok" --vocab_size 300 > "$TMPDIR/out" 2>&1
+[ $? = 2 ] && grep -q 'OMP_NUM_THREADS is "two"' "$TMPDIR/out"; check $? "moai_tokenize says so too"
 done_testing

@@ -120,7 +120,7 @@ int main(int argc, char **argv)
                                  .max_rows = max_i64(n, min_i64(n * n_prompt, MOST_ROWS)),
                                  .max_wanted = n};
     const device_options on = {.name = b.run.device,
-                               .n_threads = b.run.num_threads ? (int)b.run.num_threads : process_cores(),
+                               .num_threads = b.run.num_threads,
                                .deterministic = true,
                                .decoding = true};
     grid_init(&b.grid, (grid_shape){1, 1, 1, 1}, (int)b.cfg.num_key_value_heads);

@@ -211,7 +211,7 @@ int main(int argc, char **argv)
         error_leave(&err);
     grid_init(&b.grid, (grid_shape){1, 1, 1, 1}, (int)b.cfg.num_key_value_heads);
     const device_options o = {.name = b.run.device,
-                              .n_threads = b.run.num_threads ? (int)b.run.num_threads : process_cores()};
+                              .num_threads = b.run.num_threads};
     CHECK(device_open(&b.device, &o, &err) == 0, "%s", err.text);
     device_connect(&b.device, &b.grid);
     b.schedule = schedule_1f1b(1, 0, (int)b.batch.accumulation);

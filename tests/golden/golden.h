@@ -106,7 +106,7 @@ static inline const int32_t *golden_batch(const golden *g, int step)
 static inline void golden_device(device *d, int argc, char **argv, int n_threads, int *first)
 {
     const bool named = argc >= 3 && strcmp(argv[1], "-d") == 0;
-    const device_options o = {.name = named ? argv[2] : "cpu", .n_threads = n_threads, .deterministic = true};
+    const device_options o = {.name = named ? argv[2] : "cpu", .num_threads = n_threads, .deterministic = true};
     moai_error err;
 
     *first = named ? 3 : 1;

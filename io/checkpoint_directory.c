@@ -5,11 +5,9 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 char *save_path(const char *output_dir, int64_t step, const char *suffix)
@@ -231,26 +229,6 @@ int save_describe(const char *output_dir, const checkpoint_meta *meta, const che
     return rc;
 }
 
-/* Gives the new checkpoint its name; one that had it is then called `old`.  The names are swapped in one step where the
- * file system can (renameat2, Linux), so that a checkpoint of this step exists at any time. */
-static int replace(const char *tmp, const char *name, const char *old, moai_error *err)
-{
-    enum { EXCHANGE = 2 };                    /* RENAME_EXCHANGE of linux/fs.h */
-
-    if (rename(tmp, name) == 0) return 0;
-    if (errno != ENOTEMPTY && errno != EEXIST) return error_set(err, "%s: cannot be renamed: %s", tmp, strerror(errno));
-    if (dir_remove(old, err) != 0) return -1;
-    if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, name, EXCHANGE) == 0) {
-        if (rename(tmp, old) != 0) warn("%s: the checkpoint that was replaced keeps this name", tmp);
-        return 0;
-    }
-    if (rename(name, old) != 0) return error_set(err, "%s: cannot be replaced: %s", name, strerror(errno));
-    if (rename(tmp, name) == 0) return 0;
-    error_set(err, "%s: cannot be renamed: %s", tmp, strerror(errno));
-    if (rename(old, name) != 0) warn("%s: the checkpoint before it is now %s", name, old);
-    return -1;
-}
-
 void save_withdraw(const char *output_dir, int64_t step)
 {
     char *name = save_path(output_dir, step, ""), *old = save_path(output_dir, step, ".old");
@@ -267,7 +245,7 @@ int save_commit(const char *output_dir, int64_t step, moai_error *err)
          *old = save_path(output_dir, step, ".old");
     int rc = file_sync(tmp, err);
 
-    if (rc == 0) rc = replace(tmp, name, old, err);
+    if (rc == 0) rc = dir_replace(tmp, name, old, err);
     if (rc == 0 && dir_sync_parent(name, err) != 0) {
         save_withdraw(output_dir, step);
         rc = -1;

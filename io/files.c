@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -161,7 +162,10 @@ int dir_make(const char *path, moai_error *err)
     for (char *slash = part; rc == 0 && slash;) {
         slash = strchr(slash + 1, '/');
         if (slash) *slash = 0;
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) rc = failed(err, part, "cannot create directory");
+        if (mkdir(part, 0777) == 0)
+            rc = dir_sync_parent(part, err);
+        else if (errno != EEXIST)
+            rc = failed(err, part, "cannot create directory");
         if (slash) *slash = '/';
     }
     struct stat st;
@@ -184,6 +188,18 @@ int dir_remove(const char *path, moai_error *err)
     return 0;
 }
 
+/* As far as the file system and its permissions let us: not all flush directories, and not all may be read. */
+static int dir_sync(const char *path, moai_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = 0;
+
+    if (fd < 0) return errno == EACCES ? 0 : failed(err, path, "cannot open");
+    if (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) rc = failed(err, path, "cannot fsync");
+    close(fd);
+    return rc;
+}
+
 int dir_sync_parent(const char *path, moai_error *err)
 {
     char *parent = xstrdup(path);
@@ -195,7 +211,26 @@ int dir_sync_parent(const char *path, moai_error *err)
         strcpy(parent, ".");                  /* path is not empty, so two bytes are there */
     else
         slash[slash == parent] = 0;
-    int rc = file_sync(parent, err);
+    int rc = dir_sync(parent, err);
     free(parent);
     return rc;
+}
+
+/* renameat2 is Linux's; a network file system may not have it. */
+int dir_replace(const char *tmp, const char *name, const char *old, moai_error *err)
+{
+    enum { EXCHANGE = 2 };                    /* RENAME_EXCHANGE of linux/fs.h */
+
+    if (rename(tmp, name) == 0) return 0;
+    if (errno != ENOTEMPTY && errno != EEXIST) return failed(err, tmp, "cannot be renamed");
+    if (dir_remove(old, err) != 0) return -1;
+    if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, name, EXCHANGE) == 0) {
+        if (rename(tmp, old) != 0) warn("%s: what was replaced keeps this name", tmp);
+        return 0;
+    }
+    if (rename(name, old) != 0) return failed(err, name, "cannot be replaced");
+    if (rename(tmp, name) == 0) return 0;
+    failed(err, tmp, "cannot be renamed");
+    if (rename(old, name) != 0) warn("%s: what was there before is now %s", name, old);
+    return -1;
 }

@@ -23,8 +23,11 @@ void file_xxh3_text(const void *data, size_t n_bytes, char hex[33]);       /* XX
 char *json_sealed(const char *object);
 bool json_seal_holds(const char *text, size_t n_bytes);
 
-int dir_make(const char *path, moai_error *err);                           /* with its parents; existing is well */
+int dir_make(const char *path, moai_error *err);           /* with its parents, for good; existing is well */
 int dir_remove(const char *path, moai_error *err);                         /* with all below it; missing is well */
 int dir_sync_parent(const char *path, moai_error *err);                    /* fsyncs the directory that holds `path` */
+/* Renames `tmp` to `name`; a directory that has the name is then called `old` (what is there goes before).  The two
+ * swap names in one step where the file system can, so that one of them has the name at any time. */
+int dir_replace(const char *tmp, const char *name, const char *old, moai_error *err);
 
 #endif

@@ -1,14 +1,21 @@
-/* dir_lock.h: one job at a time in a directory. */
+/* dir_lock.h: one job at a time where something is written. */
 #ifndef MOAI_DIR_LOCK_H
 #define MOAI_DIR_LOCK_H
 
 #include "base.h"
 
-/* Locks DIR/.lock, which then tells host, process and job.  The kernel's lock ends with the process, however that ends;
- * the file stays.  Waits some seconds for a process that is about to end.  Returns a descriptor for dir_unlock, or -1
- * naming the holder.  A file system that knows no locks is warned about, and the directory taken all the same; so is a
- * lock of another host's start of the same Slurm job, which may be of a node that was lost. */
-int dir_lock(const char *dir, moai_error *err);
-void dir_unlock(int lock);                    /* -1: nothing */
+/* Held by way of the kernel's lock on a file that tells host, process and job.  It ends with the process, however that
+ * ends; a file that a killed process left stands in nobody's way. */
+typedef struct job_lock job_lock;
+
+/* Lock DIR/.lock and PATH.lock.  `name` is what the user calls the place ("output_dir", "--output").  Who finds it held
+ * waits so many seconds for a process that is about to end; then NULL, naming the holder.
+ *
+ * Taken all the same, with a warning: on a file system that knows no locks (there a holder on this host is told by its
+ * process), and where the holder is an earlier start of the same Slurm job on another host, which may be a node that
+ * was lost. */
+job_lock *dir_lock(const char *dir, const char *name, double patience, moai_error *err);
+job_lock *file_lock(const char *path, const char *name, double patience, moai_error *err);
+void job_unlock(job_lock *);                  /* the file goes; NULL: nothing */
 
 #endif

@@ -1,5 +1,6 @@
 /* hf_export.c: see hf.h */
 #include "hf.h"
+#include "dir_lock.h"
 #include "files.h"
 #include "keys.h"
 #include "pieces.h"
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { BLOCK_ELEM = 1 << 22 };
 
@@ -148,6 +151,50 @@ static int write_all(export *x, const char *torch_dtype, moai_error *err)
     return rc;
 }
 
+/* Where an export goes.  It is written beside its name, and what it replaces is beside it until removed; both hold a
+ * file by which an export that finds them, broken off, knows that they may go. */
+typedef struct target {
+    char *dir, *tmp, *old;
+} target;
+
+static const char mark[] = ".moai_export";
+
+/* The directory itself where the name is a link; "hf/" is hf. */
+static target target_of(const char *name)
+{
+    char *real = realpath(name, NULL), *dir = real ? real : xstrdup(name);
+    size_t n = strlen(dir);
+
+    while (n > 1 && dir[n - 1] == '/') dir[--n] = 0;
+    return (target){dir, xasprintf("%s.tmp", dir), xasprintf("%s.old", dir)};
+}
+
+static void target_free(target *t)
+{
+    free(t->dir);
+    free(t->tmp);
+    free(t->old);
+}
+
+static char *mark_path(const char *dir) { return xasprintf("%s/%s", dir, mark); }
+
+static int set_mark(const char *dir, moai_error *err)
+{
+    char *path = mark_path(dir);
+    int rc = file_write(path, "", 0, err);
+
+    free(path);
+    return rc;
+}
+
+static void clear_mark(const char *dir)
+{
+    char *path = mark_path(dir);
+
+    if (unlink(path) != 0) warn("%s: cannot be removed: %s", path, strerror(errno));
+    free(path);
+}
+
 /* Missing or empty: rename() will take its place. */
 static bool is_free(const char *path)
 {
@@ -159,40 +206,132 @@ static bool is_free(const char *path)
     return dir ? n <= 2 : !file_exists(path);
 }
 
-/* "hf/" is hf, "/" itself. */
-static char *without_slashes(const char *path)
+/* A name that an export, or the model it was made of, brings. */
+static bool is_export_name(const char *name)
 {
-    size_t n = strlen(path);
+    static const char *const names[] = {
+        "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.model",
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "merges.txt", "chat_template.jinja", "chat_template.json", mark};
+    int at = 0;
 
-    while (n > 1 && path[n - 1] == '/') n--;
-    return xasprintf("%.*s", (int)n, path);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) return true;
+    return sscanf(name, "model-%*5d-of-%*5d.safetensors%n", &at) == 0 && at > 0 && name[at] == 0;
 }
 
-int hf_export(const char *dir, const char *to, const char *torch_dtype, int64_t max_shard_bytes, moai_error *err)
+/* Only what an export wrote is replaced by one: a directory of other things is not what was meant. */
+static int check_replaceable(const char *path, moai_error *err)
 {
-    char *hf_dir = without_slashes(to), *tmp = xasprintf("%s.tmp", hf_dir);
-    export x = {
-        .dir = tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
-    moai_error unused;
-    int rc = x.from ? 0 : -1;
+    DIR *dir = opendir(path);
+    bool has_config = false;
+    int rc = 0;
 
-    if (rc == 0 && !is_free(hf_dir)) rc = error_set(err, "%s: exists and is not an empty directory", hf_dir);
-    if (rc == 0 && !is_free(tmp))
-        rc = error_set(err, "%s: exists; an export that was broken off leaves it: remove it to export anew", tmp);
-    if (rc == 0) rc = dir_make(tmp, err);
+    if (!dir) return error_set(err, "%s: %s", path, strerror(errno));
+    for (struct dirent *e; rc == 0 && (e = readdir(dir));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        has_config |= strcmp(e->d_name, "config.json") == 0;
+        if (!is_export_name(e->d_name))
+            rc = error_set(err, "%s holds %s, which no export writes: --overwrite replaces exports only", path,
+                           e->d_name);
+    }
+    closedir(dir);
+    if (rc == 0 && !has_config) rc = error_set(err, "%s: exists and is not an export: no config.json in it", path);
+    return rc;
+}
+
+/* rename() cannot replace what is mounted; said before the work. */
+static int check_not_mounted(const char *path, moai_error *err)
+{
+    char *parent = xasprintf("%s/..", path);
+    struct stat inside, above;
+    const bool mounted = stat(path, &inside) == 0 && stat(parent, &above) == 0 && inside.st_dev != above.st_dev;
+
+    free(parent);
+    return mounted ? error_set(err, "%s is a mount point, which no export can become: name a directory in it", path)
+                   : 0;
+}
+
+/* The mark goes last: killed amid this, the rest is still known. */
+static int remove_marked(const char *path, moai_error *err)
+{
+    DIR *dir = opendir(path);
+    int rc = 0;
+
+    if (!dir) return error_set(err, "%s: %s", path, strerror(errno));
+    for (struct dirent *e; rc == 0 && (e = readdir(dir));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || strcmp(e->d_name, mark) == 0) continue;
+        char *name = xasprintf("%s/%s", path, e->d_name);
+        rc = dir_remove(name, err);
+        free(name);
+    }
+    closedir(dir);
+    return rc == 0 ? dir_remove(path, err) : rc;
+}
+
+/* What a killed export left. */
+static int remove_left(const char *dir, moai_error *err)
+{
+    char *path = mark_path(dir);
+    const bool is_ours = file_exists(path);
+
+    free(path);
+    if (is_ours) return remove_marked(dir, err);
+    return is_free(dir) ? 0 : error_set(err, "%s: exists, and no export wrote it: move it away", dir);
+}
+
+/* Under the lock: tidies up behind a killed export, and sees that the names are to be had. */
+static int target_prepare(const target *t, bool overwrite, moai_error *err)
+{
+    char *path = mark_path(t->old);
+
+    if (file_missing(t->dir) && file_exists(path) && rename(t->old, t->dir) != 0)    /* killed amid a replacement */
+        warn("%s: cannot be renamed to %s: %s", t->old, t->dir, strerror(errno));
+    free(path);
+    if (check_not_mounted(t->dir, err) != 0) return -1;
+    if (!is_free(t->dir)) {
+        if (!overwrite)
+            return error_set(err, "%s: exists and is not an empty directory; --overwrite replaces an export", t->dir);
+        if (check_replaceable(t->dir, err) != 0) return -1;
+    }
+    if (remove_left(t->tmp, err) != 0 || remove_left(t->old, err) != 0) return -1;
+    return dir_make(t->tmp, err) == 0 ? set_mark(t->tmp, err) : -1;
+}
+
+static int target_commit(const target *t, moai_error *err)
+{
+    int rc = is_free(t->dir) ? 0 : set_mark(t->dir, err);
+    moai_error why;
+
+    if (rc == 0) rc = dir_replace(t->tmp, t->dir, t->old, err);
+    if (rc != 0) return rc;
+    rc = dir_sync_parent(t->dir, err);
+    if (rc == 0 && remove_left(t->old, &why) != 0) warn("%s", why.text);
+    clear_mark(t->dir);
+    return rc;
+}
+
+int hf_export(const char *dir, const char *to, const char *torch_dtype, int64_t max_shard_bytes, bool overwrite,
+              moai_error *err)
+{
+    target t = target_of(to);
+    export x = {
+        .dir = t.tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
+    job_lock *lock = x.from ? file_lock(t.dir, "HF_DIR", 0, err) : NULL;
+    moai_error unused;
+    int rc = lock ? target_prepare(&t, overwrite, err) : -1;
+
     if (rc == 0) {
         params_whole(&x.params, weights_config(x.from));
         assign_shards(&x, max_shard_bytes);
         rc = write_all(&x, torch_dtype, err);
-        if (rc == 0 && rename(tmp, hf_dir) != 0)
-            rc = error_set(err, "%s: cannot be renamed to %s: %s", tmp, hf_dir, strerror(errno));
-        if (rc == 0) rc = dir_sync_parent(hf_dir, err);
-        if (rc != 0) dir_remove(tmp, &unused);
+        if (rc == 0) rc = target_commit(&t, err);
+        if (rc != 0) remove_left(t.tmp, &unused);
         params_free(&x.params);
         free(x.shard_of);
     }
+    job_unlock(lock);
     weights_free(x.from);
-    free(tmp);
-    free(hf_dir);
+    target_free(&t);
     return rc;
 }

@@ -55,30 +55,35 @@ static int write_file(const char *dir, weights *from, piece_file *f, moai_error 
     return rc;
 }
 
-int hf_import(const char *hf_dir, const char *output_dir, moai_error *err)
+int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_error *err)
 {
     weights *from = weights_open(hf_dir, err);
     char *tmp = save_path(output_dir, 0, ".tmp"), *name = save_path(output_dir, 0, ""), *entry = NULL;
     checkpoint_meta meta = {.layout = {1, 1, 1, 1}};
     checkpoint_tokenizer tokenizer = {0};
     piece_file f = {0};
-    int rc = from ? 0 : -1, lock = -1;
+    job_lock *lock = NULL;
+    int rc = from ? 0 : -1;
 
-    if (rc == 0 && file_exists(name)) rc = error_set(err, "%s: exists already", name);
     if (rc == 0) meta.model = *weights_config(from);
     if (rc == 0 && weights_tokenizer(from))
         rc = checkpoint_read_tokenizer(&tokenizer, weights_tokenizer(from), meta.tokenizer_sha256, err);
     if (rc == 0) rc = dir_make(output_dir, err);
-    if (rc == 0) rc = (lock = dir_lock(output_dir, err)) < 0 ? -1 : 0;
+    if (rc == 0) rc = (lock = dir_lock(output_dir, "OUTPUT_DIR", 0, err)) ? 0 : -1;
+    if (rc == 0 && !overwrite && file_exists(name))
+        rc = error_set(err, "%s: exists already; --overwrite replaces it", name);
     if (rc == 0) {
         rc = save_begin(output_dir, 0, err);
         if (rc == 0) rc = save_describe(output_dir, &meta, &tokenizer, err);
         if (rc == 0) rc = write_file(tmp, from, &f, err);
         if (rc == 0) rc = manifest_save(tmp, &meta, &(char *){entry = manifest_entry(&f)}, 1, err);
         if (rc == 0) rc = save_commit(output_dir, 0, err);
-        if (rc != 0) save_abandon(output_dir, 0);
+        if (rc == 0)
+            save_prune(output_dir, 0, 0);
+        else
+            save_abandon(output_dir, 0);
     }
-    dir_unlock(lock);
+    job_unlock(lock);
     piece_file_free(&f);
     weights_free(from);
     free(tokenizer.data);

@@ -16,8 +16,10 @@ static const char help[] =
     "Qwen3ForCausalLM.from_pretrained loads\n"
     "    --dtype float32|bfloat16              of the weights (float32)\n"
     "    --max_shard_size SIZE                 of a file: 5GB, 500MB, 2GiB (5GB)\n"
+    "    --overwrite                           replace an earlier export, once the new one is whole\n"
     "moai_checkpoint import HF_DIR OUTPUT_DIR  write OUTPUT_DIR/checkpoint-0, from which moai_train goes on "
     "in any layout\n"
+    "    --overwrite                           replace a checkpoint-0, once the new one is whole\n"
     "\n"
     "Status: 0 well, 1 failed or damaged, 2 usage.\n";
 
@@ -195,6 +197,7 @@ static int export_one(int argc, char **argv)
 {
     const char *type = "float32", *size = "5GB";
     char *dirs[2];
+    bool overwrite = false;
     moai_error err;
     int n = 0;
 
@@ -204,6 +207,8 @@ static int export_one(int argc, char **argv)
             type = value;
         else if ((value = option("--max_shard_size", argc, argv, &i)))
             size = value;
+        else if (strcmp(argv[i], "--overwrite") == 0)
+            overwrite = true;
         else if (argv[i][0] == '-')
             return usage("unknown option", argv[i]);
         else if (n == 2)
@@ -216,19 +221,31 @@ static int export_one(int argc, char **argv)
         return usage("--dtype is float32 or bfloat16, not", type);
     if (parse_size(size) < 0) return usage("--max_shard_size is a size like 5GB, not", size);
     if (expand_paths(2, dirs) != STATUS_OK) return STATUS_CONFIG;
-    if (hf_export(dirs[0], dirs[1], type, parse_size(size), &err) != 0) return fail(&err);
+    if (hf_export(dirs[0], dirs[1], type, parse_size(size), overwrite, &err) != 0) return fail(&err);
     printf("%s: exported as %s to %s\n", dirs[0], type, dirs[1]);
     return STATUS_OK;
 }
 
 static int import_one(int argc, char **argv)
 {
+    char *dirs[2];
+    bool overwrite = false;
     moai_error err;
+    int n = 0;
 
-    if (argc != 2) return usage("import takes a Hugging Face directory and an output directory", NULL);
-    if (expand_paths(2, argv) != STATUS_OK) return STATUS_CONFIG;
-    if (hf_import(argv[0], argv[1], &err) != 0) return fail(&err);
-    printf("%s: imported to %s/checkpoint-0\n", argv[0], argv[1]);
+    for (int i = 0; i < argc; i++)
+        if (strcmp(argv[i], "--overwrite") == 0)
+            overwrite = true;
+        else if (argv[i][0] == '-')
+            return usage("unknown option", argv[i]);
+        else if (n == 2)
+            return usage("one argument too many", argv[i]);
+        else
+            dirs[n++] = argv[i];
+    if (n != 2) return usage("import takes a Hugging Face directory and an output directory", NULL);
+    if (expand_paths(2, dirs) != STATUS_OK) return STATUS_CONFIG;
+    if (hf_import(dirs[0], dirs[1], overwrite, &err) != 0) return fail(&err);
+    printf("%s: imported to %s/checkpoint-0\n", dirs[0], dirs[1]);
     return STATUS_OK;
 }
 

@@ -2,7 +2,6 @@
 #include "output_dir.h"
 
 #include "checkpoint.h"
-#include "dir_lock.h"
 #include "files.h"
 
 #include <errno.h>
@@ -11,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+static const double patience = 5;             /* seconds: a run that was just ended may still be leaving */
 
 static int write_probe(const char *dir, const char *path, moai_error *err)
 {
@@ -55,12 +56,12 @@ static int look(const char *dir, const char *probe, int rank, moai_error *err)
     return failed;
 }
 
-int output_dir_open(const run_config *run, const comm *world, int *lock, moai_error *err)
+int output_dir_open(const run_config *run, const comm *world, job_lock **lock, moai_error *err)
 {
     char *probe = probe_path(run->output_dir, world);
     int failed = world->rank == 0 ? make(run->output_dir, probe, err) : 0;
 
-    *lock = -1;
+    *lock = NULL;
     failed = comm_agree(world, failed, err);
     if (!failed) {
         if (world->rank != 0) failed = look(run->output_dir, probe, world->rank, err);
@@ -69,7 +70,7 @@ int output_dir_open(const run_config *run, const comm *world, int *lock, moai_er
     if (world->rank == 0) unlink(probe);
     free(probe);
     if (failed) return -1;
-    if (world->rank == 0) failed = (*lock = dir_lock(run->output_dir, err)) < 0;
+    if (world->rank == 0) failed = !(*lock = dir_lock(run->output_dir, "output_dir", patience, err));
     return comm_agree(world, failed, err);
 }
 

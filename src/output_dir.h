@@ -4,11 +4,12 @@
 
 #include "comm.h"
 #include "config.h"
+#include "dir_lock.h"
 
 /* Makes it and sees that every rank can write to the same directory, and that no other job writes to it until
- * dir_unlock(*lock); *lock is -1 on the ranks after the first.  -1 with the reason on every rank.  Collective over the
+ * job_unlock(*lock); *lock is NULL on the ranks after the first.  -1 with the reason on every rank.  Collective over the
  * world. */
-int output_dir_open(const run_config *, const comm *world, int *lock, moai_error *err);
+int output_dir_open(const run_config *, const comm *world, job_lock **lock, moai_error *err);
 /* A run that begins anew, or goes on from a checkpoint by name, finds no later checkpoints there: save_total_limit
  * would delete its own for them, and the next start go on from them.  Not collective. */
 int output_dir_check(const run_config *, moai_error *err);

@@ -310,7 +310,7 @@ static int train(trainer *t)
 int train_run(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
 {
     trainer t = {.run = run, .cfg = cfg, .batch = *batch, .state = run_state_start(run), .evaluated_step = -1,
-                 .checked_step = -1, .lock = -1};
+                 .checked_step = -1};
     moai_error err;
 
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);

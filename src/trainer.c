@@ -1,7 +1,6 @@
 /* trainer.c: see trainer.h */
 #include "trainer.h"
 
-#include "dir_lock.h"
 #include "files.h"
 #include "optimizer.h"
 #include "output_dir.h"
@@ -267,6 +266,6 @@ void trainer_close(trainer *t)
     free(t->ids);
     free(t->samples_read);
     free(t->tokenizer.data);
-    dir_unlock(t->lock);
+    job_unlock(t->lock);
     run_state_free(&t->state);
 }

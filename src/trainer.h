@@ -3,6 +3,7 @@
 #define MOAI_TRAINER_H
 
 #include "device.h"
+#include "dir_lock.h"
 #include "loader.h"
 #include "metrics.h"
 #include "model.h"
@@ -44,7 +45,7 @@ typedef struct trainer {
     checkpoint_tokenizer tokenizer;           /* rank 0 only */
     char tokenizer_sha256[65];
     metrics *metrics;                         /* rank 0 only */
-    int lock;                                 /* of output_dir, rank 0 only; -1: none */
+    job_lock *lock;                           /* of output_dir, rank 0 only */
 } trainer;
 
 /* Device, data, weights, loader, metrics and saver.  What can be known to be wrong before the

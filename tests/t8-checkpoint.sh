@@ -85,7 +85,7 @@ says 1 'not a checkpoint' "$checkpoint" verify "$runs/bad"
 says 1 'no-such: No such file' "$checkpoint" ls "$runs/no-such"
 says 1 'no-such is no checkpoint, holds none' "$checkpoint" export "$runs/no-such" "$runs/none"
 says 1 'not an empty directory' "$checkpoint" export "$saved" "$runs/hf"
-says 1 'other.tmp: exists; an export that was broken off' "$checkpoint" export "$saved" "$runs/other"
+says 1 'other.tmp: exists, and no export wrote it' "$checkpoint" export "$saved" "$runs/other"
 [ "$(cat "$runs/other.tmp/file")" = mine ] && [ ! -e "$runs/other" ]; check $? "and a directory of that name stays what it is"
 [ ! -e "$runs/none" ] && [ ! -e "$runs/none.tmp" ]
 check $? "nothing is left of what failed"

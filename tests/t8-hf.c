@@ -129,21 +129,21 @@ static void round_trip(const char *name)
     moai_error err = {.text = ""};
     checkpoint_meta m = {0};
 
-    ok(hf_import(hf, run, &err) == 0, "%s: imported %s", name, err.text);
+    ok(hf_import(hf, run, false, &err) == 0, "%s: imported %s", name, err.text);
     ok(checkpoint_verify(checkpoint, NULL, NULL, &err) == 0, "it verifies %s", err.text);
     ok(checkpoint_read_meta(checkpoint, &m, &err) == 0 && m.step == 0 && m.samples == 0 && m.updates == 0,
        "at step 0 %s", err.text);
     ok(n_different(hf, checkpoint, false, &err) == 0, "every element is the same in the checkpoint %s", err.text);
-    ok(hf_export(checkpoint, plain, "float32", 5000000000, &err) == 0 && safetensors_in(plain).n_files == 1,
+    ok(hf_export(checkpoint, plain, "float32", 5000000000, false, &err) == 0 && safetensors_in(plain).n_files == 1,
        "exported in one file %s", err.text);
     ok(n_different(hf, plain, false, &err) == 0, "every element is the same there %s", err.text);
-    const int rc = hf_export(checkpoint, sharded, "bfloat16", 40000, &err);
+    const int rc = hf_export(checkpoint, sharded, "bfloat16", 40000, false, &err);
     const tally t = safetensors_in(sharded);
     ok(rc == 0 && t.n_files > 1 && t.largest < 44000, "exported as bf16 in %d files of at most %lld bytes %s",
        t.n_files, (long long)t.largest, err.text);
     ok(n_different(hf, sharded, true, &err) == 0, "every element is the nearest bf16 %s", err.text);
     index_of(sharded, &m.model, 2);
-    ok(hf_import(sharded, again, &err) == 0 && n_different(sharded, again, false, &err) < 0,
+    ok(hf_import(sharded, again, false, &err) == 0 && n_different(sharded, again, false, &err) < 0,
        "a run's directory is no weights: %s", err.text);
     block(checkpoint);
     block(sharded);
@@ -210,7 +210,7 @@ static void refused(const char *file, const char *from, const char *to, const ch
         free(path);
         free(source);
     }
-    ok(hf_import(dir, out, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file,
+    ok(hf_import(dir, out, false, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file,
        err.text);
     free(dir);
     free(out);
@@ -234,9 +234,9 @@ static void wrong(void)
 
     CHECK(dir_make(full, &err) == 0, "%s", err.text);
     scratch_write(file, "x", 1);
-    ok(hf_export("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not an empty"), "%s",
+    ok(hf_export("tests/golden/tied", full, "float32", 1000000, false, &err) != 0 && strstr(err.text, "not an empty"), "%s",
        err.text);
-    ok(hf_import("tests/golden/tied", run, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
+    ok(hf_import("tests/golden/tied", run, false, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
     free(full), free(file), free(run);
 }
 

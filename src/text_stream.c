@@ -6,20 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST_CHARACTER = 4 }; /* bytes, and tokens when each is one byte */
+enum { LONGEST_CHARACTER = 4 }; /* bytes, which are as many tokens */
 
-/* Whether the text ends with the beginning of a character; a tokenizer that repairs its bytes shows that as U+FFFD. */
-static bool ends_within_character(const char *text, size_t n)
+/* The byte that a token stands for; -1: it is another kind of token. */
+static int byte_of(const tokenizer *t, int32_t id)
 {
-    static const char replacement[] = "\xEF\xBF\xBD";
-    size_t tail = 0;
+    piece_kind kind;
 
-    if (n >= 3 && memcmp(text + n - 3, replacement, 3) == 0) return true;
-    while (tail < n && tail < LONGEST_CHARACTER - 1 && ((unsigned char)text[n - 1 - tail] & 0xC0) == 0x80) tail++;
-    if (tail == n) return false;
-    const unsigned char lead = (unsigned char)text[n - 1 - tail];
-    const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 1;
-    return length > tail + 1;
+    if (id < 0 || id >= tokenizer_vocab_size(t)) return -1;
+    const char *piece = tokenizer_piece(t, id, &kind);                     /* "<0x0A>" */
+    return kind == PIECE_BYTE ? (int)strtol(piece + 1, NULL, 16) & 255 : -1;
+}
+
+/* How many tokens at the end are the first bytes of a character. */
+static int64_t n_within_character(const tokenizer *t, const int32_t *ids, int64_t n)
+{
+    for (int64_t k = 1; k <= n && k < LONGEST_CHARACTER; k++) {
+        const int byte = byte_of(t, ids[n - k]);
+        if (byte < 0) return 0;
+        if ((byte & 0xC0) != 0x80) return (byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC2 ? 2 : 1) > k ? k : 0;
+    }
+    return 0;
 }
 
 static char *numbers(const int32_t *ids, int64_t n)
@@ -54,18 +61,15 @@ char *text_stream_next(text_stream *s, const int32_t *ids, int64_t n, bool last)
         s->shown = n;
         return added;
     }
+    const int64_t end = last ? n : max_i64(n - n_within_character(s->tokenizer, ids, n), s->shown);
     char *old = tokenizer_decode(s->tokenizer, ids + s->context, s->shown - s->context, &n_old);
-    char *all = tokenizer_decode(s->tokenizer, ids + s->context, n - s->context, &n_all);
-    if (!last && n - s->shown < LONGEST_CHARACTER && ends_within_character(all, n_all)) {
-        added = xstrdup("");
-    } else {
-        const size_t from = n_old < n_all ? n_old : n_all;
-        added = utf8_repair(all + from, n_all - from, &n_new);
-        drop_nuls(added, n_new);
-        /* a context without text (a control symbol) would pass for the beginning, which has no space */
-        if (n_all > from) s->context = s->shown;
-        s->shown = n;
-    }
+    char *all = tokenizer_decode(s->tokenizer, ids + s->context, end - s->context, &n_all);
+    const size_t from = n_old < n_all ? n_old : n_all;
+    added = utf8_repair(all + from, n_all - from, &n_new);
+    drop_nuls(added, n_new);
+    /* a context without text (a control symbol) would pass for the beginning, which has no space */
+    if (n_all > from) s->context = s->shown;
+    s->shown = end;
     free(old);
     free(all);
     return added;

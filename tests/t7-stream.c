@@ -99,6 +99,7 @@ static void test_broken(const tokenizer *t)
     expect(t, "\xE6\x9Dz", 3, "\xEF\xBF\xBDz", "one that another character cuts off");
     expect(t, "\xF0\x9F\x8C\x8A", 4, "\xF0\x9F\x8C\x8A", "a whole one");
     expect(t, "\xEF\xBF\xBD!", 4, "\xEF\xBF\xBD!", "the replacement character itself");
+    expect(t, "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBDz", 10, "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBDz", "and several");
     expect(t, "a\xE6\0\xE6\0b", 6, "a\xEF\xBF\xBD\xEF\xBF\xBD" "b", "a NUL hides nothing behind it");
     expect(t, "\xF0\xF0\xF0\xF0\xF0\xF0z", 7,
            "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBDz", "nothing but beginnings");

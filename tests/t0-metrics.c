@@ -14,12 +14,14 @@
 
 static char dir[400], path[512];
 
+/* a NUL as '?' */
 static char *contents(const char *name)
 {
     FILE *f = fopen(name, "r");
     char *text = xmalloc(1 << 16);
     CHECK(f, "%s: cannot read", name);
     size_t n = fread(text, 1, (1 << 16) - 1, f);
+    for (size_t i = 0; i < n; i++) text[i] = text[i] ? text[i] : '?';
     text[n] = 0;
     fclose(f);
     return text;
@@ -80,6 +82,7 @@ static void test_resume(void)
     int n1, n2, n3, n4, n_event;
     FILE *f = fopen(path, "a");
 
+    fwrite("{\"step\":2}\0\n", 1, 12, f);                                 /* zeros, as a power cut leaves them */
     fputs("{\"step\":2,\"loss\":9", f);                                  /* a line cut short by a crash */
     fclose(f);
     log_steps(2, 4);
@@ -89,6 +92,7 @@ static void test_resume(void)
     line_of(text, 3, "event", &n_event);
     ok(n1 == 1 && n2 == 1 && n3 == 1 && n4 == 1 && n_event == 0,
        "resume at 2: steps told %d %d %d %d times, later event %d", n1, n2, n3, n4, n_event);
+    ok(!strstr(text, "}{"), "each line ends where it ended");
     ok(strstr(old, "{\"step\":2,\"loss\":9"), "what was dropped is kept in metrics.jsonl.old");
     free(old);
     free(text);

@@ -63,6 +63,13 @@ watch_note watch_read(const watch_record *r)
     return n;
 }
 
+watch_note watch_sound(watch_note n)
+{
+    n.what[sizeof n.what - 1] = n.axis[sizeof n.axis - 1] = n.phase[sizeof n.phase - 1] = 0;
+    if (n.state < WATCH_BEGAN || n.state > WATCH_ENDED) n.state = WATCH_BEGAN;
+    return n;
+}
+
 void watch_move(watch_record *r)
 {
     watch_record *to = r ? r : &alone;

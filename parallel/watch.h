@@ -42,6 +42,8 @@ watch_note watch_last(void);                  /* the main thread's own reading *
 
 /* Of another thread or another rank. */
 watch_note watch_read(const watch_record *);
+/* A note that came from outside, made such as can be told: its texts end, its state is one. */
+watch_note watch_sound(watch_note);
 /* Notes go to `r` from here on, what is noted already too; NULL: back to memory of this process alone. */
 void watch_move(watch_record *r);
 

@@ -102,7 +102,8 @@ static bool take_message(double until)
     if (m.kind == ANSWER && m.about >= 0 && m.about < dog.grid->world) {
         watch_answer *a = &dog.answers[m.about];
         const bool alive = m.about == from;
-        if (!a->alive) *a = (watch_answer){.known = true, .alive = alive, .note = m.note, .seconds = m.seconds};
+        if (!a->alive)
+            *a = (watch_answer){.known = true, .alive = alive, .note = watch_sound(m.note), .seconds = m.seconds};
     }
     if (m.kind == REPORT && !dog.told && (m.error[0] || now_seconds() >= dog.quiet_until)) {
         dog.told = true;

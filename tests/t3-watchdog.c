@@ -64,6 +64,18 @@ static void test_apart(void)
     ok(says("", "rank 1 is late; 1 of 4"), "the silent one of this host is late");
 }
 
+/* What comes by datagram may be anything. */
+static void test_any_bytes(void)
+{
+    wait_for_last("forward", TIMEOUT + 1);
+    memset(&answers[3].note, 'x', sizeof answers[3].note);
+    answers[3].note = watch_sound(answers[3].note);
+    ok(strlen(answers[3].note.what) == 15 && strlen(answers[3].note.axis) == 7 && strlen(answers[3].note.phase) == 15,
+       "the texts of a note end");
+    ok(says("", "rank 3 is late") && says("", "xxxxxxx of 8680820740569200760 elements from its rank 2021161080, begun"),
+       "and it can be told");
+}
+
 int main(int argc, char **argv)
 {
     moai_error err;
@@ -79,6 +91,7 @@ int main(int argc, char **argv)
     ok(watchdog_start(&grid, TIMEOUT, &err) == 0, "it watches");
     test_late();
     test_apart();
+    test_any_bytes();
     watchdog_stop();
     grid_free(&grid);
     const int status = tap_done();

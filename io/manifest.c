@@ -39,11 +39,6 @@ static char *directory_of(const char *path)
     return slash ? xasprintf("%.*s", (int)(slash - path + (slash == path)), path) : xstrdup(".");
 }
 
-static char *resolve(const char *dir, const char *file)
-{
-    return file[0] == '/' ? xstrdup(file) : xasprintf("%s/%s", dir, file);
-}
-
 /* An integer of [low, INT64_MAX] under `key`; `where` names the object in the message. */
 static int get_int(json_t *object, const char *path, const char *where, const char *key, int64_t low, int64_t *value,
                    moai_error *err)
@@ -69,14 +64,26 @@ static int get_text(json_t *object, const char *path, const char *where, const c
     return 0;
 }
 
+/* A plain name under `key`, as a path into the manifest's directory.  Not one that leads out of it: what a data set
+ * names is removed when another takes its place. */
+static int get_file(json_t *object, const char *path, const char *where, const char *key, const char *dir, char **file,
+                    moai_error *err)
+{
+    char name[256];
+
+    if (get_text(object, path, where, key, name, sizeof name, err) != 0) return -1;
+    if (!name[0] || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return error_set(err, "%s: %s`%s` is \"%s\": must be the plain name of a file beside the manifest", path, where,
+                         key, name);
+    *file = xasprintf("%s/%s", dir, name);
+    return 0;
+}
+
 static int read_shard(manifest_shard *s, json_t *j, const char *dir, const char *path, const char *where,
                       moai_error *err)
 {
-    char file[256];
-
-    if (get_text(j, path, where, "file", file, sizeof file, err) != 0) return -1;
-    s->path = resolve(dir, file);
-    if (get_int(j, path, where, "tokens", 1, &s->tokens, err) != 0 ||
+    if (get_file(j, path, where, "file", dir, &s->path, err) != 0 ||
+        get_int(j, path, where, "tokens", 1, &s->tokens, err) != 0 ||
         get_int(j, path, where, "documents", 1, &s->documents, err) != 0 ||
         get_int(j, path, where, "bytes", 1, &s->bytes, err) != 0)
         return -1;
@@ -102,7 +109,7 @@ static int read_split(manifest *m, const char *name, json_t *list, const char *p
 
 static int read_root(manifest *m, json_t *root, const char *path, moai_error *err)
 {
-    char format[32], tokenizer[256];
+    char format[32];
     int64_t version = 0;
     json_t *splits = json_object_get(root, "splits"), *list;
     const char *name;
@@ -120,10 +127,8 @@ static int read_root(manifest *m, json_t *root, const char *path, moai_error *er
         get_text(root, path, "", "tokenizer_sha256", m->info.tokenizer_sha256, sizeof m->info.tokenizer_sha256, err) !=
             0)
         return -1;
-    if (json_object_get(root, "tokenizer")) {
-        if (get_text(root, path, "", "tokenizer", tokenizer, sizeof tokenizer, err) != 0) return -1;
-        m->tokenizer = resolve(m->dir, tokenizer);
-    }
+    if (json_object_get(root, "tokenizer") && get_file(root, path, "", "tokenizer", m->dir, &m->tokenizer, err) != 0)
+        return -1;
     if (!json_is_object(splits)) return error_set(err, "%s: `splits` is missing or not an object", path);
     m->splits = xmalloc(json_object_size(splits) * sizeof *m->splits);
     json_object_foreach(splits, name, list)
@@ -205,32 +210,33 @@ int manifest_read(manifest *m, const char *given, moai_error *err)
     return status;
 }
 
-static json_t *shard_json(const manifest *m, const manifest_shard *s)
+static const char *file_name(const char *path)
 {
-    size_t n = strlen(m->dir);
-    const char *file = strncmp(s->path, m->dir, n) == 0 && s->path[n] == '/' ? s->path + n + 1 : s->path;
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
 
-    return json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file, "tokens", (json_int_t)s->tokens, "documents",
+static json_t *shard_json(const manifest_shard *s)
+{
+    return json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file_name(s->path), "tokens", (json_int_t)s->tokens, "documents",
                      (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "xxh3", s->xxh3);
 }
 
 /* NULL when a name is not UTF-8. */
 static json_t *manifest_json(const manifest *m)
 {
-    const char *slash = m->tokenizer ? strrchr(m->tokenizer, '/') : NULL;
     json_t *splits = json_object(), *root;
     int failed = 0;
 
     for (int i = 0; i < m->n_splits; i++) {
         json_t *list = json_array();
         for (int k = 0; k < m->splits[i].n; k++)
-            failed |= json_array_append_new(list, shard_json(m, &m->splits[i].list[k]));
+            failed |= json_array_append_new(list, shard_json(&m->splits[i].list[k]));
         failed |= json_object_set_new(splits, m->splits[i].name, list);
     }
     root = json_pack("{s:s, s:i, s:I, s:I, s:I}", "format", manifest_format, "version", MANIFEST_VERSION, "vocab_size",
                      (json_int_t)m->info.vocab_size, "eos", (json_int_t)m->info.eos, "pad", (json_int_t)m->info.pad);
-    if (m->tokenizer)
-        failed |= json_object_set_new(root, "tokenizer", json_string(slash ? slash + 1 : m->tokenizer));
+    if (m->tokenizer) failed |= json_object_set_new(root, "tokenizer", json_string(file_name(m->tokenizer)));
     failed |= json_object_set_new(root, "tokenizer_sha256", json_string(m->info.tokenizer_sha256));
     failed |= json_object_set_new(root, "splits", splits);
     if (failed) json_decref(root);

@@ -10,7 +10,7 @@
  *    "tokenizer_sha256": "..", "splits": {"train": [{"file": "train-00000.h5", "tokens": .., "documents": ..,
  *    "bytes": .., "xxh3": ".."}], "validation": [..]},
  *   "xxh3": ".."}          the last line: the hash of all bytes before it
- * File names are relative to the manifest's directory. */
+ * File names are plain ones, of files in the manifest's directory; others are refused. */
 #ifndef MOAI_SHARD_H
 #define MOAI_SHARD_H
 
@@ -42,14 +42,14 @@ int shard_read_documents(shard *, int64_t begin, int64_t n, uint64_t *offsets, m
 void shard_free(shard *);
 
 typedef struct manifest_shard {
-    char *path;                               /* resolved against the manifest's directory */
+    char *path;                               /* in the manifest's directory */
     int64_t tokens, documents, bytes;
     char xxh3[33];
 } manifest_shard;
 
 typedef struct manifest {
     shard_info info;
-    char *dir, *tokenizer;                    /* tokenizer resolved; NULL when none is named */
+    char *dir, *tokenizer;                    /* tokenizer: its path there; NULL when none is named */
     struct manifest_split {
         char *name;
         manifest_shard *list;

@@ -193,6 +193,15 @@ static void test_manifest(void)
     manifest_says(bad, HEAD ", \"splits\": {\"train\": [{\"file\": \"a\", \"tokens\": -5}]}}", "-5");
     manifest_says(bad, HEAD ", \"splits\": {\"train\": [7]}}", "file");
     manifest_says(bad, HEAD ", \"splits\": {\"train\": {}}}", "list");
+    static const char *const outside[] = {"/shared/a.h5", "../a.h5", "sub/a.h5", "./a.h5", "..", ".", ""};
+    for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
+        char *file = xasprintf(HEAD ", \"splits\": {\"train\": [{\"file\": \"%s\", \"tokens\": 5}]}}", outside[i]);
+        manifest_says(bad, file, "must be the plain name");
+        char *model = xasprintf(HEAD ", \"tokenizer\": \"%s\", \"splits\": {}}", outside[i]);
+        manifest_says(bad, model, "`tokenizer` is");
+        free(file);
+        free(model);
+    }
     documents_free(&d);
     free(path);
     free(dir);

@@ -1,8 +1,8 @@
 /* hf.c: reading a Hugging Face directory; see hf.h */
 #include "hf.h"
 #include "files.h"
+#include "json_scan.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,38 +34,43 @@ static struct hf_file *file_named(const hf_files *h, const char *name)
 }
 
 /* "weight_map": {tensor: file} */
-static int open_map(hf_files *h, const json_t *map, const char *path, moai_error *err)
+static int open_map(hf_files *h, const json_members *map, moai_error *err)
 {
-    const char *key;
-    json_t *file;
-
-    if (!json_is_object(map)) return error_set(err, "%s: weight_map: missing, or not an object", path);
-    h->files = xmalloc(json_object_size(map) * sizeof *h->files);
-    json_object_foreach((json_t *)map, key, file)
-    {
-        const char *name = json_string_value(file);
+    h->files = xmalloc(map->n * sizeof *h->files);
+    h->map = json_object();
+    for (size_t i = 0; i < map->n; i++) {
+        const char *key = map->list[i].key;
+        json_t *file = json_member_value(&map->list[i]);
+        const char *name = json_string_value(file), *earlier = json_string_value(json_object_get(h->map, key));
+        int rc = 0;
         if (!name || !name[0] || name[0] == '.' || strchr(name, '/'))
-            return error_set(err, "%s: weight_map: %.200s: not a plain file name", path, key);
-        if (!file_named(h, name) && open_file(h, name, err) != 0) return -1;
-        if (!safetensors_find(file_named(h, name)->open, key))
-            return error_set(err, "%s: %.200s is said to be in %.200s and is not", path, key, name);
+            rc = error_set(err, "%s: %.200s: not a plain file name", map->name, key);
+        else if (earlier && strcmp(earlier, name) != 0)
+            rc = error_set(err, "%s: %.200s is there twice, in %.200s and %.200s", map->name, key, earlier, name);
+        else if (!file_named(h, name))
+            rc = open_file(h, name, err);
+        if (rc == 0 && !safetensors_find(file_named(h, name)->open, key))
+            rc = error_set(err, "%s: %.200s is said to be in %.200s and is not", map->name, key, name);
+        json_object_set_new(h->map, key, file);
+        if (rc != 0) return -1;
     }
     return 0;
 }
 
 static int open_index(hf_files *h, const char *path, moai_error *err)
 {
-    json_error_t where;
-    size_t n_bytes;
-    char *text = file_read(path, (size_t)1 << 28, &n_bytes, err);
-    json_t *root = text ? json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where) : NULL;
-    int rc = -1;
+    json_members root, map = {0};
+    const json_member *found = NULL;
+    char *name = xasprintf("%s: weight_map", path);
+    int rc = json_members_open(&root, path, err);
 
-    if (text && !root) error_set(err, "%s:%d: %s", path, where.line, where.text);
-    if (root) h->map = json_incref(json_object_get(root, "weight_map"));
-    if (root) rc = open_map(h, h->map, path, err);
-    json_decref(root);
-    free(text);
+    if (rc == 0) rc = json_members_find(&root, "weight_map", &found, err);
+    if (rc == 0 && (!found || *found->text != '{')) rc = error_set(err, "%s: missing, or not an object", name);
+    if (rc == 0) rc = json_members_scan(&map, name, found->text, found->n_bytes, err);
+    if (rc == 0) rc = open_map(h, &map, err);
+    json_members_free(&map);
+    json_members_free(&root);
+    free(name);
     return rc;
 }
 

@@ -2,10 +2,10 @@
  * without holes or overlaps, ending with the file. */
 #include "safetensors.h"
 #include "files.h"
+#include "json_scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -115,41 +115,60 @@ static int check_ranges(safetensors *s, uint64_t data, uint64_t file_bytes, moai
     for (int i = 0; i < s->n; at = s->list[i++].end) {
         if (s->list[i].begin < at) return bad(s, s->list[i].name, "its data overlaps another tensor's", err);
         if (s->list[i].begin > at) return bad(s, s->list[i].name, "there is a hole before its data", err);
-        if (s->list[i].end > file_bytes) return bad(s, s->list[i].name, "its data lies outside the file", err);
+        if (s->list[i].end > file_bytes)
+            return error_set(err, "%s: %.200s: its data lies outside the file of %llu bytes: was it cut off?",
+                             s->path, s->list[i].name, (unsigned long long)file_bytes);
     }
     if (at != file_bytes) return bad(s, "the file", "is longer than its tensors", err);
     if (s->n) qsort(s->list, (size_t)s->n, sizeof *s->list, by_name);
+    for (int i = 1; i < s->n; i++)
+        if (by_name(&s->list[i - 1], &s->list[i]) == 0) return bad(s, s->list[i].name, "is there twice", err);
     return 0;
 }
 
 static int parse(safetensors *s, const char *text, size_t n_bytes, uint64_t data, uint64_t file_bytes, moai_error *err)
 {
-    json_error_t where;
-    const char *name;
-    json_t *root = n_bytes && text[0] == '{' ? json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where) : NULL, *o;
-    int rc = 0;
+    char *name = xasprintf("%s: header", s->path);
+    json_members m;
+    int rc = json_members_scan(&m, name, text, n_bytes, err);
 
-    if (!root) return bad(s, "header", n_bytes && text[0] == '{' ? where.text : "does not begin with {", err);
-    s->list = xmalloc(json_object_size(root) * sizeof *s->list);
-    json_object_foreach(root, name, o)
-    {
-        if (rc != 0 || strcmp(name, "__metadata__") == 0) continue;
-        rc = get_entry(s, &s->list[s->n++], name, o, data, err);
+    if (n_bytes == 0 || text[0] != '{') rc = bad(s, "header", "does not begin with {", err);
+    s->list = xmalloc(m.n * sizeof *s->list);
+    for (size_t i = 0; rc == 0 && i < m.n; i++) {
+        if (strcmp(m.list[i].key, "__metadata__") == 0) continue;
+        json_t *o = json_member_value(&m.list[i]);
+        rc = o ? get_entry(s, &s->list[s->n++], m.list[i].key, o, data, err)
+               : bad(s, m.list[i].key, "its entry in the header holds what is no value", err);
+        json_decref(o);
     }
-    json_decref(root);
+    json_members_free(&m);
+    free(name);
     return rc == 0 ? check_ranges(s, data, file_bytes, err) : -1;
+}
+
+/* The first bytes: a header's length, and what a file that has none may be. */
+static int read_length(safetensors *s, int64_t file_bytes, uint64_t *n, moai_error *err)
+{
+    unsigned char head[64];
+    const size_t n_head = (size_t)min_i64(file_bytes, sizeof head);
+
+    if (file_read_at(s->fd, s->path, head, n_head, 0, err) != 0) return -1;
+    const char *is = foreign_content((const char *)head, n_head);
+    if (n_head == 0) return bad(s, "the file", "is empty", err);
+    if (is && !(n_head > 8 && head[8] == '{')) return bad(s, "the file is", is, err);
+    if (n_head < 8) return bad(s, "the file", "is shorter than a header's length", err);
+    *n = 0;
+    for (int i = 7; i >= 0; i--) *n = *n << 8 | head[i];
+    return 0;
 }
 
 static int read_header(safetensors *s, moai_error *err)
 {
-    unsigned char prefix[8];
     struct stat st;
     uint64_t n = 0;
 
     if (fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode)) return bad(s, "the file", "is not a regular file", err);
-    if (st.st_size < 8) return bad(s, "the file", "is shorter than a header's length", err);
-    if (file_read_at(s->fd, s->path, prefix, sizeof prefix, 0, err) != 0) return -1;
-    for (int i = 7; i >= 0; i--) n = n << 8 | prefix[i];
+    if (read_length(s, st.st_size, &n, err) != 0) return -1;
     if (n > HEADER_MAX_BYTES || n > (uint64_t)st.st_size - 8)
         return error_set(err, "%s: header of %llu bytes in a file of %lld", s->path, (unsigned long long)n,
                          (long long)st.st_size);

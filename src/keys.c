@@ -1,6 +1,7 @@
 /* keys.c: see keys.h */
 #include "keys.h"
 
+#include "json_scan.h"
 #include "paths.h"
 #include "utf8.h"
 
@@ -240,24 +241,18 @@ json_t *json_string_repaired(const char *text)
 json_t *json_read_object(const char *path, moai_error *err)
 {
     json_error_t at;
-    FILE *f = fopen(path, "r");
-    const int first = f ? getc(f) : EOF;      /* a directory opens and does not read */
+    size_t n_bytes;
+    char *text = json_file_read(path, &n_bytes, err);
+    json_t *object = text ? json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &at) : NULL;
 
-    if (!f || ferror(f)) {
-        error_set(err, "%s: %s", path, strerror(errno));
-        if (f) fclose(f);
-        return NULL;
-    }
-    ungetc(first, f);
-    json_t *object = json_loadf(f, JSON_REJECT_DUPLICATES, &at);
-    fclose(f);
-    if (!object)
+    if (text && !object)
         error_set(err, "%s: line %d, column %d: %s", path, at.line, at.column, at.text);
-    else if (!json_is_object(object)) {
+    else if (text && !json_is_object(object)) {
         error_set(err, "%s: not a JSON object ({...})", path);
         json_decref(object);
         object = NULL;
     }
+    free(text);
     return object;
 }
 

@@ -293,7 +293,7 @@ static void test_run_file(void)
         {"{\"batch_size\": 1, \"per_device_train_batch_size\": 2}", "are the same key"},
         {"{\"seed\": 1,}", "line 1, column"},
         {"{\"seed\": 99999999999999999999}", "too big integer"},
-        {"", "line 1, column"},
+        {"", "config.json: is empty"},
     };
     run_config c, back;
     moai_error err;

@@ -326,6 +326,17 @@ static void stale_copies(void)
     json_object_set_new(map, norm, json_string("a.safetensors"));
     CHECK(json_dump_file(root, index, 0) == 0, "%s", index);
     ok(n_different(from, dir, false, &err) > 0, "the other one where it names the other");
+    static const char odd[] = "{\"metadata\": {\"total_size\": 1e400, \"n\": [99999999999999999999, NaN]}, \"weight_map\": "
+                              "{\"model.norm.weight\": \"z.safetensors\", \"model.norm.weight\": \"%s.safetensors\", "
+                              "\"model.embed_tokens.weight\": \"a.safetensors\"}}";
+    for (int i = 0; i < 2; i++) {
+        char *text = xasprintf(odd, i ? "a" : "z");
+        scratch_write(index, text, strlen(text));
+        free(text);
+        const int64_t n = n_different(from, dir, false, &err);
+        ok(i ? n < 0 && strstr(err.text, "is there twice, in z.safetensors and a.safetensors") : n == 0,
+           "an index whose metadata hold anything, one tensor named twice: %s", err.text);
+    }
     write_copy(from, dir, "model.safetensors", NULL, NULL);
     ok(n_different(from, dir, false, &err) == 0, "model.safetensors counts before an index, as in Transformers %s",
        err.text);

@@ -178,7 +178,37 @@ static void hostile(void)
     refused(
         "{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},"
         "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
-        -1, 0, "duplicate");
+        -1, 0, "is there twice");
+}
+
+static void other_file(const char *content, size_t n, const char *words)
+{
+    char *path = xasprintf("%s/other.safetensors", getenv("TMPDIR"));
+    moai_error err;
+
+    scratch_write(path, content, n);
+    safetensors *s = safetensors_open(path, &err);
+    ok(!s && strstr(err.text, "other.safetensors") && strstr(err.text, words), "%s", err.text);
+    safetensors_close(s);
+    free(path);
+}
+
+/* What lies in the place of weights is called what it is; metadata may hold anything. */
+static void others_files(void)
+{
+    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 4096\n",
+                      page[] = "<html><head><title>404</title></head></html>", zip[] = "PK\3\4\0\0\0\0\0\0\0\0";
+    moai_error err;
+
+    other_file(lfs, sizeof lfs - 1, "a Git LFS pointer");
+    other_file(page, sizeof page - 1, "HTML or XML");
+    other_file(zip, sizeof zip - 1, "a zip archive");
+    other_file("", 0, "is empty");
+    other_file("\1\2\3", 3, "shorter than a header");
+    safetensors *s = open_header("{\"__metadata__\":{\"a\":1e400,\"b\":[NaN,99999999999999999999],\"c\":\"\\ud800\\u0000\"},"
+                                 "\"t\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", -1, 16, &err);
+    ok(s && safetensors_count(s) == 1 && safetensors_find(s, "t"), "any metadata are let through %s", err.text);
+    safetensors_close(s);
 }
 
 /* A million brackets, in case the parser recurses. */
@@ -241,6 +271,7 @@ int main(int argc, char **argv)
     other_types();
     hostile();
     deep();
+    others_files();
     mutations(argc > 1 ? atoi(argv[1]) : 1000);
     ok(safetensors_open("tests/golden", &err) == NULL && safetensors_open("/nowhere/model.safetensors", &err) == NULL,
        "%s", err.text);

@@ -13,7 +13,7 @@ struct dataset {
     const struct manifest_split *split;
     shard **shards;                           /* (split->n), all open */
     int64_t *begin;                           /* (split->n + 1) first token of each shard in the split */
-    int64_t vocab_size;
+    int64_t vocab_size;                       /* of the shards */
 };
 
 /* The soft limit on open files is often 1024; a data set may have more shards than that. */
@@ -106,10 +106,10 @@ dataset *dataset_open(const char *manifest_path, const char *split, int64_t voca
     dataset *d = xmalloc(sizeof *d);
     int status = manifest_read(&d->manifest, manifest_path, err);
 
-    d->vocab_size = vocab_size;
-    if (status == 0 && d->manifest.info.vocab_size != vocab_size)
-        status = error_config(err, "%s: the shards have vocab_size %lld, the model %lld", manifest_path,
-                              (long long)d->manifest.info.vocab_size, (long long)vocab_size);
+    d->vocab_size = d->manifest.info.vocab_size;
+    if (status == 0 && d->vocab_size > vocab_size)
+        status = error_config(err, "%s: the shards have vocab_size %lld, more than the model's %lld", manifest_path,
+                              (long long)d->vocab_size, (long long)vocab_size);
     if (status == 0) status = check_tokenizer(&d->manifest, manifest_path, tokenizer_sha256, err);
     if (status == 0) status = open_split(d, manifest_path, split, err);
     if (status == 0) return d;

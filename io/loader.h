@@ -12,7 +12,7 @@
 
 typedef struct dataset dataset;
 
-/* Opens a split.  `vocab_size` (of the model) must equal the shards'; `tokenizer_sha256` may be NULL.  Checks every
+/* Opens a split.  `vocab_size`, the model's, may not be below the shards' (it may be padded); `tokenizer_sha256` may be NULL.  Checks every
  * shard's header and size against the manifest; fails naming file and value.  Not collective. */
 dataset *dataset_open(const char *manifest_path, const char *split, int64_t vocab_size, const char *tokenizer_sha256,
                       moai_error *err);

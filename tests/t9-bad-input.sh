@@ -27,6 +27,13 @@ mkdir "$dir/data"
 timeout 60 "$train" --model "$dir/model.json" --data "$dir/data" --output_dir "$dir/out-dir" --seq_length 16 --max_steps 2 --num_threads 1 \
     > "$dir/out" 2>&1
 check $? "good input trains"
+# takes ARGUMENTS...: a start of two steps that nothing is wrong with
+takes() {
+    timeout 60 "$train" --model "$dir/model.json" --data "$dir/data" --output_dir "$dir/takes-$tests_run" --seq_length 16 --max_steps 2 --num_threads 1 "$@" > "$dir/out" 2>&1
+    check $? "taken: $*"
+}
+model padded qwen3 128
+takes --model "$dir/padded.json"
 good() { cp -r "$dir/data" "$dir/$1"; }
 
 # keys and values
@@ -65,8 +72,8 @@ timeout 20 mpirun -np 1 "$train" --model "$dir/model.json" --data "$dir/data" --
 got=$?
 [ $got = 1 ] && [ "$(grep -c "^moai: rank 1 .*nowhere: No such file" "$dir/out")" = 1 ]
 check $? "data that one of 2 ranks does not find: likewise, status 1 (is $got)"
-model larger qwen3 98
-refused 2 2 'data: the shards have vocab_size 97, the model 98' --model "$dir/larger.json"
+model fewer qwen3 96
+refused 2 2 "data: the shards have vocab_size 97, more than the model's 96" --model "$dir/fewer.json"
 
 # the reason stays, however long a path is
 long=$dir
@@ -118,7 +125,7 @@ with h5py.File(sys.argv[1], 'r+') as f:
 END
 refused 1 4 "id/$shard: token 77 is id 97, not below vocab_size 97" --data "$dir/id" --max_steps 20 --output_dir "$dir/id-out"
 sed 's/{/{"eos_token_id": 5, /' "$dir/model.json" > "$dir/eos.json"
-refused 2 2 'data: documents end with token 1, eos_token_id of' --model "$dir/eos.json"
+refused 2 2 "data: documents end with token 1, eos_token_id of $dir/eos.json is 5" --model "$dir/eos.json"
 echo 'not a tokenizer of this data' > "$dir/other.model"
 refused 2 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$dir/other.model"
 

@@ -124,13 +124,16 @@ static void set_id(json_t *o, const char *key, int64_t id)
 static int write_generation_config(const export *x, moai_error *err)
 {
     const model_config *cfg = weights_config(x->from);
-    const char *path = cfg->eos_token_id < 0 ? weights_tokenizer(x->from) : NULL;
+    const char *path = cfg->eos_token_id.n == 0 ? weights_tokenizer(x->from) : NULL;
     tokenizer *t = path ? tokenizer_open(path, err) : NULL;
 
     if (path && !t) return -1;
     json_t *o = json_pack("{s:b}", "_from_model_config", path == NULL);
     set_id(o, "bos_token_id", cfg->bos_token_id);
-    set_id(o, "eos_token_id", t ? tokenizer_eos(t) : cfg->eos_token_id);
+    if (t)
+        set_id(o, "eos_token_id", tokenizer_eos(t));
+    else if (cfg->eos_token_id.n > 0)
+        json_object_set_new(o, "eos_token_id", token_list_json(&cfg->eos_token_id));
     set_id(o, "pad_token_id", cfg->pad_token_id);
     if (t) tokenizer_free(t);
     return write_json(x, "generation_config.json", o, err);

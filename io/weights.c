@@ -12,6 +12,7 @@
 struct weights {
     char *dir, *tokenizer;
     model_config cfg;
+    token_list ends;
     hf_files *hf;                             /* or, when NULL, the checkpoint: */
     checkpoint_manifest m;
     struct stored_file {
@@ -158,9 +159,21 @@ static int open_hf(weights *w, moai_error *err)
     char *config = xasprintf("%s/config.json", w->dir);
     int rc = model_config_read(&w->cfg, config, err);
 
+    if (rc == 0) model_config_remark(&w->cfg, config);
     free(config);
     if (rc == 0) w->hf = hf_open(w->dir, err);
     return w->hf ? 0 : -1;
+}
+
+/* As Transformers' generate, which takes generation_config.json where it is there. */
+static int read_ends(weights *w, moai_error *err)
+{
+    char *path = xasprintf("%s/generation_config.json", w->dir);
+    const int rc = generation_config_read_eos(&w->ends, path, w->cfg.vocab_size, err);
+
+    if (rc == 0 && w->ends.n == 0) w->ends = w->cfg.eos_token_id;
+    free(path);
+    return rc;
 }
 
 /* Neither a manifest nor a config.json is there. */
@@ -191,6 +204,7 @@ weights *weights_open(const char *dir, moai_error *err)
                                     : open_hf(w, err);
     if (rc == 0) rc = check_names(w, err);
     if (rc == 0) rc = check_tied_head(w, err);
+    if (rc == 0) rc = read_ends(w, err);
     free(manifest);
     free(config);
     if (rc == 0) return w;
@@ -199,6 +213,7 @@ weights *weights_open(const char *dir, moai_error *err)
 }
 
 const model_config *weights_config(const weights *w) { return &w->cfg; }
+const token_list *weights_ends(const weights *w) { return &w->ends; }
 const char *weights_tokenizer(const weights *w) { return file_exists(w->tokenizer) ? w->tokenizer : NULL; }
 
 int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,

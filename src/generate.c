@@ -98,7 +98,7 @@ static void write_token(generator *g, int64_t i, generate_sink sink, void *arg)
     sequence *q = &g->list[number];
 
     q->ids[q->n++] = id;
-    q->stopped = id == o->stop[0] || id == o->stop[1];
+    q->stopped = token_list_has(&o->stop, id);
     const bool finished = q->stopped || q->n == q->n_prompt + o->max_new_tokens;
     if (finished) g->at[place] = -1;
     sink(arg, g->list, number, finished);

@@ -19,7 +19,7 @@ typedef struct generate_options {
     uint64_t seed;
     int64_t max_new_tokens; /* >= 1, of each sequence */
     int64_t n_vocab;        /* tokens that may be drawn: ids below it */
-    int32_t stop[2];        /* -1: none */
+    token_list stop;        /* each of them ends a sequence */
 } generate_options;
 
 /* Tokens that went through the model: read, those of prompts; written, those that it wrote and went on from.  A

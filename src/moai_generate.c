@@ -326,6 +326,16 @@ static void lay_out_sequences(session *s)
     }
 }
 
+/* Those of the model, and the tokenizer's, with which documents were encoded. */
+static token_list ends_of(const session *s)
+{
+    token_list ends = *weights_ends(s->weights);
+    const int32_t eos = s->tokenizer ? tokenizer_eos(s->tokenizer) : -1;
+
+    if (eos >= 0 && !token_list_has(&ends, eos)) ends.id[ends.n++] = eos;
+    return ends;
+}
+
 static int write_texts(session *s)
 {
     const generate_flags *f = s->flags;
@@ -334,8 +344,7 @@ static int write_texts(session *s)
                                   .seed = (uint64_t)f->seed,
                                   .max_new_tokens = s->max_new_tokens,
                                   .n_vocab = s->tokenizer ? tokenizer_vocab_size(s->tokenizer) : cfg->vocab_size,
-                                  .stop = {f->ignore_eos ? -1 : (int32_t)cfg->eos_token_id,
-                                           f->ignore_eos || !s->tokenizer ? -1 : tokenizer_eos(s->tokenizer)}};
+                                  .stop = f->ignore_eos ? (token_list){.n = 0} : ends_of(s)};
     generate_rates r;
     int64_t n_written = 0;
 

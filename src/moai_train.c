@@ -9,6 +9,7 @@
 static int check(run_config *run, model_config *cfg, grid_shape *size, batch_plan *batch, int world, moai_error *err)
 {
     if (model_config_read(cfg, run->model, err)) return -1;
+    model_config_remark(cfg, run->model);
     *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel,
                          .dp = (int)run->data_parallel, .pp = (int)run->pipeline_parallel};
     if (run->plan_ranks) {                    /* questions about a world that is not running */

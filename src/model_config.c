@@ -1,10 +1,15 @@
 /* model_config.c: a Hugging Face config.json of Qwen3ForCausalLM, see config.h */
 #include "config.h"
 #include "keys.h"
+#include "model_refused.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_THETA 10000.0                 /* Transformers' */
 
 #define FIELD(f) offsetof(model_config, f)
 #define ROWS(t) ((key_table){t, (int)(sizeof(t) / sizeof((t)[0]))})
@@ -22,8 +27,6 @@ static const key_spec shape_rows[] = {
     {.name = "pad_token_id", .type = KEY_INT, .offset = FIELD(pad_token_id), .initial = "-1", .min = -1,
      .max = INT32_MAX},
     {.name = "bos_token_id", .type = KEY_INT, .offset = FIELD(bos_token_id), .initial = "-1", .min = -1,
-     .max = INT32_MAX},
-    {.name = "eos_token_id", .type = KEY_INT, .offset = FIELD(eos_token_id), .initial = "-1", .min = -1,
      .max = INT32_MAX},
     {.name = "tie_word_embeddings", .type = KEY_BOOL, .offset = FIELD(tie_word_embeddings), .initial = "false"},
     {.name = "rms_norm_eps", .type = KEY_DOUBLE, .offset = FIELD(rms_norm_eps), .initial = "1e-6", .min = 0, .max = 1},
@@ -57,167 +60,317 @@ static const key_spec rope_rows[] = {
 };
 static const key_table rope_keys = ROWS(rope_rows);
 
-/* Keys whose other values would change the arithmetic: each must be absent, null, or this. */
-static const struct {
-    const char *name, *json;
-} fixed_keys[] = {{"model_type", "\"qwen3\""},     {"hidden_act", "\"silu\""},   {"attention_bias", "false"},
-                  {"mlp_bias", "false"},           {"attention_dropout", "0.0"}, {"use_sliding_window", "false"},
-                  {"partial_rotary_factor", "1.0"}};
+static const char *const rope_names[] = {"rope_scaling", "rope_parameters"};
 
-/* Keys of Hugging Face's files that do not touch the training arithmetic.  Others are let through too, unless they
- * look like a slip of the pen for a key that counts. */
-static const char *const other_keys[] = {"architectures",  "rope_scaling",     "rope_parameters",      "torch_dtype",
-                                         "dtype",          "use_cache",        "transformers_version", "layer_types",
-                                         "sliding_window", "max_window_layers"};
+static char *shown_json(const json_t *value) { return json_text(value, JSON_COMPACT); }
 
-static int check_architecture(const json_t *object, const char *path, moai_error *err)
+/* "FILE: KEY is VALUE, must be MUST" */
+static int wrong_value(const json_members *m, const char *key, const json_t *value, const char *must, moai_error *err)
 {
-    const json_t *list = json_object_get(object, "architectures");
-    const char *name;
+    char *shown = shown_json(value);
 
-    if (!list || json_is_null(list)) return 0;
-    name = json_string_value(json_array_get(list, 0));
-    if (json_array_size(list) == 1 && name && !strcmp(name, "Qwen3ForCausalLM")) return 0;
-    char *shown = json_text(list, JSON_COMPACT);
-    error_set(err, "%s: architectures is %.200s, must be [\"Qwen3ForCausalLM\"]", path, shown);
+    error_set(err, "%s%s%s is %.200s, must be %s", m->name, m->between, key, shown, must);
     free(shown);
     return -1;
 }
 
-static int check_fixed(const json_t *object, const char *path, moai_error *err)
+/* Two keys, one meaning. */
+static int check_equal(const json_members *m, const char *key, const json_t *a, const char *other, const json_t *b,
+                       moai_error *err)
 {
-    for (size_t i = 0; i < sizeof fixed_keys / sizeof *fixed_keys; i++) {
-        const json_t *value = json_object_get(object, fixed_keys[i].name);
-        if (!value || json_is_null(value)) continue;
-        json_t *wanted = json_loads(fixed_keys[i].json, JSON_DECODE_ANY, NULL);
-        bool same = json_is_number(wanted) && json_is_number(value)
-                        ? json_number_value(wanted) == json_number_value(value)
-                        : json_equal(wanted, value);
-        json_decref(wanted);
-        if (same) continue;
-        char *shown = json_text(value, JSON_COMPACT);
-        error_set(err, "%s: %s is %.80s, must be %s", path, fixed_keys[i].name, shown, fixed_keys[i].json);
-        free(shown);
-        return -1;
-    }
-    if (json_object_get(object, "quantization_config"))
-        return error_set(err, "%s: quantization_config: quantized weights are not supported", path);
-    return 0;
+    if (!a || !b || json_same(a, b)) return 0;
+    char *x = shown_json(a), *y = shown_json(b);
+    error_set(err, "%s%s%s is %.80s and %s is %.80s: two values for one meaning", m->name, m->between, key, x, other,
+              y);
+    free(x);
+    free(y);
+    return -1;
 }
 
-static int check_layer_types(const json_t *object, const char *path, moai_error *err)
+/* The row's key under its name or its alias; *given says whether. */
+static int read_key(const json_members *m, const key_spec *k, model_config *c, bool *given, moai_error *err)
 {
-    const json_t *list = json_object_get(object, "layer_types"), *kind;
+    json_t *value = NULL, *other = NULL;
+    int status = json_members_get(m, k->name, &value, err);
+
+    if (!status && k->alias) status = json_members_get(m, k->alias, &other, err);
+    if (!status) status = check_equal(m, k->name, value, k->alias, other, err);
+    *given = value || other;
+    if (!status && *given) {
+        char *label = xasprintf("%s%s%s", m->name, m->between, value ? k->name : k->alias);
+        status = key_set_json(k, c, label, value ? value : other, err);
+        free(label);
+    }
+    json_decref(value);
+    json_decref(other);
+    return status;
+}
+
+/* -- what kind of model -- */
+
+static int check_model_type(const json_members *m, moai_error *err)
+{
+    json_t *value;
+    int status = json_members_get(m, "model_type", &value, err);
+
+    if (!status && value && (!json_is_string(value) || strcmp(json_string_value(value), "qwen3")))
+        status = wrong_value(m, "model_type", value, "\"qwen3\"", err);
+    json_decref(value);
+    return status;
+}
+
+static int check_architecture(const json_members *m, moai_error *err)
+{
+    json_t *list, *one;
+    int status = json_members_get(m, "architectures", &list, err);
+    bool known = json_is_array(list);
     size_t i;
 
-    json_array_foreach(list, i, kind)
-        if (!json_is_string(kind) || strcmp(json_string_value(kind), "full_attention"))
-            return error_set(err, "%s: layer_types[%zu] is \"%s\", must be \"full_attention\"", path, i,
-                             json_is_string(kind) ? json_string_value(kind) : "?");
-    return 0;
+    json_array_foreach(list, i, one)
+        known = known && json_is_string(one) && !strcmp(json_string_value(one), "Qwen3ForCausalLM");
+    if (!status && list && !known)
+        status = wrong_value(m, "architectures", list, "[\"Qwen3ForCausalLM\"]", err);
+    json_decref(list);
+    return status;
 }
 
-static bool is_other_key(const char *name)
+/* "torch.bfloat16" is "bfloat16" */
+static const char *dtype_of(const json_t *value)
 {
-    for (size_t i = 0; i < sizeof other_keys / sizeof *other_keys; i++)
-        if (!strcmp(other_keys[i], name)) return true;
-    for (size_t i = 0; i < sizeof fixed_keys / sizeof *fixed_keys; i++)
-        if (!strcmp(fixed_keys[i].name, name)) return true;
+    const char *name = json_string_value(value);
+
+    return name && !strncmp(name, "torch.", 6) ? name + 6 : name;
+}
+
+/* Nobody reads them here, but they are said to be one. */
+static int check_dtype(const json_members *m, moai_error *err)
+{
+    json_t *old = NULL, *new = NULL;
+    int status = json_members_get(m, "torch_dtype", &old, err);
+
+    if (!status) status = json_members_get(m, "dtype", &new, err);
+    const char *a = dtype_of(old), *b = dtype_of(new);
+    if (!status && a && b && strcmp(a, b)) status = check_equal(m, "torch_dtype", old, "dtype", new, err);
+    json_decref(old);
+    json_decref(new);
+    return status;
+}
+
+static int check_layer_types(const json_members *m, const model_config *c, moai_error *err)
+{
+    json_t *list, *kind;
+    int status = json_members_get(m, "layer_types", &list, err);
+    size_t i;
+
+    if (!status && list && !json_is_array(list)) status = wrong_value(m, "layer_types", list, "a list", err);
+    json_array_foreach(list, i, kind) {
+        if (status || (json_is_string(kind) && !strcmp(json_string_value(kind), "full_attention"))) continue;
+        char *key = xasprintf("layer_types[%zu]", i);
+        status = wrong_value(m, key, kind, "\"full_attention\": no other is implemented", err);
+        free(key);
+    }
+    if (!status && list && (int64_t)json_array_size(list) != c->num_hidden_layers)
+        status = error_set(err, "%s: num_hidden_layers is %lld and layer_types has %zu: two values for one meaning",
+                           m->name, (long long)c->num_hidden_layers, json_array_size(list));
+    json_decref(list);
+    return status;
+}
+
+static bool has_key(const json_members *m, const char *key)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (!strcmp(m->list[i].key, key)) return true;
     return false;
 }
 
-static int read_shape(model_config *c, const json_t *object, const char *path, moai_error *err)
+/* The number under a key; 0 where there is no such key, infinity where it is null. */
+static int read_number(const json_members *m, const char *key, double *number, moai_error *err)
 {
-    const char *name;
     json_t *value;
+    int status = json_members_get(m, key, &value, err);
 
-    json_object_foreach((json_t *)object, name, value) {
-        const key_spec *k = keys_find(shape_keys, name), *near;
-        char label[640];
-        if (is_other_key(name) || json_is_null(value)) continue;
-        if (!k) {
-            near = keys_nearest(shape_keys, name, 2);
-            if (!near || json_object_get(object, near->name)) continue;
-            return error_set(err, "%s: unknown key \"%s\"; did you mean \"%s\"?", path, name, near->name);
-        }
-        if (k->offset == FIELD(eos_token_id) && json_array_size(value) == 1) value = json_array_get(value, 0);
-        format_elided(label, sizeof label, "%s: %s", path, name);
-        if (key_set_json(k, c, label, value, err)) return -1;
+    *number = value ? json_number_value(value) : has_key(m, key) ? INFINITY : 0;
+    if (!status && value && !json_is_number(value)) status = wrong_value(m, key, value, "a number", err);
+    json_decref(value);
+    return status;
+}
+
+/* A window in use counts but where the file says that it begins behind the last layer, is null, or is not narrower than
+ * the positions reach. */
+static int check_window(const json_members *m, const model_config *c, moai_error *err)
+{
+    double window, layers;
+    json_t *use;
+
+    if (json_members_get(m, "use_sliding_window", &use, err)) return -1;
+    const bool used = json_is_true(use) || json_number_value(use) != 0;
+    json_decref(use);
+    if (!used) return 0;
+    if (read_number(m, "sliding_window", &window, err) || read_number(m, "max_window_layers", &layers, err)) return -1;
+    if ((layers >= (double)c->num_hidden_layers && !isinf(layers)) || isinf(window)) return 0;
+    if (window >= (double)c->max_position_embeddings && c->rope.kind == ROPE_DEFAULT) return 0;
+    return error_set(err,
+                     "%s: use_sliding_window is true, must be false: a window (sliding_window %.0f of %lld positions, "
+                     "from layer %.0f of %lld on) is not implemented", m->name, window,
+                     (long long)c->max_position_embeddings, layers, (long long)c->num_hidden_layers);
+}
+
+/* -- its numbers -- */
+
+static int read_eos(const json_members *m, token_list *list, moai_error *err)
+{
+    json_t *value, *one;
+    int status = json_members_get(m, "eos_token_id", &value, err);
+    const size_t n = json_is_array(value) ? json_array_size(value) : value != NULL;
+
+    *list = (token_list){0};
+    if (!status && n > MAX_EOS)
+        status = error_set(err, "%s: eos_token_id has %zu tokens, at most %d are read", m->name, n, (int)MAX_EOS);
+    for (size_t i = 0; !status && i < n; i++) {
+        one = json_is_array(value) ? json_array_get(value, i) : value;
+        const json_int_t id = json_integer_value(one);
+        if (!json_is_integer(one) || id < -1)
+            status = wrong_value(m, "eos_token_id", value, "a token or a list of tokens", err);
+        else if (id >= 0)
+            list->id[list->n++] = id;
+    }
+    json_decref(value);
+    return status;
+}
+
+bool token_list_has(const token_list *list, int64_t id)
+{
+    for (int i = 0; i < list->n; i++)
+        if (list->id[i] == id) return true;
+    return false;
+}
+
+static int read_shape(model_config *c, const json_members *m, moai_error *err)
+{
+    for (int i = 0; i < shape_keys.n; i++) {
+        const key_spec *k = &shape_keys.list[i];
+        bool given;
+        if (read_key(m, k, c, &given, err)) return -1;
+        if (given || k->initial) continue;
+        if (k->offset == FIELD(num_key_value_heads) && has_key(m, k->name))   /* null */
+            c->num_key_value_heads = c->num_attention_heads;
+        else if (k->offset != FIELD(rope_theta))
+            return error_set(err, "%s: %s is missing", m->name, k->name);
+    }
+    return read_eos(m, &c->eos_token_id, err);
+}
+
+/* -- its positions -- */
+
+typedef struct rope_given {
+    model_config c;                           /* the rope fields and rope_theta */
+    bool any, keys[sizeof rope_rows / sizeof *rope_rows];
+} rope_given;
+
+static int check_rope(const json_members *m, const rope_given *r, moai_error *err)
+{
+    bool factor_given = false;
+
+    for (int i = 0; i < rope_keys.n; i++)
+        if (rope_rows[i].offset == FIELD(rope.factor)) factor_given = r->keys[i];
+        else if (rope_rows[i].offset == FIELD(rope.attention_factor) && r->keys[i] && r->c.rope.attention_factor == 0)
+            return error_set(err, "%s.attention_factor is 0, which would take all positions away", m->name);
+    if (r->c.rope.kind != ROPE_DEFAULT && !factor_given)
+        return error_set(err, "%s.factor is missing, and rope_type is \"%s\"", m->name,
+                         rope_kinds[r->c.rope.kind].name);
+    return model_refused_check_rope(m, &r->c, err);
+}
+
+/* One of rope_names; absent, null and {} are none. */
+static int read_rope(rope_given *r, const json_members *file, const char *key, moai_error *err)
+{
+    const json_member *found;
+
+    *r = (rope_given){0};
+    keys_defaults(rope_keys, &r->c);
+    if (json_members_find(file, key, &found, err)) return -1;
+    if (!found) return 0;
+    char *name = xasprintf("%s: %s", file->name, key);
+    json_members m = {0};
+    int status = *found->text == '{' ? json_members_scan(&m, name, found->text, found->n_bytes, err)
+                                     : error_set(err, "%s must be an object", name);
+    r->any = !status && m.n > 0;
+    for (int i = 0; !status && i < rope_keys.n; i++) status = read_key(&m, &rope_rows[i], &r->c, &r->keys[i], err);
+    if (!status) status = check_rope(&m, r, err);
+    json_members_free(&m);
+    free(name);
+    return status;
+}
+
+/* Transformers 5 takes rope_scaling alone where both are there, 4 knows no rope_parameters. */
+static int check_both_ropes(const json_members *m, const rope_given *a, const rope_given *b, bool theta_beside,
+                            moai_error *err)
+{
+    for (int i = 0; i < rope_keys.n; i++) {
+        const key_spec *k = &rope_keys.list[i];
+        const bool is_theta = k->offset == FIELD(rope_theta);
+        if (is_theta && b->keys[i] && !a->keys[i] && !theta_beside)
+            return error_set(err, "%s: rope_theta stands in rope_parameters, which Transformers does not read where "
+                                  "there is a rope_scaling: it belongs beside them", m->name);
+        if (is_theta && !(a->keys[i] && b->keys[i])) continue;
+        json_t *x = key_get_json(k, &a->c), *y = key_get_json(k, &b->c);
+        char *x_name = xasprintf("rope_scaling.%s%s", k->name, a->keys[i] ? "" : " (not given)"),
+             *y_name = xasprintf("rope_parameters.%s%s", k->name, b->keys[i] ? "" : " (not given)");
+        const int status = check_equal(m, x_name, x, y_name, y, err);
+        free(x_name);
+        free(y_name);
+        json_decref(x);
+        json_decref(y);
+        if (status) return -1;
     }
     return 0;
 }
 
-static int read_rope(model_config *c, const json_t *rope, const char *where, moai_error *err)
+/* rope_theta beside and among the rope keys is one meaning; without any, Transformers' default. */
+static int settle_theta(model_config *c, const json_members *m, const rope_given *r, const char *where, moai_error *err)
 {
-    const json_t *seen[sizeof rope_rows / sizeof *rope_rows] = {NULL};
-    bool factor_given = false;
-    const char *name;
-    json_t *value;
+    const double beside = c->rope_theta, among = r->c.rope_theta;
 
-    if (!json_is_object(rope)) return error_set(err, "%s must be an object", where);
-    json_object_foreach((json_t *)rope, name, value) {
-        const key_spec *k = keys_find(rope_keys, name);
-        char label[640];
-        if (!strcmp(name, "partial_rotary_factor") && json_number_value(value) == 1) continue;
-        if (!k) return error_set(err, "%s.%s: unknown key; it would change the rotation", where, name);
-        if (json_is_null(value)) continue;
-        format_elided(label, sizeof label, "%s.%s", where, name);
-        if (k->offset == FIELD(rope.attention_factor) && json_is_number(value) && json_number_value(value) == 0)
-            return error_set(err, "%s is 0, which would take all positions away", label);
-        const json_t **earlier = &seen[k - rope_rows];
-        if (*earlier && !json_equal(*earlier, value))
-            return error_set(err, "%s and %s.%s differ", label, where, k->name);
-        if (key_set_json(k, c, label, value, err)) return -1;
-        *earlier = value;
-        factor_given |= k->offset == FIELD(rope.factor);
-    }
-    if (c->rope.kind != ROPE_DEFAULT && !factor_given)
-        return error_set(err, "%s.factor is missing, and rope_type is \"%s\"", where, rope_kinds[c->rope.kind].name);
+    if (beside > 0 && among > 0 && beside != among)
+        return error_set(err, "%s: rope_theta is %.17g and %s.rope_theta is %.17g: two values for one meaning",
+                         m->name, beside, where, among);
+    c->rope_theta = beside > 0 ? beside : among;
+    if (c->rope_theta > 0) return 0;
+    c->rope_theta = DEFAULT_THETA;
+    warn("%s: rope_theta is not given: it is %g, as in Transformers", m->name, c->rope_theta);
     return 0;
 }
 
 /* Transformers 5 moves it from beside the rope keys in among them, 4 does not read it there: two rotations. */
-static int check_original(const model_config *c, const json_t *object, const char *path, moai_error *err)
+static int check_original(const model_config *c, const json_members *m, moai_error *err)
 {
-    const json_t *beside = json_object_get(object, "original_max_position_embeddings");
+    json_t *beside;
 
-    if (!beside || json_is_null(beside) || c->rope.kind != ROPE_YARN) return 0;
+    if (json_members_get(m, "original_max_position_embeddings", &beside, err)) return -1;
     const int64_t among = c->rope.original_max_position_embeddings;
-    if (json_integer_value(beside) == (among ? among : c->max_position_embeddings)) return 0;
-    char *shown = json_text(beside, JSON_COMPACT | JSON_ENCODE_ANY);
-    error_set(err, "%s: original_max_position_embeddings is %.80s, must stand in rope_scaling or rope_parameters", path,
-              shown);
-    free(shown);
-    return -1;
+    int status = 0;
+    if (beside && c->rope.kind == ROPE_YARN &&
+        json_number_value(beside) != (double)(among ? among : c->max_position_embeddings))
+        status = wrong_value(m, "original_max_position_embeddings", beside,
+                             "that of rope_scaling or rope_parameters", err);
+    json_decref(beside);
+    return status;
 }
 
-/* Transformers 5 prefers rope_scaling, unless it is {}, when a file has both; so do we.  Export writes the same in
- * both. */
-static int read_rope_any(model_config *c, const json_t *object, const char *path, moai_error *err)
+static int read_ropes(model_config *c, const json_members *m, moai_error *err)
 {
-    static const char *const names[] = {"rope_scaling", "rope_parameters"};
+    rope_given given[2];
 
-    for (int i = 0; i < 2; i++) {
-        const json_t *rope = json_object_get(object, names[i]);
-        char where[512];
-        if (!rope || json_is_null(rope) || (json_is_object(rope) && json_object_size(rope) == 0)) continue;
-        format_elided(where, sizeof where, "%s: %s", path, names[i]);
-        return read_rope(c, rope, where, err) || check_original(c, object, path, err) ? -1 : 0;
-    }
-    return 0;
+    for (int i = 0; i < 2; i++)
+        if (read_rope(&given[i], m, rope_names[i], err)) return -1;
+    if (given[0].any && given[1].any && check_both_ropes(m, &given[0], &given[1], c->rope_theta > 0, err)) return -1;
+    const int used = !given[0].any;
+    if (settle_theta(c, m, &given[used], rope_names[used], err)) return -1;
+    c->rope = given[used].c.rope;
+    return check_original(c, m, err);
 }
 
-static int check_required(const json_t *object, const model_config *c, const char *path, moai_error *err)
-{
-    for (int i = 0; i < shape_keys.n; i++) {
-        const key_spec *k = &shape_keys.list[i];
-        const json_t *value = json_object_get(object, k->name);
-        bool given = value && !json_is_null(value);
-        if (k->offset == FIELD(rope_theta)) given = c->rope_theta > 0;
-        if (!k->initial && !given) return error_set(err, "%s: %s is missing", path, k->name);
-    }
-    return 0;
-}
+/* -- all together -- */
 
 static int check_shape(model_config *c, const char *path, moai_error *err)
 {
@@ -230,30 +383,64 @@ static int check_shape(model_config *c, const char *path, moai_error *err)
     const struct {
         const char *name;
         int64_t id;
-    } tokens[] = {
-        {"pad_token_id", c->pad_token_id}, {"bos_token_id", c->bos_token_id}, {"eos_token_id", c->eos_token_id}};
-    for (int i = 0; i < 3; i++)
+    } tokens[] = {{"pad_token_id", c->pad_token_id}, {"bos_token_id", c->bos_token_id}};
+    for (int i = 0; i < 2; i++)
         if (tokens[i].id >= c->vocab_size)
             return error_set(err, "%s: %s is %lld, must be below vocab_size %lld", path, tokens[i].name,
                              (long long)tokens[i].id, (long long)c->vocab_size);
+    for (int i = 0; i < c->eos_token_id.n; i++)
+        if (c->eos_token_id.id[i] >= c->vocab_size)
+            return error_set(err, "%s: eos_token_id has %lld, must be below vocab_size %lld", path,
+                             (long long)c->eos_token_id.id[i], (long long)c->vocab_size);
     return 0;
+}
+
+static int read_members(model_config *c, const json_members *m, moai_error *err)
+{
+    if (check_model_type(m, err) || check_architecture(m, err) || check_dtype(m, err)) return -1;
+    if (read_shape(c, m, err) || read_ropes(c, m, err) || check_shape(c, m->name, err)) return -1;
+    if (check_layer_types(m, c, err) || check_window(m, c, err)) return -1;
+    return model_refused_check(m, c, err);
 }
 
 int model_config_read(model_config *c, const char *path, moai_error *err)
 {
-    json_t *object = json_read_object(path, err);
-    int status = -1;
+    json_members m;
 
-    if (!object) return -1;
     memset(c, 0, sizeof *c);
     keys_defaults(shape_keys, c);
     keys_defaults(rope_keys, c);
-    if (!check_architecture(object, path, err) && !check_fixed(object, path, err) &&
-        !check_layer_types(object, path, err) && !read_shape(c, object, path, err) &&
-        !read_rope_any(c, object, path, err) && !check_required(object, c, path, err))
-        status = check_shape(c, path, err);
-    json_decref(object);
+    const int status = json_members_open(&m, path, err) || read_members(c, &m, err) ? -1 : 0;
+    json_members_free(&m);
     return status;
+}
+
+int generation_config_read_eos(token_list *list, const char *path, int64_t vocab_size, moai_error *err)
+{
+    json_members m;
+
+    *list = (token_list){0};
+    if (access(path, F_OK) && errno == ENOENT) return 0;
+    const int status = json_members_open(&m, path, err) || read_eos(&m, list, err) ? -1 : 0;
+    json_members_free(&m);
+    int n = 0;
+    for (int i = 0; i < list->n; i++)
+        if (list->id[i] < vocab_size) list->id[n++] = list->id[i];
+    list->n = n;
+    return status;
+}
+
+void model_config_remark(const model_config *c, const char *path)
+{
+    const bool yarn = c->rope.kind == ROPE_YARN;
+
+    if (c->rope.kind == ROPE_DEFAULT && c->rope.factor != 1)
+        warn("%s: factor %g of the rope keys has no effect: rope_type is \"default\"", path, c->rope.factor);
+    if (c->rope.factor == 1 && (c->rope.kind == ROPE_LINEAR || (yarn && c->rope.attention_factor == 0)))
+        warn("%s: rope_type \"%s\" has no effect: its factor is 1", path, rope_kinds[c->rope.kind].name);
+    if (yarn && c->rope.factor != 1 && !c->rope.original_max_position_embeddings)
+        warn("%s: yarn without original_max_position_embeddings: the length that it stretches is "
+             "max_position_embeddings, %lld, as in Transformers", path, (long long)c->max_position_embeddings);
 }
 
 static json_t *rope_json(const model_config *c, bool with_theta)
@@ -275,6 +462,15 @@ static json_t *rope_json(const model_config *c, bool with_theta)
     return rope;
 }
 
+json_t *token_list_json(const token_list *list)
+{
+    json_t *array = json_array();
+
+    if (list->n == 1) return json_decref(array), json_integer(list->id[0]);
+    for (int i = 0; i < list->n; i++) json_array_append_new(array, json_integer(list->id[i]));
+    return list->n ? array : (json_decref(array), json_null());
+}
+
 /* Transformers 4 reads rope_theta and rope_scaling and keeps rope_parameters unread; 5 reads either. */
 int model_config_write(const model_config *c, const char *path, const char *torch_dtype, moai_error *err)
 {
@@ -287,6 +483,7 @@ int model_config_write(const model_config *c, const char *path, const char *torc
         bool no_token = k->initial && !strcmp(k->initial, "-1") && *(const int64_t *)((const char *)c + k->offset) < 0;
         json_object_set_new(object, k->name, no_token ? json_null() : key_get_json(k, c));
     }
+    json_object_set_new(object, "eos_token_id", token_list_json(&c->eos_token_id));
     json_object_set_new(object, "rope_scaling", c->rope.kind == ROPE_DEFAULT ? json_null() : rope_json(c, false));
     json_object_set_new(object, "rope_parameters", rope_json(c, true));
     json_object_set_new(object, "hidden_act", json_string("silu"));
@@ -328,25 +525,33 @@ double model_flops_attention(const model_config *c, int64_t seq_len)
     return 6.0 * (double)(c->num_hidden_layers * c->num_attention_heads * c->head_dim) * (double)seq_len;
 }
 
+static int compare_values(const char *prefix, const char *name, json_t *x, json_t *y, moai_error *err)
+{
+    int status = 0;
+
+    if (!json_equal(x, y)) {
+        char *x_text = shown_json(x), *y_text = shown_json(y);
+        status = error_set(err, "%s%s is %s in one and %s in the other", prefix, name, x_text, y_text);
+        free(x_text);
+        free(y_text);
+    }
+    json_decref(x);
+    json_decref(y);
+    return status;
+}
+
 static int compare_keys(key_table t, const char *prefix, const model_config *a, const model_config *b, moai_error *err)
 {
     int status = 0;
 
-    for (int i = 0; i < t.n && !status; i++) {
-        json_t *x = key_get_json(&t.list[i], a), *y = key_get_json(&t.list[i], b);
-        if (!json_equal(x, y)) {
-            char *x_text = json_text(x, JSON_COMPACT), *y_text = json_text(y, JSON_COMPACT);
-            status = error_set(err, "%s%s is %s in one and %s in the other", prefix, t.list[i].name, x_text, y_text);
-            free(x_text);
-            free(y_text);
-        }
-        json_decref(x);
-        json_decref(y);
-    }
+    for (int i = 0; i < t.n && !status; i++)
+        status = compare_values(prefix, t.list[i].name, key_get_json(&t.list[i], a), key_get_json(&t.list[i], b), err);
     return status;
 }
 
 int model_config_same(const model_config *a, const model_config *b, moai_error *err)
 {
-    return compare_keys(shape_keys, "", a, b, err) || compare_keys(rope_keys, "rope ", a, b, err) ? -1 : 0;
+    if (compare_keys(shape_keys, "", a, b, err) || compare_keys(rope_keys, "rope ", a, b, err)) return -1;
+    return compare_values("", "eos_token_id", token_list_json(&a->eos_token_id), token_list_json(&b->eos_token_id),
+                          err);
 }

@@ -2,6 +2,7 @@
 #include "trainer.h"
 
 #include "files.h"
+#include "keys.h"
 #include "optimizer.h"
 #include "output_dir.h"
 #include "watchdog.h"
@@ -31,6 +32,29 @@ static int read_tokenizer(trainer *t, const char *path, moai_error *err)
     return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex, t->tokenizer_sha256);
 }
 
+/* Where config.json names ends of a text, the shards' is one of them, or of the generation_config.json beside it. */
+static int check_eos(const trainer *t, int64_t eos, moai_error *err)
+{
+    const char *model = t->run->model, *slash = strrchr(model, '/');
+    char *path = xasprintf("%.*sgeneration_config.json", slash ? (int)(slash + 1 - model) : 0, model);
+    const token_list *ends = &t->cfg->eos_token_id;
+    token_list more = {0};
+    int status = 0;
+
+    if (ends->n > 0 && !token_list_has(ends, eos))
+        status = generation_config_read_eos(&more, path, t->cfg->vocab_size, err);
+    if (status == 0 && ends->n > 0 && !token_list_has(ends, eos) && !token_list_has(&more, eos)) {
+        json_t *value = token_list_json(ends);
+        char *shown = json_text(value, JSON_COMPACT);
+        status = error_config(err, "%s: documents end with token %lld, eos_token_id of %s is %s", t->run->data,
+                              (long long)eos, model, shown);
+        json_decref(value);
+        free(shown);
+    }
+    free(path);
+    return status;
+}
+
 static int open_data(trainer *t, moai_error *err)
 {
     const run_config *run = t->run;
@@ -44,9 +68,7 @@ static int open_data(trainer *t, moai_error *err)
     const manifest *m = dataset_manifest(t->train_set);
     memcpy(t->tokenizer_sha256, m->info.tokenizer_sha256, sizeof t->tokenizer_sha256);
     if (t->grid.rank == 0 && read_tokenizer(t, run->tokenizer[0] ? run->tokenizer : m->tokenizer, err)) return -1;
-    if (t->cfg->eos_token_id >= 0 && t->cfg->eos_token_id != m->info.eos)
-        return error_config(err, "%s: documents end with token %lld, eos_token_id of %s is %lld", run->data,
-                            (long long)m->info.eos, run->model, (long long)t->cfg->eos_token_id);
+    if (check_eos(t, m->info.eos, err)) return -1;
     if (run->eval_steps == 0) return 0;
     t->eval_set = dataset_open(run->data, "validation", t->cfg->vocab_size, t->tokenizer_sha256, err);
     if (!t->eval_set) return -1;

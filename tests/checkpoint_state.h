@@ -14,7 +14,7 @@ static inline model_config small_model(int64_t layers, int64_t heads, int64_t kv
     return (model_config){
         .num_hidden_layers = layers, .hidden_size = 48, .intermediate_size = 52, .num_attention_heads = heads,
         .num_key_value_heads = kv_heads, .head_dim = 4, .vocab_size = vocab, .max_position_embeddings = 64,
-        .pad_token_id = 0, .bos_token_id = -1, .eos_token_id = 1, .tie_word_embeddings = tied, .rms_norm_eps = 1e-6,
+        .pad_token_id = 0, .bos_token_id = -1, .eos_token_id = {{1}, 1}, .tie_word_embeddings = tied, .rms_norm_eps = 1e-6,
         .initializer_range = 0.02, .rope_theta = 1e6,
         .rope = {.kind = ROPE_DEFAULT, .factor = 1, .beta_fast = 32, .beta_slow = 1, .truncate = true}};
 }

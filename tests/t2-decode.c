@@ -19,7 +19,7 @@ static const model_config plain = {.num_hidden_layers = 3,
                                    .max_position_embeddings = 64,
                                    .pad_token_id = 0,
                                    .bos_token_id = -1,
-                                   .eos_token_id = 1,
+                                   .eos_token_id = {{1}, 1},
                                    .rms_norm_eps = 1e-6,
                                    .initializer_range = 0.3,
                                    .rope_theta = 1000,
@@ -234,8 +234,7 @@ static generate_options options(double temperature, uint64_t seed)
     return (generate_options){.sample = {temperature, 0, temperature > 0 ? 0.9 : 1},
                               .seed = seed,
                               .max_new_tokens = PER_GENERATION,
-                              .n_vocab = V,
-                              .stop = {-1, -1}};
+                              .n_vocab = V};
 }
 
 static void test_seeds_and_stops(const moai_grid *alone, const texts *greedy, const texts *sampled)
@@ -249,9 +248,9 @@ static void test_seeds_and_stops(const moai_grid *alone, const texts *greedy, co
     ok(!same_texts(greedy, sampled), "sampling is not greedy");
 
     opt = options(0, 0);
-    opt.stop[1] = greedy->ids[1][prompt_length[1] + 4];
+    opt.stop = (token_list){{V, greedy->ids[1][prompt_length[1] + 4]}, 2};
     int64_t first = 0;
-    while (greedy->ids[1][prompt_length[1] + first] != opt.stop[1]) first++;
+    while (greedy->ids[1][prompt_length[1] + first] != opt.stop.id[1]) first++;
     write_texts(&t, alone, 2, 8, &opt, &rates);
     ok(t.list[1].stopped && t.list[1].n == prompt_length[1] + first + 1,
        "a stop token ends its sequence after %lld tokens, here %lld", (long long)first + 1,

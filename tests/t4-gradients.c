@@ -28,7 +28,7 @@ static model_config model_of(int layers, int heads, int kv_heads, bool tied)
     return (model_config){.num_hidden_layers = layers, .hidden_size = 44, .intermediate_size = 75,
                           .num_attention_heads = heads, .num_key_value_heads = kv_heads, .head_dim = 4,
                           .vocab_size = 59, .max_position_embeddings = T, .pad_token_id = -1, .bos_token_id = -1,
-                          .eos_token_id = -1, .tie_word_embeddings = tied, .rms_norm_eps = 1e-6,
+                          .tie_word_embeddings = tied, .rms_norm_eps = 1e-6,
                           .initializer_range = 0.05, .rope_theta = 1e4};
 }
 

@@ -230,7 +230,7 @@ static void wrong(void)
     refused("model.safetensors.index.json", "}", "", "index.json:");
     refused("config.json", "Qwen3ForCausalLM", "LlamaForCausalLM", "LlamaForCausalLM");
     refused("config.json", "\"vocab_size\": 6", "\"vocab_size\": 7", "config.json asks for");
-    refused("config.json", "\"num_hidden_layers\": ", "\"num_hidden_layers\": 1", "which config.json asks for");
+    refused("config.json", "\"num_hidden_layers\": ", "\"num_hidden_layers\": 1", "layer_types has 2");
 
     CHECK(dir_make(full, &err) == 0, "%s", err.text);
     scratch_write(file, "x", 1);

@@ -34,6 +34,12 @@ takes() {
 }
 model padded qwen3 128
 takes --model "$dir/padded.json"
+sed 's/{/{"eos_token_id": [5, 1], /' "$dir/model.json" > "$dir/ends.json"
+takes --model "$dir/ends.json"
+mkdir "$dir/ends"
+sed 's/{/{"eos_token_id": 5, /' "$dir/model.json" > "$dir/ends/config.json"
+echo '{"eos_token_id": [5, 1]}' > "$dir/ends/generation_config.json"
+takes --model "$dir/ends/config.json"
 good() { cp -r "$dir/data" "$dir/$1"; }
 
 # keys and values
@@ -126,6 +132,8 @@ END
 refused 1 4 "id/$shard: token 77 is id 97, not below vocab_size 97" --data "$dir/id" --max_steps 20 --output_dir "$dir/id-out"
 sed 's/{/{"eos_token_id": 5, /' "$dir/model.json" > "$dir/eos.json"
 refused 2 2 "data: documents end with token 1, eos_token_id of $dir/eos.json is 5" --model "$dir/eos.json"
+sed 's/{/{"eos_token_id": [5, 6], /' "$dir/model.json" > "$dir/eos.json"
+refused 2 2 "data: documents end with token 1, eos_token_id of $dir/eos.json is [5,6]" --model "$dir/eos.json"
 echo 'not a tokenizer of this data' > "$dir/other.model"
 refused 2 2 'data: the shards were made with tokenizer sha256 0' --tokenizer "$dir/other.model"
 

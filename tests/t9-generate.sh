@@ -55,6 +55,20 @@ same "$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl | grep -o '"f
 n=$(write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl --ignore_eos --max_new_tokens 70 | grep -o '"ids":[^]]*' | tr -cd , | wc -c)
 same "$n" 69 "past the end of the document with --ignore_eos, commas between 70 tokens"
 grep -q "^wrote  *70 tokens, those after each text's first in " "$dir/err"; check $? "and it counts 70: $(tail -n 1 "$dir/err")"
+
+# where a text ends: each of config.json's list, of generation_config.json's where it has one, and the tokenizer's
+id_of() { write "$dir/run" --prompt 'Twelve' --temperature 0 --jsonl | sed -n 's/.*"ids":\[\([0-9,]*\)\].*/\1/p' | cut -d, -f"$1"; }
+third=$(id_of 3) fifth=$(id_of 5)
+n_written() { write "$dir/hf" --prompt 'Twelve' --temperature 0 --jsonl | grep -o '"ids":[^]]*' | tr , '\n' | wc -l; }
+sed -i "s/\"eos_token_id\": 2/\"eos_token_id\": [379, $fifth]/" "$dir/hf/config.json"
+rm "$dir/hf/generation_config.json"
+same "$(n_written)" 5 "a text ends at the second end of config.json's list"
+echo "{\"eos_token_id\": [$third, 99999], \"temperature\": NaN}" > "$dir/hf/generation_config.json"
+same "$(n_written)" 3 "at generation_config.json's before config.json's"
+echo '{"eos_token_id": null}' > "$dir/hf/generation_config.json"
+same "$(n_written)" 5 "at config.json's where generation_config.json has none"
+echo '{"eos_token_id": "x"}' > "$dir/hf/generation_config.json"
+write "$dir/hf" --prompt 'Twelve' > "$dir/out"; grep -q 'generation_config.json: eos_token_id is "x", must be a token' "$dir/err"; check $? "refused: $(tail -n 1 "$dir/err")"
 case $(write "$dir/run" --prompt '' --temperature 0.5 --seed 3) in
 Seven\ * | A\ * | Gradients\ * | My\ * | When\ * | Please\ * | Twelve\ * | Only\ *) check 0 "an empty prompt begins a document" ;;
 *) check 1 "an empty prompt begins a document" ;;

@@ -70,7 +70,7 @@ static void ignore(void *arg, const sequence *list, int64_t i, bool finished)
 static generate_rates write_all(bench *b, int64_t n_sequences, int64_t n_prompt, int64_t n_new, sample_options how)
 {
     const generate_options opt = {
-        .sample = how, .seed = 1, .max_new_tokens = n_new, .n_vocab = b->cfg.vocab_size, .stop = {-1, -1}};
+        .sample = how, .seed = 1, .max_new_tokens = n_new, .n_vocab = b->cfg.vocab_size};
     sequence *list = xmalloc((size_t)n_sequences * sizeof *list);
     generate_rates rates;
 

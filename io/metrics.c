@@ -2,11 +2,14 @@
 #include "metrics.h"
 #include "files.h"
 #include "keys.h"
+#include "signals.h"
 #include "tensorboard.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,11 +17,13 @@
 #include <unistd.h>
 
 struct metrics {
+    FILE *screen;                             /* standard output, which is written to in screen_write */
+    int screen_fd;
     FILE *lines;                              /* metrics.jsonl */
     off_t whole;                              /* bytes of it that are whole lines */
     char *path, *runs;                        /* runs: TensorBoard's directory; NULL: not wanted */
     tensorboard *board;                       /* NULL: not wanted, or given up */
-    bool live, bar_shown, lines_failed;
+    bool live, bar_shown, lines_failed, screen_failed;
 };
 
 /* mpirun gives its ranks a terminal of their own, whatever its output is: there the launcher's output decides. */
@@ -40,6 +45,49 @@ static int terminal_columns(void)
     struct winsize size;
 
     return !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col ? size.ws_col : 100;
+}
+
+/* What stands on the screen stands in metrics.jsonl too: what cannot be written costs no more than itself. */
+static ssize_t screen_failed(metrics *m, const char *why, size_t n)
+{
+    if (!m->screen_failed) warn("standard output: %s; training goes on, and %s has the record", why, m->path);
+    m->screen_failed = true;
+    return (ssize_t)n;
+}
+
+/* A terminal that is held, or a launcher that ends the run and no longer reads, makes a line wait: but not once the run
+ * has been told to go, for then it has a checkpoint to write. */
+static ssize_t screen_write(void *of, const char *text, size_t n)
+{
+    metrics *m = of;
+
+    for (size_t done = 0; done < n;) {
+        struct pollfd room = {.fd = m->screen_fd, .events = POLLOUT};
+        if (poll(&room, 1, 100) < 1) {
+            if (signals_seen()) break;
+            continue;
+        }
+        const ssize_t k = write(m->screen_fd, text + done, n - done < PIPE_BUF ? n - done : PIPE_BUF);
+        if (k < 0 && errno != EAGAIN && errno != EINTR) return screen_failed(m, strerror(errno), n);
+        done += k > 0 ? (size_t)k : 0;
+    }
+    m->screen_failed = false;
+    return (ssize_t)n;
+}
+
+/* A terminal may take a part of a line and make the rest wait: it is opened once more, as one that does not. */
+static void open_screen(metrics *m)
+{
+    m->screen_fd = isatty(STDOUT_FILENO) ? open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+    if (m->screen_fd < 0) m->screen_fd = STDOUT_FILENO;
+    m->screen = fopencookie(m, "w", (cookie_io_functions_t){.write = screen_write});
+    CHECK(m->screen, "out of host memory");
+}
+
+static void close_screen(metrics *m)
+{
+    fclose(m->screen);
+    if (m->screen_fd != STDOUT_FILENO) close(m->screen_fd);
 }
 
 /* A line that a resume keeps: whole, and of a step that is not told again. */
@@ -110,6 +158,7 @@ metrics *metrics_open(const char *output_dir, bool tensorboard_wanted, bool prog
     m->path = xasprintf("%s/metrics.jsonl", output_dir);
     if (tensorboard_wanted) m->runs = xasprintf("%s/runs", output_dir);
     m->live = progress && on_terminal();
+    open_screen(m);
     if (!dir_make(output_dir, err) && !open_lines(m, resume_step, err) &&
         (!m->runs || !open_board(m, resume_step, err)))
         return m;
@@ -230,7 +279,7 @@ static void step_text(char *text, size_t n, const step_metrics *s)
 
 static void clear_bar(metrics *m)
 {
-    if (m->bar_shown) fputs("\r\033[K", stdout);
+    if (m->bar_shown) fputs("\r\033[K", m->screen);
     m->bar_shown = false;
 }
 
@@ -243,18 +292,18 @@ static void show_step(metrics *m, const step_metrics *s)
     step_text(text, sizeof text, s);
     duration(eta, s->eta_seconds);
     if (!m->live) {
-        printf("step %lld/%lld  %5.1f%%  %s  ETA %s\n", (long long)s->step, (long long)s->max_steps, 100 * done, text,
-               eta);
-        fflush(stdout);
+        fprintf(m->screen, "step %lld/%lld  %5.1f%%  %s  ETA %s\n", (long long)s->step, (long long)s->max_steps,
+                100 * done, text, eta);
+        fflush(m->screen);
         return;
     }
     for (int i = 0; i < BAR; i++) bar[i] = i < (int)(done * BAR) ? '#' : '.';
     bar[BAR] = 0;
     snprintf(line, sizeof line, "%3.0f%% [%s] %lld/%lld  ETA %s  %s", 100 * done, bar, (long long)s->step,
              (long long)s->max_steps, eta, text);
-    printf("\r%.*s\033[K", terminal_columns() - 1, line);
+    fprintf(m->screen, "\r%.*s\033[K", terminal_columns() - 1, line);
     m->bar_shown = true;
-    fflush(stdout);
+    fflush(m->screen);
 }
 
 void metrics_step(metrics *m, const step_metrics *s)
@@ -300,9 +349,9 @@ void metrics_eval(metrics *m, const eval_metrics *e)
     const tensorboard_scalar scalars[] = {{"eval/loss", e->loss}, {"eval/perplexity", e->perplexity}};
     put_board(m, e->step, scalars, 2);
     clear_bar(m);
-    printf("eval at step %lld  loss %.4f  perplexity %.2f  %lld tokens in %.1f s\n", (long long)e->step, e->loss,
-           e->perplexity, (long long)e->tokens, e->seconds);
-    fflush(stdout);
+    fprintf(m->screen, "eval at step %lld  loss %.4f  perplexity %.2f  %lld tokens in %.1f s\n", (long long)e->step,
+            e->loss, e->perplexity, (long long)e->tokens, e->seconds);
+    fflush(m->screen);
 }
 
 void metrics_save(metrics *m, const save_metrics *s)
@@ -321,8 +370,8 @@ void metrics_save(metrics *m, const save_metrics *s)
     const tensorboard_scalar scalars[] = {{"save/stall_seconds", s->stall_seconds}, {"save/seconds", s->seconds}};
     put_board(m, s->step, scalars, 2);
     clear_bar(m);
-    printf("saved at step %lld  %s\n", (long long)s->step, text);
-    fflush(stdout);
+    fprintf(m->screen, "saved at step %lld  %s\n", (long long)s->step, text);
+    fflush(m->screen);
 }
 
 void metrics_event_samples(metrics *m, const char *kind, int64_t step, const char *text, const int64_t *numbers,
@@ -337,11 +386,12 @@ void metrics_event_samples(metrics *m, const char *kind, int64_t step, const cha
     if (n) put_numbers(m->lines, "sample_numbers", numbers, n);
     end_line(m);
     clear_bar(m);
-    printf("%s at step %lld  %s", kind, (long long)step, text);
-    for (int64_t i = 0; i < min_i64(n, SHOWN); i++) printf("%s %lld", i ? "," : "; samples", (long long)numbers[i]);
-    if (n > SHOWN) printf(" and %lld more", (long long)(n - SHOWN));
-    putchar('\n');
-    fflush(stdout);
+    fprintf(m->screen, "%s at step %lld  %s", kind, (long long)step, text);
+    for (int64_t i = 0; i < min_i64(n, SHOWN); i++)
+        fprintf(m->screen, "%s %lld", i ? "," : "; samples", (long long)numbers[i]);
+    if (n > SHOWN) fprintf(m->screen, " and %lld more", (long long)(n - SHOWN));
+    fputc('\n', m->screen);
+    fflush(m->screen);
 }
 
 void metrics_event(metrics *m, const char *kind, int64_t step, const char *text)
@@ -352,9 +402,10 @@ void metrics_event(metrics *m, const char *kind, int64_t step, const char *text)
 void metrics_close(metrics *m)
 {
     if (!m) return;
-    if (m->bar_shown) putchar('\n'), fflush(stdout);
+    if (m->bar_shown) fputc('\n', m->screen), fflush(m->screen);
     if (m->lines && fclose(m->lines)) warn("%s: %s; the record may have a gap", m->path, strerror(errno));
     tensorboard_close(m->board);
+    close_screen(m);
     free(m->path);
     free(m->runs);
     free(m);

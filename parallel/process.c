@@ -56,7 +56,7 @@ int process_agree(bool failed, moai_error *err)
 static void leave_mpi(int status)
 {
     process_finish();
-    exit(status);
+    exit(output_end(status));
 }
 
 /* Open MPI's shared-memory transport copies with process_vm_readv where the kernel has it, but does not see that a
@@ -197,7 +197,7 @@ bool process_host_differ(const char id[PROCESS_ID])
 
 void process_finish(void)
 {
-    fflush(stdout);
+    output_flush();
     fflush(stderr);
     leaks_report();
     if (host_comm != MPI_COMM_NULL) MPI_Comm_free(&host_comm);

@@ -2,13 +2,16 @@
 #include "base.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static void abort_one(int status) { _Exit(status); }
-static void leave_one(int status) { exit(status); }
+static void leave_one(int status) { exit(output_end(status)); }
 
 process_hooks base_process = {.abort_all = abort_one, .leave = leave_one, .printer = true};
 int64_t base_step = -1;
@@ -126,6 +129,41 @@ int error_file(moai_error *err, const char *path)
     error_set(err, "%s: %s", path, strerror(why));
     err->config = why == ENOENT || why == ENOTDIR;
     return -1;
+}
+
+void base_start(void)
+{
+    signal(SIGXFSZ, SIG_IGN);
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0) return;
+}
+
+static int output_errno;                      /* of the first failure of standard output */
+
+const char *output_flush(void)
+{
+    if (fflush(stdout) && !output_errno) output_errno = errno;
+    if (!ferror(stdout)) return NULL;
+    return output_errno ? strerror(output_errno) : "some of it could not be written";
+}
+
+/* A network file system may keep an error for the close of a descriptor, of any. */
+static void close_a_copy(void)
+{
+    const int copy = dup(STDOUT_FILENO);
+
+    if (copy >= 0 && close(copy) != 0 && !output_errno) output_errno = errno;
+}
+
+int output_end(int status)
+{
+    const char *fault = output_flush();
+
+    if (!fault) close_a_copy();
+    if (!fault && output_errno) fault = strerror(output_errno);
+    if (!fault) return status;
+    if (output_errno != EPIPE) fprintf(stderr, "moai: standard output: %s\n", fault);
+    return status == STATUS_OK ? STATUS_FAILED : status;
 }
 
 static void print_line(const char *prefix, const char *fmt, va_list ap)

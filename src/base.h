@@ -20,7 +20,7 @@ enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_CONFIG = 2 };
 /* What the process layer supplies; the defaults are those of a single process. */
 typedef struct process_hooks {
     void (*abort_all)(int status);   /* end every rank, does not return                                          */
-    void (*leave)(int status);       /* orderly exit of this rank; every rank calls it; does not return          */
+    void (*leave)(int status);       /* orderly exit by output_end; every rank calls it; does not return         */
     bool printer;                    /* this rank speaks for all (rank 0)                                        */
     char identity[160];              /* "rank 11 tp3 pp0 dp1 host node7"; "" in a single process                 */
 } process_hooks;
@@ -56,6 +56,17 @@ int error_file(moai_error *err, const char *path);     /* "PATH: " and errno; co
 static inline int error_status(const moai_error *err) { return err->config ? STATUS_CONFIG : STATUS_FAILED; }
 /* Every rank calls it with the same error: as config_error, but for the status. */
 _Noreturn void error_leave(const moai_error *err);
+
+/* Standard output, which may be a full disk, a pipe whose reader has gone, or closed.
+ *   base_start     the first line of every main.  A standard descriptor that the caller has closed is opened, or a file
+ *                  of ours would get its number and what is printed; to use it fails all the same.  A file that
+ *                  ulimit -f ends is an error of the write, and no death (SIGXFSZ)
+ *   output_flush   what is printed goes out now: NULL, or why some of it has not, now or earlier
+ *   output_end     the last word of every main whose product is what it prints, and of base_process.leave.  Where some
+ *                  of it is lost, that is said, but for a reader that has gone, and STATUS_OK becomes STATUS_FAILED */
+void base_start(void);
+const char *output_flush(void);
+int output_end(int status);
 
 /* Printing rank only, to stderr; others are silent. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

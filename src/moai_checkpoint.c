@@ -3,6 +3,7 @@
 #include "checkpoint.h"
 #include "hf.h"
 #include "paths.h"
+#include "signals.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,7 +101,7 @@ static int verify_one(const comm *world, const char *dir)
     const int64_t n_faults = checkpoint_verify_part(dir, world->rank, world->size, print_fault, NULL, &err);
     int32_t n = (int32_t)min_i64(n_faults < 0 ? 0 : n_faults, INT32_MAX / world->size), no_manifest = n_faults < 0;
 
-    fflush(stdout);
+    output_flush();
     comm_all_reduce(world, &n, 1, DT_I32, REDUCE_SUM);
     comm_all_reduce(world, &no_manifest, 1, DT_I32, REDUCE_SUM);
     if (n_faults < 0 && (world->rank == 0 || no_manifest < world->size))
@@ -221,6 +222,7 @@ static int export_one(int argc, char **argv)
         return usage("--dtype is float32 or bfloat16, not", type);
     if (parse_size(size) < 0) return usage("--max_shard_size is a size like 5GB, not", size);
     if (expand_paths(2, dirs) != STATUS_OK) return STATUS_CONFIG;
+    signals_ignore_pipe();
     if (hf_export(dirs[0], dirs[1], type, parse_size(size), overwrite, &err) != 0) return fail(&err);
     printf("%s: exported as %s to %s\n", dirs[0], type, dirs[1]);
     return STATUS_OK;
@@ -244,12 +246,13 @@ static int import_one(int argc, char **argv)
             dirs[n++] = argv[i];
     if (n != 2) return usage("import takes a Hugging Face directory and an output directory", NULL);
     if (expand_paths(2, dirs) != STATUS_OK) return STATUS_CONFIG;
+    signals_ignore_pipe();
     if (hf_import(dirs[0], dirs[1], overwrite, &err) != 0) return fail(&err);
     printf("%s: imported to %s/checkpoint-0\n", dirs[0], dirs[1]);
     return STATUS_OK;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     static const struct {
         const char *name;
@@ -262,4 +265,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(argv[1], verbs[i].name) == 0) return verbs[i].run(argc - 2, argv + 2);
     return usage("unknown command", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    base_start();
+    return output_end(run(argc, argv));
 }

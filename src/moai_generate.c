@@ -299,8 +299,9 @@ static void show(void *arg, const sequence *list, int64_t i, bool finished)
         o->text = longer;
     }
     if (finished) print_finished(s, i);
-    fflush(stdout);
     free(added);
+    /* nobody gets what comes; where there are other ranks they go on, and the status tells */
+    if (output_flush() && s->grid.world == 1) base_process.leave(STATUS_FAILED);
 }
 
 static void show_nothing(void *arg, const sequence *list, int64_t i, bool finished)
@@ -349,7 +350,7 @@ static int write_texts(session *s)
     int64_t n_written = 0;
 
     lay_out_sequences(s);
-    if (is_streamed(s) && base_process.printer) fputs(s->outputs[0].text, stdout), fflush(stdout);
+    if (is_streamed(s) && base_process.printer) fputs(s->outputs[0].text, stdout), output_flush();
     generate(&s->decoder, s->list, s->n, &opt, base_process.printer ? show : show_nothing, s, &r);
     say("read       %lld tokens in %.3f s, %.1f tokens/s", (long long)r.read_tokens, r.read_seconds,
         (double)r.read_tokens / r.read_seconds);
@@ -393,6 +394,7 @@ static int write_logits(session *s, moai_error *err)
 
 int main(int argc, char **argv)
 {
+    base_start();
     const int world = process_start(&argc, &argv);
     generate_flags flags;
     session s = {.flags = &flags};
@@ -407,5 +409,5 @@ int main(int argc, char **argv)
     session_close(&s);
     generate_flags_free(&flags);
     process_finish();
-    return failed ? error_status(&err) : STATUS_OK;
+    return output_end(failed ? error_status(&err) : STATUS_OK);
 }

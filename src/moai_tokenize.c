@@ -6,6 +6,7 @@
 #include "grid.h"
 #include "keys.h"
 #include "paths.h"
+#include "signals.h"
 #include "tokenizer.h"
 
 #include <math.h>
@@ -312,13 +313,14 @@ static int run_command(const command *c, int argc, char **argv)
     return status;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
 
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0) {
             bool parallel = commands[i].run == run_encode;
+            if (parallel || commands[i].run == run_train) signals_ignore_pipe();
             if (parallel) world_size = process_start(&argc, &argv);
             int status = run_command(&commands[i], argc - 2, argv + 2);
             if (parallel) process_finish();
@@ -328,4 +330,10 @@ int main(int argc, char **argv)
     if (!help && name[0]) fprintf(stderr, "moai_tokenize: unknown command \"%s\"\n", name);
     print_help(help ? stdout : stderr);
     return help ? STATUS_OK : STATUS_CONFIG;
+}
+
+int main(int argc, char **argv)
+{
+    base_start();
+    return output_end(run(argc, argv));
 }

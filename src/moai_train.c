@@ -1,8 +1,10 @@
 /* moai_train: trains a model.  mpirun -np 32 moai_train --config run.json [--key value ...] */
 #include "config.h"
 #include "fit.h"
+#include "signals.h"
 #include "train.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* What needs neither data nor memory; the same answer on every rank. */
@@ -26,8 +28,18 @@ static int check(run_config *run, model_config *cfg, grid_shape *size, batch_pla
     return 0;
 }
 
+/* The plan goes to standard error, where it is the product.  A run's is its checkpoints and metrics.jsonl: that its
+ * lines on standard output are lost is a warning (metrics.c) and no failure, for which a job would start it again. */
+static int output_status(const run_config *run, int status)
+{
+    if (!run->plan) return status;
+    return output_end(status == STATUS_OK && ferror(stderr) ? STATUS_FAILED : status);
+}
+
 int main(int argc, char **argv)
 {
+    base_start();
+    signals_ignore_pipe();
     const int world = process_start(&argc, &argv);
     run_config run;
     model_config cfg;
@@ -46,6 +58,7 @@ int main(int argc, char **argv)
     if (too_big && !run.plan) error_leave(&err);
     if (too_big) say("           it does not fit: %s", err.text);
     if (!run.plan) status = train_run(&run, &cfg, size, &batch);
+    status = output_status(&run, status);
     run_config_free(&run);
     process_finish();
     return status;

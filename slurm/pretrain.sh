@@ -8,12 +8,14 @@
 # layout divides: data_parallel 0 takes what TP and PP leave, and with global_batch_size set a step is the same on any number.
 #
 #   USR1, 5 minutes before the time limit     the ranks finish the step and save; the job goes back into the queue
+#     (USR2 and XCPU likewise)
 #   preemption with a grace time              likewise; without one, as after a crash
 #   a crash, a reported hang, a lost node     the job goes back into the queue, and starts on the nodes that Slurm has then
 #   MOAI_RESTARTS (3) restarts in a row have  the job ends.  OUTPUT_DIR/restarts keeps step and count; sbatch counts anew
 #     brought no newer checkpoint
 #   status 2: the configuration is wrong      the job ends, its log says what is wrong
 #   TERM: scancel --batch --signal=TERM       the ranks finish the step and save; the job ends
+#     (HUP and INT, Ctrl-C, likewise; a second INT waits for nothing)
 #   scancel                                   the same, if the save fits in Slurm's KillWait
 #
 # For your site: the #SBATCH lines and the settings below.  --nodes=4 waits for four, --nodes=2-4 starts with what is there; a
@@ -148,6 +150,10 @@ on_usr1() {
     limit=1
     [ -z "$ranks" ] || kill -USR1 "$ranks"
 }
+on_int() {
+    [ -z "$leave" ] || [ -z "$ranks" ] || kill -TERM "$ranks"
+    on_term
+}
 on_term() {
     leave=1
     [ -z "$ranks" ] || kill -USR1 "$ranks"
@@ -155,13 +161,15 @@ on_term() {
 }
 
 ranks= limit= leave= started_at=0 restarts=0
-trap on_usr1 USR1
-trap on_term TERM
+trap on_usr1 USR1 USR2 XCPU
+trap on_term TERM HUP
+trap on_int INT
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     run=configs/pretrain.json
 else
     run=configs/demo/run.json
-    launch=(mpirun -np "${NP:-4}" --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
+    # in a session of its own: mpirun would end the ranks at a terminal's Ctrl-C or when it closes, instead of passing on USR1
+    launch=(setsid mpirun -np "${NP:-4}" --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none)
     [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     [ $# -gt 0 ] || [ -e $run ] || { say "no $run here: give a RUN.json" >&2; exit 2; }
     [ $# -gt 0 ] || [ -e output/demo/data/manifest.json ] || make demo-data || exit 1

@@ -104,7 +104,7 @@ static const key_spec rows[] = {
     INT(save_steps, "500", 0, 1ll << 40, "steps between checkpoints; 0: none on the way"),
     INT(save_total_limit, "3", 0, 1 << 20, "newest checkpoints kept; 0: all"),
     BOOL(async_save, "true", "save a copy in host memory while training goes on; else training waits"),
-    BOOL(save_on_exit, "true", "a checkpoint at the end and on SIGTERM or SIGUSR1"),
+    BOOL(save_on_exit, "true", "a checkpoint at the end and on a signal"),
     BOOL(tensorboard, "true", "write OUTPUT_DIR/runs/events.out.tfevents.*"),
     BOOL(progress, "true", "a live bar where the output is a terminal"),
     BOOL(log_samples, "false", "sample numbers of each logged step (logging_steps) in metrics.jsonl"),

@@ -6,32 +6,19 @@
 #include "profile.h"
 #include "replicas.h"
 #include "rollback.h"
+#include "signals.h"
 #include "trainer.h"
 #include "watch.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Signals: finish the step, checkpoint, leave. */
-static volatile sig_atomic_t signal_seen;
-static void on_signal(int number) { signal_seen = number; }
-
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
-}
-
-/* What the ranks tell each other when a step is done: the signal that any of them has seen, the same answer on all, and
- * how far a save under way is. */
+/* What the ranks tell each other when a step is done, and before the first: the signal that any of them has seen, the
+ * same answer on all, and how far a save under way is. */
 static int step_boundary(const trainer *t)
 {
-    int32_t news[1 + SAVER_NEWS] = {signal_seen};
+    int32_t news[1 + SAVER_NEWS] = {signals_seen()};
 
     saver_news(t->saver, news + 1);
     comm_all_reduce(&t->grid.host_world, news, 1 + SAVER_NEWS, DT_I32, REDUCE_MAX);
@@ -274,7 +261,7 @@ static int train(trainer *t)
 {
     const run_config *run = t->run;
     const int64_t end = run->stop_at_step > 0 ? min_i64(run->stop_at_step, run->max_steps) : run->max_steps;
-    int stop = 0;
+    int stop = step_boundary(t);              /* a signal that came while the run was opened */
 
     t->first_step = t->step;
     t->began = now_seconds();
@@ -298,7 +285,7 @@ static int train(trainer *t)
     }
     if (!stop) evaluate(t);
     watch_phase("end", -1);
-    if (stop && t->metrics) metrics_event(t->metrics, "stop", t->step, stop == SIGUSR1 ? "SIGUSR1" : "SIGTERM");
+    if (stop && t->metrics) metrics_event(t->metrics, "stop", t->step, signals_name(stop));
     if (run->save_on_exit && t->step > 0) save(t);
     watch_phase("end", -1);
     saver_wait(t->saver);
@@ -315,7 +302,7 @@ int train_run(const run_config *run, const model_config *cfg, grid_shape size, c
 
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);
     t.schedule = schedule_1f1b(size.pp, t.grid.at.pp, (int)batch->accumulation);
-    catch_signals();
+    signals_catch();
     const int failed = trainer_open(&t, &err);
     if (failed && t.grid.rank == 0) fprintf(stderr, "moai: %s\n", err.text);
     const int status = failed ? error_status(&err) : train(&t);

@@ -325,6 +325,7 @@ int hf_export(const char *dir, const char *to, const char *torch_dtype, int64_t 
     int rc = lock ? target_prepare(&t, overwrite, err) : -1;
 
     if (rc == 0) {
+        model_config_remark_export(weights_config(x.from), dir);
         params_whole(&x.params, weights_config(x.from));
         assign_shards(&x, max_shard_bytes);
         rc = write_all(&x, torch_dtype, err);

@@ -39,6 +39,8 @@ typedef struct model_config {
 int model_config_read(model_config *, const char *path, moai_error *err);
 /* Warns about rope keys without effect or without their original length. */
 void model_config_remark(const model_config *, const char *path);
+/* Warns about what some versions of Transformers take for another model, and names them. */
+void model_config_remark_export(const model_config *, const char *path);
 /* eos_token_id of a generation_config.json, without those that the vocabulary does not hold; none where there is no
  * file. */
 int generation_config_read_eos(token_list *, const char *path, int64_t vocab_size, moai_error *err);

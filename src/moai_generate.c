@@ -201,6 +201,14 @@ static int open_decoder(session *s, moai_error *err)
     return decoder_init(&s->decoder, weights_config(s->weights), &opt, s->device.ops, s->device.dev, &s->grid, err);
 }
 
+/* Transformers' base follows the text as it grows. */
+static void say_dynamic(const decoder *d)
+{
+    if (d->cfg.rope.kind == ROPE_DYNAMIC && d->opt.max_len > d->cfg.max_position_embeddings)
+        say("positions  dynamic NTK with the base of %lld tokens, the planned length (configs/README.md)",
+            (long long)d->opt.max_len);
+}
+
 /* One part after another, each agreed by all ranks before the next. */
 static int session_open(session *s, moai_error *err)
 {
@@ -225,6 +233,7 @@ static int session_open(session *s, moai_error *err)
         say("weights    %s: %lld parameters as %s on %d rank%s in %.2f s; %s", dir,
             (long long)model_n_params(&s->decoder.cfg), dtype_name(s->flags->dtype), s->grid.world,
             s->grid.world == 1 ? "" : "s", now_seconds() - begin, s->device.text);
+    if (!failed) say_dynamic(&s->decoder);
     free(dir);
     return failed;
 }

@@ -25,8 +25,11 @@ typedef struct moai_grid {
 } moai_grid;
 
 /* Starts MPI and installs base_process (identity, abort, leave).  Collective over all ranks; call once, first.
- * Returns this process's world size; a program started without mpirun is a world of 1. */
+ * Returns this process's world size; a program started without mpirun is a world of 1.  One of several tasks of a
+ * launcher that this MPI does not know would be one too: it leaves with STATUS_CONFIG. */
 int process_start(int *argc, char ***argv);
+/* For a command that starts no MPI: started N times by a launcher, all but the first leave with STATUS_CONFIG. */
+void process_alone(const char *what);
 int process_rank(void);
 int process_world(void);
 /* Threads that this rank may use: `num_threads`; where that is 0 what OMP_NUM_THREADS says, and where that is not set

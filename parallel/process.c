@@ -142,6 +142,63 @@ int process_threads(int64_t num_threads, const char **from, moai_error *err)
     return cores_per_rank;
 }
 
+/* Where launchers tell a task how many there are, and which of them it is. */
+static const struct {
+    const char *size, *rank;
+} launchers[] = {
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},       /* Open MPI's mpirun */
+    {"PMI_SIZE", "PMI_RANK"},                               /* MPICH, Intel MPI, Cray; srun --mpi=pmi2; Flux */
+    {"MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"},         /* MVAPICH */
+    {"MPI_LOCALNRANKS", "MPI_LOCALRANKID"},                 /* Hydra, of one host */
+    {"PALS_SIZE", "PALS_RANKID"},                           /* HPE's mpiexec */
+    {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"},               /* srun: of the step */
+    {"SLURM_NTASKS", "SLURM_PROCID"},                       /* of the step too, in a step; else of the job */
+};
+enum { N_LAUNCHERS = sizeof launchers / sizeof *launchers };
+
+/* -1: not set, or no number */
+static long environment_number(const char *name)
+{
+    const char *text = getenv(name);
+    char *end;
+    const long n = text ? strtol(text, &end, 10) : -1;
+
+    return text && end > text && !*end ? n : -1;
+}
+
+/* The launcher that says it has started more tasks than this one; -1: none. */
+static int find_launcher(void)
+{
+    for (int i = 0; i < N_LAUNCHERS; i++) {
+        const bool of_job = strcmp(launchers[i].size, "SLURM_NTASKS") == 0;
+        if (of_job && (!getenv("SLURM_STEP_ID") || getenv("SLURM_STEP_NUM_TASKS"))) continue;
+        if (environment_number(launchers[i].size) > 1) return i;
+    }
+    return -1;
+}
+
+/* N tasks that are each a world of one would each do the whole work, into one place.  mpirun -np 1 is what it says,
+ * wherever it was started. */
+static void check_launcher(void)
+{
+    const int i = world_size == 1 && environment_number(launchers[0].size) != 1 ? find_launcher() : -1;
+
+    if (i >= 0)
+        config_error("started as 1 of %ld tasks by a launcher that this Open MPI does not know (%s is %s, and MPI sees "
+                     "one rank): start it with this Open MPI's mpirun, or srun --mpi=pmix",
+                     environment_number(launchers[i].size), launchers[i].size, getenv(launchers[i].size));
+}
+
+void process_alone(const char *what)
+{
+    const int i = find_launcher();
+    const long rank = i < 0 ? 0 : environment_number(launchers[i].rank);
+
+    if (rank > 0)
+        config_error("%s is the work of one process, and this is task %ld of %ld (%s)", what, rank,
+                     environment_number(launchers[i].size), launchers[i].rank);
+}
+
 int process_start(int *argc, char ***argv)
 {
     int provided;
@@ -168,6 +225,7 @@ int process_start(int *argc, char ***argv)
     MPI_Comm_rank(host_comm, &host_rank);
     MPI_Comm_size(host_comm, &host_ranks);
     find_cores();
+    check_launcher();
     return world_size;
 }
 

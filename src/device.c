@@ -97,8 +97,9 @@ static int open_cpu(device *d, const device_options *o, moai_error *err)
     d->ops = &ops_cpu;
     d->clock = &clock_cpu;
     d->dev = device_open_cpu(n_threads);
-    snprintf(d->text, sizeof d->text, "cpu, %d threads a rank%s%s%s, products by %s", n_threads, *from ? " (" : "", from,
-             *from ? ")" : "", device_products_cpu(d->dev));
+    const char *opening = *from ? " (" : "", *closing = *from ? ")" : "";
+    snprintf(d->text, sizeof d->text, "cpu, %d threads a rank%s%s%s, products by %s", n_threads, opening, from, closing,
+             device_products_cpu(d->dev));
     return 0;
 }
 

@@ -6,7 +6,7 @@
 
 #include <sched.h>
 
-enum { HOST_CPUS = 1 << 16, CORE_LIMITS = 16 };           /* more than any kernel counts; groups with a quota of their own */
+enum { HOST_CPUS = 1 << 16, CORE_LIMITS = 16 };       /* more than any kernel counts; groups with a quota each */
 
 /* A control group's quota, shared by all that run in it. */
 typedef struct core_limit {
@@ -22,9 +22,10 @@ typedef struct host_cores {
 
 /* `root` as in control_group.h. */
 void host_cores_read(host_cores *, const char *root);
-/* The CPUs that this process may run on: a set of HOST_CPUS, for CPU_COUNT_S and its like; caller frees with CPU_FREE. */
+/* The CPUs that this process may run on: a set of HOST_CPUS, for CPU_COUNT_S and its like.  Caller frees
+ * with CPU_FREE. */
 cpu_set_t *host_cpus(void);
-/* What OMP_NUM_THREADS asks for at the outermost level ("4,2": 4); 0 where it is not set, -1 where it makes no sense. */
+/* What OMP_NUM_THREADS asks for at the outermost level ("4,2": 4); 0: it is not set, -1: it makes no sense. */
 int threads_asked(moai_error *err);
 
 #endif

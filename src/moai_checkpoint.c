@@ -263,7 +263,10 @@ static int run(int argc, char **argv)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return fputs(help, stdout), STATUS_OK;
     if (argc < 2) return usage("what to do?", NULL);
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
-        if (strcmp(argv[1], verbs[i].name) == 0) return verbs[i].run(argc - 2, argv + 2);
+        if (strcmp(argv[1], verbs[i].name) == 0) {
+            if (verbs[i].run != verify) process_alone(argv[1]);
+            return verbs[i].run(argc - 2, argv + 2);
+        }
     return usage("unknown command", argv[1]);
 }
 

@@ -321,7 +321,10 @@ static int run(int argc, char **argv)
         if (strcmp(name, commands[i].name) == 0) {
             bool parallel = commands[i].run == run_encode;
             if (parallel || commands[i].run == run_train) signals_ignore_pipe();
-            if (parallel) world_size = process_start(&argc, &argv);
+            if (parallel)
+                world_size = process_start(&argc, &argv);
+            else
+                process_alone(name);
             int status = run_command(&commands[i], argc - 2, argv + 2);
             if (parallel) process_finish();
             return status;

@@ -29,6 +29,30 @@ check $? "a program without mpirun is a world of one"
 timeout 60 "$program" die > "$TMPDIR/out" 2>&1
 [ $? = 1 ] && grep -q '^moai: tests/t3-leave.c:[0-9]*: the pump' "$TMPDIR/out"; check $? "and dies with status 1 under its plain name"
 
+# foreign STATUS TEXT NAME=VALUE...: what a program says that an unknown launcher has started
+foreign() {
+    status=$1 text=$2
+    shift 2
+    env "$@" timeout 60 "$program" on > "$TMPDIR/out" 2>&1
+    got=$?
+    [ $got = "$status" ] && grep -q "$text" "$TMPDIR/out"; check $? "$*: \"$text\", status $status (is $got)"
+}
+for name in PMI_SIZE MPI_LOCALNRANKS PALS_SIZE MV2_COMM_WORLD_SIZE OMPI_COMM_WORLD_SIZE SLURM_STEP_NUM_TASKS; do
+    foreign 2 "^moai: started as 1 of 4 tasks by a launcher that this Open MPI does not know ($name is 4, " $name=4
+done
+foreign 2 '(SLURM_NTASKS is 2, ' SLURM_NTASKS=2 SLURM_STEP_ID=0
+foreign 0 'still here' SLURM_NTASKS=8 SLURM_NPROCS=8 SLURM_PROCID=0    # a batch script
+foreign 0 'still here' SLURM_NTASKS=8 SLURM_STEP_ID=4294967290 SLURM_STEP_NUM_TASKS=1    # an interactive step
+foreign 0 'still here' PMI_SIZE=1 PMI_RANK=0
+PMI_SIZE=4 PMI_RANK=0 timeout 60 mpirun -np 1 "$program" on > "$TMPDIR/out" 2>&1; check $? "mpirun -np 1 is one rank wherever it is started"
+PMI_SIZE=4 PMI_RANK=1 timeout 60 mpirun -np 4 "$program" on > "$TMPDIR/out" 2>&1; check $? "mpirun -np 4 is four"
+"$MOAI_BIN/tests/tools/make_tokens" "$TMPDIR" 97 40 16 || exit 1
+PMI_SIZE=4 PMI_RANK=0 "$MOAI_BIN/moai_tokenize" audit "$TMPDIR" > "$TMPDIR/out" 2>&1; check $? "one task of four does what is the work of one"
+PMI_SIZE=4 PMI_RANK=3 "$MOAI_BIN/moai_tokenize" audit "$TMPDIR" > "$TMPDIR/out" 2>&1
+[ $? = 2 ] && grep -q '^moai: audit is the work of one process, and this is task 3 of 4 (PMI_RANK)$' "$TMPDIR/out"; check $? "the others say why they do not"
+OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1 "$MOAI_BIN/moai_checkpoint" import "$TMPDIR" "$TMPDIR/run" > "$TMPDIR/out" 2>&1
+[ $? = 2 ] && grep -q '^moai: import is the work of one process, and this is task 1 of 2 ' "$TMPDIR/out"; check $? "likewise moai_checkpoint"
+
 ${MPICC:-mpicc} -D_GNU_SOURCE -shared -fPIC -o "$TMPDIR/many_cpus.so" tests/faults/many_cpus.c; check $? "a host of 4096 CPUs is built"
 for start in "" "mpirun -np 4"; do
     timeout 60 $start env LD_PRELOAD="$TMPDIR/many_cpus.so" ASAN_OPTIONS=verify_asan_link_order=0 "$program" on > "$TMPDIR/out" 2>&1

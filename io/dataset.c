@@ -1,72 +1,77 @@
 /* dataset.c: one split of a manifest as one long row of tokens; see loader.h */
 #include "files.h"
 #include "loader.h"
+#include "shard_pool.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
 struct dataset {
-    manifest manifest;
+    const manifest *manifest;
     const struct manifest_split *split;
-    shard **shards;                           /* (split->n), all open */
+    shard_pool *shards;                       /* (split->n) */
     int64_t *begin;                           /* (split->n + 1) first token of each shard in the split */
     int64_t vocab_size;                       /* of the shards */
 };
 
-/* The soft limit on open files is often 1024; a data set may have more shards than that. */
-static void allow_open_files(int n)
+/* Shards that a split may hold open: two descriptors each (shard.c), for training and validation; others are MPI's and
+ * the program's own.  The soft limit is often 1024 where the hard one is far beyond.  Not more in any case: a metadata
+ * server remembers what each of thousands of ranks has open. */
+static int most_open(int n)
 {
+    enum { MOST = 1024, OTHERS = 256, EACH = 4 };
+    const rlim_t wanted = (rlim_t)(n < MOST ? n : MOST) * EACH + OTHERS;
     struct rlimit limit;
-    rlim_t wanted = (rlim_t)n + 256;
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
-    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-    setrlimit(RLIMIT_NOFILE, &limit);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 8;
+    if (limit.rlim_cur < wanted && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0) getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur >= wanted) return n < MOST ? n : MOST;
+    return limit.rlim_cur < OTHERS + 8 * EACH ? 8 : (int)(limit.rlim_cur - OTHERS) / EACH;
 }
 
-/* The shard's header and size against what the manifest says of it. */
-static int check_shard(const shard *s, const manifest_shard *says, const shard_info *info, moai_error *err)
+static int look_at(const dataset *d, int i, moai_error *err)
 {
-    const shard_info *has = shard_get_info(s);
-
-    if (has->vocab_size != info->vocab_size)
-        return error_config(err, "%s: vocab_size %lld, the manifest says %lld", says->path, (long long)has->vocab_size,
-                            (long long)info->vocab_size);
-    if (has->eos != info->eos)
-        return error_config(err, "%s: eos %lld, the manifest says %lld", says->path, (long long)has->eos,
-                            (long long)info->eos);
-    if (strcmp(has->tokenizer_sha256, info->tokenizer_sha256) != 0)
-        return error_config(err, "%s: made with tokenizer %s, the manifest says %s", says->path, has->tokenizer_sha256,
-                            info->tokenizer_sha256);
-    if (shard_tokens(s) != says->tokens || shard_documents(s) != says->documents)
-        return error_config(err, "%s: %lld tokens in %lld documents, the manifest says %lld in %lld", says->path,
-                            (long long)shard_tokens(s), (long long)shard_documents(s), (long long)says->tokens,
-                            (long long)says->documents);
-    return 0;
-}
-
-static shard *open_shard(const manifest_shard *says, const shard_info *info, moai_error *err)
-{
+    const manifest_shard *says = &d->split->list[i];
     struct stat st;
 
-    if (stat(says->path, &st) != 0) {
-        error_file(err, says->path);
-        return NULL;
-    }
-    if (st.st_size != says->bytes) {
-        error_config(err, "%s: %lld bytes, the manifest says %lld", says->path, (long long)st.st_size,
-                     (long long)says->bytes);
-        return NULL;
-    }
-    shard *s = shard_open(says->path, err);
-    if (s && check_shard(s, says, info, err) != 0) {
-        shard_free(s);
-        s = NULL;
-    }
-    return s;
+    if (stat(says->path, &st) != 0) return error_file(err, says->path);
+    if (st.st_size == says->bytes) return shard_pool_check(d->shards, i, err);
+    return error_config(err, "%s: %lld bytes, the manifest says %lld", says->path, (long long)st.st_size,
+                        (long long)says->bytes);
+}
+
+/* The first of this reader's part that is not as the manifest says; -1: none.  One is looked at by each reader in any
+ * case: its host may see another directory. */
+static int first_fault(const dataset *d, const dataset_readers *r, moai_error *err)
+{
+    const int64_t n = d->split->n, begin = share_begin(n, r->parts, r->part), end = share_begin(n, r->parts, r->part + 1);
+
+    if (begin == end) return look_at(d, r->part % (int)n, err) ? r->part % (int)n : -1;
+    for (int64_t i = begin; i < end; i++)
+        if (look_at(d, (int)i, err)) return (int)i;
+    return -1;
+}
+
+/* Where a shard is not as the manifest says, all readers look at it: what is wrong for some only is their host's fault,
+ * and another start may do better. */
+static int look_at_shards(const dataset *d, const dataset_readers *r, moai_error *err)
+{
+    const int own = r->part < 0 ? -1 : first_fault(d, r, err);
+    int32_t worst = own < 0 ? 0 : d->split->n - own;          /* greatest for the first in the split */
+
+    comm_all_reduce(r->world, &worst, 1, DT_I32, REDUCE_MAX);
+    if (worst == 0) return 0;
+    const int fault = d->split->n - worst;
+    const bool failed = r->part >= 0 && (own == fault || look_at(d, fault, err) != 0);
+    int32_t fine = r->part >= 0 && !failed;
+    comm_all_reduce(r->world, &fine, 1, DT_I32, REDUCE_MAX);
+    if (fine) err->config = false;
+    return comm_agree(r->world, failed, err);
 }
 
 /* `wanted` is the run's tokenizer; the file beside the shards, when there is one, must be the manifest's too. */
@@ -85,33 +90,31 @@ static int check_tokenizer(const manifest *m, const char *manifest_path, const c
     return 0;
 }
 
-static int open_split(dataset *d, const char *path, const char *split, moai_error *err)
+int dataset_check(const manifest *m, const char *path, int64_t vocab_size, const char *tokenizer_sha256,
+                  moai_error *err)
 {
-    d->split = manifest_split(&d->manifest, split);
-    if (!d->split) return error_config(err, "%s: no split `%s`", path, split);
-    d->shards = xmalloc((size_t)d->split->n * sizeof *d->shards);
-    d->begin = xmalloc((size_t)(d->split->n + 1) * sizeof *d->begin);
-    allow_open_files(d->split->n);
-    for (int i = 0; i < d->split->n; i++) {
-        d->shards[i] = open_shard(&d->split->list[i], &d->manifest.info, err);
-        if (!d->shards[i]) return -1;
-        d->begin[i + 1] = d->begin[i] + d->split->list[i].tokens;
-    }
-    return 0;
+    if (m->info.vocab_size > vocab_size)
+        return error_config(err, "%s: the shards have vocab_size %lld, more than the model's %lld", path,
+                            (long long)m->info.vocab_size, (long long)vocab_size);
+    return check_tokenizer(m, path, tokenizer_sha256, err);
 }
 
-dataset *dataset_open(const char *manifest_path, const char *split, int64_t vocab_size, const char *tokenizer_sha256,
-                      moai_error *err)
+static int open_split(dataset *d, const dataset_readers *r, moai_error *err)
+{
+    const int n = d->split->n;
+
+    d->begin = xmalloc((size_t)(n + 1) * sizeof *d->begin);
+    for (int i = 0; i < n; i++) d->begin[i + 1] = d->begin[i] + d->split->list[i].tokens;
+    d->shards = shard_pool_new(d->split->list, n, &d->manifest->info, most_open(n));
+    return n > 0 ? look_at_shards(d, r, err) : 0;
+}
+
+dataset *dataset_open(const manifest *m, const char *split, const dataset_readers *r, moai_error *err)
 {
     dataset *d = xmalloc(sizeof *d);
-    int status = manifest_read(&d->manifest, manifest_path, err);
 
-    d->vocab_size = d->manifest.info.vocab_size;
-    if (status == 0 && d->vocab_size > vocab_size)
-        status = error_config(err, "%s: the shards have vocab_size %lld, more than the model's %lld", manifest_path,
-                              (long long)d->vocab_size, (long long)vocab_size);
-    if (status == 0) status = check_tokenizer(&d->manifest, manifest_path, tokenizer_sha256, err);
-    if (status == 0) status = open_split(d, manifest_path, split, err);
+    *d = (dataset){.manifest = m, .split = manifest_split(m, split), .vocab_size = m->info.vocab_size};
+    const int status = d->split ? open_split(d, r, err) : error_config(err, "%s: no split `%s`", m->dir, split);
     if (status == 0) return d;
     dataset_free(d);
     return NULL;
@@ -120,10 +123,8 @@ dataset *dataset_open(const char *manifest_path, const char *split, int64_t voca
 void dataset_free(dataset *d)
 {
     if (!d) return;
-    for (int i = 0; d->shards && i < d->split->n; i++) shard_free(d->shards[i]);
-    free(d->shards);
+    shard_pool_free(d->shards);
     free(d->begin);
-    manifest_free(&d->manifest);
     free(d);
 }
 
@@ -132,7 +133,7 @@ int64_t dataset_samples(const dataset *d, int64_t seq_len)
 {
     return d->split->tokens > 0 ? (d->split->tokens - 1) / seq_len : 0;
 }
-const manifest *dataset_manifest(const dataset *d) { return &d->manifest; }
+const manifest *dataset_manifest(const dataset *d) { return d->manifest; }
 
 void dataset_xxh3(const dataset *d, char hex[33])
 {
@@ -181,7 +182,7 @@ int dataset_sample(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, mo
                          (long long)dataset_samples(d, seq_len), d->split->name, (long long)d->split->tokens);
     for (int i = find_shard(d, at); at < end; i++) {
         int64_t n = min_i64(end, d->begin[i + 1]) - at, within = at - d->begin[i];
-        if (shard_read(d->shards[i], within, n, ids, err) != 0 || check_ids(d, i, within, ids, n, err) != 0) return -1;
+        if (shard_pool_read(d->shards, i, within, n, ids, err) != 0 || check_ids(d, i, within, ids, n, err) != 0) return -1;
         at += n;
         ids += n;
     }

@@ -7,15 +7,29 @@
 #ifndef MOAI_LOADER_H
 #define MOAI_LOADER_H
 
+#include "comm.h"
 #include "data_order.h"
 #include "shard.h"
 
+/* What rank 0 has read, on every rank; collective over a host comm. */
+void manifest_share(manifest *, const comm *world);
+
 typedef struct dataset dataset;
 
-/* Opens a split.  `vocab_size`, the model's, may not be below the shards' (it may be padded); `tokenizer_sha256` may be NULL.  Checks every
- * shard's header and size against the manifest; fails naming file and value.  Not collective. */
-dataset *dataset_open(const char *manifest_path, const char *split, int64_t vocab_size, const char *tokenizer_sha256,
-                      moai_error *err);
+/* Is the data set at `path` for this model and tokenizer?  `vocab_size`, the model's, may not be below the shards' (it
+ * may be padded); `tokenizer_sha256` may be NULL.  -1: not, with both values; also when the tokenizer beside the shards
+ * is not theirs.  Not collective. */
+int dataset_check(const manifest *, const char *path, int64_t vocab_size, const char *tokenizer_sha256,
+                  moai_error *err);
+typedef struct dataset_readers {
+    const comm *world;                        /* a host comm; &comm_alone: this process reads alone */
+    int part, parts;                          /* this rank among those that will read samples; part -1: it will not */
+} dataset_readers;
+/* One split; the manifest is the caller's and outlives it.  The readers divide the shards among themselves and see that
+ * each is there, of its size, and has the header that the manifest tells of; where one is wrong, NULL on every rank,
+ * with file and value.  Otherwise a shard is opened when it is read, and not many are open (shard_pool.h).  Collective
+ * over the world. */
+dataset *dataset_open(const manifest *, const char *split, const dataset_readers *, moai_error *err);
 int64_t dataset_tokens(const dataset *);
 int64_t dataset_samples(const dataset *, int64_t seq_len);              /* (tokens - 1) / seq_len */
 const manifest *dataset_manifest(const dataset *);

@@ -2,16 +2,19 @@
  *
  * HDF5 checks a chunk's Fletcher32 whenever it reads the chunk, which costs 64 KiB of summing for a sample of 2 KiB,
  * under a global lock.  So each chunk is read through HDF5 once, the first time that this process touches it; from
- * then on its tokens are read at their place in the file with pread(), by any number of threads at once. */
+ * then on its tokens are read at their place in the file with pread(), by any number of threads at once.  A shard that
+ * was put to sleep and wakes needs no HDF5 for the chunks that it knows, as long as the file is still the same. */
 #include "files.h"
 #include "h5.h"
 #include "shard_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tokens are stored little-endian and read as they lie"
@@ -22,13 +25,13 @@ enum { MAX_CHUNK = 1 << 24 };
 struct shard {
     char *path;
     shard_info info;
-    hid_t file, tokens, documents;
-    int fd;                                   /* HDF5's own */
+    hid_t file, tokens, documents;            /* < 0: not open */
+    int fd;                                   /* < 0: asleep */
+    struct stat as_opened;
     int width;                                /* bytes per token: 2 or 4 */
     int64_t n_tokens, n_documents, chunk;     /* chunk: tokens per chunk */
     /* per chunk: its offset in the file once its checksum was found good, 0 before */
     _Atomic(uint64_t) *verified;
-    unsigned char *scratch;                   /* one chunk, for HDF5 to read into; under the lock */
 };
 
 /* Why the dataset is not 1-D unsigned integers of `width` bytes, chunked, with Fletcher32 as the only filter; NULL
@@ -63,10 +66,21 @@ static const char *dataset_fault(hid_t dataset, size_t width, int64_t *n, int64_
     return fault;
 }
 
+/* Without a cache of chunks, a megabyte for each shard: each is read once.  Lock held. */
+static hid_t open_named(const shard *s, const char *name)
+{
+    hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
+
+    H5Pset_chunk_cache(access, 0, 0, H5D_CHUNK_CACHE_W0_DEFAULT);
+    hid_t dataset = H5Dopen2(s->file, name, access);
+    H5Pclose(access);
+    return dataset;
+}
+
 /* < 0 with err when it is not as shard.h says.  Lock held. */
 static hid_t open_dataset(const shard *s, const char *name, int width, int64_t *n, int64_t *chunk, moai_error *err)
 {
-    hid_t dataset = H5Dopen2(s->file, name, H5P_DEFAULT);
+    hid_t dataset = open_named(s, name);
 
     if (dataset < 0) {
         h5_fail(err, "%s: not a token shard: no /%s", s->path, name);
@@ -105,61 +119,135 @@ static int read_header(shard *s, moai_error *err)
     return 0;
 }
 
-static int open_file(shard *s, int64_t file_bytes, moai_error *err)
+/* A file replaced or written to since is another.  Access times do not count. */
+static bool same_file(const struct stat *a, const struct stat *b)
 {
-    int64_t n_offsets, unused;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* The library opens files by name: what it opened is what `fd` reads.  Lock held. */
+static int open_library(shard *s, moai_error *err)
+{
+    struct stat st;
     int *fd = NULL;
 
     s->file = H5Fopen(s->path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (s->file < 0) return h5_fail(err, "%s: cannot open as HDF5", s->path);
     if (H5Fget_vfd_handle(s->file, H5P_DEFAULT, (void **)&fd) < 0 || !fd)
         return h5_fail(err, "%s: no file descriptor", s->path);
-    s->fd = *fd;
-    if (read_header(s, err) != 0) return -1;
+    if (fstat(*fd, &st) != 0 || !same_file(&st, &s->as_opened))
+        return error_set(err, "%s: has been replaced while it was read", s->path);
+    return 0;
+}
+
+/* Lock held. */
+static int open_all(shard *s, moai_error *err)
+{
+    int64_t n_offsets, unused;
+
+    if (open_library(s, err) != 0 || read_header(s, err) != 0) return -1;
     s->width = shard_width(s->info.vocab_size);
     s->tokens = open_dataset(s, "tokens", s->width, &s->n_tokens, &s->chunk, err);
     if (s->tokens < 0) return -1;
     s->documents = open_dataset(s, "documents", 8, &n_offsets, &unused, err);
     if (s->documents < 0) return -1;
     s->n_documents = n_offsets - 1;
-    if (n_offsets < 1 || s->n_documents > s->n_tokens || s->n_tokens > file_bytes / s->width)
+    if (s->chunk < 1 || n_offsets < 1 || s->n_documents > s->n_tokens || s->n_tokens > s->as_opened.st_size / s->width)
         return error_set(err, "%s: claims %lld tokens and %lld offsets of documents in %lld bytes", s->path,
-                         (long long)s->n_tokens, (long long)n_offsets, (long long)file_bytes);
-    s->verified = xmalloc((size_t)(s->n_tokens / s->chunk + 1) * sizeof *s->verified);
-    s->scratch = xmalloc((size_t)(s->chunk * s->width));
+                         (long long)s->n_tokens, (long long)n_offsets, (long long)s->as_opened.st_size);
     return 0;
+}
+
+/* Lock held. */
+static void close_library(shard *s)
+{
+    if (s->tokens >= 0) H5Dclose(s->tokens);
+    if (s->documents >= 0) H5Dclose(s->documents);
+    if (s->file >= 0) H5Fclose(s->file);
+    H5Eclear2(H5E_DEFAULT);
+    s->tokens = s->documents = s->file = -1;
+}
+
+/* The library's part of a shard that has slept.  Lock held. */
+static int open_again(shard *s, moai_error *err)
+{
+    if (s->file >= 0) return 0;
+    int status = open_library(s, err);
+    if (status == 0) {
+        s->tokens = open_named(s, "tokens");
+        s->documents = open_named(s, "documents");
+        if (s->tokens < 0 || s->documents < 0) status = h5_fail(err, "%s: cannot be opened again", s->path);
+    }
+    if (status != 0) close_library(s);
+    return status;
+}
+
+/* HDF5 would not say as plainly why not. */
+static int open_plain(const char *path, struct stat *st, moai_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0 && fstat(fd, st) == 0) return fd;
+    error_set(err, "%s: %s", path, strerror(errno));
+    if (fd >= 0) close(fd);
+    return -1;
 }
 
 shard *shard_open(const char *path, moai_error *err)
 {
-    struct stat st;
     shard *s = xmalloc(sizeof *s);
 
     *s = (shard){.path = xstrdup(path), .file = -1, .tokens = -1, .documents = -1};
-    if (stat(path, &st) != 0) {                               /* HDF5 would not say it as plainly */
-        error_set(err, "%s: %s", path, strerror(errno));
+    s->fd = open_plain(path, &s->as_opened, err);
+    if (s->fd < 0) {
         shard_free(s);
         return NULL;
     }
     h5_lock();
-    int status = open_file(s, (int64_t)st.st_size, err);
+    int status = open_all(s, err);
     h5_unlock();
-    if (status == 0) return s;
+    if (status == 0) {
+        s->verified = xmalloc((size_t)(s->n_tokens / s->chunk + 1) * sizeof *s->verified);
+        return s;
+    }
     shard_free(s);
     return NULL;
+}
+
+void shard_sleep(shard *s)
+{
+    h5_lock();
+    close_library(s);
+    h5_unlock();
+    if (s->fd >= 0) close(s->fd);
+    s->fd = -1;
+}
+
+int shard_wake(shard *s, moai_error *err)
+{
+    struct stat st;
+    int fd = open_plain(s->path, &st, err);
+
+    if (fd < 0) return -1;
+    if (same_file(&st, &s->as_opened)) {
+        s->fd = fd;
+        return 0;
+    }
+    close(fd);
+    return SHARD_REPLACED;
+}
+
+void shard_forget_cached(const shard *s)
+{
+    if (s->fd >= 0) posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 void shard_free(shard *s)
 {
     if (!s) return;
-    h5_lock();
-    if (s->tokens >= 0) H5Dclose(s->tokens);
-    if (s->documents >= 0) H5Dclose(s->documents);
-    if (s->file >= 0) H5Fclose(s->file);
-    H5Eclear2(H5E_DEFAULT);
-    h5_unlock();
+    shard_sleep(s);
     free(s->verified);
-    free(s->scratch);
     free(s->path);
     free(s);
 }
@@ -185,27 +273,40 @@ static int read_through(const shard *s, hid_t dataset, const char *name, int64_t
     return status;
 }
 
-/* Checks the sum of a chunk and remembers where it lies.  The first of several threads does the work. */
-static int verify_chunk(shard *s, int64_t index, moai_error *err)
+/* Checks the sum of a chunk; its place in the file, or 0.  Lock held. */
+static uint64_t check_chunk(shard *s, int64_t index, moai_error *err)
 {
     int64_t begin = index * s->chunk, n = min_i64(s->chunk, s->n_tokens - begin);
     hsize_t coordinate = (hsize_t)begin, size = 0;
     haddr_t address = HADDR_UNDEF;
     unsigned mask = 0;
-    int status = 0;
 
+    if (open_again(s, err) != 0) return 0;
+    void *chunk = malloc((size_t)(s->chunk * s->width));
+    CHECK(chunk, "out of host memory");
+    int status = read_through(s, s->tokens, "tokens", begin, n, s->width == 2 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32,
+                              chunk, err);
+    free(chunk);
+    if (status != 0) return 0;
+    if (H5Dget_chunk_info_by_coord(s->tokens, &coordinate, &mask, &address, &size) >= 0 && address != HADDR_UNDEF &&
+        mask == 0 && size == (hsize_t)(s->chunk * s->width + 4))
+        return (uint64_t)address;
+    h5_fail(err, "%s: /tokens %lld to %lld: no checked chunk in the file", s->path, (long long)begin,
+            (long long)(begin + n));
+    return 0;
+}
+
+/* The first of several threads does the work. */
+static uint64_t verify_chunk(shard *s, int64_t index, moai_error *err)
+{
     h5_lock();
-    if (atomic_load(&s->verified[index]) == 0) {
-        hid_t type = s->width == 2 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32;
-        status = read_through(s, s->tokens, "tokens", begin, n, type, s->scratch, err);
-        if (status == 0 && (H5Dget_chunk_info_by_coord(s->tokens, &coordinate, &mask, &address, &size) < 0 ||
-                            address == HADDR_UNDEF || mask != 0 || size != (hsize_t)(s->chunk * s->width + 4)))
-            status = h5_fail(err, "%s: /tokens %lld to %lld: no checked chunk in the file", s->path, (long long)begin,
-                             (long long)(begin + n));
-        if (status == 0) atomic_store(&s->verified[index], (uint64_t)address);
+    uint64_t address = atomic_load(&s->verified[index]);
+    if (address == 0) {
+        address = check_chunk(s, index, err);
+        atomic_store(&s->verified[index], address);
     }
     h5_unlock();
-    return status;
+    return address;
 }
 
 /* n tokens of one chunk, as int32. */
@@ -214,10 +315,7 @@ static int read_chunk(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_err
     int64_t index = begin / s->chunk;
     uint64_t address = atomic_load_explicit(&s->verified[index], memory_order_acquire);
 
-    if (address == 0) {
-        if (verify_chunk(s, index, err) != 0) return -1;
-        address = atomic_load(&s->verified[index]);
-    }
+    if (address == 0 && (address = verify_chunk(s, index, err)) == 0) return -1;
     int64_t offset = (int64_t)address + (begin - index * s->chunk) * s->width;
     if (s->width == 4) return file_read_at(s->fd, s->path, dst, (size_t)n * 4, offset, err);
 
@@ -251,7 +349,8 @@ int shard_read_documents(shard *s, int64_t begin, int64_t n, uint64_t *offsets, 
                          (long long)s->n_documents + 1);
     if (n == 0) return 0;
     h5_lock();
-    int status = read_through(s, s->documents, "documents", begin, n, H5T_NATIVE_UINT64, offsets, err);
+    int status = open_again(s, err);
+    if (status == 0) status = read_through(s, s->documents, "documents", begin, n, H5T_NATIVE_UINT64, offsets, err);
     h5_unlock();
     return status;
 }

@@ -13,6 +13,15 @@ void comm_broadcast(const comm *c, void *buf, size_t n_elem, dtype dt, int root)
     comm_end(&r);
 }
 
+void comm_broadcast_bytes(const comm *c, char **bytes, size_t *n_bytes, int root)
+{
+    uint64_t n = c->rank == root ? *n_bytes : 0;
+
+    comm_broadcast(c, &n, sizeof n, DT_U8, root);
+    if (c->rank != root) *bytes = xmalloc((size_t)n + 1), *n_bytes = (size_t)n;
+    comm_broadcast(c, *bytes, (size_t)n, DT_U8, root);
+}
+
 void comm_barrier(const comm *c)
 {
     int32_t one = 1;

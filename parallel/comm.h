@@ -35,6 +35,8 @@ typedef struct comm_ops {
     void (*free)(comm *);
 } comm_ops;
 
+extern const comm comm_alone;                 /* of this process, and no MPI */
+
 struct comm {
     const comm_ops *ops;
     const char *axis;                         /* "tp", "pp", ... for reports */
@@ -77,6 +79,8 @@ static inline void comm_end(comm_request *r)
 void comm_all_reduce(const comm *, void *buf, size_t n_elem, dtype, reduce_op);
 void comm_broadcast(const comm *, void *buf, size_t n_elem, dtype, int root);
 void comm_barrier(const comm *);
+/* As many bytes as the root has: the others' become a copy, malloc'd, with a NUL behind. */
+void comm_broadcast_bytes(const comm *, char **bytes, size_t *n_bytes, int root);
 
 /* Situation 3: `failed` on any rank is a failure on all.  Collective over a host comm.  Returns 0 when
  * all are well; else -1 on every rank with the error of the lowest failing rank, its text prefixed by that rank's

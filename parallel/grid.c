@@ -103,11 +103,12 @@ void grid_init(moai_grid *g, grid_shape size, int n_kv_heads)
     g->kv = split_kv(g, n_kv_heads);
     g->embed = split_embed(g);
     g->host_dp = split(g, dp0, at.dp, "dp");
+    g->host_tp = split(g, tp0, at.tp, "tp");
 }
 
 void grid_free(moai_grid *g)
 {
-    comm *const all[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed, &g->host_dp, &g->host_world};
+    comm *const all[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed, &g->host_dp, &g->host_tp, &g->host_world};
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i]->ops) all[i]->ops->free(all[i]);

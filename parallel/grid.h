@@ -21,7 +21,7 @@ typedef struct moai_grid {
     comm embed;                     /* first and last stage, same tp/cp/dp: sums the gradient of a tied embedding;
                                        size 1 on every other stage and when PP = 1 */
     /* host memory, always MPI */
-    comm host_world, host_dp;
+    comm host_world, host_dp, host_tp;
 } moai_grid;
 
 /* Starts MPI and installs base_process (identity, abort, leave).  Collective over all ranks; call once, first.
@@ -63,5 +63,8 @@ void grid_free(moai_grid *);
 void grid_dry(moai_grid *, grid_shape size, grid_shape at, int n_kv_heads);
 static inline bool grid_first_stage(const moai_grid *g) { return g->at.pp == 0; }
 static inline bool grid_last_stage(const moai_grid *g) { return g->at.pp == g->size.pp - 1; }
+/* Inputs go into the first stage and targets into the last; there the tensor axis's first rank reads for all of it. */
+static inline bool grid_takes_ids(const moai_grid *g) { return grid_first_stage(g) || grid_last_stage(g); }
+static inline bool grid_reads_ids(const moai_grid *g) { return grid_takes_ids(g) && g->at.tp == 0; }
 
 #endif

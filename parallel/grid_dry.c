@@ -11,6 +11,8 @@ static void free_(comm *) {}
 static const comm_ops comm_dry = {.name = "dry", .all_gather = gather, .reduce_scatter = gather, .all_reduce = reduce,
                                   .broadcast = broadcast, .send = send, .recv = broadcast, .end = end, .free = free_};
 
+const comm comm_alone = {.ops = &comm_dry, .axis = "alone", .size = 1};
+
 static comm axis(const char *name, int rank, int size)
 {
     return (comm){.ops = &comm_dry, .axis = name, .rank = rank, .size = size};
@@ -29,4 +31,5 @@ void grid_dry(moai_grid *g, grid_shape size, grid_shape at, int n_kv_heads)
                      .embed = axis("embed", edge && at.pp ? 1 : 0, edge ? 2 : 1)};
     g->host_world = axis("world", g->rank, g->world);
     g->host_dp = g->dp;
+    g->host_tp = g->tp;
 }

@@ -191,6 +191,19 @@ void warn(const char *fmt, ...)
     va_end(ap);
 }
 
+void warn_here(const char *fmt, ...)
+{
+    char text[sizeof((moai_error *)0)->text + 256];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "warning: %s%s%s%s\n", base_process.identity[0] ? "[" : "", base_process.identity,
+            base_process.identity[0] ? "] " : "", text);
+    fflush(stderr);
+}
+
 double now_seconds(void)
 {
     struct timespec t;

@@ -71,6 +71,8 @@ int output_end(int status);
 /* Printing rank only, to stderr; others are silent. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* "warning: " in front */
+/* Any rank, which is named; for what only it knows and the run survives. */
+void warn_here(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 double now_seconds(void);                                                /* monotonic clock */
 void *xmalloc(size_t n_bytes);                                           /* zeroed; dies when memory ends */

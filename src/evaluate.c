@@ -1,6 +1,7 @@
 /* evaluate.c: see evaluate.h */
 #include "evaluate.h"
 
+#include "feed.h"
 #include "optimizer.h"
 #include "pipeline.h"
 
@@ -19,10 +20,9 @@ static void feed(void *arg, moai_model *m, int micro_batch, int slot)
     const int64_t B = m->opt.micro_batch, T = m->opt.seq_len;
     const comm *dp = &m->ctx.grid->dp;
     const int64_t first = ((int64_t)micro_batch * dp->size + dp->rank) * B;
-    moai_error err;
     double waited = 0;
 
-    CHECK(loader_next(e->loader, e->ids, e->samples, &waited, &err) == 0, "%s", err.text);
+    feed_next(e->loader, m->ctx.grid, e->ids, B * (T + 1), e->samples, &waited);
     /* past the last sample: ids that count for nothing */
     for (int64_t b = max_i64(0, min_i64(B, e->n - first)); b < B; b++)
         for (int64_t i = 0; i <= T; i++) e->ids[b * (T + 1) + i] = -1;
@@ -42,8 +42,8 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     pipe_schedule schedule = schedule_forward((int)n_micro);
     moai_error err;
 
-    if (grid_first_stage(c->grid) || grid_last_stage(c->grid)) {
-        e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
+    if (grid_takes_ids(c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
+    if (grid_reads_ids(c->grid)) {
         e.samples = xmalloc((size_t)B * sizeof *e.samples);
         e.loader = loader_start(set, &plan, &err);
         CHECK(e.loader, "%s", err.text);

@@ -2,6 +2,7 @@
 #include "train.h"
 
 #include "evaluate.h"
+#include "feed.h"
 #include "optimizer.h"
 #include "profile.h"
 #include "replicas.h"
@@ -29,10 +30,9 @@ static int step_boundary(const trainer *t)
 static void feed_train(void *arg, moai_model *m, int micro_batch, int slot)
 {
     trainer *t = arg;
-    moai_error err;
 
-    CHECK(loader_next(t->loader, t->ids, t->samples_read + micro_batch * t->batch.micro_batch, &t->waited, &err) == 0,
-          "%s", err.text);
+    feed_next(t->loader, &t->grid, t->ids, t->batch.micro_batch * (t->run->seq_length + 1),
+              t->samples_read + micro_batch * t->batch.micro_batch, &t->waited);
     model_set_ids(m, slot, t->ids);
 }
 

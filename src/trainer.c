@@ -11,16 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is wrong with the data on some ranks only is their host's fault, and another start may do better. */
-static int agree_on_data(const comm *world, int failed, moai_error *err)
-{
-    int32_t fine = !failed;
-
-    comm_all_reduce(world, &fine, 1, DT_I32, REDUCE_MAX);
-    if (fine) err->config = false;
-    return comm_agree(world, failed, err);
-}
-
 /* For the checkpoints; NULL: none. */
 static int read_tokenizer(trainer *t, const char *path, moai_error *err)
 {
@@ -28,8 +18,9 @@ static int read_tokenizer(trainer *t, const char *path, moai_error *err)
 
     if (!path) return 0;
     if (checkpoint_read_tokenizer(&t->tokenizer, path, hex, err)) return -1;
-    if (strcmp(hex, t->tokenizer_sha256) == 0) return 0;
-    return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex, t->tokenizer_sha256);
+    if (strcmp(hex, t->data.info.tokenizer_sha256) == 0) return 0;
+    return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex,
+                        t->data.info.tokenizer_sha256);
 }
 
 /* Where config.json names ends of a text, the shards' is one of them, or of the generation_config.json beside it. */
@@ -55,22 +46,44 @@ static int check_eos(const trainer *t, int64_t eos, moai_error *err)
     return status;
 }
 
-static int open_data(trainer *t, moai_error *err)
+/* Rank 0 for all. */
+static int read_manifest(trainer *t, moai_error *err)
 {
     const run_config *run = t->run;
+    const manifest *m = &t->data;
     char given[65];
     const char *sha256 = run->tokenizer[0] ? given : NULL;
 
     if (sha256 && (file_given("tokenizer", run->tokenizer, err) || file_sha256(run->tokenizer, given, err))) return -1;
-    if (file_given("data", run->data, err)) return -1;
-    t->train_set = dataset_open(run->data, "train", t->cfg->vocab_size, sha256, err);
+    if (file_given("data", run->data, err) || manifest_read(&t->data, run->data, err)) return -1;
+    if (dataset_check(m, run->data, t->cfg->vocab_size, sha256, err)) return -1;
+    if (read_tokenizer(t, run->tokenizer[0] ? run->tokenizer : m->tokenizer, err)) return -1;
+    return check_eos(t, m->info.eos, err);
+}
+
+/* Those of the first stage, then those of the last. */
+static dataset_readers readers_of(const trainer *t)
+{
+    const grid_shape at = t->grid.at, n = t->grid.size;
+    const int in_stage = n.cp * n.dp, place = at.cp + n.cp * at.dp + (grid_first_stage(&t->grid) ? 0 : in_stage);
+
+    return (dataset_readers){.world = &t->grid.host_world, .part = grid_reads_ids(&t->grid) ? place : -1,
+                             .parts = in_stage * (n.pp > 1 ? 2 : 1)};
+}
+
+static int open_data(trainer *t, moai_error *err)
+{
+    const run_config *run = t->run;
+    const comm *world = &t->grid.host_world;
+    const dataset_readers readers = readers_of(t);
+    const int failed = world->rank == 0 ? read_manifest(t, err) : 0;
+
+    if (comm_agree(world, failed, err)) return -1;
+    manifest_share(&t->data, world);
+    t->train_set = dataset_open(&t->data, "train", &readers, err);
     if (!t->train_set) return -1;
-    const manifest *m = dataset_manifest(t->train_set);
-    memcpy(t->tokenizer_sha256, m->info.tokenizer_sha256, sizeof t->tokenizer_sha256);
-    if (t->grid.rank == 0 && read_tokenizer(t, run->tokenizer[0] ? run->tokenizer : m->tokenizer, err)) return -1;
-    if (check_eos(t, m->info.eos, err)) return -1;
     if (run->eval_steps == 0) return 0;
-    t->eval_set = dataset_open(run->data, "validation", t->cfg->vocab_size, t->tokenizer_sha256, err);
+    t->eval_set = dataset_open(&t->data, "validation", &readers, err);
     if (!t->eval_set) return -1;
     if (dataset_samples(t->eval_set, run->seq_length) < 1)
         return error_config(err,
@@ -110,7 +123,7 @@ checkpoint_meta trainer_meta(const trainer *t)
                             .global_batch_size = t->batch.global, .model = *t->cfg,
                             .run_json = run_config_json(t->run), .state_json = run_state_json(&t->state, t->run)};
 
-    memcpy(meta.tokenizer_sha256, t->tokenizer_sha256, sizeof meta.tokenizer_sha256);
+    memcpy(meta.tokenizer_sha256, t->data.info.tokenizer_sha256, sizeof meta.tokenizer_sha256);
     dataset_xxh3(t->train_set, meta.data_xxh3);
     return meta;
 }
@@ -163,14 +176,12 @@ static int read_left_out(trainer *t, moai_error *err)
     const left_out_data data = trainer_left_out_data(t);
     char *path = trainer_left_out_path(t), *text = NULL;
     int failed = world->rank == 0 ? left_out_read(&t->state.left_out, &data, path, err) : 0;
-    int32_t n_bytes = 0;
+    size_t n_bytes = 0;
 
     free(path);
     if (comm_agree(world, failed, err)) return -1;
-    if (world->rank == 0) text = json_dumps(t->state.left_out.decisions, JSON_COMPACT), n_bytes = (int32_t)strlen(text);
-    comm_broadcast(world, &n_bytes, 1, DT_I32, 0);
-    if (world->rank != 0) text = xmalloc((size_t)n_bytes + 1);
-    comm_broadcast(world, text, (size_t)n_bytes, DT_U8, 0);
+    if (world->rank == 0) text = json_dumps(t->state.left_out.decisions, JSON_COMPACT), n_bytes = strlen(text);
+    comm_broadcast_bytes(world, &text, &n_bytes, 0);
     json_t *decisions = json_loads(text, 0, NULL);
     failed = left_out_merge(&t->state.left_out, decisions, err);
     json_decref(decisions);
@@ -219,7 +230,7 @@ static loader_plan loader_plan_of(const trainer *t)
 int trainer_read_data(trainer *t, moai_error *err)
 {
     const loader_plan plan = loader_plan_of(t);
-    const bool reads = grid_first_stage(&t->grid) || grid_last_stage(&t->grid);
+    const bool reads = grid_reads_ids(&t->grid);
 
     if (t->loader) loader_stop(t->loader);
     t->loader = reads ? loader_start(t->train_set, &plan, err) : NULL;
@@ -255,7 +266,7 @@ int trainer_open(trainer *t, moai_error *err)
     device_connect(&t->device, &t->grid);
     say("device     %s", t->device.text);
     if (output_dir_open(t->run, world, &t->lock, err)) return -1;
-    if (agree_on_data(world, open_data(t, err), err)) return -1;
+    if (open_data(t, err)) return -1;
     if (t->grid.rank == 0) failed = output_dir_check(t->run, err);
     if (comm_agree(world, failed, err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
@@ -275,6 +286,7 @@ void trainer_close(trainer *t)
     if (t->loader) loader_stop(t->loader);
     if (t->train_set) dataset_free(t->train_set);
     if (t->eval_set) dataset_free(t->eval_set);
+    manifest_free(&t->data);
     saver_close(t->saver);
     resume_free(&t->from);
     if (t->metrics) metrics_close(t->metrics);

@@ -25,8 +25,9 @@ typedef struct trainer {
     pipe_schedule schedule;
     profile *profile;                         /* NULL until the step before the observed one */
 
-    dataset *train_set, *eval_set;            /* headers checked on every rank; eval_set NULL: no evaluation */
-    loader *loader;                           /* first and last stages only: the others need no ids */
+    manifest data;                            /* read by rank 0 for all */
+    dataset *train_set, *eval_set;            /* eval_set NULL: no evaluation */
+    loader *loader;                           /* where grid_reads_ids */
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
     double waited;                            /* for data, in this step */
@@ -43,7 +44,6 @@ typedef struct trainer {
     resume_point from;                        /* dir NULL: a new start */
     saver *saver;
     checkpoint_tokenizer tokenizer;           /* rank 0 only */
-    char tokenizer_sha256[65];
     metrics *metrics;                         /* rank 0 only */
     job_lock *lock;                           /* of output_dir, rank 0 only */
 } trainer;

@@ -1,15 +1,20 @@
 /* t7-loader.c: the loader against its formulas computed the plain way: samples, epochs, layouts, workers, resume,
  * damage. */
 #include "loader.h"
+#include "shard_pool.h"
 #include "shards.h"
 #include "tap.h"
 
+#include <dirent.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { VOCAB = 2000, TOKENS = 40000, SEQ = 64 };
 
 static documents all;
 static char *manifest_path, *shard_path[3];
+static manifest set;                          /* as last read */
+static const dataset_readers alone = {&comm_alone, 0, 1}, no_reader = {&comm_alone, -1, 1};
 
 static void write_all(void)
 {
@@ -23,7 +28,10 @@ static void write_all(void)
 static dataset *open_all(void)
 {
     moai_error err;
-    dataset *d = dataset_open(manifest_path, "train", VOCAB, NULL, &err);
+
+    manifest_free(&set);
+    CHECK(manifest_read(&set, manifest_path, &err) == 0, "%s", err.text);
+    dataset *d = dataset_open(&set, "train", &alone, &err);
     CHECK(d, "%s", err.text);
     return d;
 }
@@ -201,11 +209,38 @@ static void test_lengths(void)
 static bool refuses(const char *what, const char *split, int64_t vocab_size, const char *sha256, const char *want)
 {
     moai_error err = {.text = ""};
-    dataset *d = dataset_open(manifest_path, split, vocab_size, sha256, &err);
+    dataset *d = NULL;
+
+    manifest_free(&set);
+    if (manifest_read(&set, manifest_path, &err) == 0 &&
+        dataset_check(&set, manifest_path, vocab_size, sha256, &err) == 0)
+        d = dataset_open(&set, split, &alone, &err);
     bool refused = !d && strstr(err.text, want);
 
     dataset_free(d);
     return ok(refused, "%s: %s", what, err.text);
+}
+
+/* What only the shard's own header tells: chunks are full, so that its size may well be right. */
+static bool refuses_header(const char *what, int i, const char *want)
+{
+    moai_error err = {.text = ""};
+    int32_t ids[SEQ + 1];
+    struct stat st;
+    const int64_t first = all.begin[share_begin(all.n_documents, 3, i)] / SEQ + 1;
+
+    manifest_free(&set);
+    CHECK(stat(shard_path[i], &st) == 0 && manifest_read(&set, manifest_path, &err) == 0, "%s", err.text);
+    set.splits[0].list[i].bytes = st.st_size;
+    bool refused = !dataset_open(&set, "train", &alone, &err) && strstr(err.text, shard_path[i]);
+    dataset *d = dataset_open(&set, "train", &no_reader, &err);        /* one that looks at no shard before it reads */
+    CHECK(d, "%s", err.text);
+    bool read = dataset_sample(d, first, SEQ, ids, &err) == 0,
+         others = dataset_sample(d, i == 0 ? dataset_samples(d, SEQ) - 1 : 0, SEQ, ids, &(moai_error){0}) == 0;
+
+    dataset_free(d);
+    return ok(refused && !read && others && strstr(err.text, shard_path[i]) && strstr(err.text, want), "%s: %s", what,
+              err.text);
 }
 
 static void test_refusals(void)
@@ -217,9 +252,7 @@ static void test_refusals(void)
     refuses("no such split", "test", VOCAB, NULL, "test");
     refuses("a model of a smaller vocabulary", "train", VOCAB - 1, NULL, "vocab_size 2000, more than the model's 1999");
     moai_error err = {.text = ""};
-    dataset *padded = dataset_open(manifest_path, "train", VOCAB + 1, NULL, &err);
-    ok(padded != NULL, "a model's vocabulary may be larger %s", err.text);
-    dataset_free(padded);
+    ok(dataset_check(&set, manifest_path, VOCAB + 1, NULL, &err) == 0, "a model's vocabulary may be larger %s", err.text);
     refuses("another tokenizer", "train", VOCAB, "beef", "beef");
     rename(shard_path[1], tokenizer);
     refuses("a missing shard", "train", VOCAB, NULL, shard_path[1]);
@@ -228,13 +261,13 @@ static void test_refusals(void)
     refuses("a truncated shard", "train", VOCAB, NULL, shard_path[1]);
     memset(data, 'x', size);
     write_whole(shard_path[1], data, size);
-    refuses("a file of the right size that is no shard", "train", VOCAB, NULL, shard_path[1]);
+    refuses_header("a file of the right size that is no shard", 1, "cannot open as HDF5");
     write_all();
     write_shard(shard_path[2], &all, 2 * all.n_documents / 3, all.n_documents, VOCAB + 5);
-    refuses("a shard of another vocabulary", "train", VOCAB, NULL, shard_path[2]);
+    refuses_header("a shard of another vocabulary", 2, "vocab_size 2005, the manifest says 2000");
     write_all();
     write_shard(shard_path[0], &all, 0, all.n_documents / 3 - 1, VOCAB);
-    refuses("a shard with fewer documents", "train", VOCAB, NULL, shard_path[0]);
+    refuses_header("a shard with fewer documents", 0, "documents, the manifest says");
     write_all();
 
     manifest_text = read_whole(manifest_path, &manifest_size);
@@ -300,10 +333,82 @@ static void test_large_id(void)
     free(data);
 }
 
+static int count_open_files(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int n = 0;
+
+    CHECK(dir, "/proc/self/fd cannot be read");
+    while (readdir(dir)) n++;
+    closedir(dir);
+    return n;
+}
+
+/* Every sample once, in an order that jumps from shard to shard; the files open at most meanwhile. */
+static bool read_all(dataset *d, int *most_open, moai_error *err)
+{
+    const int64_t n = dataset_samples(d, SEQ);
+    int32_t ids[SEQ + 1];
+    bool right = true;
+
+    for (int64_t i = 0; right && i < n; i++) {
+        const int64_t sample = i * 101 % n;   /* 101 divides no n here */
+        right = dataset_sample(d, sample, SEQ, ids, err) == 0 && is_sample(sample, sample, n, false, ids, SEQ);
+        const int now = count_open_files();
+        *most_open = now > *most_open ? now : *most_open;
+    }
+    return right;
+}
+
+/* As a file server looks after somebody has moved files about. */
+static void replace_shards(const char *dir)
+{
+    char *command = xasprintf("cd %s && for f in *.h5; do cp $f copy && mv copy $f || exit 1; done", dir);
+
+    CHECK(system(command) == 0, "%s", command);
+    free(command);
+}
+
+/* Far more shards than may be open. */
+static void test_few_files(void)
+{
+    enum { SHARDS = 40, N = 1440 };
+    char *dir = in_tmp("many"), *first = in_tmp("many/train-00000.h5");
+    int64_t *one = xmalloc(N * sizeof *one), *few = xmalloc(N * sizeof *few);
+    const int before = count_open_files();
+    struct rlimit limit;
+    moai_error err = {.text = ""};
+    int most = 0;
+
+    mkdir(dir, 0777);
+    run_layout(1, 1, 1, 0, N, 0, true, one);
+    free(manifest_path);
+    manifest_path = write_dataset(dir, &all, SHARDS, VOCAB);
+    limit = (struct rlimit){100, 100};
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
+    for (int workers = 0; workers <= 12; workers += 4)        /* more workers than may be open, too */
+        ok(run_layout(2, 3, 2, 0, N, workers, true, few) && memcmp(one, few, N * sizeof *one) == 0,
+           "%d shards, 100 files may be open, %d workers: the same samples", SHARDS, workers);
+    dataset *d = open_all();
+    bool read = read_all(d, &most, &err);
+    ok(read && most > before + 8 && most <= before + 2 * 8, "8 of them are open at a time, in %d files %s", most - before,
+       err.text);
+    replace_shards(dir);
+    read = read_all(d, &most, &err);
+    ok(read, "replaced by copies of themselves they are read on %s", err.text);
+    write_shard(first, &all, 0, all.n_documents / 30, VOCAB);
+    read = read_all(d, &most, &err);
+    ok(!read && strstr(err.text, first) && strstr(err.text, "the manifest says"), "one replaced by another is not: %s",
+       err.text);
+    dataset_free(d);
+    free(one), free(few), free(dir), free(first);
+}
+
 int main(void)
 {
     char *dir = in_tmp("set");
 
+    shard_pool_pause = 0.001;
     mkdir(dir, 0777);
     all = random_documents(TOKENS, 900, VOCAB, 1);
     write_all();
@@ -316,8 +421,11 @@ int main(void)
     test_damage(0);
     test_damage(2);
     test_large_id();
+    write_all();
+    test_few_files();
     for (int i = 0; i < 3; i++) free(shard_path[i]);
     free(manifest_path);
+    manifest_free(&set);
     documents_free(&all);
     free(dir);
     return tap_done();

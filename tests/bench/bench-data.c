@@ -98,7 +98,9 @@ static void bench_loader(const char *manifest_path, int64_t vocab_size, int64_t 
                                .n_workers = workers,
                                .prefetch = 4};
         moai_error err;
-        dataset *d = dataset_open(manifest_path, "train", vocab_size, NULL, &err);
+        manifest m;
+        CHECK(manifest_read(&m, manifest_path, &err) == 0, "%s", err.text);
+        dataset *d = dataset_open(&m, "train", &(dataset_readers){&comm_alone, 0, 1}, &err);
         CHECK(d, "%s", err.text);
         for (int epoch = 0; epoch < 2; epoch++) {
             double waited = 0, begin = now_seconds();
@@ -111,6 +113,7 @@ static void bench_loader(const char *manifest_path, int64_t vocab_size, int64_t 
             if (epoch == 1 && 1 / rate < best) best = 1 / rate;
         }
         dataset_free(d);
+        manifest_free(&m);
     }
     printf("loader, vocabulary %lld, T %lld, shuffled, %d worker%s: %.0f M tokens/s, %.0f in the first epoch\n",
            (long long)vocab_size, (long long)seq_len, workers, workers == 1 ? "" : "s", 1 / best, first);

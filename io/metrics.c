@@ -93,7 +93,7 @@ static void close_screen(metrics *m)
 /* A line that a resume keeps: whole, and of a step that is not told again. */
 static bool line_stays(const char *line, size_t n, int64_t resume_step)
 {
-    json_t *object = n && line[n - 1] == '\n' ? json_loadb(line, n, 0, NULL) : NULL;
+    json_t *object = n && line[n - 1] == '\n' && strlen(line) == n ? json_loads(line, 0, NULL) : NULL;
     const json_t *step = json_object_get(object, "step");
     bool stays = json_is_integer(step) && json_integer_value(step) <= resume_step;
 

@@ -82,7 +82,7 @@ static void test_resume(void)
     int n1, n2, n3, n4, n_event;
     FILE *f = fopen(path, "a");
 
-    fwrite("{\"step\":2}\0\n", 1, 12, f);                                 /* zeros, as a power cut leaves them */
+    fwrite("{\"step\":2}\0\n{\"step\":2\0}\n", 1, 24, f);                  /* zeros, as a power cut leaves them */
     fputs("{\"step\":2,\"loss\":9", f);                                  /* a line cut short by a crash */
     fclose(f);
     log_steps(2, 4);

@@ -564,9 +564,18 @@ static int compare_keys(key_table t, const char *prefix, const model_config *a, 
     return status;
 }
 
+/* Without its factor where that has no effect, as it is written. */
+static model_config as_written(model_config c)
+{
+    if (c.rope.kind == ROPE_DEFAULT) c.rope.factor = 1;
+    return c;
+}
+
 int model_config_same(const model_config *a, const model_config *b, moai_error *err)
 {
-    if (compare_keys(shape_keys, "", a, b, err) || compare_keys(rope_keys, "rope ", a, b, err)) return -1;
+    const model_config x = as_written(*a), y = as_written(*b);
+
+    if (compare_keys(shape_keys, "", &x, &y, err) || compare_keys(rope_keys, "rope ", &x, &y, err)) return -1;
     return compare_values("", "eos_token_id", token_list_json(&a->eos_token_id), token_list_json(&b->eos_token_id),
                           err);
 }

@@ -156,14 +156,15 @@ static void test_written(void)
             "\"rope_theta\": 1e6, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, "
             "\"original_max_position_embeddings\": 32, "
             "\"beta_fast\": 0.1, \"attention_factor\": 1.25, \"truncate\": false}"),
+        MODEL("\"rope_theta\": 1e6, \"rope_scaling\": {\"rope_type\": \"default\", \"factor\": 2}"),
     };
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         model_config c, back;
         moai_error err = {.text = ""};
         CHECK(!model_config_read(&c, file_of(texts[i]), &err), "%s", err.text);
         CHECK(!model_config_write(&c, path, "float32", &err), "%s", err.text);
         ok(!model_config_read(&back, path, &err) && !model_config_same(&c, &back, &err),
-           "written and read again, case %d%s", i, err.text);
+           "written and read again, case %zu%s", i, err.text);
         back.rope.beta_slow = 3;
         ok(model_config_same(&c, &back, &err) < 0 &&
                strstr(err.text, "rope beta_slow is 1.0 in one and 3.0 in the other"),

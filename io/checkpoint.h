@@ -102,6 +102,9 @@ int checkpoint_choose(const char *output_dir, const checkpoint_names *, int chos
 /* What reads a checkpoint returns this where the bytes are not those that were written (a hash, a size, a file that
  * is gone), and -1 for everything else: a disk that does not answer, another version, another model. */
 enum { CHECKPOINT_DAMAGED = -2 };
+/* What holds a weight or moment that is not finite is no checkpoint to go on from, however well its bytes have been
+ * kept: checkpoint_write refuses it with this, naming the first, and to those who read it is damaged. */
+enum { CHECKPOINT_NOT_FINITE = -3 };
 int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
 /* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
  * element of every parameter must be covered, or it fails naming it.  Not collective; the caller agrees. */

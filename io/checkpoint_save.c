@@ -131,7 +131,8 @@ static int write_rank_file(checkpoint_saving *s, moai_error *err)
 int checkpoint_write(checkpoint_saving *s, moai_error *err)
 {
     if (s->st.grid->rank == 0 && save_describe(s->output_dir, &s->meta, &s->tokenizer, err) != 0) return -1;
-    if (write_rank_file(s, err) != 0) return -1;
+    const int rc = write_rank_file(s, err);
+    if (rc != 0) return rc;
     if (s->file.n == 0) return 0;
     s->fd = piece_file_open(s->tmp, &s->file, err);
     return s->fd < 0 ? -1 : 0;

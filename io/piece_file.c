@@ -172,7 +172,9 @@ static int write_data(const piece_writer *w, piece *p, piece_fill fill, void *fr
     for (int64_t row = 0; rc == 0 && row < p->at.n_rows; row += rows_at_once) {
         const int64_t n_elem = min_i64(rows_at_once, p->at.n_rows - row) * width;
         const size_t n_bytes = (size_t)n_elem * sizeof *x;
+        const rect rows = {p->at.row0 + row, n_elem / width, p->at.col0, width};
         if (fill) rc = fill(from, row * width, n_elem, x, err);
+        if (rc == 0 && fill) rc = piece_check_finite(w->path, p, rows, x, err);
         if (rc == 0) XXH3_128bits_update(hash, x, n_bytes);
         if (rc == 0 && fill) rc = write_block(w, x, n_bytes, p->address + row * width * (int64_t)sizeof *x, err);
     }

@@ -92,12 +92,40 @@ void hash_hex(const XXH3_state_t *hash, char hex[33])
     hex[32] = 0;
 }
 
+/* An exponent of ones is an infinity or a NaN; nothing here branches, so that it costs a pass over memory. */
+static bool is_finite(const float *x, int64_t n)
+{
+    uint32_t carry = 0;
+
+    #pragma omp simd reduction(| : carry)
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        carry |= (bits & 0x7FFFFFFF) + 0x00800000;
+    }
+    return carry < 0x80000000;
+}
+
+int piece_check_finite(const char *path, const piece *p, rect rows, const float *x, moai_error *err)
+{
+    int64_t i = 0;
+
+    if (is_finite(x, rect_n_elem(rows))) return 0;
+    while (is_finite(x + i, 1)) i++;
+    error_set(err, "%s: %s of %s is %g at row %lld, column %lld: no run can go on from it", path,
+              checkpoint_state_names[p->state], p->name, (double)x[i], (long long)(rows.row0 + i / rows.n_cols),
+              (long long)(rows.col0 + i % rows.n_cols));
+    return CHECKPOINT_NOT_FINITE;
+}
+
 int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, piece_each each, void *to, moai_error *err)
 {
     const int64_t w = p->at.n_cols, rows_at_once = max_i64(BLOCK_ELEM / w, 1);
     char *path = xasprintf("%s/%s", dir, f->name), hex[33];
     float *x = xmalloc((size_t)(min_i64(rows_at_once, p->at.n_rows) * w) * sizeof *x);
     XXH3_state_t *hash = XXH3_createState();
+    moai_error not_finite;
+    bool finite = true;
     int rc = 0;
 
     CHECK(hash, "out of host memory");
@@ -108,12 +136,17 @@ int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, pie
         if (p->address >= 0) rc = file_read_at(fd, path, x, n_bytes, p->address + row * w * (int64_t)sizeof *x, err);
         if (rc != 0) break;
         XXH3_128bits_update(hash, x, n_bytes);
+        if (finite) finite = piece_check_finite(path, p, block, x, &not_finite) == 0;
         if (each) each(to, p, block, x);
     }
     if (rc == 0) hash_hex(hash, hex);
     if (rc == 0 && strcmp(hex, p->xxh3) != 0) {
         error_set(err, "%s: /%s/%s/%d: damaged: XXH3 is %s, the manifest says %s", path,
                   checkpoint_state_names[p->state], p->name, p->index, hex, p->xxh3);
+        rc = CHECKPOINT_DAMAGED;
+    }
+    if (rc == 0 && !finite) {
+        *err = not_finite;
         rc = CHECKPOINT_DAMAGED;
     }
     XXH3_freeState(hash);

@@ -53,7 +53,7 @@ share *shares_of(const param_table *, int dp_size, int dp_rank, int *n);   /* ca
 void params_whole(param_table *, const model_config *);
 
 /* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, whole rows; NULL for a piece of
- * zeros.  After a failure only piece_file_close may follow; it frees in any case, and given no piece_file it
+ * zeros.  What is not finite is refused (CHECKPOINT_NOT_FINITE).  After a failure only piece_file_close may follow; it frees in any case, and given no piece_file it
  * abandons.  A broken library is a broken rank (die). */
 typedef int (*piece_fill)(void *from, int64_t first, int64_t n, float *dst, moai_error *err);
 typedef struct piece_writer piece_writer;
@@ -68,6 +68,8 @@ void piece_file_free(piece_file *);
 int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or what failed */
 typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
 int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_each each, void *to, moai_error *err);
+/* CHECKPOINT_NOT_FINITE, naming the first number of these rows that is not finite. */
+int piece_check_finite(const char *path, const piece *, rect rows, const float *, moai_error *err);
 typedef struct byte_range {
     int64_t begin, end;
 } byte_range;

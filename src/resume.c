@@ -153,15 +153,18 @@ static int load_newest(resume_point *r, bool must, const run_config *run, const 
     return failed;
 }
 
-/* No rank finds a manifest there, nor will another start. */
-static bool is_none(const char *dir, const comm *world)
+/* No rank finds a manifest there, nor will another start: a run's directory was meant to be one of its checkpoints, it
+ * seems. */
+static void refuse_none(const char *dir, const comm *world, moai_error *err)
 {
-    char *path = xasprintf("%s/manifest.json", dir);
+    char *path = xasprintf("%s/manifest.json", dir), *newest = world->rank == 0 ? checkpoint_latest(dir) : NULL;
     int32_t found = !file_missing(path);
 
     free(path);
     comm_all_reduce(world, &found, 1, DT_I32, REDUCE_MAX);
-    return !found;
+    err->config = err->config || !found;
+    if (newest && !found) error_config(err, "%s is no checkpoint; the newest in it is %s", dir, newest);
+    free(newest);
 }
 
 int resume_load(resume_point *r, const run_config *run, const checkpoint_meta *now, const checkpoint_state *st,
@@ -174,7 +177,7 @@ int resume_load(resume_point *r, const run_config *run, const checkpoint_meta *n
     if (!wanted[0]) return 0;
     if (must || strcmp(wanted, "auto") == 0) return load_newest(r, must, run, now, st, err);
     if (load(r, wanted, run, now, st, err) == GOOD) return 0;
-    if (is_none(wanted, &st->grid->host_world)) err->config = true;
+    refuse_none(wanted, &st->grid->host_world, err);
     return -1;
 }
 

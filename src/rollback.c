@@ -15,16 +15,30 @@ static char *spike_text(const trainer *t)
                      s->zscore, s->mean, (long long)t->run->loss_spike_window);
 }
 
+/* The first of a row is a warning, more than loss_spike_limit are the end. */
+static int look_at_row(const trainer *t, const char *what, moai_error *err)
+{
+    const skip_row *row = &t->state.skips;
+    const int64_t limit = t->run->loss_spike_limit;
+
+    if (row->n_counted == 1)
+        warn("step %lld: %s: its update is left out; the run ends when more than %lld in a row are (loss_spike_limit)",
+             (long long)t->step, what, (long long)limit);
+    if (row->n_counted <= limit) return 0;
+    char *text = skip_row_text(row);
+    error_set(err, "step %lld: %s; %s, and loss_spike_limit is %lld", (long long)t->step, what, text, (long long)limit);
+    metrics_event(t->metrics, "no_progress", t->step, text);
+    free(text);
+    return -1;
+}
+
 static int skip(trainer *t, const char *what, const int64_t *samples, moai_error *err)
 {
     char *text = xasprintf("%s: weights left as they were", what);
-    const int64_t in_a_row = ++t->state.spikes.in_a_row;
 
     metrics_event_samples(t->metrics, "spike", t->step, text, samples, t->batch.global);
     free(text);
-    if (in_a_row <= t->run->loss_spike_limit) return 0;
-    return error_set(err, "step %lld: %s; loss_spike_limit is %lld, and that many were left out just before",
-                     (long long)t->step, what, (long long)t->run->loss_spike_limit);
+    return look_at_row(t, what, err);
 }
 
 /* The newest checkpoint of this run, or the one it began from; NULL: it began anew.  Caller frees. */
@@ -87,6 +101,8 @@ static int roll_back(trainer *t, const char *what, const int64_t *samples, moai_
 
 int spike_answer(trainer *t, moai_error *err)
 {
+    if (!t->spike.measure) return look_at_row(t, "the gradient norm is not finite", err);
+
     int64_t *samples = xmalloc((size_t)t->batch.global * sizeof *samples);
     char *what = spike_text(t);
     const data_order order = trainer_order(t);

@@ -59,14 +59,15 @@ static const key_spec rows[] = {
     REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate"),
     REAL(min_lr_ratio, "0.1", 0, 1, "the schedule ends at this much of the peak rate"),
     REAL(weight_decay, "0.1", 0, 10, "AdamW decay of the matrices"),
-    REAL(adam_beta1, "0.9", 0, 0.999999999, "decay of the first moment"),
-    REAL(adam_beta2, "0.95", 0, 0.999999999, "decay of the second moment"),
-    REAL(adam_epsilon, "1e-8", 0, 1, "added to the root of the second moment"),
+    /* 1 - beta in fp32 is 0 from 1 - 3e-8 on, and the root of a moment that is 0 divides */
+    REAL(adam_beta1, "0.9", 0, 0.999999, "decay of the first moment"),
+    REAL(adam_beta2, "0.95", 0, 0.999999, "decay of the second moment"),
+    REAL(adam_epsilon, "1e-8", 1e-30, 1, "added to the root of the second moment"),
     REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping"),
     CHOICE(lr_scheduler_type, "cosine", schedules,
            "cosine, wsd (also warmup_stable_decay), linear, constant (also constant_with_warmup), each after the "
            "warm-up; configs/README.md has the formulas"),
-    INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run"),
+    INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run; 0: the initial weights are saved"),
     INT(stop_at_step, "0", 0, 1ll << 40, "leave after this step as on SIGTERM, schedules unchanged; 0: at max_steps"),
     INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up; the first has 1/warmup_steps of the peak rate"),
     INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls; the last has min_lr_ratio of the peak"),
@@ -91,7 +92,7 @@ static const key_spec rows[] = {
     CHOICE(loss_spike_measure, "loss", measures, "loss, grad_norm or either"),
     CHOICE(loss_spike_action, "skip", actions,
            "skip: no update; rollback: to the last checkpoint, the step's samples left out for good"),
-    INT(loss_spike_limit, "5", 1, 1 << 20, "skips in a row, or rollbacks to one checkpoint, until the run stops"),
+    INT(loss_spike_limit, "5", 1, 1 << 20, "the run stops after more steps in a row than this left out (spikes, norms not finite), or rollbacks to one checkpoint"),
     INT(replica_check_steps, "0", 0, 1ll << 40,
         "steps between checks that all copies of a weight are the same bytes; a difference stops the run; 0: none"),
     REAL(hang_timeout, "600", 0, 1e9,
@@ -236,13 +237,15 @@ static int check_together(const run_config *c, moai_error *err)
                          (long long)c->context_parallel);
     if (strcmp(c->device, "cpu") && strcmp(c->device, "cuda") && strcmp(c->device, "auto"))
         return error_set(err, "device is \"%s\", must be cpu, cuda or auto", c->device);
-    if (c->warmup_steps > c->max_steps)
+    if (c->max_grad_norm > 0 && c->max_grad_norm < 1e-30)
+        return error_set(err, "max_grad_norm is %g, must be 0 or at least 1e-30", c->max_grad_norm);
+    if (c->max_steps && c->warmup_steps > c->max_steps)
         return error_set(err, "warmup_steps is %lld, must not exceed max_steps %lld", (long long)c->warmup_steps,
                          (long long)c->max_steps);
-    if (c->lr_scheduler_type == SCHEDULE_WSD && c->warmup_steps + c->decay_steps > c->max_steps)
+    if (c->max_steps && c->lr_scheduler_type == SCHEDULE_WSD && c->warmup_steps + c->decay_steps > c->max_steps)
         return error_set(err, "warmup_steps %lld and decay_steps %lld together exceed max_steps %lld",
                          (long long)c->warmup_steps, (long long)c->decay_steps, (long long)c->max_steps);
-    if (c->profile_step > c->max_steps)
+    if (c->max_steps && c->profile_step > c->max_steps)
         return error_set(err, "profile_step is %lld, must not exceed max_steps %lld", (long long)c->profile_step,
                          (long long)c->max_steps);
     if (resume_keys_read(c->resume_allow, err)) return -1;

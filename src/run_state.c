@@ -16,7 +16,8 @@ void run_state_free(run_state *s)
 void run_state_reset(run_state *s, const run_config *run)
 {
     s->scale = loss_scale_start(run);
-    s->spikes.n = s->spikes.in_a_row = 0;
+    s->spikes.n = 0;
+    s->skips = (skip_row){0};
 }
 
 char *run_state_json(const run_state *s, const run_config *run)
@@ -25,6 +26,7 @@ char *run_state_json(const run_state *s, const run_config *run)
 
     if (run->fp16) json_object_set_new(object, "loss_scale", loss_scale_json(&s->scale));
     if (s->spikes.window) json_object_set_new(object, "spikes", spike_watch_json(&s->spikes));
+    if (s->skips.n) json_object_set_new(object, "skips", skip_row_json(&s->skips));
     if (s->left_out.n_out) json_object_set(object, "left_out", s->left_out.decisions);
     char *text = json_text(object, JSON_COMPACT);
     json_decref(object);
@@ -35,12 +37,13 @@ int run_state_read(run_state *s, const run_config *run, const char *text, const 
 {
     json_t *object = json_loads(text ? text : "{}", 0, NULL);
     const json_t *scale = json_object_get(object, "loss_scale"), *spikes = json_object_get(object, "spikes"),
-                 *decisions = json_object_get(object, "left_out");
+                 *skips = json_object_get(object, "skips"), *decisions = json_object_get(object, "left_out");
     moai_error why;
     int status = 0;
 
     if (scale && run->fp16) status = loss_scale_read(&s->scale, scale, &why);
     if (!status && spikes && s->spikes.window) status = spike_watch_read(&s->spikes, spikes, &why);
+    if (!status && skips) status = skip_row_read(&s->skips, skips, &why);
     if (!status && decisions) status = left_out_merge(&s->left_out, decisions, &why);
     json_decref(object);
     return status ? error_set(err, "%s: %s", label, why.text) : 0;

@@ -5,11 +5,13 @@
 
 #include "left_out_list.h"
 #include "loss_scale.h"
+#include "skips.h"
 #include "spike.h"
 
 typedef struct run_state {
     loss_scale scale;
     spike_watch spikes;
+    skip_row skips;
     left_out_list left_out;
 } run_state;
 

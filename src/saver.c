@@ -20,8 +20,10 @@ struct saver {
     checkpoint_state copy;                    /* async: host memory */
     size_t copy_bytes;                        /* of one of its buffers */
 
+    int keep;                                 /* of the save under way; 0: all */
     saver_phase phase;                        /* the same on every rank */
     checkpoint_saving *saving;
+    bool spoiled;
     int64_t step, saved_step, n_failed;       /* n_failed: in a row */
     double began, stall;                      /* of the save under way: when; seconds that training waited for it */
 
@@ -40,7 +42,7 @@ static int do_phase(saver *s, saver_phase phase)
 {
     if (phase == WRITING) return checkpoint_write(s->saving, &s->err);
     if (phase == COMMITTING) return checkpoint_commit(s->saving, &s->err);
-    checkpoint_prune(s->saving, s->opt.keep);
+    checkpoint_prune(s->saving, s->keep);
     return 0;
 }
 
@@ -177,7 +179,10 @@ static void next_phase(saver *s, bool failed)
 {
     if (failed) {
         moai_error err = s->err;
-        comm_agree(s->world, s->status != 0, &err);           /* the words of who failed */
+        int32_t spoiled = s->status == CHECKPOINT_NOT_FINITE;
+        comm_all_reduce(s->world, &spoiled, 1, DT_I32, REDUCE_MAX);
+        s->spoiled = s->spoiled || spoiled;
+        comm_agree(s->world, spoiled ? s->status == CHECKPOINT_NOT_FINITE : s->status != 0, &err); /* who failed says why */
         finish(s, true);
         report_failure(s, &err);
     } else if (s->phase == WRITING) {
@@ -224,7 +229,7 @@ static void copy_state(const saver *s)
     live->ops->sync(live->dev);
 }
 
-void saver_save(saver *s, const checkpoint_meta *meta)
+void saver_save(saver *s, const checkpoint_meta *meta, bool prune)
 {
     const double begin = now_seconds();
     moai_error err;
@@ -232,6 +237,7 @@ void saver_save(saver *s, const checkpoint_meta *meta)
     saver_wait(s);
     if (s->saved_step == meta->step) return;
     s->step = meta->step;
+    s->keep = prune ? s->opt.keep : 0;
     s->began = begin;
     s->saving = checkpoint_begin(s->opt.output_dir, meta, &s->copy, &s->opt.tokenizer, &err);
     if (!s->saving) {
@@ -243,6 +249,8 @@ void saver_save(saver *s, const checkpoint_meta *meta)
     s->stall = now_seconds() - begin;
     if (!s->has_thread) saver_wait(s);
 }
+
+bool saver_spoiled(const saver *s) { return s->spoiled; }
 
 int64_t saver_saved_step(const saver *s) { return s->saved_step; }
 

@@ -5,7 +5,7 @@
  * tell each other how far they are with two numbers in the reduction at every step's end, and take the steps that are
  * collective there.  Without `async` training waits for the whole save.
  *
- * A save that fails is no reason to stop: it is a warning and the event `save_failed`, the run goes on and the
+ * A save that fails for want of a disk is no reason to stop: it is a warning and the event `save_failed`, the run goes on and the
  * checkpoints from before are whole.  It is tried again 10 steps later; after the third failure in a row a warning and
  * the event `not_saved` say since when nothing is saved. */
 #ifndef MOAI_SAVER_H
@@ -31,8 +31,9 @@ size_t saver_copy_bytes(const param_table *);
 /* NULL, on every rank, when the memory is not there.  Collective over the world. */
 saver *saver_open(const saver_options *, moai_error *err);
 /* Starts a save of the state as it is now; waits first for one under way.  The state may change once it returns.
- * Nothing when this step is saved already.  Collective over the world. */
-void saver_save(saver *, const checkpoint_meta *);
+ * Nothing when this step is saved already.  `prune`: older checkpoints than save_total_limit go when it is in place.
+ * Collective over the world. */
+void saver_save(saver *, const checkpoint_meta *, bool prune);
 /* Every rank at every step's end: what goes into an all-reduce (maximum), and what is done about its result. */
 enum { SAVER_NEWS = 2 };
 void saver_news(saver *, int32_t news[SAVER_NEWS]);
@@ -41,6 +42,9 @@ void saver_advance(saver *, const int32_t news[SAVER_NEWS]);         /* collecti
 bool saver_retries(const saver *, int64_t step);
 /* Waits until nothing is under way.  Collective over the world. */
 void saver_wait(saver *);
+/* A weight or moment was found not to be finite when it was to be saved: the run must end, since no checkpoint will be
+ * good any more.  The same on every rank. */
+bool saver_spoiled(const saver *);
 /* The step of the newest checkpoint that this run has in place, -1: none; the same on every rank. */
 int64_t saver_saved_step(const saver *);
 void saver_close(saver *);                    /* what is under way is given up; may be NULL */

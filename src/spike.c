@@ -52,7 +52,6 @@ spike spike_judge(const spike_watch *w, const run_config *run, double loss, doub
 void spike_remember(spike_watch *w, double loss, double norm)
 {
     if (w->window == 0) return;
-    w->in_a_row = 0;
     if (!isfinite(loss) || !isfinite(norm)) return;
     w->loss[w->n % w->window] = loss;
     w->norm[w->n % w->window] = norm;
@@ -67,16 +66,15 @@ json_t *spike_watch_json(const spike_watch *w)
         json_array_append_new(loss, json_real(w->loss[i % w->window]));
         json_array_append_new(norm, json_real(w->norm[i % w->window]));
     }
-    return json_pack("{s:o, s:o, s:I}", "loss", loss, "grad_norm", norm, "in_a_row", (json_int_t)w->in_a_row);
+    return json_pack("{s:o, s:o}", "loss", loss, "grad_norm", norm);
 }
 
 int spike_watch_read(spike_watch *w, const json_t *object, moai_error *err)
 {
-    const json_t *loss = json_object_get(object, "loss"), *norm = json_object_get(object, "grad_norm"),
-                 *in_a_row = json_object_get(object, "in_a_row");
+    const json_t *loss = json_object_get(object, "loss"), *norm = json_object_get(object, "grad_norm");
     const size_t n = json_array_size(loss);
 
-    if (!json_is_array(loss) || json_array_size(norm) != n || !json_is_integer(in_a_row))
+    if (!json_is_array(loss) || json_array_size(norm) != n)
         return error_set(err, "spikes: no window of as many losses as gradient norms");
     w->n = 0;
     for (size_t i = 0; i < n; i++) {
@@ -84,6 +82,5 @@ int spike_watch_read(spike_watch *w, const json_t *object, moai_error *err)
         if (!json_is_number(l) || !json_is_number(g)) return error_set(err, "spikes: value %zu is not a number", i);
         spike_remember(w, json_number_value(l), json_number_value(g));
     }
-    w->in_a_row = json_integer_value(in_a_row);
     return 0;
 }

@@ -15,7 +15,6 @@
 typedef struct spike_watch {
     double *loss, *norm;                      /* rings of `window`; value i is at i % window */
     int64_t window, n;                        /* n: values ever remembered; window 0: off */
-    int64_t in_a_row;                         /* steps left out since the last one that was applied */
 } spike_watch;
 
 typedef struct spike {

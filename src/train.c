@@ -108,11 +108,14 @@ static step_result train_step(trainer *t)
     t->step++;
     t->step_began_at = t->samples;
     t->samples = order_after(&order, t->samples, t->batch.global);
-    if (r.skipped || t->spike.measure)
-        t->skipped++;
-    else
-        t->updates++;
     loss_scale_update(&t->state.scale, t->run, r.skipped);
+    if (r.skipped || t->spike.measure) {
+        t->skipped++;
+        skip_row_add(&t->state.skips, t->step, t->state.scale.value >= scale);
+    } else {
+        t->updates++;
+        t->state.skips = (skip_row){0};
+    }
     return r;
 }
 
@@ -209,6 +212,8 @@ static void evaluate(trainer *t)
     e.seconds = now_seconds() - begin;
     t->evaluated_step = t->step;
     if (t->metrics) metrics_eval(t->metrics, &e);
+    t->evaluation_failed = !isfinite(e.loss);
+    if (t->evaluation_failed) warn("evaluation at step %lld: the loss is not finite", (long long)t->step);
 }
 
 static bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
@@ -226,17 +231,27 @@ static int check_replicas(trainer *t)
     return -1;
 }
 
-/* -1: the run must end.  A run that looks at its replicas saves none that differ. */
+/* -1: the run must end.  A run that looks at its replicas saves none that differ.  While nothing comes of its steps it
+ * removes no checkpoint from before. */
 static int save(trainer *t)
 {
     if (t->run->replica_check_steps > 0 && check_replicas(t)) return -1;
     checkpoint_meta meta = trainer_meta(t);
 
     watch_phase("saving", -1);
-    saver_save(t->saver, &meta);
+    saver_save(t->saver, &meta, t->state.skips.n == 0 && !t->evaluation_failed);
     watch_phase("", -1);
     checkpoint_meta_free(&meta);
     return 0;
+}
+
+/* A row of steps that change nothing leaves nothing to save: what is due waits for its end. */
+static bool is_save_due(trainer *t)
+{
+    if (every(t->step, t->run->save_steps) || saver_retries(t->saver, t->step)) t->save_due = true;
+    if (!t->save_due || t->state.skips.n_counted > 0) return false;
+    t->save_due = false;
+    return true;
 }
 
 /* What follows from a step that is done: 0, or -1 when the run must end. */
@@ -246,14 +261,39 @@ static int look_after(trainer *t)
     const int64_t step = t->step;
     moai_error err;
 
-    if (t->spike.measure && spike_answer(t, &err)) {
+    if (t->state.skips.n > 0 && spike_answer(t, &err)) {
         if (t->grid.rank == 0) fprintf(stderr, "moai: %s\n", err.text);
         return -1;
     }
     if (every(t->step, run->replica_check_steps) && check_replicas(t)) return -1;
     if (t->step != step) return 0;            /* it went back */
     if (every(step, run->eval_steps)) evaluate(t);
-    return every(step, run->save_steps) || saver_retries(t->saver, step) ? save(t) : 0;
+    return is_save_due(t) ? save(t) : 0;
+}
+
+/* What was copied before may still be whole. */
+static int give_up(trainer *t)
+{
+    watch_phase("end", -1);
+    saver_wait(t->saver);
+    return STATUS_FAILED;
+}
+
+/* With max_steps 0 what is wanted is the initial weights. */
+static bool is_saved_at_end(const trainer *t)
+{
+    return t->run->save_on_exit && (t->step > 0 || t->run->max_steps == 0);
+}
+
+static void say_nothing_to_do(const trainer *t, int64_t end)
+{
+    const char *key = end == t->run->max_steps ? "max_steps" : "stop_at_step";
+
+    if (t->from.dir)
+        say("nothing to do: %s %lld is reached, %s is of step %lld", key, (long long)end, t->from.dir,
+            (long long)t->step);
+    else
+        say("nothing to do: %s is %lld%s", key, (long long)end, t->run->save_on_exit ? "; the initial weights are saved" : "");
 }
 
 /* The loop; returns the exit status. */
@@ -265,6 +305,7 @@ static int train(trainer *t)
 
     t->first_step = t->step;
     t->began = now_seconds();
+    if (t->step >= end) say_nothing_to_do(t, end);
     while (t->step < end && !stop) {
         const double begin = now_seconds(), lr = learning_rate(run, t->step), scale = t->state.scale.value;
         const double waited = watch_waited();
@@ -276,22 +317,25 @@ static int train(trainer *t)
         watch_phase("", -1);
         report_step(t, r, lr, scale, seconds);
         if (t->step == t->first_step + 1) report_memory(t);
-        if (look_after(t)) {
-            watch_phase("end", -1);
-            saver_wait(t->saver);             /* what was copied before may still be whole */
-            return STATUS_FAILED;
-        }
+        if (look_after(t)) return give_up(t);
         stop = step_boundary(t);
+        if (saver_spoiled(t->saver)) {
+            if (t->grid.rank == 0)
+                fprintf(stderr, "moai: step %lld: what the run has come to is not finite, no checkpoint will be good any more\n",
+                        (long long)t->step);
+            return give_up(t);
+        }
     }
     if (!stop) evaluate(t);
     watch_phase("end", -1);
     if (stop && t->metrics) metrics_event(t->metrics, "stop", t->step, signals_name(stop));
-    if (run->save_on_exit && t->step > 0) save(t);
+    if (is_saved_at_end(t)) save(t);
     watch_phase("end", -1);
     saver_wait(t->saver);
     base_step = -1;
-    const bool failed = run->save_on_exit && t->step > 0 && saver_saved_step(t->saver) != t->step;
-    return failed ? STATUS_FAILED : STATUS_OK;
+    const bool unsaved = is_saved_at_end(t) && saver_saved_step(t->saver) != t->step,
+               failed = t->evaluation_failed && t->evaluated_step == t->step;
+    return unsaved || failed ? STATUS_FAILED : STATUS_OK;
 }
 
 int train_run(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)

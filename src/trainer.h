@@ -33,6 +33,8 @@ typedef struct trainer {
     double waited;                            /* for data, in this step */
     double busy;                              /* in this step: seconds that this rank did not wait for others */
     stragglers stragglers;
+    bool evaluation_failed;                   /* the last one's loss was not finite */
+    bool save_due;
 
     int64_t step, samples, updates, skipped;  /* as in checkpoint_meta */
     int64_t step_began_at;                    /* the place in the data order where the last step began */

@@ -537,7 +537,7 @@ static void test_run_file(void)
         {"{\"max_steps\": 3.0}", "config.json: max_steps is 3.0, must be an integer"},
         {"{\"bf16\": 1}", "config.json: bf16 is 1, must be true or false"},
         {"{\"model\": 1}", "config.json: model is 1, must be a string"},
-        {"{\"adam_beta1\": 1}", "config.json: adam_beta1 is 1, must be between 0 and 0.999999999"},
+        {"{\"adam_beta1\": 1}", "config.json: adam_beta1 is 1, must be between 0 and 0.999999"},
         {"{\"seed\": 1, \"seed\": 2}", "duplicate"},
         {"{\"batch_size\": 1, \"per_device_train_batch_size\": 2}", "are the same key"},
         {"{\"seed\": 1,}", "line 1, column"},

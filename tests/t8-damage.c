@@ -278,6 +278,62 @@ static void hostile(void)
     edited("\"files\"", "\"pieces\": [", "\"pieces\": {}, \"was\": [", "not a list");
 }
 
+/* The piece with these names: where its bytes lie. */
+static void find_piece(const char *manifest, const char *file, const char *name, int64_t *address, int64_t *n_bytes)
+{
+    json_t *root = json_loads(manifest, 0, NULL), *entry, *piece;
+    size_t i, k;
+
+    *address = -1;
+    json_array_foreach(json_object_get(root, "files"), i, entry)
+    {
+        if (strcmp(json_string_value(json_object_get(entry, "file")), file) != 0) continue;
+        json_array_foreach(json_object_get(entry, "pieces"), k, piece)
+        {
+            const json_t *size = json_object_get(piece, "size");
+            if (strcmp(json_string_value(json_object_get(piece, "name")), name) != 0 || *address >= 0) continue;
+            *address = json_integer_value(json_object_get(piece, "address"));
+            *n_bytes = 4 * json_integer_value(json_array_get(size, 0)) * json_integer_value(json_array_get(size, 1));
+        }
+    }
+    json_decref(root);
+    CHECK(*address >= 0, "%s is not in %s", name, file);
+}
+
+/* As versions have written it that did not look: every hash is right, and one weight is no number. */
+static void not_finite(float value, const char *shown)
+{
+    static const char name[] = "model.layers.1.mlp.up_proj.weight";
+    char *path = path_of("rank-00001.h5"), *manifest = path_of("manifest.json"), fault[1024], was[33], is[33], words[128];
+    moai_error err;
+    size_t n_data, n_text;
+    int64_t at, n_bytes = 0;
+    char *data = file_read(path, 1 << 30, &n_data, &err), *text = file_read(manifest, 1 << 30, &n_text, &err),
+         *copy = xmalloc(n_data), *sealed = xmalloc(n_text + 1);
+
+    memcpy(copy, data, n_data);
+    memcpy(sealed, text, n_text + 1);
+    find_piece(text, "rank-00001.h5", name, &at, &n_bytes);
+    file_xxh3_text(data + at, (size_t)n_bytes, was);
+    memcpy(data + at + 4 * 50, &value, sizeof value);         /* row 1, column 2 of 48 */
+    file_xxh3_text(data + at, (size_t)n_bytes, is);
+    char *hash = strstr(sealed, was);
+    CHECK(hash, "%s is not in the manifest", was);
+    memcpy(hash, is, 32);
+    seal(sealed, n_text);
+    scratch_write(path, data, n_data);
+    scratch_write(manifest, sealed, n_text);
+    snprintf(words, sizeof words, "rank-00001.h5: weight of %s is %s at row ", name, shown);
+    ok(verify(fault) == 1 && strstr(fault, words) && strstr(fault, ", column 2"), "whole, and no checkpoint: %s", fault);
+    ok(load(&err) < 0 && strstr(err.text, words), "a load says so too");
+    ok(resumed_past_damage() == 4, "and a run goes on from the one before");
+    scratch_write(path, copy, n_data);
+    scratch_write(manifest, text, n_text);
+    ok(verify(fault) == 0, "and all is well again");
+    free(data), free(text), free(copy), free(sealed);
+    free(path), free(manifest);
+}
+
 /* Bytes changed at random: the reader may refuse or, where the change means nothing, read; it never takes wrong
  * data. */
 static void mutations(int n)
@@ -350,6 +406,8 @@ int main(int argc, char **argv)
         not_read("rank-00001.h5");
         replaced();
         hostile();
+        not_finite(NAN, "nan");
+        not_finite(-INFINITY, "-inf");
         mutations(argc > 2 ? atoi(argv[2]) : 300);
         other_model();
     }

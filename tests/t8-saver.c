@@ -43,7 +43,7 @@ static void ask(saver *s, int64_t step)
     const checkpoint_meta meta = small_meta(&cfg, grid.size, step);
 
     state_fill(&state);
-    saver_save(s, &meta);
+    saver_save(s, &meta, true);
     change_state();
 }
 
@@ -175,6 +175,24 @@ static void damaged(void)
     free(aside);
 }
 
+/* One number on one rank: nothing is saved, every rank knows that nothing will be, and what was there stays. */
+static void not_finite(bool async, int which, float value, int64_t before, int64_t step)
+{
+    const checkpoint_meta meta = small_meta(&cfg, grid.size, step);
+    saver *s = open_saver(async, 1);
+
+    state_fill(&state);
+    if (grid.rank == 2) state.st.own[which][state.params.n_own / 3] = value;
+    ok(!saver_spoiled(s), "not yet");
+    saver_save(s, &meta, true);
+    saver_wait(s);
+    agree(true);
+    ok(saver_spoiled(s) && saver_saved_step(s) == -1 && !there(step, "") && !there(step, ".tmp"),
+       "%s of %g: no checkpoint", checkpoint_state_names[which], (double)value);
+    ok(holds_state(before), "the one before is untouched");
+    saver_close(s);
+}
+
 static void no_memory(void)
 {
     param_table large = state.params;
@@ -205,6 +223,9 @@ int main(int argc, char **argv)
     failures(false, 20, 30);
     retried();
     damaged();
+    not_finite(true, STATE_WEIGHT, NAN, 53, 60);
+    not_finite(true, STATE_EXP_AVG_SQ, INFINITY, 53, 60);
+    not_finite(false, STATE_EXP_AVG, -INFINITY, 53, 61);
     no_memory();
     state_free(&state);
     free(dir);

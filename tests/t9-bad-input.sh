@@ -149,7 +149,7 @@ refused 2 2 'out-dir holds checkpoint-2 of an earlier run'
 "$MOAI_BIN/moai_checkpoint" verify "$dir/out-dir/checkpoint-2" > "$dir/out" 2>&1
 check $? "after all that the checkpoint of the good run is whole"
 refused 2 2 "$dir/no-checkpoint: not a checkpoint" --resume_from_checkpoint "$dir/no-checkpoint"
-refused 2 2 "$dir/out-dir: not a checkpoint" --resume_from_checkpoint "$dir/out-dir" --output_dir "$dir/new"
+refused 2 2 "$dir/out-dir is no checkpoint; the newest in it is $dir/out-dir/checkpoint-2" --resume_from_checkpoint "$dir/out-dir" --output_dir "$dir/new"
 
 # checkpoints
 damaged() { mkdir "$dir/$1" && cp -r "$dir/out-dir/checkpoint-2" "$dir/$1/checkpoint-2"; }

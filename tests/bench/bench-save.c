@@ -62,7 +62,7 @@ static double round_of(saver *s, const model_config *cfg, int64_t step, double *
 
     comm_barrier(&grid.host_world);
     const double begin = now_seconds();
-    saver_save(s, &meta);
+    saver_save(s, &meta, true);
     const double stall = now_seconds() - begin + steps_until(s, step);
     *in_place = slowest(now_seconds() - begin);
     saver_wait(s);

@@ -16,7 +16,7 @@ struct dataset {
     int64_t vocab_size;                       /* of the shards */
 };
 
-/* Shards that a split may hold open: two descriptors each (shard.c), for training and validation; others are MPI's and
+/* Shards that a split may hold open: at most two descriptors each (shard.c), for training and validation; others are MPI's and
  * the program's own.  The soft limit is often 1024 where the hard one is far beyond.  Not more in any case: a metadata
  * server remembers what each of thousands of ranks has open. */
 static int most_open(int n)

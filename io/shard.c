@@ -26,7 +26,8 @@ struct shard {
     char *path;
     shard_info info;
     hid_t file, tokens, documents;            /* < 0: not open */
-    int fd;                                   /* < 0: asleep */
+    int fd;                                   /* HDF5's, or own_fd; < 0: asleep */
+    bool own_fd;
     struct stat as_opened;
     int width;                                /* bytes per token: 2 or 4 */
     int64_t n_tokens, n_documents, chunk;     /* chunk: tokens per chunk */
@@ -126,19 +127,16 @@ static bool same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* The library opens files by name: what it opened is what `fd` reads.  Lock held. */
-static int open_library(shard *s, moai_error *err)
+/* The library's descriptor, or -1.  Lock held. */
+static int open_library(shard *s, struct stat *st, moai_error *err)
 {
-    struct stat st;
     int *fd = NULL;
 
     s->file = H5Fopen(s->path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (s->file < 0) return h5_fail(err, "%s: cannot open as HDF5", s->path);
-    if (H5Fget_vfd_handle(s->file, H5P_DEFAULT, (void **)&fd) < 0 || !fd)
+    if (H5Fget_vfd_handle(s->file, H5P_DEFAULT, (void **)&fd) < 0 || !fd || fstat(*fd, st) != 0)
         return h5_fail(err, "%s: no file descriptor", s->path);
-    if (fstat(*fd, &st) != 0 || !same_file(&st, &s->as_opened))
-        return error_set(err, "%s: has been replaced while it was read", s->path);
-    return 0;
+    return *fd;
 }
 
 /* Lock held. */
@@ -146,7 +144,8 @@ static int open_all(shard *s, moai_error *err)
 {
     int64_t n_offsets, unused;
 
-    if (open_library(s, err) != 0 || read_header(s, err) != 0) return -1;
+    s->fd = open_library(s, &s->as_opened, err);
+    if (s->fd < 0 || read_header(s, err) != 0) return -1;
     s->width = shard_width(s->info.vocab_size);
     s->tokens = open_dataset(s, "tokens", s->width, &s->n_tokens, &s->chunk, err);
     if (s->tokens < 0) return -1;
@@ -169,11 +168,15 @@ static void close_library(shard *s)
     s->tokens = s->documents = s->file = -1;
 }
 
-/* The library's part of a shard that has slept.  Lock held. */
+/* Of a shard that has slept: the library opens by name, and what it opens has to be what `fd` reads.  Lock held. */
 static int open_again(shard *s, moai_error *err)
 {
+    struct stat st;
+
     if (s->file >= 0) return 0;
-    int status = open_library(s, err);
+    int status = open_library(s, &st, err) < 0 ? -1 : 0;
+    if (status == 0 && !same_file(&st, &s->as_opened))
+        status = error_set(err, "%s: has been replaced while it was read", s->path);
     if (status == 0) {
         s->tokens = open_named(s, "tokens");
         s->documents = open_named(s, "documents");
@@ -183,30 +186,19 @@ static int open_again(shard *s, moai_error *err)
     return status;
 }
 
-/* HDF5 would not say as plainly why not. */
-static int open_plain(const char *path, struct stat *st, moai_error *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    if (fd >= 0 && fstat(fd, st) == 0) return fd;
-    error_set(err, "%s: %s", path, strerror(errno));
-    if (fd >= 0) close(fd);
-    return -1;
-}
-
 shard *shard_open(const char *path, moai_error *err)
 {
     shard *s = xmalloc(sizeof *s);
+    int status;
 
-    *s = (shard){.path = xstrdup(path), .file = -1, .tokens = -1, .documents = -1};
-    s->fd = open_plain(path, &s->as_opened, err);
-    if (s->fd < 0) {
-        shard_free(s);
-        return NULL;
+    *s = (shard){.path = xstrdup(path), .file = -1, .tokens = -1, .documents = -1, .fd = -1};
+    if (stat(path, &s->as_opened) != 0) {                     /* HDF5 would not say it as plainly */
+        status = error_set(err, "%s: %s", path, strerror(errno));
+    } else {
+        h5_lock();
+        status = open_all(s, err);
+        h5_unlock();
     }
-    h5_lock();
-    int status = open_all(s, err);
-    h5_unlock();
     if (status == 0) {
         s->verified = xmalloc((size_t)(s->n_tokens / s->chunk + 1) * sizeof *s->verified);
         return s;
@@ -220,22 +212,28 @@ void shard_sleep(shard *s)
     h5_lock();
     close_library(s);
     h5_unlock();
-    if (s->fd >= 0) close(s->fd);
+    if (s->own_fd) close(s->fd);
     s->fd = -1;
+    s->own_fd = false;
 }
 
 int shard_wake(shard *s, moai_error *err)
 {
     struct stat st;
-    int fd = open_plain(s->path, &st, err);
+    const int fd = open(s->path, O_RDONLY | O_CLOEXEC);
 
-    if (fd < 0) return -1;
-    if (same_file(&st, &s->as_opened)) {
-        s->fd = fd;
-        return 0;
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        error_set(err, "%s: %s", s->path, strerror(errno));
+        if (fd >= 0) close(fd);
+        return -1;
     }
-    close(fd);
-    return SHARD_REPLACED;
+    if (!same_file(&st, &s->as_opened)) {
+        close(fd);
+        return SHARD_REPLACED;
+    }
+    s->fd = fd;
+    s->own_fd = true;
+    return 0;
 }
 
 void shard_forget_cached(const shard *s)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Calls of the I/O layer that fail on purpose while a run saves (tests/faulty_io.c): training goes on to its last step, what is in place
+# Calls of the I/O layer that fail on purpose while a run saves or reads its data (tests/faulty_io.c): training goes on to its last step, what is in place
 # verifies, and a run that goes on from it is the undisturbed one, bit for bit.
 . tests/layouts.sh
 export ASAN_OPTIONS=verify_asan_link_order=0
@@ -48,6 +48,17 @@ if [ "${ALL_FAULTS:-}" ]; then                # tests/slow/t9-io-faults.sh
     with_faults blocking pwrite:211:ENOSPC,fsync:17:EIO,rename:5:EIO --no_async_save
     with_faults blocking-flips flip:307 --no_async_save
 fi
+
+# data that cannot be read at once: another try, of the file opened anew, and the same bits
+reads_again() {
+    flags=
+    train "$1" LD_PRELOAD="$runs/faulty_io.so" FAULTY_PATH=/corpus/train FAULTY_IO="$2"
+    status=$? told=$(grep -c "^warning: \[rank .*/corpus/train-.*: $3; trying again in 1 s$" "$runs/$1.log")
+    [ $status = 0 ] && [ "$told" -gt 0 ]; check $? "$2 of shards: status $status, $told warnings, as $(grep -m 1 'trying again' "$runs/$1.log" | sed "s|$runs/||")"
+    same_bits "$1" straight
+}
+reads_again data-reads pread:37:EIO '.*Input/output error.*'
+reads_again data-stale stale:47 '.*Stale file handle.*'
 flags="--stop_at_step 24"
 train halves LD_PRELOAD="$runs/faulty_io.so" FAULTY_IO=short:2
 [ $? = 0 ] && [ "$(count halves save_failed)" = 0 ] && "$MOAI_BIN/moai_checkpoint" verify "$runs/halves" > "$runs/log" 2>&1

@@ -29,6 +29,20 @@ static bool names_manifest(const char *path)
     return (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) || (n > 5 && strcmp(path + n - 5, ".json") == 0);
 }
 
+/* What the manifest beside a lone shard names, else the usual name; whether it fits is seen later. */
+static char *tokenizer_beside(const char *dir)
+{
+    manifest m;
+    moai_error ignored;
+    char *path = NULL;
+
+    if (manifest_read(&m, dir, &ignored) == 0) {
+        path = m.tokenizer ? xstrdup(m.tokenizer) : NULL;
+        manifest_free(&m);
+    }
+    return path ? path : xasprintf("%s/tokenizer.model", dir);
+}
+
 /* A lone shard as a split of its own; the tokenizer may lie beside it. */
 static int wrap_shard(shard_set *set, const char *path, moai_error *err)
 {
@@ -39,7 +53,7 @@ static int wrap_shard(shard_set *set, const char *path, moai_error *err)
     if (!s) return -1;
     m->info = *shard_get_info(s);
     m->dir = slash ? xasprintf("%.*s", (int)(slash - path), path) : xstrdup(".");
-    m->tokenizer = xasprintf("%s/tokenizer.model", m->dir);
+    m->tokenizer = tokenizer_beside(m->dir);
     m->n_splits = 1;
     m->splits = xmalloc(sizeof *m->splits);
     m->splits[0] = (struct manifest_split){.name = xstrdup("shard"), .n = 1, .list = xmalloc(sizeof(manifest_shard)),

@@ -1,4 +1,5 @@
 /* encode.c: step 1 of encode.h, blocks of text to parts, and the frame around the steps */
+#include "encode_output.h"
 #include "encode_parts.h"
 #include "files.h"
 #include "progress.h"
@@ -29,7 +30,7 @@ typedef struct encoder {
     /* where the next block is: all ranks walk over all blocks in the same order */
     int file;
     int64_t number;
-    text_file *open;                          /* of `file`, or NULL */
+    text_file *open;                          /* of `file` where it is sequential and divided, or NULL */
     int64_t part_bytes, input_bytes, input_done, text_done;
 } encoder;
 
@@ -55,11 +56,23 @@ void encode_parts_free(encode_parts *p)
     for (int64_t i = 0; i < p->n_own; i++) free(p->own[i].lengths);
     free(p->own);
     free(p->n_blocks);
+    free(p->inputs);
     free(p->directory);
     *p = (encode_parts){0};
 }
 
-/* Ends the open file; lock held. */
+static text_file *open_input(const encoder *e, int file, moai_error *err)
+{
+    text_file *f = text_open(e->options->inputs[file], &e->options->format, err);
+
+    if (!f || text_bytes(f) == e->out->inputs[file].n_bytes) return f;
+    error_set(err, "%s: has %lld bytes now, and had %lld when the work began", e->options->inputs[file],
+              (long long)text_bytes(f), (long long)e->out->inputs[file].n_bytes);
+    text_close(f);
+    return NULL;
+}
+
+/* Ends the file; lock held. */
 static void finish_file(encoder *e, int64_t n_blocks)
 {
     e->out->n_blocks[e->file] = n_blocks;
@@ -72,17 +85,17 @@ static void finish_file(encoder *e, int64_t n_blocks)
 /* Moves on by one block.  1: it is this rank's and in *t; 0: it is not, or a file has ended; -1.  Lock held. */
 static int step_on(encoder *e, task *t, moai_error *err)
 {
-    const char *path = e->options->inputs[e->file];
+    const encode_input *in = &e->out->inputs[e->file];
+    const bool whole = in->is_undivided, own = encode_owner(e->file, e->number, e->world) == e->rank;
+    const int64_t begin = e->number * e->block_bytes, size = in->n_bytes;
 
-    if (!e->open && !(e->open = text_open(path, &e->options->format, err))) return -1;
-    bool whole = text_undivided(e->open), own = encode_owner(e->file, e->number, e->world) == e->rank;
-    int64_t begin = e->number * e->block_bytes, size = text_bytes(e->open);
-    if (whole ? e->number > 0 : !text_sequential(e->open) && begin >= size) {
+    if (whole ? e->number > 0 : !in->is_sequential && begin >= size) {
         finish_file(e, e->number);
         return 0;
     }
     *t = (task){.file = e->file, .number = e->number};
-    if (text_sequential(e->open) && !whole) {
+    if (in->is_sequential && !whole) {
+        if (!e->open && !(e->open = open_input(e, e->file, err))) return -1;
         int64_t before = text_position(e->open);
         int got = text_read_block(e->open, begin, e->block_bytes, own ? &t->block : NULL, err);
         e->input_done += text_position(e->open) - before;
@@ -179,7 +192,7 @@ static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_by
 
 static int read_task(const encoder *e, task *t, moai_error *err)
 {
-    text_file *f = text_open(e->options->inputs[t->file], &e->options->format, err);
+    text_file *f = open_input(e, t->file, err);
 
     if (!f) return -1;
     int got = text_undivided(f) ? text_read_block(f, 0, INT64_MAX, &t->block, err)
@@ -272,17 +285,23 @@ static void run_threads(encoder *e)
     free(threads);
 }
 
-/* The size of all inputs; each must open. */
-static int measure_inputs(const encode_options *o, int64_t *n_bytes, moai_error *err)
+int encode_look(const encode_options *o, const comm *world, encode_parts *out, moai_error *err)
 {
-    *n_bytes = 0;
-    for (int i = 0; i < o->n_inputs; i++) {
+    int status = 0;
+
+    out->inputs = xmalloc((size_t)o->n_inputs * sizeof *out->inputs);
+    for (int i = 0; world->rank == 0 && status == 0 && i < o->n_inputs; i++) {
         text_file *f = text_open(o->inputs[i], &o->format, err);
-        if (!f) return -1;
-        *n_bytes += text_bytes(f);
+        if (!f) {
+            status = -1;
+            break;
+        }
+        out->inputs[i] = (encode_input){text_bytes(f), text_sequential(f), text_undivided(f)};
         text_close(f);
     }
-    return 0;
+    status = comm_agree(world, status != 0, err);
+    if (status == 0) comm_broadcast(world, out->inputs, (size_t)o->n_inputs * sizeof *out->inputs, DT_U8, 0);
+    return status;
 }
 
 int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int world, encode_parts *out,
@@ -291,7 +310,7 @@ int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int w
     enum { SMALLEST = 1 << 16, LARGEST = 1 << 24, BLOCKS = 1024 };
     encoder e = {.options = o, .tokenizer = tok, .rank = rank, .world = world, .out = out};
 
-    if (measure_inputs(o, &e.input_bytes, err) != 0) return -1;
+    for (int i = 0; i < o->n_inputs; i++) e.input_bytes += out->inputs[i].n_bytes;
     e.block_bytes = max_i64(SMALLEST, min_i64(LARGEST, e.input_bytes / BLOCKS));
     out->width = tokenizer_vocab_size(tok) <= 65536 ? 2 : 4;
     out->n_blocks = xmalloc((size_t)o->n_inputs * sizeof *out->n_blocks);
@@ -313,49 +332,6 @@ int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int w
     free(e.part_path);
     if (e.status != 0) *err = e.err;
     return e.status;
-}
-
-/* Rank 0: the output directory is there, holds no finished shards unless they may be overwritten, and its .parts is
- * empty. */
-static int prepare_output(const encode_options *o, const char *parts, moai_error *err)
-{
-    char *manifest_path = xasprintf("%s/manifest.json", o->output);
-    int status = dir_make(o->output, err);
-
-    if (status == 0 && file_exists(manifest_path)) {
-        if (!o->overwrite)
-            status = error_set(err, "%s: exists already; --overwrite replaces it", manifest_path);
-        else if (unlink(manifest_path) != 0)
-            status = error_set(err, "%s: %s", manifest_path, strerror(errno));
-    }
-    if (status == 0) status = dir_remove(parts, err);
-    if (status == 0) status = dir_make(parts, err);
-    free(manifest_path);
-    return status;
-}
-
-/* Rank 0: shards of an earlier manifest that the new one does not name. */
-static void remove_old_shards(const manifest *old, const manifest *new)
-{
-    for (int i = 0; i < old->n_splits; i++)
-        for (int k = 0; k < old->splits[i].n; k++) {
-            const struct manifest_split *split = manifest_split(new, old->splits[i].name);
-            bool named = false;
-            for (int j = 0; split && j < split->n; j++)
-                named |= strcmp(split->list[j].path, old->splits[i].list[k].path) == 0;
-            if (!named) unlink(old->splits[i].list[k].path);
-        }
-}
-
-/* Rank 0: the tokenizer beside the shards, and the manifest that makes them a data set. */
-static int finish_output(const encode_options *o, manifest *m, moai_error *err)
-{
-    char *path = xasprintf("%s/manifest.json", o->output);
-    int status = file_copy(o->tokenizer, m->tokenizer, err);
-
-    if (status == 0) status = manifest_write(m, path, err);
-    free(path);
-    return status;
 }
 
 static void report(const encode_options *o, const manifest *m, const encode_parts *parts, const comm *world,
@@ -387,36 +363,46 @@ static int open_tokenizer(const encode_options *o, tokenizer **tok, manifest *m,
     m->info.eos = tokenizer_eos(*tok);
     m->info.pad = tokenizer_pad(*tok);
     m->dir = xstrdup(o->output);
-    m->tokenizer = xasprintf("%s/tokenizer.model", o->output);
     return m->info.eos < 0 ? error_set(err, "%s: the tokenizer has no eos to end documents with", o->tokenizer) : 0;
+}
+
+/* Rank 0 keeps the directory; what the others must know of it. */
+static int begin_output(const encode_options *o, encode_output *out, encode_parts *parts, const comm *world,
+                        moai_error *err)
+{
+    int status = world->rank == 0 ? encode_output_begin(out, o->output, o->overwrite, err) : 0;
+
+    parts->directory = xasprintf("%s/.parts", o->output);
+    parts->generation = out->generation;
+    status = comm_agree(world, status != 0, err);
+    if (status == 0) comm_broadcast(world, &parts->generation, sizeof parts->generation, DT_U8, 0);
+    return status;
 }
 
 int encode_run(const encode_options *o, const comm *world, moai_error *err)
 {
-    encode_parts parts = {.directory = xasprintf("%s/.parts", o->output)};
-    manifest m = {0}, old = {0};
+    encode_parts parts = {0};
+    encode_output out = {0};
+    manifest m = {0};
     tokenizer *tok = NULL;
-    moai_error none;
     double begin = now_seconds();
     int status = open_tokenizer(o, &tok, &m, err);
 
-    if (status == 0 && world->rank == 0 && o->overwrite) manifest_read(&old, o->output, &none);
-    if ((status = comm_agree(world, status != 0, err)) != 0) goto done;
-    if (world->rank == 0) status = prepare_output(o, parts.directory, err);
-    if ((status = comm_agree(world, status != 0, err)) != 0) goto done;
-    status = encode_blocks(o, tok, world->rank, world->size, &parts, err);
     status = comm_agree(world, status != 0, err);
-    if (status == 0) status = encode_shards(o, &parts, world, &m, err);
+    if (status == 0) status = encode_look(o, world, &parts, err);
+    if (status == 0) status = begin_output(o, &out, &parts, world, err);
     if (status == 0) {
-        if (world->rank == 0) status = finish_output(o, &m, err);
-        if (status == 0 && world->rank == 0) remove_old_shards(&old, &m);
+        status = encode_blocks(o, tok, world->rank, world->size, &parts, err);
         status = comm_agree(world, status != 0, err);
     }
-    if (world->rank == 0) dir_remove(parts.directory, &none);
+    if (status == 0) status = encode_shards(o, &parts, world, &m, err);
+    if (status == 0) {
+        if (world->rank == 0) status = encode_output_commit(&out, &m, o->tokenizer, err);
+        status = comm_agree(world, status != 0, err);
+    }
+    encode_output_end(&out);
     if (status == 0) report(o, &m, &parts, world, now_seconds() - begin);
-done:
     manifest_free(&m);
-    manifest_free(&old);
     encode_parts_free(&parts);
     tokenizer_free(tok);
     return status;

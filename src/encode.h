@@ -10,7 +10,8 @@
  *   3. A document that begins at token p of its split belongs to shard p / shard_tokens.  Shards are dealt out to the
  *      ranks, each written from whatever parts hold its documents.  A shard thus exceeds shard_tokens by less than
  *      one document, and a document longer than shard_tokens leaves a gap in the numbers.
- * The parts need as much room as the shards, in a directory that all ranks see.  manifest.json comes last. */
+ * The parts need as much room as the shards, in a directory that all ranks see.  manifest.json comes last; until then
+ * a set that is replaced is there whole: encode_output.h. */
 #ifndef MOAI_ENCODE_H
 #define MOAI_ENCODE_H
 
@@ -31,7 +32,8 @@ typedef struct encode_options {
 } encode_options;
 
 /* Collective over the host comm; every rank returns the same.  An input that cannot be read, is not UTF-8 or not
- * JSON, or a full disk stops all ranks within a block's time; no manifest is left then. */
+ * JSON, or a full disk stops all ranks within a block's time, and the directory holds what it held.  Inputs and
+ * tokenizer are looked at before anything is touched; a second job in the directory is refused at once. */
 int encode_run(const encode_options *, const comm *world, moai_error *err);
 
 #endif

@@ -15,10 +15,18 @@ typedef struct encoded_block {
     int64_t *lengths;                         /* (n_documents), eos counted */
 } encoded_block;
 
+/* What is known of an input before it is read. */
+typedef struct encode_input {
+    int64_t n_bytes;                          /* of the file */
+    bool is_sequential, is_undivided;         /* as text.h says */
+} encode_input;
+
 typedef struct encode_parts {
     char *directory;
+    int64_t generation;                       /* of the shards' names: encode_output.h */
+    encode_input *inputs;                     /* (n_inputs) known to every rank, as are n_blocks */
     int width;                                /* bytes per token */
-    int64_t *n_blocks;                        /* (n_inputs) of each file, known to every rank */
+    int64_t *n_blocks;                        /* (n_inputs) of each file */
     encoded_block *own;                       /* this rank's, in no order */
     int64_t n_own, capacity;
     int64_t n_bytes, n_empty;                 /* of text encoded, documents without text: on this rank */
@@ -27,6 +35,8 @@ typedef struct encode_parts {
 static inline int encode_owner(int file, int64_t number, int world) { return (int)((file + number) % world); }
 char *encode_part_path(const encode_parts *, int rank);                  /* caller frees */
 
+/* Opens each input once, on rank 0.  Collective. */
+int encode_look(const encode_options *, const comm *world, encode_parts *, moai_error *err);
 /* Step 1: all blocks of this rank.  Not collective. */
 int encode_blocks(const encode_options *, const tokenizer *, int rank, int world, encode_parts *, moai_error *err);
 void encode_parts_free(encode_parts *);

@@ -1,5 +1,6 @@
 /* encode_shards.c: steps 2 and 3 of encode.h: numbers, splits and places of documents from the counts of blocks;
  * parts to shards */
+#include "encode_output.h"
 #include "encode_parts.h"
 #include "files.h"
 #include "rng.h"
@@ -201,28 +202,34 @@ static int64_t first_block_behind(const layout *l, int split, int64_t at)
     return low;
 }
 
+static int close_shard(shard_job *j, const char *path, manifest_shard *s, moai_error *err)
+{
+    s->tokens = shard_n_tokens(j->writer);
+    s->documents = j->n_documents;
+    return shard_close(j->writer, err) == 0 ? file_xxh3(path, s->xxh3, &s->bytes, err) : -1;
+}
+
 /* Writes one shard and fills *s; a shard in which no document begins gets tokens 0 and no file. */
 static int write_shard(shard_job *j, const shard_info *info, manifest_shard *s, moai_error *err)
 {
     const layout *l = j->layout;
+    char *path = encode_unfinished_path(l->parts->directory, s->path);
     int status = 0;
 
     j->n_documents = 0;
-    j->writer = shard_create(s->path, info, err);
-    if (!j->writer) return -1;
+    j->writer = shard_create(path, info, err);
+    if (!j->writer) status = -1;
     for (int64_t i = first_block_behind(l, j->split, j->begin); status == 0 && i < l->n_blocks; i++) {
         const placed_block *b = &l->blocks[i];
         if (b->begin[j->split] >= (double)j->end) break;
         if (b->tokens[j->split] > 0) status = append_block(j, b, err);
     }
-    if (status != 0 || j->n_documents == 0) {
+    if (status != 0 || j->n_documents == 0)
         shard_discard(j->writer);
-        return status;
-    }
-    s->tokens = shard_n_tokens(j->writer);
-    s->documents = j->n_documents;
-    if (shard_close(j->writer, err) != 0) return -1;
-    return file_xxh3(s->path, s->xxh3, &s->bytes, err);
+    else
+        status = close_shard(j, path, s, err);
+    free(path);
+    return status;
 }
 
 static int64_t count_shards(const layout *l, int split)
@@ -319,8 +326,8 @@ int encode_shards(const encode_options *o, const encode_parts *parts, const comm
         int64_t n_train = count_shards(&l, TRAIN), n = n_train + count_shards(&l, VALIDATION);
         manifest_shard *list = xmalloc((size_t)n * sizeof *list);
         for (int64_t i = 0; i < n; i++)
-            list[i].path = xasprintf("%s/%s-%05lld.h5", o->output, split_names[i >= n_train],
-                                     (long long)(i < n_train ? i : i - n_train));
+            list[i].path = encode_shard_path(o->output, split_names[i >= n_train], i < n_train ? i : i - n_train,
+                                             parts->generation);
         status = write_shards(&l, &m->info, world, list, err);
         status = comm_agree(world, status != 0, err);
         if (status == 0) {

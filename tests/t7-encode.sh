@@ -133,7 +133,43 @@ refuses "no manifest" 1 'No such file' $tokenize audit "$tmp/nothing"
 # ---- bad input ----
 refuses "shards that exist" 1 'manifest.json: exists already; --overwrite' $encode --input $inputs --output "$tmp/a"
 ok "which are untouched" diff -r "$tmp/a" "$tmp/c"
+
+# ---- replaced, and nothing else touched ----
+small="--input $tmp/tiny.txt --document_separator line --validation_fraction 0"
+seq 1 50 | sed 's/$/ little lines/' > "$tmp/tiny.txt"
+$tokenize train --input io/*.c --vocab_size 500 --output "$tmp/new/other" > "$tmp/out" 2>&1
+ok "a tokenizer that lies in the output is not written over" sh -c "mkdir $tmp/own && cp $tmp/new/tok.model $tmp/own/tokenizer.model &&
+    $tokenize encode --tokenizer $tmp/new/other.model $small --output $tmp/own && cmp $tmp/new/tok.model $tmp/own/tokenizer.model && $tokenize audit $tmp/own"
+ok "nor where it is the one to encode with" sh -c "mkdir $tmp/self && cp $tmp/new/tok.model $tmp/self/tokenizer.model &&
+    $tokenize encode --tokenizer $tmp/self/tokenizer.model $small --output $tmp/self && cmp $tmp/new/tok.model $tmp/self/tokenizer.model && $tokenize audit $tmp/self"
+for way in plain symlink hardlink other-spelling; do
+    $tokenize encode --tokenizer "$tmp/new/tok.model" $small --output "$tmp/set-$way" > "$tmp/out" 2>&1
+    case $way in
+    plain) as=$tmp/set-plain/tokenizer.model ;;
+    symlink) as=$tmp/link.model; ln -s "$tmp/set-symlink/tokenizer.model" "$as" ;;
+    hardlink) as=$tmp/hard.model; ln "$tmp/set-hardlink/tokenizer.model" "$as" ;;
+    *) as=$tmp/new/../set-other-spelling/./tokenizer.model ;;
+    esac
+    ok "a set's own tokenizer encodes over it, $way" sh -c "$tokenize encode --tokenizer $as $small --output $tmp/set-$way --overwrite &&
+        cmp $tmp/new/tok.model $tmp/set-$way/tokenizer.model && cmp $tmp/new/tok.model $as && $tokenize audit $tmp/set-$way"
+done
+ok "another tokenizer takes the place of the set's" sh -c "$tokenize encode --tokenizer $tmp/new/other.model $small --output $tmp/set-plain --overwrite &&
+    $tokenize audit $tmp/set-plain && test \$(ls $tmp/set-plain/*.model | wc -l) = 1 && $tokenize inspect $tmp/set-plain/train-*.h5 | grep -q little"
+mkdir "$tmp/shared" && cp "$tmp/a/train-00000.h5" "$tmp/shared/corpus.h5"
+for name in "$tmp/shared/corpus.h5" ../shared/corpus.h5; do
+    rm -rf "$tmp/made"; mkdir "$tmp/made"; cp "$tmp/a/train-00001.h5" "$tmp/made/train-00000.h5"
+    sed "s|train-00000.h5|$name|" "$tmp/a/manifest.json" > "$tmp/made/manifest.json"
+    refuses "a manifest that leads elsewhere is not followed" 0 "shards of the earlier manifest stay.*$name" $tokenize encode \
+        --tokenizer "$tmp/new/tok.model" $small --output "$tmp/made" --overwrite
+    ok "what it names stays, and so does what it does not name" sh -c "cmp $tmp/a/train-00000.h5 $tmp/shared/corpus.h5 &&
+        cmp $tmp/a/train-00001.h5 $tmp/made/train-00000.h5 && $tokenize audit $tmp/made"
+done
+before=$(cat "$tmp"/d/* | sha256sum)
+refuses "a misspelt input" 1 'missing.txt: No such file' $encode --input "$tmp/missing.txt" --output "$tmp/d" --overwrite
+refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" $small --output "$tmp/d" --overwrite
 printf 'good\n\nbad \377\n' > "$tmp/bad.txt"
+refuses "a bad byte in the midst" 1 'd: the set of shards from before stays' mpirun -np 2 $encode --input $inputs "$tmp/bad.txt" --output "$tmp/d" --overwrite
+ok "each leaves the old set as it was" test "$(cat "$tmp"/d/* | sha256sum)" = "$before" -a ! -e "$tmp/d/.parts" -a ! -e "$tmp/d/.lock"
 refuses "not UTF-8, on three ranks" 1 'bad.txt: byte 0xff at offset 10 (line 3) is not UTF-8' \
     mpirun -np 3 $encode --input $inputs "$tmp/bad.txt" --output "$tmp/e"
 ok "no manifest is left" test ! -e "$tmp/e/manifest.json" -a ! -e "$tmp/e/.parts"
@@ -144,8 +180,9 @@ head -c 3000 "$tmp/more.jsonl.zst" > "$tmp/cut.jsonl.zst"
 refuses "truncated zstd" 1 'cut.jsonl.zst: the zstd data is truncated' $encode --input "$tmp/cut.jsonl.zst" --output "$tmp/f"
 : > "$tmp/empty.txt"
 refuses "an empty text" 1 'empty.txt: no text in it' $encode --input "$tmp/empty.txt" --output "$tmp/f"
-refuses "a missing text" 1 'missing.txt: No such file' mpirun -np 2 $encode --input "$tmp/missing.txt" --output "$tmp/f"
-refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" --input $inputs --output "$tmp/f"
+refuses "a missing text" 1 'missing.txt: No such file' mpirun -np 2 $encode --input "$tmp/missing.txt" --output "$tmp/f2"
+refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" --input $inputs --output "$tmp/f2"
+ok "nothing is made for them" test ! -e "$tmp/f2"
 refuses "an output that is a file" 1 'empty.txt' $encode --input $inputs --output "$tmp/empty.txt"
 refuses "all documents for validation" 1 'none of 1 documents' $tokenize encode --tokenizer "$tmp/new/tok.model" --input "$tmp/all.txt" \
     --validation_fraction 1 --output "$tmp/f"

@@ -112,7 +112,7 @@ all: $(binaries)
 build-tests: $(tests)
 
 $(BUILD)/parallel/%.o: CPPFLAGS += $(MPI_CFLAGS)
-$(BUILD)/io/%.o: CPPFLAGS += $(HDF5_CFLAGS)
+$(BUILD)/io/%.o $(BUILD)/tests/t7-shard.o: CPPFLAGS += $(HDF5_CFLAGS)
 $(BUILD)/src/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
 $(BUILD)/src/cpu_%.o: CFLAGS += -ffp-contract=fast
 

@@ -117,6 +117,8 @@ static int copy_text(char *value, size_t room, const char *text, size_t n)
     return 0;
 }
 
+enum { MOST_TEXT = 1 << 16 };
+
 int h5_read_text(hid_t object, const char *name, char *value, size_t room)
 {
     hid_t type, attribute = open_attribute(object, name, H5T_STRING, &type);
@@ -132,9 +134,9 @@ int h5_read_text(hid_t object, const char *name, char *value, size_t room)
         H5free_memory(text);
         H5Tclose(memory);
     } else {
-        size_t n = H5Tget_size(type);
-        char *text = xmalloc(n + 1);
-        if (H5Aread(attribute, type, text) >= 0) status = copy_text(value, room, text, strnlen(text, n));
+        const size_t n = H5Tget_size(type);   /* with its padding */
+        char *text = n <= MOST_TEXT ? xmalloc(n + 1) : NULL;
+        if (text && H5Aread(attribute, type, text) >= 0) status = copy_text(value, room, text, strnlen(text, n));
         free(text);
     }
     H5Tclose(type);

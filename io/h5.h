@@ -22,4 +22,8 @@ int h5_write_text(hid_t object, const char *name, const char *value);
 int h5_read_int(hid_t object, const char *name, int64_t *value);
 int h5_read_text(hid_t object, const char *name, char *value, size_t room);
 
+/* Why the library must not open the data set of an open file without a user block (`fd` its descriptor): an extent of
+ * its chunks is 0, or it lies in another file; NULL: nothing is known against it.  Lock held. */
+const char *h5_dataset_trap(hid_t file, int fd, const char *name);
+
 #endif

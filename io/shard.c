@@ -47,8 +47,7 @@ static const char *dataset_fault(hid_t dataset, size_t width, int64_t *n, int64_
 
     if (H5Sget_simple_extent_ndims(space) != 1)
         fault = "is not one-dimensional";
-    else if (H5Tget_class(type) != H5T_INTEGER || H5Tget_size(type) != width || H5Tget_sign(type) != H5T_SGN_NONE ||
-             H5Tget_order(type) != H5T_ORDER_LE)
+    else if (H5Tequal(type, width == 2 ? H5T_STD_U16LE : width == 4 ? H5T_STD_U32LE : H5T_STD_U64LE) <= 0)
         fault = width == 2   ? "is not little-endian uint16"
                 : width == 4 ? "is not little-endian uint32"
                              : "is not little-endian uint64";
@@ -67,13 +66,16 @@ static const char *dataset_fault(hid_t dataset, size_t width, int64_t *n, int64_
     return fault;
 }
 
-/* Without a cache of chunks, a megabyte for each shard: each is read once.  Lock held. */
-static hid_t open_named(const shard *s, const char *name)
+/* Without a cache of chunks, a megabyte for each shard: each is read once.  < 0 with err.  Lock held. */
+static hid_t open_named(const shard *s, const char *name, moai_error *err)
 {
-    hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
+    const char *trap = h5_dataset_trap(s->file, s->fd, name);
 
+    if (trap) return error_set(err, "%s: /%s %s", s->path, name, trap);
+    hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
     H5Pset_chunk_cache(access, 0, 0, H5D_CHUNK_CACHE_W0_DEFAULT);
     hid_t dataset = H5Dopen2(s->file, name, access);
+    if (dataset < 0) h5_fail(err, "%s: not a token shard: no /%s", s->path, name);
     H5Pclose(access);
     return dataset;
 }
@@ -81,12 +83,9 @@ static hid_t open_named(const shard *s, const char *name)
 /* < 0 with err when it is not as shard.h says.  Lock held. */
 static hid_t open_dataset(const shard *s, const char *name, int width, int64_t *n, int64_t *chunk, moai_error *err)
 {
-    hid_t dataset = open_named(s, name);
+    hid_t dataset = open_named(s, name, err);
 
-    if (dataset < 0) {
-        h5_fail(err, "%s: not a token shard: no /%s", s->path, name);
-        return -1;
-    }
+    if (dataset < 0) return -1;
     const char *fault = dataset_fault(dataset, (size_t)width, n, chunk);
     if (!fault) return dataset;
     h5_fail(err, "%s: /%s %s", s->path, name, fault);
@@ -127,6 +126,17 @@ static bool same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
+/* The addresses of the library count from behind it. */
+static hsize_t user_block(hid_t file)
+{
+    hid_t plist = H5Fget_create_plist(file);
+    hsize_t n_bytes = 0;
+
+    H5Pget_userblock(plist, &n_bytes);
+    H5Pclose(plist);
+    return n_bytes;
+}
+
 /* The library's descriptor, or -1.  Lock held. */
 static int open_library(shard *s, struct stat *st, moai_error *err)
 {
@@ -136,6 +146,9 @@ static int open_library(shard *s, struct stat *st, moai_error *err)
     if (s->file < 0) return h5_fail(err, "%s: cannot open as HDF5", s->path);
     if (H5Fget_vfd_handle(s->file, H5P_DEFAULT, (void **)&fd) < 0 || !fd || fstat(*fd, st) != 0)
         return h5_fail(err, "%s: no file descriptor", s->path);
+    if (user_block(s->file) != 0)
+        return error_set(err, "%s: has a user block of %llu bytes: not a token shard", s->path,
+                         (unsigned long long)user_block(s->file));
     return *fd;
 }
 
@@ -152,9 +165,12 @@ static int open_all(shard *s, moai_error *err)
     s->documents = open_dataset(s, "documents", 8, &n_offsets, &unused, err);
     if (s->documents < 0) return -1;
     s->n_documents = n_offsets - 1;
-    if (s->chunk < 1 || n_offsets < 1 || s->n_documents > s->n_tokens || s->n_tokens > s->as_opened.st_size / s->width)
-        return error_set(err, "%s: claims %lld tokens and %lld offsets of documents in %lld bytes", s->path,
-                         (long long)s->n_tokens, (long long)n_offsets, (long long)s->as_opened.st_size);
+    const int64_t most = s->as_opened.st_size / s->width;
+    if (s->chunk < 1 || n_offsets < 1 || s->n_documents > s->n_tokens || s->n_tokens > most ||
+        (s->n_tokens > 0 && s->chunk > most))
+        return error_set(err, "%s: claims %lld tokens in chunks of %lld and %lld offsets of documents in %lld bytes",
+                         s->path, (long long)s->n_tokens, (long long)s->chunk, (long long)n_offsets,
+                         (long long)s->as_opened.st_size);
     return 0;
 }
 
@@ -178,9 +194,9 @@ static int open_again(shard *s, moai_error *err)
     if (status == 0 && !same_file(&st, &s->as_opened))
         status = error_set(err, "%s: has been replaced while it was read", s->path);
     if (status == 0) {
-        s->tokens = open_named(s, "tokens");
-        s->documents = open_named(s, "documents");
-        if (s->tokens < 0 || s->documents < 0) status = h5_fail(err, "%s: cannot be opened again", s->path);
+        s->tokens = open_named(s, "tokens", err);
+        if (s->tokens >= 0) s->documents = open_named(s, "documents", err);
+        if (s->documents < 0) status = -1;
     }
     if (status != 0) close_library(s);
     return status;
@@ -199,10 +215,10 @@ shard *shard_open(const char *path, moai_error *err)
         status = open_all(s, err);
         h5_unlock();
     }
-    if (status == 0) {
-        s->verified = xmalloc((size_t)(s->n_tokens / s->chunk + 1) * sizeof *s->verified);
-        return s;
-    }
+    const size_t n_chunks = status == 0 ? (size_t)(s->n_tokens / s->chunk + 1) : 0;
+    if (status == 0) s->verified = calloc(n_chunks, sizeof *s->verified);
+    if (s->verified) return s;
+    if (status == 0) error_set(err, "%s: claims %zu chunks: not enough memory for their places", path, n_chunks);
     shard_free(s);
     return NULL;
 }

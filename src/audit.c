@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 
 enum { WINDOW = 1 << 20, N_BUCKETS = 63, SHOWN_FAULTS = 10 };
-enum { MOST_UNREADABLE = 1000 }; /* windows of a shard until the rest is not tried: a header may claim any number */
+enum { MOST_UNREADABLE = 100 }; /* windows of a shard until the rest is not tried: a header may claim any number */
 
 /* A manifest as read, or one made up around a lone shard. */
 typedef struct shard_set {

@@ -72,11 +72,20 @@ import h5py, numpy, sys
 f = h5py.File(sys.argv[1], "w"); f["data"] = numpy.arange(9)
 f = h5py.File(sys.argv[2], "w"); f["tokens"] = numpy.arange(9, dtype="uint16"); f["documents"] = numpy.array([0, 9], dtype="uint64")
 f.attrs.update(format="moai-tokens", version=1, vocab_size=700, eos=2, pad=0, tokenizer_sha256="x")
-def shard(path, tokens, documents):
-    f = h5py.File(path, "w")
-    f.create_dataset("tokens", data=numpy.array(tokens, dtype="uint16"), chunks=(3,), fletcher32=True)
+attributes = dict(format="moai-tokens", version=1, vocab_size=700, eos=2, pad=0, tokenizer_sha256="x")
+def shard(path, tokens, documents, chunk=3, type=None, precision=0, **how):
+    f = h5py.File(path, "w", **how)
+    tokens_type = numpy.dtype("uint16")
+    if precision:
+        kind = type.copy(); kind.set_precision(precision)
+        space = h5py.h5s.create_simple((len(tokens),)); plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((chunk,)); plist.set_fletcher32()
+        h5py.h5d.create(f.id, b"tokens", kind, space, plist).write(h5py.h5s.ALL, h5py.h5s.ALL, numpy.array(tokens, tokens_type))
+    else:
+        f.create_dataset("tokens", data=numpy.array(tokens, tokens_type), chunks=(chunk,), fletcher32=True, maxshape=(None,))
     f.create_dataset("documents", data=numpy.array(documents, dtype="uint64"), chunks=(3,), fletcher32=True)
-    f.attrs.update(format="moai-tokens", version=1, vocab_size=700, eos=2, pad=0, tokenizer_sha256="x")
+    f.attrs.update(attributes)
+    f.close()
 t = [5, 6, 2, 7, 2, 8, 9, 10, 2]
 shard(sys.argv[3] + "/good.h5", t, [0, 3, 5, 9])
 shard(sys.argv[3] + "/large.h5", t[:6] + [700] + t[7:], [0, 3, 5, 9])
@@ -85,16 +94,26 @@ shard(sys.argv[3] + "/back.h5", t, [0, 5, 3, 9])
 shard(sys.argv[3] + "/far.h5", t, [0, 3, 5, 12])
 shard(sys.argv[3] + "/late.h5", t, [3, 5, 9])
 shard(sys.argv[3] + "/merged.h5", t, [0, 5, 9])
+shard(sys.argv[3] + "/block.h5", t, [0, 3, 5, 9], userblock_size=512)
+shard(sys.argv[3] + "/narrow.h5", t, [0, 3, 5, 9], type=h5py.h5t.STD_U16LE, precision=12)
+f = h5py.File(sys.argv[3] + "/link.h5", "w")
+f["tokens"] = h5py.ExternalLink("good.h5", "tokens"); f["documents"] = h5py.ExternalLink("good.h5", "documents")
+f.attrs.update(attributes)
 n = 2**48 + 9                                 # a document of that many tokens, of which none is there
 f = h5py.File(sys.argv[4], "w")
 f.create_dataset("tokens", (n,), dtype="uint16", chunks=(2**24,), fletcher32=True)
 f.create_dataset("documents", data=numpy.array([0, n], dtype="uint64"), chunks=(2,), fletcher32=True)
-f.attrs.update(format="moai-tokens", version=1, vocab_size=700, eos=2, pad=0, tokenizer_sha256="x")
+f.attrs.update(attributes)
+f = h5py.File(sys.argv[4] + ".small", "w")
+f.create_dataset("tokens", (n,), dtype="uint16", chunks=(1,), fletcher32=True)
+f.create_dataset("documents", data=numpy.array([0, n], dtype="uint64"), chunks=(2,), fletcher32=True)
+f.attrs.update(attributes)
 PY
     mkdir -p "$tmp/sparse"; sparse=$tmp/sparse
     truncate -s 512T "$sparse/x" 2> /dev/null || { [ ! -w /dev/shm ] || { sparse=$(mktemp -d /dev/shm/moai.XXXXXX); trap 'rm -rf "$sparse"' EXIT; }; }
     ${PYTHON:-python3} "$tmp/foreign.py" "$tmp/foreign.h5" "$tmp/plain.h5" "$tmp" "$sparse/sparse.h5"
-    if truncate -s 600T "$sparse/sparse.h5" 2> /dev/null; then
+    if truncate -s 600T "$sparse/sparse.h5" "$sparse/sparse.h5.small" 2> /dev/null; then
+        refuses "2^48 chunks" 1 'claims 281474976710666 chunks: not enough memory' $tokenize audit "$sparse/sparse.h5.small"
         refuses "a document of 2^48 tokens that are not there" 1 '281474976710656 to 562949953421311 *1 ' $tokenize audit "$sparse/sparse.h5"
     else
         n=$((n + 1)); echo "ok $n - a document of 2^48 tokens # SKIP no file system here holds so long a sparse file"
@@ -107,6 +126,9 @@ PY
     refuses "a document beyond the tokens" 1 'far.h5: the last document ends at token 12 of 9' $tokenize audit "$tmp/far.h5"
     refuses "tokens before the first document" 1 'late.h5: document 0 starts at token 3' $tokenize audit "$tmp/late.h5"
     refuses "two documents in one" 1 'merged.h5: 1 eos inside documents' $tokenize audit "$tmp/merged.h5"
+    refuses "a user block, behind which the library counts" 1 'block.h5: has a user block of 512 bytes' $tokenize audit "$tmp/block.h5"
+    refuses "tokens of other bits" 1 '/tokens is not little-endian uint16' $tokenize audit "$tmp/narrow.h5"
+    refuses "tokens in another file" 1 '/tokens is a link to elsewhere' $tokenize audit "$tmp/link.h5"
     refuses "tokens without checksums" 1 '/tokens is not in chunks' $tokenize audit "$tmp/plain.h5"
 else
     n=$((n + 1)); echo "ok $n - what h5py reads and writes # SKIP no h5py"

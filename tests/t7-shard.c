@@ -1,4 +1,5 @@
 /* t7-shard.c: token shards, manifests and hashes: what is written is read, damage is found and named. */
+#include "h5.h"
 #include "shards.h"
 #include "tap.h"
 
@@ -234,6 +235,46 @@ static void test_hashes(void)
     free(many);
 }
 
+/* A shard whose tokens lie in chunks of `chunk`; `newer`: said in the layout message of HDF5 1.10, else in that of 1.6,
+ * both in an object header without a checksum. */
+static void write_chunks(const char *path, hsize_t chunk, bool newer)
+{
+    const hsize_t n = 32, most = H5S_UNLIMITED;
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), plist = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t space = H5Screate_simple(1, &n, &most);
+    int failed = h5_write_text(file, "format", "moai-tokens") | h5_write_int(file, "version", 1) |
+                 h5_write_int(file, "vocab_size", 5000) | h5_write_int(file, "eos", TEST_EOS) | h5_write_int(file, "pad", 0) |
+                 h5_write_text(file, "tokenizer_sha256", "x");
+
+    H5Pset_chunk(plist, 1, &chunk);
+    H5Pset_fletcher32(plist);
+    if (newer) H5Pset_chunk_opts(plist, H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS);
+    H5Dclose(H5Dcreate2(file, "tokens", H5T_STD_U16LE, space, H5P_DEFAULT, plist, H5P_DEFAULT));
+    H5Dclose(H5Dcreate2(file, "documents", H5T_STD_U64LE, space, H5P_DEFAULT, plist, H5P_DEFAULT));
+    H5Sclose(space);
+    H5Pclose(plist);
+    CHECK(!failed && H5Fclose(file) >= 0, "%s", path);
+}
+
+static void test_zero_chunk(void)
+{
+    static const unsigned char extents[2][8] = {{0x34, 0x12, 0, 0, 2, 0, 0, 0}, {0x34, 0x12, 2, 0}};
+    char *path = in_tmp("zero.h5");
+    moai_error err;
+
+    for (int newer = 0; newer < 2; newer++) {
+        write_chunks(path, 0x1234, newer);
+        const int64_t at = find_bytes(path, extents[newer], newer ? 4 : 8, 0);
+        size_t n;
+        char *data = read_whole(path, &n);
+        memset(data + at, 0, 2);
+        write_whole(path, data, n);
+        free(data);
+        ok(!shard_open(path, &err) && strstr(err.text, "zero.h5: /tokens is in chunks of 0"), "%s", err.text);
+    }
+    free(path);
+}
+
 int main(void)
 {
     test_hashes();
@@ -241,6 +282,7 @@ int main(void)
     test_round_trip(128000, "uint32");
     test_flips();
     test_damage();
+    test_zero_chunk();
     test_refusals();
     test_manifest();
     return tap_done();

@@ -4,7 +4,7 @@
  *     rank-00000.h5 ...   one serial HDF5 file per rank: /weight/NAME/0, /exp_avg/NAME/0, /exp_avg_sq/NAME/0, ...
  *                         each a 2-D fp32 dataset (a piece), attributes `global_shape` and `offset` (rows, columns;
  *                         a vector is one row), `xxh3`
- *     config.json         the model; tokenizer.model when the run has one
+ *     config.json         the model; tokenizer.model when the run has one; files of an imported model (carried.h)
  *     manifest.json       last: format, version, step, samples consumed, optimizer updates, layout, run
  *                         configuration, and for each file its bytes and its pieces with hash and address.
  *                         A directory without it is not a checkpoint.
@@ -44,16 +44,28 @@ typedef struct checkpoint_state {
     float *own[N_STATES];               /* the own-state buffers of params.h */
 } checkpoint_state;
 
-typedef struct checkpoint_tokenizer {
-    char *data;                         /* the bytes of tokenizer.model, read once (it may change or go); malloc'd */
-    size_t n_bytes;
-} checkpoint_tokenizer;
-int checkpoint_read_tokenizer(checkpoint_tokenizer *, const char *path, char sha256[65], moai_error *err);
+/* What lies beside the state: tokenizer.model, and what an imported model brought (carried.h).  Their bytes, read once:
+ * the files may change or go. */
+typedef struct checkpoint_files {
+    struct checkpoint_file {
+        char *name, *data;
+        size_t n_bytes;
+    } *list;
+    int n;
+} checkpoint_files;
+int checkpoint_files_add(checkpoint_files *, const char *name, const char *path, moai_error *err);
+const struct checkpoint_file *checkpoint_files_find(const checkpoint_files *, const char *name);    /* NULL: none */
+/* As tokenizer.model; fills its SHA-256. */
+int checkpoint_read_tokenizer(checkpoint_files *, const char *path, char sha256[65], moai_error *err);
+/* Adds those of a checkpoint, hashes checked, but for names that are in the list.  Not collective. */
+int checkpoint_read_files(checkpoint_files *, const char *dir, moai_error *err);
+int checkpoint_files_write(const checkpoint_files *, const char *dir, moai_error *err);              /* each fsynced */
+void checkpoint_files_free(checkpoint_files *);
 
 /* A save in steps, so that training can go on between them:
  *
- *   begin     collective    checkpoint-STEP.tmp is made; NULL on every rank when it cannot.  The tokenizer (NULL: none)
- *                           is the caller's until the end; only rank 0's counts
+ *   begin     collective    checkpoint-STEP.tmp is made; NULL on every rank when it cannot.  The files (NULL: none) are
+ *                           the caller's until the end; only rank 0's count
  *   write     any thread    this rank's file, fsynced; own[] must not change until it returns
  *   gather    collective    what every rank wrote, to rank 0
  *   commit    any thread    rank 0 writes the manifest and gives the directory its name, all fsynced; then every rank
@@ -66,7 +78,7 @@ int checkpoint_read_tokenizer(checkpoint_tokenizer *, const char *path, char sha
  * time. */
 typedef struct checkpoint_saving checkpoint_saving;
 checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
-                                    const checkpoint_tokenizer *, moai_error *err);
+                                    const checkpoint_files *, moai_error *err);
 int checkpoint_write(checkpoint_saving *, moai_error *err);
 void checkpoint_gather(checkpoint_saving *);
 int checkpoint_commit(checkpoint_saving *, moai_error *err);
@@ -75,7 +87,7 @@ void checkpoint_end(checkpoint_saving *, bool failed);
 /* All steps at once.  Collective over the world.  On failure (disk full, ...) every rank returns -1, nothing is left of
  * it, and older checkpoints are untouched. */
 int checkpoint_save(const char *output_dir, const checkpoint_meta *, const checkpoint_state *,
-                    const checkpoint_tokenizer *, int keep, moai_error *err);
+                    const checkpoint_files *, int keep, moai_error *err);
 /* Removes the half-written directories that a killed run left.  Not collective; no save may be under way.  Every save
  * begins with it, and then with what lay in checkpoint-STEP.old while another took its name: that goes when the other
  * is there, or gets its name back. */

@@ -216,16 +216,14 @@ int save_begin(const char *output_dir, int64_t step, moai_error *err)
     return rc;
 }
 
-int save_describe(const char *output_dir, const checkpoint_meta *meta, const checkpoint_tokenizer *tokenizer,
-                  moai_error *err)
+int save_describe(const char *output_dir, const checkpoint_meta *meta, const checkpoint_files *files, moai_error *err)
 {
-    char *config = save_path(output_dir, meta->step, ".tmp/config.json");
-    char *path = save_path(output_dir, meta->step, ".tmp/tokenizer.model");
+    char *tmp = save_path(output_dir, meta->step, ".tmp"), *config = xasprintf("%s/config.json", tmp);
     int rc = model_config_write(&meta->model, config, "float32", err);
 
-    if (rc == 0 && tokenizer->data) rc = file_write(path, tokenizer->data, tokenizer->n_bytes, err);
+    if (rc == 0 && files) rc = checkpoint_files_write(files, tmp, err);
     free(config);
-    free(path);
+    free(tmp);
     return rc;
 }
 

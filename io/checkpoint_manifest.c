@@ -11,6 +11,7 @@
  *   "xxh3": ".."}                              the last line: the hash of all bytes before it
  * Older ones have no data_xxh3 and no state. */
 #include "pieces.h"
+#include "carried.h"
 #include "files.h"
 
 #include <jansson.h>
@@ -91,7 +92,8 @@ static char *get_file_name(reader *r, const json_t *o)
 {
     const char *name = get_text(r, o, "file");
 
-    if (!r->failed && (!name[0] || name[0] == '.' || strchr(name, '/'))) bad(r, "file", "not a plain file name");
+    if (!r->failed && (!name[0] || name[0] == '.' || strchr(name, '/')) && !is_carried(name))
+        bad(r, "file", "not a plain file name");
     return xstrdup(name);
 }
 

@@ -1,6 +1,7 @@
 /* checkpoint_manifest_write.c: manifest.json from the entries of all files; its form is shown
  * in checkpoint_manifest.c */
 #include "pieces.h"
+#include "carried.h"
 #include "files.h"
 
 #include <jansson.h>
@@ -53,19 +54,29 @@ static json_t *small_json(const char *dir, const char *name, moai_error *err)
     return entry;
 }
 
+/* config.json, and of the others what is there. */
 static int add_small(json_t *root, const char *dir, moai_error *err)
 {
     json_t *list = json_array();
     char *tokenizer = xasprintf("%s/tokenizer.model", dir);
-    json_t *config = small_json(dir, "config.json", err), *model = NULL;
-    const bool has_tokenizer = !file_missing(tokenizer);
+    name_list names = {0}, carried;
+    int rc = carried_in(dir, &carried, err);
 
-    free(tokenizer);
-    if (config) json_array_append_new(list, config);
-    if (config && has_tokenizer && (model = small_json(dir, "tokenizer.model", err)))
-        json_array_append_new(list, model);
+    name_list_add(&names, "config.json");
+    if (!file_missing(tokenizer)) name_list_add(&names, "tokenizer.model");
+    for (int i = 0; i < carried.n; i++) name_list_add(&names, carried.list[i]);
+    for (int i = 0; rc == 0 && i < names.n; i++) {
+        json_t *entry = small_json(dir, names.list[i], err);
+        if (entry)
+            json_array_append_new(list, entry);
+        else
+            rc = -1;
+    }
     json_object_set_new(root, "small_files", list);
-    return config && (model || !has_tokenizer) ? 0 : -1;
+    name_list_free(&names);
+    name_list_free(&carried);
+    free(tokenizer);
+    return rc;
 }
 
 static json_t *meta_json(const checkpoint_meta *m)

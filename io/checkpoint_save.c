@@ -1,7 +1,6 @@
 /* checkpoint_save.c: see checkpoint.h */
 #include "files.h"
 #include "pieces.h"
-#include "shard.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +8,7 @@
 
 struct checkpoint_saving {
     char *output_dir, *tmp;                   /* tmp: where it is written */
-    checkpoint_tokenizer tokenizer;
+    const checkpoint_files *files;
     checkpoint_meta meta;
     checkpoint_state st;
     share *shares;                            /* what this rank writes, of each state */
@@ -57,16 +56,8 @@ static void list_pieces(checkpoint_saving *s)
         }
 }
 
-int checkpoint_read_tokenizer(checkpoint_tokenizer *t, const char *path, char sha256[65], moai_error *err)
-{
-    t->data = file_read(path, (size_t)1 << 30, &t->n_bytes, err);
-    if (!t->data) return -1;
-    bytes_sha256(t->data, t->n_bytes, sha256);
-    return 0;
-}
-
 checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,
-                                    const checkpoint_tokenizer *tokenizer, moai_error *err)
+                                    const checkpoint_files *files, moai_error *err)
 {
     const bool failed = st->grid->rank == 0 && save_begin(output_dir, meta->step, err) != 0;
 
@@ -76,7 +67,7 @@ checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_met
     }
     checkpoint_saving *s = xmalloc(sizeof *s);
     *s = (checkpoint_saving){.output_dir = xstrdup(output_dir), .tmp = save_path(output_dir, meta->step, ".tmp"),
-                             .tokenizer = tokenizer ? *tokenizer : (checkpoint_tokenizer){0}, .meta = *meta, .st = *st,
+                             .files = files, .meta = *meta, .st = *st,
                              .fd = -1};
     s->meta.run_json = meta->run_json ? xstrdup(meta->run_json) : NULL;
     s->meta.state_json = meta->state_json ? xstrdup(meta->state_json) : NULL;
@@ -130,7 +121,7 @@ static int write_rank_file(checkpoint_saving *s, moai_error *err)
 
 int checkpoint_write(checkpoint_saving *s, moai_error *err)
 {
-    if (s->st.grid->rank == 0 && save_describe(s->output_dir, &s->meta, &s->tokenizer, err) != 0) return -1;
+    if (s->st.grid->rank == 0 && save_describe(s->output_dir, &s->meta, s->files, err) != 0) return -1;
     const int rc = write_rank_file(s, err);
     if (rc != 0) return rc;
     if (s->file.n == 0) return 0;
@@ -234,10 +225,10 @@ void checkpoint_end(checkpoint_saving *s, bool failed)
 }
 
 int checkpoint_save(const char *output_dir, const checkpoint_meta *meta, const checkpoint_state *st,
-                    const checkpoint_tokenizer *tokenizer, int keep, moai_error *err)
+                    const checkpoint_files *files, int keep, moai_error *err)
 {
     const comm *world = &st->grid->host_world;
-    checkpoint_saving *s = checkpoint_begin(output_dir, meta, st, tokenizer, err);
+    checkpoint_saving *s = checkpoint_begin(output_dir, meta, st, files, err);
 
     if (!s) return -1;
     int rc = comm_agree(world, checkpoint_write(s, err) != 0, err);

@@ -1,5 +1,6 @@
 /* hf_export.c: see hf.h */
 #include "hf.h"
+#include "carried.h"
 #include "dir_lock.h"
 #include "files.h"
 #include "keys.h"
@@ -139,14 +140,31 @@ static int write_generation_config(const export *x, moai_error *err)
     return write_json(x, "generation_config.json", o, err);
 }
 
+/* What came with an imported model goes out as it came; what did not is made. */
+static int write_files(export *x, moai_error *err)
+{
+    const char *model = weights_tokenizer(x->from);
+    char *copy = xasprintf("%s/tokenizer.model", x->dir);
+    checkpoint_files carried = {0};
+    bool has_tokenizer = false;
+    int rc = weights_carry(x->from, &carried, err);
+
+    for (int i = 0; i < carried.n; i++) has_tokenizer |= is_tokenizer_file(carried.list[i].name);
+    if (rc == 0) rc = checkpoint_files_write(&carried, x->dir, err);
+    if (rc == 0 && !checkpoint_files_find(&carried, "generation_config.json")) rc = write_generation_config(x, err);
+    if (rc == 0 && model && !has_tokenizer) rc = hf_write_tokenizer(x->dir, model, weights_config(x->from), err);
+    if (rc == 0 && model && has_tokenizer) rc = file_copy(model, copy, err);
+    checkpoint_files_free(&carried);
+    free(copy);
+    return rc;
+}
+
 static int write_all(export *x, const char *torch_dtype, moai_error *err)
 {
     char *config = xasprintf("%s/config.json", x->dir);
     int rc = model_config_write(weights_config(x->from), config, torch_dtype, err);
 
-    if (rc == 0) rc = write_generation_config(x, err);
-    if (rc == 0 && weights_tokenizer(x->from))
-        rc = hf_write_tokenizer(x->dir, weights_tokenizer(x->from), weights_config(x->from), err);
+    if (rc == 0) rc = write_files(x, err);
     for (int shard = 0; rc == 0 && shard < x->n_shards; shard++) rc = write_shard(x, shard, err);
     if (rc == 0 && x->n_shards > 1) rc = write_index(x, err);
     if (rc == 0) rc = file_sync(x->dir, err);
@@ -212,14 +230,13 @@ static bool is_free(const char *path)
 /* A name that an export, or the model it was made of, brings. */
 static bool is_export_name(const char *name)
 {
-    static const char *const names[] = {
-        "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.model",
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-        "merges.txt", "chat_template.jinja", "chat_template.json", mark};
+    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
+                                        "tokenizer.model", mark};
     int at = 0;
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0) return true;
+    if (is_carried(name) || is_carried_directory(name)) return true;
     return sscanf(name, "model-%*5d-of-%*5d.safetensors%n", &at) == 0 && at > 0 && name[at] == 0;
 }
 

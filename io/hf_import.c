@@ -1,10 +1,12 @@
 /* hf_import.c: see hf.h */
 #include "hf.h"
+#include "carried.h"
 #include "dir_lock.h"
 #include "files.h"
 #include "pieces.h"
 #include "weights.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,26 +57,53 @@ static int write_file(const char *dir, weights *from, piece_file *f, moai_error 
     return rc;
 }
 
+static bool is_taken(const char *name)
+{
+    const size_t n = strlen(name);
+
+    return name[0] == '.' || strcmp(name, "config.json") == 0 || strcmp(name, "tokenizer.model") == 0 ||
+           strcmp(name, "model.safetensors.index.json") == 0 || is_carried(name) || is_carried_directory(name) ||
+           (n > 12 && strcmp(name + n - 12, ".safetensors") == 0);
+}
+
+/* What of the directory is not in the checkpoint. */
+static void say_left(const char *hf_dir)
+{
+    DIR *dir = opendir(hf_dir);
+    char *names = NULL;
+
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        if (is_taken(e->d_name)) continue;
+        char *more = names ? xasprintf("%s, %s", names, e->d_name) : xstrdup(e->d_name);
+        free(names);
+        names = more;
+    }
+    if (dir) closedir(dir);
+    if (names) say("%s: not taken along: %s", hf_dir, names);
+    free(names);
+}
+
 int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_error *err)
 {
     weights *from = weights_open(hf_dir, err);
     char *tmp = save_path(output_dir, 0, ".tmp"), *name = save_path(output_dir, 0, ""), *entry = NULL;
     checkpoint_meta meta = {.layout = {1, 1, 1, 1}};
-    checkpoint_tokenizer tokenizer = {0};
+    checkpoint_files files = {0};
     piece_file f = {0};
     job_lock *lock = NULL;
     int rc = from ? 0 : -1;
 
     if (rc == 0) meta.model = *weights_config(from);
     if (rc == 0 && weights_tokenizer(from))
-        rc = checkpoint_read_tokenizer(&tokenizer, weights_tokenizer(from), meta.tokenizer_sha256, err);
+        rc = checkpoint_read_tokenizer(&files, weights_tokenizer(from), meta.tokenizer_sha256, err);
+    if (rc == 0) rc = weights_carry(from, &files, err);
     if (rc == 0) rc = dir_make(output_dir, err);
     if (rc == 0) rc = (lock = dir_lock(output_dir, "OUTPUT_DIR", 0, err)) ? 0 : -1;
     if (rc == 0 && !overwrite && file_exists(name))
         rc = error_set(err, "%s: exists already; --overwrite replaces it", name);
     if (rc == 0) {
         rc = save_begin(output_dir, 0, err);
-        if (rc == 0) rc = save_describe(output_dir, &meta, &tokenizer, err);
+        if (rc == 0) rc = save_describe(output_dir, &meta, &files, err);
         if (rc == 0) rc = write_file(tmp, from, &f, err);
         if (rc == 0) rc = manifest_save(tmp, &meta, &(char *){entry = manifest_entry(&f)}, 1, err);
         if (rc == 0) rc = save_commit(output_dir, 0, err);
@@ -83,10 +112,11 @@ int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_e
         else
             save_abandon(output_dir, 0);
     }
+    if (rc == 0) say_left(hf_dir);
     job_unlock(lock);
     piece_file_free(&f);
     weights_free(from);
-    free(tokenizer.data);
+    checkpoint_files_free(&files);
     free(entry);
     free(tmp);
     free(name);

@@ -5,6 +5,7 @@
  * themselves, in order: for each piece, every way to cut it into two pieces. */
 #include "hf.h"
 #include "files.h"
+#include "json_scan.h"
 #include "keys.h"
 #include "tokenizer.h"
 
@@ -144,5 +145,87 @@ int hf_write_tokenizer(const char *dir, const char *model_path, const model_conf
         warn("%s: not a byte-pair model of moai_tokenize: no tokenizer.json is written for it", model_path);
     tokenizer_free(t);
     free(copy);
+    return rc;
+}
+
+/* -- tokenizer.json read -- */
+
+/* Pieces by id, of those below n; owned by the caller. */
+static void put_piece(char **pieces, int64_t n, int64_t id, const char *piece)
+{
+    if (id < 0 || id >= n || !piece) return;
+    free(pieces[id]);
+    pieces[id] = xstrdup(piece);
+}
+
+/* {"piece": id, ...}, or [["piece", score], ...] of a unigram model */
+static int read_vocab(char **pieces, int64_t n, const char *name, const json_member *vocab, moai_error *err)
+{
+    json_members m = {0};
+    int rc = 0;
+
+    if (*vocab->text == '{') {
+        rc = json_members_scan(&m, name, vocab->text, vocab->n_bytes, err);
+        for (size_t i = 0; rc == 0 && i < m.n; i++) put_piece(pieces, n, atoll(m.list[i].text), m.list[i].key);
+        json_members_free(&m);
+        return rc;
+    }
+    json_t *list = json_member_value(vocab), *pair;
+    size_t id;
+    json_array_foreach(list, id, pair) put_piece(pieces, n, (int64_t)id, json_string_value(json_array_get(pair, 0)));
+    json_decref(list);
+    return rc;
+}
+
+static void read_added(char **pieces, int64_t n, const json_member *added)
+{
+    json_t *list = added ? json_member_value(added) : NULL, *one;
+    size_t i;
+
+    json_array_foreach(list, i, one) {
+        const json_t *id = json_object_get(one, "id");
+        if (json_is_integer(id))
+            put_piece(pieces, n, json_integer_value(id), json_string_value(json_object_get(one, "content")));
+    }
+    json_decref(list);
+}
+
+static int read_pieces(char **pieces, int64_t n, const char *text, size_t n_bytes, moai_error *err)
+{
+    const json_member *model = NULL, *vocab = NULL, *added = NULL;
+    json_members root = {0}, m = {0};
+    int rc = json_members_scan(&root, "tokenizer.json", text, n_bytes, err);
+
+    if (rc == 0) rc = json_members_find(&root, "model", &model, err);
+    if (rc == 0) rc = json_members_find(&root, "added_tokens", &added, err);
+    if (rc == 0 && model && *model->text == '{')
+        rc = json_members_scan(&m, "tokenizer.json: model", model->text, model->n_bytes, err);
+    if (rc == 0) rc = json_members_find(&m, "vocab", &vocab, err);
+    if (rc == 0 && vocab) rc = read_vocab(pieces, n, "tokenizer.json: model.vocab", vocab, err);
+    if (rc == 0) read_added(pieces, n, added);
+    json_members_free(&m);
+    json_members_free(&root);
+    return rc;
+}
+
+int hf_compare_tokens(token_difference *d, const char *text, size_t n_bytes, const tokenizer *t, moai_error *err)
+{
+    const int64_t n = tokenizer_vocab_size(t);
+    char **pieces = xmalloc((size_t)n * sizeof *pieces);
+    const int rc = read_pieces(pieces, n, text, n_bytes, err);
+
+    *d = (token_difference){0};
+    for (int64_t id = 0; id < n; id++) {
+        piece_kind kind;
+        const char *piece = tokenizer_piece(t, (int32_t)id, &kind);
+        if (rc != 0 || !pieces[id] || kind != PIECE_TEXT) continue;          /* others are alike everywhere */
+        d->n_both++;
+        if (strcmp(pieces[id], piece) == 0) continue;
+        if (d->n_different++ == 0)
+            snprintf(d->first, sizeof d->first, "%lld is \"%.60s\" there and \"%.60s\" here", (long long)id, pieces[id],
+                     piece);
+    }
+    for (int64_t id = 0; id < n; id++) free(pieces[id]);
+    free(pieces);
     return rc;
 }

@@ -90,7 +90,7 @@ typedef struct stored_tensor {
     int n;
 } stored_tensor;
 
-typedef struct small_file {                   /* config.json, tokenizer.model */
+typedef struct small_file {                   /* config.json, tokenizer.model, carried.h's */
     char *name;
     int64_t bytes;
     char xxh3[33];
@@ -115,6 +115,9 @@ void manifest_unload(checkpoint_manifest *);
 bool manifest_names_missing(const char *dir, const char *path); /* a file is gone, though its directory is there */
 const stored_tensor *manifest_find(const checkpoint_manifest *, int state, const char *name);      /* NULL: not there */
 int manifest_check_small(const checkpoint_manifest *, const small_file *, moai_error *err);
+/* Adds those of a name that is wanted and not in the list, hashes checked. */
+int manifest_read_files(const checkpoint_manifest *, checkpoint_files *, bool (*wanted)(const char *name),
+                        moai_error *err);
 int manifest_model(const checkpoint_manifest *, model_config *, moai_error *err); /* config.json, hash checked */
 /* The tensors of every state are those of the model, shape for shape.  Calls `report` for each
  * difference; their number. */
@@ -129,12 +132,12 @@ char *manifest_entry(const piece_file *);
 int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries, int n_entries, moai_error *err);
 
 /* The directory of a save, single-process parts.  save_begin removes what killed runs left and makes
- * output_dir/checkpoint-STEP.tmp; save_describe puts config.json and the tokenizer there; save_commit gives it its
+ * output_dir/checkpoint-STEP.tmp; save_describe puts config.json and the other files there; save_commit gives it its
  * name, and a checkpoint that had it is checkpoint-STEP.old until save_prune removes it, or save_withdraw puts it
  * back in the place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all). */
 char *save_path(const char *output_dir, int64_t step, const char *suffix);
 int save_begin(const char *output_dir, int64_t step, moai_error *err);
-int save_describe(const char *output_dir, const checkpoint_meta *, const checkpoint_tokenizer *, moai_error *err);
+int save_describe(const char *output_dir, const checkpoint_meta *, const checkpoint_files *, moai_error *err);
 int save_commit(const char *output_dir, int64_t step, moai_error *err);
 void save_abandon(const char *output_dir, int64_t step);
 void save_withdraw(const char *output_dir, int64_t step);

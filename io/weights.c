@@ -1,6 +1,6 @@
 /* weights.c: see weights.h */
 #include "weights.h"
-#include "checkpoint.h"
+#include "carried.h"
 #include "files.h"
 #include "hf.h"
 #include "pieces.h"
@@ -165,13 +165,33 @@ static int open_hf(weights *w, moai_error *err)
     return w->hf ? 0 : -1;
 }
 
+int weights_carry(const weights *w, checkpoint_files *f, moai_error *err)
+{
+    name_list names;
+
+    if (!w->hf) return manifest_read_files(&w->m, f, is_carried, err);
+    int rc = carried_in(w->dir, &names, err);
+    for (int i = 0; rc == 0 && i < names.n; i++) {
+        char *path = xasprintf("%s/%s", w->dir, names.list[i]);
+        rc = checkpoint_files_add(f, names.list[i], path, err);
+        free(path);
+    }
+    name_list_free(&names);
+    return rc;
+}
+
+static bool is_generation_config(const char *name) { return strcmp(name, "generation_config.json") == 0; }
+
 /* As Transformers' generate, which takes generation_config.json where it is there. */
 static int read_ends(weights *w, moai_error *err)
 {
     char *path = xasprintf("%s/generation_config.json", w->dir);
-    const int rc = generation_config_read_eos(&w->ends, path, w->cfg.vocab_size, err);
+    checkpoint_files own = {0};
+    int rc = w->hf ? 0 : manifest_read_files(&w->m, &own, is_generation_config, err);
 
+    if (rc == 0 && (w->hf || own.n > 0)) rc = generation_config_read_eos(&w->ends, path, w->cfg.vocab_size, err);
     if (rc == 0 && w->ends.n == 0) w->ends = w->cfg.eos_token_id;
+    checkpoint_files_free(&own);
     free(path);
     return rc;
 }

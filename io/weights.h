@@ -3,7 +3,7 @@
 #ifndef MOAI_WEIGHTS_H
 #define MOAI_WEIGHTS_H
 
-#include "config.h"
+#include "checkpoint.h"
 
 typedef struct weights weights;
 
@@ -13,6 +13,8 @@ weights *weights_open(const char *dir, moai_error *err);
 const model_config *weights_config(const weights *);
 /* What ends a text: eos_token_id of the directory's generation_config.json, or else of config.json. */
 const token_list *weights_ends(const weights *);
+/* Adds the files of carried.h in the directory. */
+int weights_carry(const weights *, checkpoint_files *, moai_error *err);
 const char *weights_tokenizer(const weights *); /* path of tokenizer.model in the directory, or NULL */
 /* The block [row0, row0+n_rows) x [col0, col0+n_cols) of the named tensor (a vector has one row)
  * as fp32, row i at dst + i*stride. */

@@ -450,12 +450,13 @@ void model_config_remark_export(const model_config *c, const char *path)
     if (c->rope.kind != ROPE_YARN) return;
     if (original > 0 && reach != (double)c->max_position_embeddings)
         warn("%s: yarn's factor %g x original_max_position_embeddings %.0f is %.9g, not max_position_embeddings %lld: "
-             "Transformers 4.51 to 4.55 would take the factor for %.9g, which is another model; from 4.56 on it is this one",
+             "Transformers 4.51 to 4.55 would take the factor for %.9g, which is another model; from 4.56 on it is "
+             "this one",
              path, c->rope.factor, original, reach, (long long)c->max_position_embeddings,
              (double)c->max_position_embeddings / original);
     if (!c->rope.truncate)
-        warn("%s: yarn with truncate false: Transformers 4.51 to 4.54 do not know it, which is another model; from 4.55 on "
-             "it is this one", path);
+        warn("%s: yarn with truncate false: Transformers 4.51 to 4.54 do not know it, which is another model; from "
+             "4.55 on it is this one", path);
 }
 
 static json_t *rope_json(const model_config *c, bool with_theta)

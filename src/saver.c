@@ -239,7 +239,7 @@ void saver_save(saver *s, const checkpoint_meta *meta, bool prune)
     s->step = meta->step;
     s->keep = prune ? s->opt.keep : 0;
     s->began = begin;
-    s->saving = checkpoint_begin(s->opt.output_dir, meta, &s->copy, &s->opt.tokenizer, &err);
+    s->saving = checkpoint_begin(s->opt.output_dir, meta, &s->copy, s->opt.files, &err);
     if (!s->saving) {
         report_failure(s, &err);
         return;

@@ -16,7 +16,7 @@
 
 typedef struct saver_options {
     const char *output_dir;
-    checkpoint_tokenizer tokenizer;           /* rank 0's; the caller's, as long as the saver */
+    const checkpoint_files *files;            /* rank 0's; the caller's, as long as the saver */
     checkpoint_state state;                   /* of the device */
     bool async;
     int keep;                                 /* save_total_limit */

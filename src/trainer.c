@@ -1,6 +1,7 @@
 /* trainer.c: see trainer.h */
 #include "trainer.h"
 
+#include "carry.h"
 #include "files.h"
 #include "keys.h"
 #include "optimizer.h"
@@ -11,13 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *tokenizer_path(const trainer *t)
+{
+    return t->run->tokenizer[0] ? t->run->tokenizer : t->data.tokenizer;
+}
+
 /* For the checkpoints; NULL: none. */
 static int read_tokenizer(trainer *t, const char *path, moai_error *err)
 {
     char hex[65];
 
     if (!path) return 0;
-    if (checkpoint_read_tokenizer(&t->tokenizer, path, hex, err)) return -1;
+    if (checkpoint_read_tokenizer(&t->files, path, hex, err)) return -1;
     if (strcmp(hex, t->data.info.tokenizer_sha256) == 0) return 0;
     return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex,
                         t->data.info.tokenizer_sha256);
@@ -57,7 +63,7 @@ static int read_manifest(trainer *t, moai_error *err)
     if (sha256 && (file_given("tokenizer", run->tokenizer, err) || file_sha256(run->tokenizer, given, err))) return -1;
     if (file_given("data", run->data, err) || manifest_read(&t->data, run->data, err)) return -1;
     if (dataset_check(m, run->data, t->cfg->vocab_size, sha256, err)) return -1;
-    if (read_tokenizer(t, run->tokenizer[0] ? run->tokenizer : m->tokenizer, err)) return -1;
+    if (read_tokenizer(t, tokenizer_path(t), err)) return -1;
     return check_eos(t, m->info.eos, err);
 }
 
@@ -192,6 +198,15 @@ static int read_left_out(trainer *t, moai_error *err)
     return failed;
 }
 
+static int carry(trainer *t, moai_error *err)
+{
+    const bool here = t->from.dir && t->grid.rank == 0;
+    const int failed = here ? carry_files(&t->files, t->from.dir, &t->from.meta, tokenizer_path(t),
+                                          t->data.info.tokenizer_sha256, err) : 0;
+
+    return comm_agree(&t->grid.host_world, failed, err);
+}
+
 static int start_weights(trainer *t, moai_error *err)
 {
     if (load_state(t, t->run, &t->from, err)) {
@@ -200,7 +215,7 @@ static int start_weights(trainer *t, moai_error *err)
     }
     if (t->from.dir)
         say("resumed    %s: step %lld, %lld samples consumed", t->from.dir, (long long)t->step, (long long)t->samples);
-    return read_left_out(t, err);
+    return carry(t, err) ? -1 : read_left_out(t, err);
 }
 
 /* Only saves on the way are worth the memory of a copy: the one at the end is waited for anyhow. */
@@ -208,7 +223,7 @@ static int open_saver(trainer *t, moai_error *err)
 {
     char *same = xasprintf("%s/checkpoint-%lld", t->run->output_dir, (long long)t->step);
     const bool there = t->from.dir && strcmp(t->from.dir, same) == 0;
-    const saver_options o = {.output_dir = t->run->output_dir, .tokenizer = t->tokenizer, .state = trainer_state(t),
+    const saver_options o = {.output_dir = t->run->output_dir, .files = &t->files, .state = trainer_state(t),
                              .async = plan_copies(t->run), .keep = (int)t->run->save_total_limit,
                              .metrics = t->metrics, .saved_step = there ? t->step : -1};
 
@@ -299,7 +314,7 @@ void trainer_close(trainer *t)
     device_close(&t->device);
     free(t->ids);
     free(t->samples_read);
-    free(t->tokenizer.data);
+    checkpoint_files_free(&t->files);
     job_unlock(t->lock);
     run_state_free(&t->state);
 }

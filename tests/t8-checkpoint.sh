@@ -52,6 +52,7 @@ cat src/layer.c src/model.c > "$runs/text.txt"
 "$MOAI_BIN/moai_tokenize" train --input "$runs/text.txt" --vocab_size 400 --output "$runs/tokenizer" > "$runs/log" 2>&1
 "$checkpoint" export "$saved" "$runs/hf" > /dev/null
 cp "$runs/tokenizer.model" "$runs/hf/tokenizer.model"
+rm "$runs/hf/generation_config.json"
 mkdir "$runs/hf2" "$runs/other.tmp" && echo mine > "$runs/other.tmp/file"
 says 0 'exported as bfloat16' "$checkpoint" export "$runs/hf" "$runs/hf2/" --dtype=bfloat16 --max_shard_size 40kB
 json "$runs/hf2/config.json" '$j->{torch_dtype} eq "bfloat16" && $j->{architectures}[0] eq "Qwen3ForCausalLM" && $j->{num_hidden_layers} == 3'

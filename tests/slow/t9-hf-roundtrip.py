@@ -4,6 +4,8 @@
 t9-hf-roundtrip.py make KIND DIR        a Qwen3 directory as save_pretrained writes it; KIND: sharded (fp32) or bf16
 t9-hf-roundtrip.py results HF_DIR OUT   what Transformers computes: OUT/results.safetensors, as make_golden.py names it
 t9-hf-roundtrip.py same DIR DIR         both hold the same tensors, bit for bit, and mean the same configuration
+t9-hf-roundtrip.py dress HF_DIR           gives the directory chat templates and a generation config, as save_pretrained writes them
+t9-hf-roundtrip.py dressed DIR DIR TEXT   AutoTokenizer and GenerationConfig of both are equal, on the file TEXT too
 t9-hf-roundtrip.py greedy HF_DIR IDS N  the N most likely tokens after IDS, one after another
 """
 
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "golden"))
 import make_golden  # noqa: E402
@@ -79,6 +81,23 @@ def same(a, b):
     print(f"{len(x)} tensors")
 
 
+def dress(directory):
+    t = AutoTokenizer.from_pretrained(directory)
+    t.chat_template = {"default": "{{ messages }}", "tool_use": "tool {{ messages }}"}
+    t.save_pretrained(directory)
+    GenerationConfig(eos_token_id=[2, 4], temperature=0.6, top_k=20, do_sample=True).save_pretrained(directory)
+
+
+def dressed(a, b, text):
+    x, y = AutoTokenizer.from_pretrained(a), AutoTokenizer.from_pretrained(b)
+    words = Path(text).read_text()[:20000]
+    if x.chat_template != y.chat_template or x.get_vocab() != y.get_vocab() or x(words) != y(words):
+        sys.exit(f"the tokenizers of {a} and {b} differ")
+    p, q = (GenerationConfig.from_pretrained(d).to_dict() for d in (a, b))
+    if p != q or p["eos_token_id"] != [2, 4]:
+        sys.exit(f"generation: {p} and {q}")
+
+
 def greedy(directory, prompt, n):
     ids = torch.tensor([[int(i) for i in prompt.split(",")]])
     out = load(directory).eval().generate(ids, max_new_tokens=int(n), do_sample=False, eos_token_id=-1)
@@ -87,4 +106,4 @@ def greedy(directory, prompt, n):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"make": make, "results": results, "same": same, "greedy": greedy}[sys.argv[1]](*sys.argv[2:])
+    {"make": make, "results": results, "same": same, "dress": dress, "dressed": dressed, "greedy": greedy}[sys.argv[1]](*sys.argv[2:])

@@ -88,4 +88,27 @@ cp "$runs/sharded/config.json" "$runs/imported.json"
 use_model=imported steps=20
 layout sharded-run 2 --tensor_parallel 2 --resume_from_checkpoint auto
 learns sharded-run
+
+# files that nothing here reads: in, through a run, and out
+tokenize=$MOAI_BIN/moai_tokenize
+cat src/*.c > "$runs/text"
+{ "$tokenize" train --input "$runs/text" --vocab_size 600 --output "$runs/tok" && "$tokenize" encode --tokenizer "$runs/tok.model" \
+    --input "$runs/text" --output "$runs/tok-data" --no_progress; } > "$runs/log" 2>&1
+check $? "a tokenizer and its tokens"
+sed 's/"vocab_size": [0-9]*/"vocab_size": 640/' "$runs/small.json" > "$runs/padded.json"
+# steps_of NAME N ARGUMENTS...
+steps_of() {
+    name=$1 n=$2
+    shift 2
+    try "$name: $n steps" "$MOAI_BIN/moai_train" --model "$runs/padded.json" --data "$runs/tok-data" --output_dir "$runs/$name" --seq_length 32 \
+        --max_steps "$n" --lr_scheduler_type constant --no_tensorboard "$@"
+}
+steps_of dressed-first 2
+try "export" checkpoint export "$runs/dressed-first/checkpoint-2" "$runs/dressed"
+rm "$runs/dressed/tokenizer.model"
+try "Transformers gives it chat templates and a generation config" hf dress "$runs/dressed"
+try "import" checkpoint import "$runs/dressed" "$runs/dressed-run"
+steps_of dressed-run 4 --resume_from_checkpoint auto
+try "export again" checkpoint export "$runs/dressed-run/checkpoint-4" "$runs/dressed-again"
+try "AutoTokenizer and GenerationConfig are as they were" hf dressed "$runs/dressed" "$runs/dressed-again" "$runs/text"
 done_testing

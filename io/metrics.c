@@ -101,45 +101,68 @@ static bool line_stays(const char *line, size_t n, int64_t resume_step)
     return stays;
 }
 
-/* Copies the lines that stay; the file as it was remains as PATH.old when any line goes. */
-static int drop_later_lines(const char *path, int64_t resume_step, moai_error *err)
+/* The lines that stay, copied to `kept`.  1: there are others; 0: there are none; -1 with errno. */
+static int copy_lines_that_stay(FILE *from, FILE *kept, int64_t resume_step)
 {
-    char *kept_path = xasprintf("%s.tmp", path), *old_path = xasprintf("%s.old", path), *line = NULL;
-    FILE *from = fopen(path, "r"), *to = from ? fopen(kept_path, "w") : NULL;
-    bool dropped = false, failed = from ? !to : errno != ENOENT;
+    bool dropped = false, failed = false;
+    char *line = NULL;
     size_t room = 0;
 
-    for (ssize_t n; from && to && (n = getline(&line, &room, from)) > 0;)
+    for (ssize_t n; (n = getline(&line, &room, from)) > 0;)
         if (resume_step > 0 && line_stays(line, (size_t)n, resume_step))
-            failed |= fputs(line, to) < 0;
+            failed |= fwrite(line, 1, (size_t)n, kept) != (size_t)n;
         else
             dropped = true;
-    if (from) failed |= ferror(from) != 0;    /* what was not read must not be lost */
-    if (to) failed |= fflush(to) || fsync(fileno(to));
-    if (to) failed |= fclose(to) != 0;
-    if (from) fclose(from);
-    if (dropped && !failed) {
-        unlink(old_path);
-        failed = (link(path, old_path) && rename(path, old_path)) || rename(kept_path, path); /* not all have links */
-    }
-    if (failed) error_set(err, "%s: %s", path, strerror(errno));
-    if (to && (failed || !dropped)) unlink(kept_path);
     free(line);
-    free(kept_path);
-    free(old_path);
-    return failed ? -1 : 0;
+    failed |= ferror(from) != 0;              /* what was not read must not be lost */
+    failed |= fflush(kept) || fsync(fileno(kept));
+    return failed ? -1 : dropped;
 }
 
-/* From resume_step on. */
+/* `kept` takes the name PATH, and what had it is PATH.old; or all is as it was. */
+static int take_name(const char *path, const char *kept_path)
+{
+    char *old_path = xasprintf("%s.old", path);
+    moai_error unused;
+    int rc = -1;
+
+    unlink(old_path);
+    const bool linked = link(path, old_path) == 0;            /* not all file systems have links */
+    if (linked || rename(path, old_path) == 0) rc = rename(kept_path, path);
+    if (rc != 0 && !linked) rename(old_path, path);
+    if (rc == 0) dir_sync_parent(path, &unused);
+    free(old_path);
+    return rc;
+}
+
+/* From resume_step on.  A file that loses lines is written anew beside its name, and that is the one that goes on; where
+ * this fails the one from before does. */
 static int open_lines(metrics *m, int64_t resume_step, moai_error *err)
 {
-    if (drop_later_lines(m->path, resume_step, err)) return -1;
-    FILE *lines = fopen(m->path, "a");
-    if (!lines) return error_set(err, "%s: %s", m->path, strerror(errno));
-    if (m->lines) fclose(m->lines);
-    fseeko(lines, 0, SEEK_END);
-    m->lines = lines;
-    m->whole = ftello(lines);
+    char *kept_path = xasprintf("%s.tmp", m->path);
+    FILE *from = fopen(m->path, "r"), *kept = NULL;
+    int dropped = from || errno == ENOENT ? 0 : -1;
+
+    if (from) {
+        unlink(kept_path);
+        kept = fopen(kept_path, "a");
+        dropped = kept ? copy_lines_that_stay(from, kept, resume_step) : -1;
+        fclose(from);
+    }
+    if (dropped == 1 && take_name(m->path, kept_path) != 0) dropped = -1;
+    if (dropped == 0 && !m->lines && !(m->lines = fopen(m->path, "a"))) dropped = -1;
+    if (dropped < 0) error_set(err, "%s: %s", m->path, strerror(errno));
+    if (dropped == 1) {
+        if (m->lines) fclose(m->lines);
+        m->lines = kept;
+    } else if (kept) {
+        fclose(kept);
+        unlink(kept_path);
+    }
+    free(kept_path);
+    if (dropped < 0) return -1;
+    fseeko(m->lines, 0, SEEK_END);
+    m->whole = ftello(m->lines);
     return 0;
 }
 

@@ -53,8 +53,8 @@ share *shares_of(const param_table *, int dp_size, int dp_rank, int *n);   /* ca
 void params_whole(param_table *, const model_config *);
 
 /* Writing one HDF5 file.  `fill` supplies elements [first, first + n) of the piece, whole rows; NULL for a piece of
- * zeros.  What is not finite is refused (CHECKPOINT_NOT_FINITE).  After a failure only piece_file_close may follow; it frees in any case, and given no piece_file it
- * abandons.  A broken library is a broken rank (die). */
+ * zeros.  What is not finite is refused (CHECKPOINT_NOT_FINITE).  After a failure only piece_file_close may follow; it
+ * frees in any case, and given no piece_file it abandons.  A broken library is a broken rank (die). */
 typedef int (*piece_fill)(void *from, int64_t first, int64_t n, float *dst, moai_error *err);
 typedef struct piece_writer piece_writer;
 piece_writer *piece_file_create(const char *path, moai_error *err);        /* NULL on failure */

@@ -2,6 +2,7 @@
 #include "keys.h"
 
 #include "json_scan.h"
+#include "files.h"
 #include "paths.h"
 #include "utf8.h"
 
@@ -271,17 +272,14 @@ char *json_text(const json_t *value, size_t flags)
 
 int json_write_file(const json_t *value, const char *path, moai_error *err)
 {
-    char *temporary = xasprintf("%s.tmp", path), *text = json_text(value, JSON_INDENT(2));
-    FILE *f = fopen(temporary, "w");
-    bool written = f && fprintf(f, "%s\n", text) > 0 && !fflush(f) && !fsync(fileno(f));
-    int status = 0;
+    char *text = json_text(value, JSON_INDENT(2)), *lines = xasprintf("%s\n", text), *tmp = xasprintf("%s.tmp", path);
+    int status = file_write(tmp, lines, strlen(lines), err);
 
-    if (f && fclose(f)) written = false;
-    if (!written || rename(temporary, path)) {
-        status = error_set(err, "%s: cannot write: %s", path, strerror(errno));
-        if (f) unlink(temporary);
-    }
-    free(temporary);
+    if (status == 0 && rename(tmp, path) != 0) status = error_set(err, "%s: cannot write: %s", path, strerror(errno));
+    if (status != 0) unlink(tmp);
+    if (status == 0) status = dir_sync_parent(path, err);
+    free(tmp);
+    free(lines);
     free(text);
     return status;
 }

@@ -55,7 +55,7 @@ void key_print_help(const key_spec *, int width);
 json_t *json_read_object(const char *path, moai_error *err);
 /* Text with the fewest digits (15, 16 or 17) that read back as the same doubles.  Caller frees. */
 char *json_text(const json_t *, size_t flags);
-/* Indented; written beside the name first (PATH.tmp), flushed, fsynced, renamed. */
+/* Indented; written beside the name first (PATH.tmp), fsynced, renamed, the directory fsynced. */
 int json_write_file(const json_t *, const char *path, moai_error *err);
 
 #endif

@@ -92,7 +92,9 @@ static const key_spec rows[] = {
     CHOICE(loss_spike_measure, "loss", measures, "loss, grad_norm or either"),
     CHOICE(loss_spike_action, "skip", actions,
            "skip: no update; rollback: to the last checkpoint, the step's samples left out for good"),
-    INT(loss_spike_limit, "5", 1, 1 << 20, "the run stops after more steps in a row than this left out (spikes, norms not finite), or rollbacks to one checkpoint"),
+    INT(loss_spike_limit, "5", 1, 1 << 20,
+        "the run stops after more steps in a row than this left out (spikes, norms not finite), or rollbacks to one "
+        "checkpoint"),
     INT(replica_check_steps, "0", 0, 1ll << 40,
         "steps between checks that all copies of a weight are the same bytes; a difference stops the run; 0: none"),
     REAL(hang_timeout, "600", 0, 1e9,

@@ -179,10 +179,11 @@ static void next_phase(saver *s, bool failed)
 {
     if (failed) {
         moai_error err = s->err;
-        int32_t spoiled = s->status == CHECKPOINT_NOT_FINITE;
+        const bool own = s->status == CHECKPOINT_NOT_FINITE;
+        int32_t spoiled = own;
         comm_all_reduce(s->world, &spoiled, 1, DT_I32, REDUCE_MAX);
         s->spoiled = s->spoiled || spoiled;
-        comm_agree(s->world, spoiled ? s->status == CHECKPOINT_NOT_FINITE : s->status != 0, &err); /* who failed says why */
+        comm_agree(s->world, spoiled ? own : s->status != 0, &err);   /* the words of who found that, or who failed */
         finish(s, true);
         report_failure(s, &err);
     } else if (s->phase == WRITING) {

@@ -5,9 +5,9 @@
  * tell each other how far they are with two numbers in the reduction at every step's end, and take the steps that are
  * collective there.  Without `async` training waits for the whole save.
  *
- * A save that fails for want of a disk is no reason to stop: it is a warning and the event `save_failed`, the run goes on and the
- * checkpoints from before are whole.  It is tried again 10 steps later; after the third failure in a row a warning and
- * the event `not_saved` say since when nothing is saved. */
+ * A save that fails for want of a disk is no reason to stop: it is a warning and the event `save_failed`, the run goes
+ * on and the checkpoints from before are whole.  It is tried again 10 steps later; after the third failure in a row a
+ * warning and the event `not_saved` say since when nothing is saved. */
 #ifndef MOAI_SAVER_H
 #define MOAI_SAVER_H
 
@@ -47,6 +47,8 @@ void saver_wait(saver *);
 bool saver_spoiled(const saver *);
 /* The step of the newest checkpoint that this run has in place, -1: none; the same on every rank. */
 int64_t saver_saved_step(const saver *);
-void saver_close(saver *);                    /* what is under way is given up; may be NULL */
+/* May be NULL.  Of a save under way the thread ends the phase that it is in; unless that is the removal of older ones,
+ * nothing of it is left then. */
+void saver_close(saver *);
 
 #endif

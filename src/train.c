@@ -293,7 +293,8 @@ static void say_nothing_to_do(const trainer *t, int64_t end)
         say("nothing to do: %s %lld is reached, %s is of step %lld", key, (long long)end, t->from.dir,
             (long long)t->step);
     else
-        say("nothing to do: %s is %lld%s", key, (long long)end, t->run->save_on_exit ? "; the initial weights are saved" : "");
+        say("nothing to do: %s is %lld%s", key, (long long)end,
+            t->run->save_on_exit ? "; the initial weights are saved" : "");
 }
 
 /* The loop; returns the exit status. */
@@ -321,7 +322,7 @@ static int train(trainer *t)
         stop = step_boundary(t);
         if (saver_spoiled(t->saver)) {
             if (t->grid.rank == 0)
-                fprintf(stderr, "moai: step %lld: what the run has come to is not finite, no checkpoint will be good any more\n",
+                fprintf(stderr, "moai: step %lld: weights or moments are not finite: no later checkpoint will be good\n",
                         (long long)t->step);
             return give_up(t);
         }

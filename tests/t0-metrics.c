@@ -2,8 +2,11 @@
  * named */
 #include "tap.h"
 
+#include "keys.h"
 #include "metrics.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -13,6 +16,41 @@
 #include <unistd.h>
 
 static char dir[400], path[512];
+
+/* The C library's, with the faults of a test: no hard links, a name that cannot be taken; and which directory was
+ * fsynced last. */
+static bool no_links;
+static const char *untakable;
+static ino_t synced;
+
+int link(const char *from, const char *to)
+{
+    if (no_links) return errno = EPERM, -1;
+    return linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int rename(const char *from, const char *to)
+{
+    if (untakable && strcmp(to, untakable) == 0 && strstr(from, ".tmp")) return errno = EIO, -1;
+    return renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
+
+int fsync(int fd)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) synced = st.st_ino;
+    return 0;
+}
+
+static bool is_synced(const char *directory)
+{
+    struct stat st;
+    const bool same = stat(directory, &st) == 0 && st.st_ino == synced;
+
+    synced = 0;
+    return same;
+}
 
 /* a NUL as '?' */
 static char *contents(const char *name)
@@ -133,6 +171,43 @@ static void test_go_back(void)
     free(in_the_way);
 }
 
+/* Where the shortened file does not get its name, the log goes on in the one that has it. */
+static void test_name_not_taken(bool links)
+{
+    moai_error err;
+    int n;
+    metrics *m = metrics_open(dir, false, false, 1, &err);
+
+    CHECK(m, "%s", err.text);
+    metrics_event(m, "spike", 3, "");
+    no_links = !links, untakable = path;
+    metrics_go_back(m, 1);
+    no_links = false, untakable = NULL;
+    metrics_event(m, "spike", 6, "");
+    char *text = contents(path);
+    ok(line_of(text, 3, "event", &n) && line_of(text, 6, "event", &n), "a name that is not taken%s: the log goes on",
+       links ? "" : ", without links");
+    free(text);
+    metrics_go_back(m, 1);
+    ok(is_synced(dir), "a name that is taken is on the disk");
+    metrics_close(m);
+}
+
+static void test_json_file(void)
+{
+    char *file = xasprintf("%s/some.json", dir);
+    json_t *object = json_pack("{s:i}", "a", 1);
+    moai_error err;
+
+    ok(json_write_file(object, file, &err) == 0 && is_synced(dir), "a JSON file's name is on the disk");
+    untakable = file;
+    ok(json_write_file(object, file, &err) < 0 && strstr(err.text, "some.json: cannot write: Input/output error"),
+       "or it is an error: %s", err.text);
+    untakable = NULL;
+    json_decref(object);
+    free(file);
+}
+
 static void limit_files(rlim_t n_bytes)
 {
     struct rlimit limit;
@@ -242,6 +317,9 @@ int main(void)
     test_lines();
     test_resume();
     test_go_back();
+    test_name_not_taken(true);
+    test_name_not_taken(false);
+    test_json_file();
     test_board();
     test_no_room();
     test_unreadable();

@@ -304,7 +304,8 @@ static void find_piece(const char *manifest, const char *file, const char *name,
 static void not_finite(float value, const char *shown)
 {
     static const char name[] = "model.layers.1.mlp.up_proj.weight";
-    char *path = path_of("rank-00001.h5"), *manifest = path_of("manifest.json"), fault[1024], was[33], is[33], words[128];
+    char *path = path_of("rank-00001.h5"), *manifest = path_of("manifest.json");
+    char fault[1024], was[33], is[33], words[128];
     moai_error err;
     size_t n_data, n_text;
     int64_t at, n_bytes = 0;
@@ -324,7 +325,8 @@ static void not_finite(float value, const char *shown)
     scratch_write(path, data, n_data);
     scratch_write(manifest, sealed, n_text);
     snprintf(words, sizeof words, "rank-00001.h5: weight of %s is %s at row ", name, shown);
-    ok(verify(fault) == 1 && strstr(fault, words) && strstr(fault, ", column 2"), "whole, and no checkpoint: %s", fault);
+    ok(verify(fault) == 1 && strstr(fault, words) && strstr(fault, ", column 2"), "whole, and no checkpoint: %s",
+       fault);
     ok(load(&err) < 0 && strstr(err.text, words), "a load says so too");
     ok(resumed_past_damage() == 4, "and a run goes on from the one before");
     scratch_write(path, copy, n_data);

@@ -56,6 +56,10 @@ n=$(skipped fp16 | wc -l)
 [ $status = 0 ] && [ "$n" -gt 8 ] && [ "$(checkpoints fp16)" = "checkpoint-59 checkpoint-60" ] && ! grep -q '^warning' "$dir/err"
 check $? "$n overflows while the loss scale comes down are none of it: $(checkpoints fp16)"
 
+# the last update leaves what fp16 cannot hold: nobody would know but for the evaluation
+train nan --fp16 --learning_rate 300 --max_grad_norm 0 --max_steps 1 --eval_steps 100
+[ $status = 1 ] && grep -q '^warning: evaluation at step 1: the loss is not finite$' "$dir/err"; check $? "status $status: $(grep '^warning' "$dir/err")"
+
 # nothing to do
 train good --max_steps 5 --resume_from_checkpoint auto
 [ $status = 0 ] && grep -q "^nothing to do: max_steps 5 is reached, $dir/good/checkpoint-20 is of step 20$" "$dir/err"; check $? "$(grep '^nothing' "$dir/err")"

@@ -14,11 +14,13 @@ typedef struct tokenizer_train_options {
     uint64_t seed;
     const char *text_key;                     /* of .jsonl: "text" */
     bool replace_invalid;                     /* U+FFFD for what is not UTF-8, else an error */
+    bool overwrite;                           /* a model of this name may go */
 } tokenizer_train_options;
 
 /* BPE with byte fallback, pad id 0, <|endoftext|> (eos), <|im_start|>, <|im_end|>, digits split, no normalization
  * (decode(encode(text)) is text, but for U+2581, which is a space to SentencePiece).  Writes PREFIX.model and
- * PREFIX.vocab.  Inputs are plain text or zstd, or .jsonl. */
+ * PREFIX.vocab, whole or not at all, and locks PREFIX.model.lock meanwhile.  Inputs are plain text or zstd, or .jsonl,
+ * and looked at first. */
 int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *,
                     moai_error *err);
 

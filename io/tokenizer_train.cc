@@ -7,12 +7,14 @@
 #include <cstring>
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
+#include <sstream>
 #include <string>
 #include <unordered_map>
 
 extern "C" {
 #include "text.h"
 #include "tokenizer.h"
+#include "tokenizer_files.h"
 #include "utf8.h"
 }
 
@@ -133,19 +135,41 @@ static int check_options(const tokenizer_train_options *o, moai_error *err)
     return 0;
 }
 
-static int train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o,
-                 moai_error *err)
+/* Each must open, before hours are spent on those before it. */
+static int look_at(const char *const *inputs, int n_inputs, const text_format *format, moai_error *err)
+{
+    for (int i = 0; i < n_inputs; i++) {
+        text_file *f = text_open(inputs[i], format, err);
+        if (!f) return -1;
+        text_close(f);
+    }
+    return 0;
+}
+
+/* "Internal: file.cc(17) [condition] what is wrong": what is wrong.  Two of these are about what was asked. */
+static int fail(const sentencepiece::util::Status &status, const tokenizer_train_options *o, moai_error *err)
+{
+    std::string text = status.ToString();
+    const size_t words = text.rfind("] ");
+
+    if (status.code() == sentencepiece::util::StatusCode::kInternal && words != std::string::npos)
+        text = text.substr(words + 2);
+    if (text.find("Vocabulary size") == 0)
+        return error_config(err, "vocab_size %lld does not suit the text: %s", static_cast<long long>(o->vocab_size),
+                            text.c_str());
+    return error_set(err, "training the tokenizer: %s", text.c_str());
+}
+
+/* The model as SentencePiece would write it. */
+static int train_model(const char *const *inputs, int n_inputs, const text_format *format,
+                       const tokenizer_train_options *o, std::string *model, moai_error *err)
 {
     moai_error reading = {};
-    text_format format = {SEPARATE_LINE, nullptr, o->text_key, o->replace_invalid};
-
-    if (check_options(o, err) != 0) return -1;
-    document_lines lines(inputs, n_inputs, &format, &reading);
+    document_lines lines(inputs, n_inputs, format, &reading);
     if (!lines.has_failed() && lines.done()) return error_set(err, "%s: no text to train on", inputs[0]);
 
     std::unordered_map<std::string, std::string> spec = {
         {"model_type", "bpe"},
-        {"model_prefix", prefix},
         {"vocab_size", std::to_string(o->vocab_size)},
         {"character_coverage", std::to_string(o->character_coverage)},
         {"byte_fallback", "true"},
@@ -165,16 +189,44 @@ static int train(const char *const *inputs, int n_inputs, const char *prefix, co
     };
     sentencepiece::logging::SetMinLogLevel(2);                /* errors only: what fails comes back in the status */
     sentencepiece::SetRandomGeneratorSeed(static_cast<unsigned>(o->seed));
-    auto status = sentencepiece::SentencePieceTrainer::Train(spec, &lines);
+    auto status = sentencepiece::SentencePieceTrainer::Train(spec, &lines, model);
     if (lines.has_failed()) return error_set(err, "%s", reading.text);
-    if (status.ok()) return 0;
-    error_set(err, "training the tokenizer: %s", status.ToString().c_str());
-    err->config = status.code() == sentencepiece::util::StatusCode::kInternal;   /* its checks of what was asked */
-    return -1;
+    return status.ok() ? 0 : fail(status, o, err);
+}
+
+/* A piece and its score a line, as SentencePiece lists them. */
+static int list_pieces(const std::string &model, std::string *list, moai_error *err)
+{
+    sentencepiece::SentencePieceProcessor sp;
+    std::ostringstream lines;
+    auto status = sp.LoadFromSerializedProto(model);
+
+    if (!status.ok()) return error_set(err, "the model just trained: %s", status.ToString().c_str());
+    for (int id = 0; id < sp.GetPieceSize(); id++) lines << sp.IdToPiece(id) << '\t' << sp.GetScore(id) << '\n';
+    *list = lines.str();
+    return 0;
+}
+
+static int train(const char *const *inputs, int n_inputs, const text_format *format, const tokenizer_files *files,
+                 const tokenizer_train_options *o, moai_error *err)
+{
+    std::string model, list;
+
+    if (train_model(inputs, n_inputs, format, o, &model, err) != 0 || list_pieces(model, &list, err) != 0) return -1;
+    return tokenizer_files_commit(files, model.data(), model.size(), list.data(), list.size(), o->vocab_size, err);
 }
 
 int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o,
                     moai_error *err)
 {
-    return guarded("training the tokenizer", err, [&] { return train(inputs, n_inputs, prefix, o, err); });
+    const text_format format = {SEPARATE_LINE, nullptr, o->text_key, o->replace_invalid};
+    tokenizer_files files = {};
+
+    if (check_options(o, err) != 0 || look_at(inputs, n_inputs, &format, err) != 0) return -1;
+    int status = tokenizer_files_begin(&files, prefix, o->vocab_size, o->overwrite, err);
+    if (status == 0)
+        status = guarded("training the tokenizer", err,
+                         [&] { return train(inputs, n_inputs, &format, &files, o, err); });
+    tokenizer_files_end(&files);
+    return status;
 }

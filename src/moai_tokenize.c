@@ -50,6 +50,7 @@ static const key_spec train_rows[] = {
     INT(input_sentence_size, "0", 0, INT32_MAX, "lines sampled to train on; 0: all"),
     INT(num_threads, "0", 0, 1024, "0: OMP_NUM_THREADS, or as many as cores"),
     INT(seed, "42", 0, 1ll << 31, "of the sample of lines"),
+    BOOL(overwrite, "false", "replace an earlier model, once the new one is whole"),
 };
 static const key_spec encode_rows[] = {
     PATH(tokenizer, NULL, "tokenizer.model, of moai_tokenize train or another SentencePiece model"),
@@ -65,7 +66,7 @@ static const key_spec encode_rows[] = {
     INT(validation_documents, "0", 0, 1ll << 40, "exactly so many documents for validation instead"),
     INT(seed, "42", 0, 1ll << 52, "of the validation split"),
     INT(num_threads, "0", 0, 1024, "threads of a rank; 0: OMP_NUM_THREADS, or its share of the host's cores"),
-    BOOL(overwrite, "false", "replace the shards of an earlier run"),
+    BOOL(overwrite, "false", "replace the shards of an earlier run, once the new ones are whole"),
     BOOL(progress, "true", "show how far it is"),
 };
 static const key_spec inspect_rows[] = {INT(tokens, "32", 0, 1 << 20, "tokens shown of each shard")};
@@ -94,16 +95,10 @@ static int run_train(const tokenize_options *o, moai_error *err)
         .seed = (uint64_t)o->seed,
         .text_key = o->text_key,
         .replace_invalid = o->invalid_utf8 == INVALID_REPLACE,
+        .overwrite = o->overwrite,
         .n_threads = (int)o->num_threads};
     double begin = now_seconds();
-    const char *slash = strrchr(o->output, '/');
 
-    if (slash && slash > o->output) {
-        char *dir = xasprintf("%.*s", (int)(slash - o->output), o->output);
-        int made = dir_make(dir, err);
-        free(dir);
-        if (made != 0) return fail(err);
-    }
     if (tokenizer_train((const char *const *)o->inputs, o->n_inputs, o->output, &options, err) != 0) {
         fail(err);
         return error_status(err);

@@ -35,6 +35,7 @@ typedef struct checkpoint_meta {
     char *state_json;                   /* run_state.h's object, likewise; NULL: none */
 } checkpoint_meta;
 void checkpoint_meta_free(checkpoint_meta *);
+checkpoint_meta checkpoint_meta_copy(const checkpoint_meta *);
 
 typedef struct checkpoint_state {
     const param_table *params;
@@ -114,13 +115,19 @@ int checkpoint_choose(const char *output_dir, const checkpoint_names *, int chos
 /* What reads a checkpoint returns this where the bytes are not those that were written (a hash, a size, a file that
  * is gone), and -1 for everything else: a disk that does not answer, another version, another model. */
 enum { CHECKPOINT_DAMAGED = -2 };
+/* What a checkpoint consists of, as rank 0 reads it and tells the others: the same result on every rank.  Its meta holds
+ * the model and belongs to it.  Collective over a host comm; comm_alone is one. */
+typedef struct checkpoint_manifest checkpoint_manifest;
+int checkpoint_open(checkpoint_manifest **, const char *dir, const comm *world, moai_error *err);
+const checkpoint_meta *checkpoint_get_meta(const checkpoint_manifest *);
+void checkpoint_close(checkpoint_manifest *);               /* may be NULL */
 /* What holds a weight or moment that is not finite is no checkpoint to go on from, however well its bytes have been
  * kept: checkpoint_write refuses it with this, naming the first, and to those who read it is damaged. */
 enum { CHECKPOINT_NOT_FINITE = -3 };
-int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
+int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);   /* checkpoint_meta_free; not collective */
 /* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
  * element of every parameter must be covered, or it fails naming it.  Not collective; the caller agrees. */
-int checkpoint_load(const char *dir, const checkpoint_state *, moai_error *err);
+int checkpoint_load(const checkpoint_manifest *, const checkpoint_state *, moai_error *err);
 /* What lies in output_dir, oldest step first, half-written directories too; or output_dir
  * itself, when it is a checkpoint. */
 typedef struct checkpoint_info {
@@ -138,13 +145,13 @@ checkpoint_info *checkpoint_list(const char *output_dir, int *n, moai_error *err
 void checkpoint_list_free(checkpoint_info *, int n);
 /* Reads everything, checks each hash and that the pieces tile every parameter of every state exactly
  * once.  Calls `report` for each fault (may be NULL); returns the number of faults, or -1 when there
- * is no manifest to check against.  `part` of `parts` checks its share of the pieces, part 0 also the small files: the
- * faults of all parts are those of the whole.  Not collective. */
-int64_t checkpoint_verify_part(const char *dir, int part, int parts, void (*report)(void *, const char *fault),
-                               void *arg, moai_error *err);
-int64_t checkpoint_verify(const char *dir, void (*report)(void *, const char *fault), void *arg, moai_error *err);
+ * is no manifest to check against.  The ranks divide the pieces, rank 0 has also the small files: each reports and
+ * returns its own faults.  Collective over a host comm. */
+int64_t checkpoint_verify(const char *dir, const comm *world, void (*report)(void *, const char *fault), void *arg,
+                          moai_error *err);
 /* Only what lies outside the pieces, which checkpoint_load does not look at: HDF5's own bytes and the small files.  A
- * load by all ranks and this by all parts together have checked every byte.  On failure the first fault. */
-int checkpoint_check_rest(const char *dir, int part, int parts, moai_error *err);
+ * load by all ranks and this by all parts together have checked every byte.  On failure the first fault.  Not
+ * collective. */
+int checkpoint_check_rest(const checkpoint_manifest *, int part, int parts, moai_error *err);
 
 #endif

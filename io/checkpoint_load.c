@@ -134,19 +134,15 @@ static int check_shapes(const checkpoint_manifest *m, const param_table *t, moai
     return 0;
 }
 
-int checkpoint_load(const char *dir, const checkpoint_state *st, moai_error *err)
+int checkpoint_load(const checkpoint_manifest *m, const checkpoint_state *st, moai_error *err)
 {
-    checkpoint_manifest m;
+    int rc = check_shapes(m, st->params, err);
     loading l;
 
-    int rc = manifest_load(&m, dir, err);
-    if (rc != 0) return rc;
-    rc = check_shapes(&m, st->params, err);
     loading_init(&l, st);
     for (int state = 0; rc == 0 && state < N_STATES; state++)       /* the gaps between parameters are zero */
         st->ops->zero(st->dev, st->own[state], (size_t)st->params->n_own * sizeof(float));
-    for (int i = 0; rc == 0 && i < m.n_files; i++) rc = load_file(&l, dir, &m.files[i], err);
+    for (int i = 0; rc == 0 && i < m->n_files; i++) rc = load_file(&l, m->dir, &m->files[i], err);
     loading_free(&l);
-    manifest_unload(&m);
     return rc;
 }

@@ -30,6 +30,15 @@ void checkpoint_meta_free(checkpoint_meta *m)
     m->run_json = m->state_json = NULL;
 }
 
+checkpoint_meta checkpoint_meta_copy(const checkpoint_meta *m)
+{
+    checkpoint_meta copy = *m;
+
+    copy.run_json = m->run_json ? xstrdup(m->run_json) : NULL;
+    copy.state_json = m->state_json ? xstrdup(m->state_json) : NULL;
+    return copy;
+}
+
 /* A `reader` remembers what went wrong first, so that fields read one per line. */
 typedef struct reader {
     const char *path;
@@ -245,7 +254,12 @@ int manifest_load(checkpoint_manifest *m, const char *dir, moai_error *err)
 
 void manifest_unload(checkpoint_manifest *m)
 {
-    for (int i = 0; i < m->n_files; i++) piece_file_free(&m->files[i]);
+    for (int i = 0; i < m->n_files; i++) {
+        for (int k = 0; m->names && k < m->files[i].n; k++) m->files[i].list[k].name = NULL;
+        piece_file_free(&m->files[i]);
+    }
+    for (int i = 0; m->names && i < m->n_tensors; i++) free(m->names[i]);
+    free(m->names);
     for (int i = 0; i < m->n_small; i++) free(m->small[i].name);
     free(m->files);
     free(m->small);

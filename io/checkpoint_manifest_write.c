@@ -3,6 +3,7 @@
 #include "pieces.h"
 #include "carried.h"
 #include "files.h"
+#include "pack.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -19,17 +20,36 @@ static json_t *piece_json(const piece *p)
                      (json_int_t)p->address, "xxh3", p->xxh3);
 }
 
+static void add_json(pack *to, json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+
+    CHECK(text, "manifest: cannot encode");
+    pack_bytes(to, text, strlen(text));
+    json_decref(value);
+    free(text);
+}
+
+static void add_text(pack *to, const char *text) { pack_bytes(to, text, strlen(text)); }
+
+/* A piece a line. */
 char *manifest_entry(const piece_file *f)
 {
-    json_t *pieces = json_array();
+    pack to = {0};
 
-    for (int i = 0; i < f->n; i++) json_array_append_new(pieces, piece_json(&f->list[i]));
-    json_t *entry = json_pack("{s:s, s:I, s:s, s:o}", "file", f->name, "bytes", (json_int_t)f->bytes, "structure_xxh3",
-                              f->structure_xxh3, "pieces", pieces);
-    char *text = json_dumps(entry, JSON_COMPACT);
-    CHECK(text, "manifest: cannot encode the entry of %s", f->name);
-    json_decref(entry);
-    return text;
+    add_text(&to, "{\"file\": ");
+    add_json(&to, json_string(f->name));
+    add_text(&to, ", \"bytes\": ");
+    add_json(&to, json_integer(f->bytes));
+    add_text(&to, ", \"structure_xxh3\": ");
+    add_json(&to, json_string(f->structure_xxh3));
+    add_text(&to, ", \"pieces\": [");
+    for (int i = 0; i < f->n; i++) {
+        add_text(&to, i ? ",\n   " : "\n   ");
+        add_json(&to, piece_json(&f->list[i]));
+    }
+    pack_bytes(&to, "]}", sizeof "]}");
+    return to.bytes;
 }
 
 static json_t *layout_json(grid_shape g)
@@ -97,20 +117,28 @@ static json_t *meta_json(const checkpoint_meta *m)
                      "run", run ? run : json_object(), "state", state ? state : json_object());
 }
 
-int manifest_save(const char *dir, const checkpoint_meta *meta, char *const *entries, int n_entries, moai_error *err)
+/* Written as text: of thousands of ranks' files a tree in memory would be many times as large. */
+int manifest_save(const char *dir, const checkpoint_meta *meta, const char *entries, size_t n_bytes, moai_error *err)
 {
-    json_t *root = meta_json(meta), *files = json_array();
-    int rc = add_small(root, dir, err);
-
-    for (int i = 0; i < n_entries; i++) json_array_append_new(files, json_loads(entries[i], 0, NULL));
-    json_object_set_new(root, "files", files);
+    json_t *root = meta_json(meta);
+    const int failed = add_small(root, dir, err);
     char *text = json_dumps(root, JSON_INDENT(1)), *path = xasprintf("%s/manifest.json", dir);
+    pack to = {0};
+
     CHECK(text, "manifest: cannot encode");
     json_decref(root);
-    char *sealed = json_sealed(text);
-    if (rc == 0) rc = file_write(path, sealed, strlen(sealed), err);
+    pack_bytes(&to, text, strlen(text) - 1);  /* what closes it comes with the seal */
+    add_text(&to, ", \"files\": [");
+    for (const char *entry = entries; entry < entries + n_bytes; entry += strlen(entry) + 1) {
+        add_text(&to, entry == entries ? "\n  " : ",\n  ");
+        add_text(&to, entry);
+    }
+    pack_bytes(&to, "]\n}", sizeof "]\n}");
+    char *sealed = json_sealed(to.bytes);
+    const int rc = failed ? -1 : file_write(path, sealed, strlen(sealed), err);
     free(path);
     free(sealed);
+    free(to.bytes);
     free(text);
     return rc;
 }

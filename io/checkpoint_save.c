@@ -15,8 +15,8 @@ struct checkpoint_saving {
     int n_shares;
     piece_file file;                          /* no pieces: this rank writes none */
     int fd;                                   /* the file as written, whatever the directory is called by now; or -1 */
-    char **entries;                           /* rank 0, gathered: each file's part of the manifest */
-    int n_entries;
+    char *entries;                            /* the file's part of the manifest; once gathered, all files' on rank 0 */
+    size_t entries_bytes;
     bool named;                               /* the directory has its final name */
 };
 
@@ -67,10 +67,7 @@ checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_met
     }
     checkpoint_saving *s = xmalloc(sizeof *s);
     *s = (checkpoint_saving){.output_dir = xstrdup(output_dir), .tmp = save_path(output_dir, meta->step, ".tmp"),
-                             .files = files, .meta = *meta, .st = *st,
-                             .fd = -1};
-    s->meta.run_json = meta->run_json ? xstrdup(meta->run_json) : NULL;
-    s->meta.state_json = meta->state_json ? xstrdup(meta->state_json) : NULL;
+                             .files = files, .st = *st, .fd = -1, .meta = checkpoint_meta_copy(meta)};
     list_shares(s);
     list_pieces(s);
     return s;
@@ -125,50 +122,18 @@ int checkpoint_write(checkpoint_saving *s, moai_error *err)
     const int rc = write_rank_file(s, err);
     if (rc != 0) return rc;
     if (s->file.n == 0) return 0;
+    s->entries = manifest_entry(&s->file);
+    s->entries_bytes = strlen(s->entries) + 1;
     s->fd = piece_file_open(s->tmp, &s->file, err);
     return s->fd < 0 ? -1 : 0;
 }
 
-static void send_entry(const comm *world, const char *entry)
-{
-    uint64_t n_bytes = strlen(entry) + 1;
-    comm_request r = send_begin(world, &n_bytes, sizeof n_bytes, DT_U8, 0);
-
-    comm_end(&r);
-    r = send_begin(world, entry, n_bytes, DT_U8, 0);
-    comm_end(&r);
-}
-
-static char *receive_entry(const comm *world, int from)
-{
-    uint64_t n_bytes;
-    comm_request r = recv_begin(world, &n_bytes, sizeof n_bytes, DT_U8, from);
-
-    comm_end(&r);
-    char *entry = xmalloc(n_bytes);
-    r = recv_begin(world, entry, n_bytes, DT_U8, from);
-    comm_end(&r);
-    return entry;
-}
-
 void checkpoint_gather(checkpoint_saving *s)
 {
-    const comm *world = &s->st.grid->host_world;
-    char *own = s->file.n ? manifest_entry(&s->file) : xstrdup("");
+    char *all = comm_gather_bytes(&s->st.grid->host_world, s->entries, s->entries_bytes, &s->entries_bytes);
 
-    if (world->rank != 0) {
-        send_entry(world, own);
-        free(own);
-        return;
-    }
-    s->entries = xmalloc((size_t)world->size * sizeof *s->entries);
-    for (int from = 0; from < world->size; from++) {
-        char *entry = from == 0 ? own : receive_entry(world, from);
-        if (entry[0])
-            s->entries[s->n_entries++] = entry;
-        else
-            free(entry);
-    }
+    free(s->entries);
+    s->entries = all;
 }
 
 /* This rank's file as the disk gives it back. */
@@ -196,7 +161,7 @@ static int read_back_manifest(const checkpoint_saving *s, moai_error *err)
 int checkpoint_commit(checkpoint_saving *s, moai_error *err)
 {
     if (s->st.grid->rank == 0) {
-        if (manifest_save(s->tmp, &s->meta, s->entries, s->n_entries, err) != 0) return -1;
+        if (manifest_save(s->tmp, &s->meta, s->entries, s->entries_bytes, err) != 0) return -1;
         if (save_commit(s->output_dir, s->meta.step, err) != 0) return -1;
         s->named = true;
         if (read_back_manifest(s, err) != 0) return -1;
@@ -214,7 +179,6 @@ void checkpoint_end(checkpoint_saving *s, bool failed)
     if (s->fd >= 0) close(s->fd);
     if (failed && s->named) save_withdraw(s->output_dir, s->meta.step);
     if (failed && !s->named && s->st.grid->rank == 0) save_abandon(s->output_dir, s->meta.step);
-    for (int i = 0; i < s->n_entries; i++) free(s->entries[i]);
     free(s->entries);
     piece_file_free(&s->file);
     free(s->shares);

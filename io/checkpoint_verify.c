@@ -71,37 +71,29 @@ static void verify_small(const checkpoint_manifest *m, fault_list *faults)
         manifest_check_names(m, &model, add_fault, faults);
 }
 
-int64_t checkpoint_verify_part(const char *dir, int part, int parts, void (*report)(void *, const char *fault),
-                               void *arg, moai_error *err)
+int64_t checkpoint_verify(const char *dir, const comm *world, void (*report)(void *, const char *fault), void *arg,
+                          moai_error *err)
 {
     fault_list faults = {.report = report, .arg = arg};
-    dealer d = {part, parts, 0};
+    dealer d = {world->rank, world->size, 0};
     checkpoint_manifest m;
 
-    if (manifest_load(&m, dir, err) != 0) return -1;
-    if (part == 0) verify_small(&m, &faults);
+    if (manifest_load_shared(&m, dir, false, world, err) != 0) return -1;
+    if (world->rank == 0) verify_small(&m, &faults);
     for (int i = 0; i < m.n_files; i++) verify_file(&m, &m.files[i], &d, &faults);
     manifest_unload(&m);
     return faults.n;
 }
 
-int64_t checkpoint_verify(const char *dir, void (*report)(void *, const char *fault), void *arg, moai_error *err)
+int checkpoint_check_rest(const checkpoint_manifest *m, int part, int parts, moai_error *err)
 {
-    return checkpoint_verify_part(dir, 0, 1, report, arg, err);
-}
+    int rc = 0;
 
-int checkpoint_check_rest(const char *dir, int part, int parts, moai_error *err)
-{
-    checkpoint_manifest m;
-
-    int rc = manifest_load(&m, dir, err);
-    if (rc != 0) return rc;
-    for (int i = 0; part == 0 && rc == 0 && i < m.n_small; i++) rc = manifest_check_small(&m, &m.small[i], err);
-    for (int i = part; rc == 0 && i < m.n_files; i += parts) {
-        int fd = piece_file_open(dir, &m.files[i], err);
-        rc = fd < 0 ? fd : piece_file_check_structure(fd, dir, &m.files[i], err);
+    for (int i = 0; part == 0 && rc == 0 && i < m->n_small; i++) rc = manifest_check_small(m, &m->small[i], err);
+    for (int i = part; rc == 0 && i < m->n_files; i += parts) {
+        int fd = piece_file_open(m->dir, &m->files[i], err);
+        rc = fd < 0 ? fd : piece_file_check_structure(fd, m->dir, &m->files[i], err);
         if (fd >= 0) close(fd);
     }
-    manifest_unload(&m);
     return rc;
 }

@@ -105,7 +105,7 @@ int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_e
         rc = save_begin(output_dir, 0, err);
         if (rc == 0) rc = save_describe(output_dir, &meta, &files, err);
         if (rc == 0) rc = write_file(tmp, from, &f, err);
-        if (rc == 0) rc = manifest_save(tmp, &meta, &(char *){entry = manifest_entry(&f)}, 1, err);
+        if (rc == 0) entry = manifest_entry(&f), rc = manifest_save(tmp, &meta, entry, strlen(entry) + 1, err);
         if (rc == 0) rc = save_commit(output_dir, 0, err);
         if (rc == 0)
             save_prune(output_dir, 0, 0);

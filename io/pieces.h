@@ -96,9 +96,9 @@ typedef struct small_file {                   /* config.json, tokenizer.model, c
     char xxh3[33];
 } small_file;
 
-typedef struct checkpoint_manifest {
+struct checkpoint_manifest {
     char *dir, *saved_at;                     /* UTC, ISO 8601 */
-    checkpoint_meta meta;                     /* without the model, which is in config.json */
+    checkpoint_meta meta;                     /* without the model, which is in config.json, unless it was asked for */
     piece_file *files;
     int n_files;
     small_file *small;
@@ -106,11 +106,15 @@ typedef struct checkpoint_manifest {
     stored_tensor *tensors;                   /* sorted by state and name */
     int n_tensors;
     struct piece_ref *refs;                   /* the memory behind tensors[].refs */
-} checkpoint_manifest;
+    char **names;                             /* NULL, or (n_tensors), then the pieces' names are these */
+};
 
 /* Reads and checks DIR/manifest.json: its own hash, every field, and that the pieces tile each
  * of their tensors exactly once. */
 int manifest_load(checkpoint_manifest *, const char *dir, moai_error *err);
+/* Rank 0 does, with config.json's model where asked to, and tells the others: the same result on every rank.  Theirs has
+ * no tensors[].refs.  Collective over a host comm. */
+int manifest_load_shared(checkpoint_manifest *, const char *dir, bool with_model, const comm *world, moai_error *err);
 void manifest_unload(checkpoint_manifest *);
 bool manifest_names_missing(const char *dir, const char *path); /* a file is gone, though its directory is there */
 const stored_tensor *manifest_find(const checkpoint_manifest *, int state, const char *name);      /* NULL: not there */
@@ -129,7 +133,8 @@ int manifest_index(checkpoint_manifest *, const char *path, moai_error *err); /*
 enum { CHECKPOINT_VERSION = 1 };
 /* One file's entry as JSON text (caller frees), and the manifest from the entries of all files. */
 char *manifest_entry(const piece_file *);
-int manifest_save(const char *dir, const checkpoint_meta *, char *const *entries, int n_entries, moai_error *err);
+/* `entries`: n_bytes, each with its NUL. */
+int manifest_save(const char *dir, const checkpoint_meta *, const char *entries, size_t n_bytes, moai_error *err);
 
 /* The directory of a save, single-process parts.  save_begin removes what killed runs left and makes
  * output_dir/checkpoint-STEP.tmp; save_describe puts config.json and the other files there; save_commit gives it its

@@ -81,6 +81,8 @@ void comm_broadcast(const comm *, void *buf, size_t n_elem, dtype, int root);
 void comm_barrier(const comm *);
 /* As many bytes as the root has: the others' become a copy, malloc'd, with a NUL behind. */
 void comm_broadcast_bytes(const comm *, char **bytes, size_t *n_bytes, int root);
+/* All ranks' bytes in the order of the ranks, on rank 0 (malloc'd), up a tree; NULL on the others. */
+char *comm_gather_bytes(const comm *, const char *bytes, size_t n_bytes, size_t *n_all);
 
 /* Situation 3: `failed` on any rank is a failure on all.  Collective over a host comm.  Returns 0 when
  * all are well; else -1 on every rank with the error of the lowest failing rank, its text prefixed by that rank's

@@ -98,19 +98,18 @@ static int verify_one(const comm *world, const char *dir)
 {
     moai_error err;
     const double begin = now_seconds();
-    const int64_t n_faults = checkpoint_verify_part(dir, world->rank, world->size, print_fault, NULL, &err);
-    int32_t n = (int32_t)min_i64(n_faults < 0 ? 0 : n_faults, INT32_MAX / world->size), no_manifest = n_faults < 0;
+    const int64_t n_faults = checkpoint_verify(dir, world, print_fault, NULL, &err);
+    int32_t n = n_faults < 0 ? 1 : (int32_t)min_i64(n_faults, INT32_MAX / world->size);
 
     output_flush();
     comm_all_reduce(world, &n, 1, DT_I32, REDUCE_SUM);
-    comm_all_reduce(world, &no_manifest, 1, DT_I32, REDUCE_SUM);
-    if (n_faults < 0 && (world->rank == 0 || no_manifest < world->size))
+    if (world->rank == 0 && n_faults < 0)
         printf("FAULT %s\n", err.text);
-    else if (world->rank == 0 && n + no_manifest > 0)
-        printf("%s: %d faults\n", dir, n + no_manifest);
+    else if (world->rank == 0 && n > 0)
+        printf("%s: %d faults\n", dir, n);
     else if (world->rank == 0)
         printf("%s: complete and undamaged (%.1f s)\n", dir, now_seconds() - begin);
-    return n + no_manifest == 0 ? STATUS_OK : STATUS_FAILED;
+    return n == 0 ? STATUS_OK : STATUS_FAILED;
 }
 
 /* What is half written or half removed is no checkpoint, and what a run has set aside as damaged no longer: they are

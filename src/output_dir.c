@@ -87,19 +87,12 @@ static int refuse(const run_config *run, const char *later, moai_error *err)
                         run->output_dir, later, run->resume_from_checkpoint);
 }
 
-int output_dir_check(const run_config *run, moai_error *err)
+int output_dir_check(const run_config *run, int64_t step, const comm *world, moai_error *err)
 {
-    const char *from = run->resume_from_checkpoint;
-    checkpoint_meta meta = {.step = -1};
-    moai_error unused;
-    char *later;
+    char *later = NULL;
+    int failed = world->rank == 0 ? checkpoint_later(run->output_dir, step, &later, err) : 0;
 
-    if (strcmp(from, "auto") == 0 || strcmp(from, "latest") == 0) return 0;
-    if (from[0] && checkpoint_read_meta(from, &meta, &unused) != 0) return 0; /* the load says why */
-    const int64_t step = meta.step;
-    checkpoint_meta_free(&meta);
-    int failed = checkpoint_later(run->output_dir, step, &later, err);
     if (!failed && later) failed = refuse(run, later, err);
     free(later);
-    return failed;
+    return comm_agree(world, failed, err);
 }

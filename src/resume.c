@@ -53,14 +53,14 @@ static verdict check_meta(const run_config *run, const checkpoint_meta *now, con
     return DISAGREES;
 }
 
-static verdict load_here(resume_point *r, const char *dir, const run_config *run, const checkpoint_meta *now,
-                         const checkpoint_state *st, moai_error *err)
+static verdict load_here(resume_point *r, const checkpoint_manifest *m, const char *dir, const run_config *run,
+                         const checkpoint_meta *now, const checkpoint_state *st, moai_error *err)
 {
-    verdict v = verdict_of(checkpoint_read_meta(dir, &r->meta, err));
+    verdict v = check_meta(run, now, checkpoint_get_meta(m), dir, err);
 
-    if (v == GOOD) v = check_meta(run, now, &r->meta, dir, err);
-    if (v == GOOD) v = verdict_of(checkpoint_load(dir, st, err));
-    if (v == GOOD) v = verdict_of(checkpoint_check_rest(dir, st->grid->rank, st->grid->world, err));
+    if (v == GOOD) v = verdict_of(checkpoint_load(m, st, err));
+    if (v == GOOD) v = verdict_of(checkpoint_check_rest(m, st->grid->rank, st->grid->world, err));
+    if (v == GOOD) r->meta = checkpoint_meta_copy(checkpoint_get_meta(m));
     return v;
 }
 
@@ -69,9 +69,12 @@ static verdict load(resume_point *r, const char *dir, const run_config *run, con
                     const checkpoint_state *st, moai_error *err)
 {
     const comm *world = &st->grid->host_world;
-    const verdict own = load_here(r, dir, run, now, st, err);
-    int32_t worst = (int32_t)own;
+    checkpoint_manifest *m;
+    verdict own = verdict_of(checkpoint_open(&m, dir, world, err));
 
+    if (own == GOOD) own = load_here(r, m, dir, run, now, st, err);
+    checkpoint_close(m);
+    int32_t worst = (int32_t)own;
     comm_all_reduce(world, &worst, 1, DT_I32, REDUCE_MAX);
     if (worst == GOOD) {
         r->dir = xstrdup(dir);

@@ -264,6 +264,8 @@ static int open_metrics(trainer *t, moai_error *err)
     return t->metrics ? 0 : -1;
 }
 
+static bool is_name(const char *from) { return from[0] && strcmp(from, "auto") != 0 && strcmp(from, "latest") != 0; }
+
 /* One part after another, agreed by all ranks before the next. */
 int trainer_open(trainer *t, moai_error *err)
 {
@@ -282,12 +284,12 @@ int trainer_open(trainer *t, moai_error *err)
     say("device     %s", t->device.text);
     if (output_dir_open(t->run, world, &t->lock, err)) return -1;
     if (open_data(t, err)) return -1;
-    if (t->grid.rank == 0) failed = output_dir_check(t->run, err);
-    if (comm_agree(world, failed, err)) return -1;
+    if (!t->run->resume_from_checkpoint[0] && output_dir_check(t->run, -1, world, err)) return -1;
     model_plan(&t->model, t->cfg, &t->grid, &opt);
     failed = model_alloc(&t->model, t->device.ops, t->device.dev, &t->grid, err);
     if (comm_agree(world, failed, err)) return -1;
     if (start_weights(t, err)) return -1;
+    if (is_name(t->run->resume_from_checkpoint) && output_dir_check(t->run, t->step, world, err)) return -1;
     if (device_waits(&t->device) && t->grid.world > 1) model_rehearse(&t->model);
     take_batch_memory(t);
     if (trainer_read_data(t, err)) return -1;

@@ -104,6 +104,16 @@ static inline grid_shape rank_at(grid_shape size, int rank)
     return at;
 }
 
+static inline int state_load(const char *dir, const checkpoint_state *st, moai_error *err)
+{
+    checkpoint_manifest *m;
+    int rc = checkpoint_open(&m, dir, &comm_alone, err);
+
+    if (rc == 0) rc = checkpoint_load(m, st, err);
+    checkpoint_close(m);
+    return rc;
+}
+
 /* Loads as the rank `rank` of layout `size` would; the number of wrong elements, or -1. */
 static inline int64_t state_load_as(const char *dir, const model_config *cfg, grid_shape size, int rank,
                                     moai_device *dev, moai_error *err)
@@ -115,7 +125,7 @@ static inline int64_t state_load_as(const char *dir, const model_config *cfg, gr
     state_init(&s, cfg, &grid, dev);
     for (int state = 0; state < N_STATES; state++)
         for (int64_t i = 0; i < s.params.n_own; i++) s.st.own[state][i] = 1e30f;
-    int64_t n_wrong = checkpoint_load(dir, &s.st, err) == 0 ? state_n_wrong(&s) : -1;
+    int64_t n_wrong = state_load(dir, &s.st, err) == 0 ? state_n_wrong(&s) : -1;
     state_free(&s);
     return n_wrong;
 }

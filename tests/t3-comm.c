@@ -289,6 +289,40 @@ static void test_agree(const comm *c)
     alone.ops->free(&alone);
 }
 
+/* Rank r of `size` has length(r, round) bytes; some have none. */
+static size_t length(int rank, int round) { return round == 0 ? 0 : (size_t)(rank * 5 + round) % 7 * (size_t)round * 900; }
+
+static bool bytes_arrive(const comm *c, int round)
+{
+    size_t n_own = length(c->rank, round), n_all = 0, n_root = c->rank == c->size - 1 ? n_own : 0, at = 0;
+    char *own = xmalloc(n_own + 1), *root = c->rank == c->size - 1 ? own : NULL;
+
+    memset(own, 'a' + c->rank, n_own);
+    char *all = comm_gather_bytes(c, own, n_own, &n_all);
+    bool right = (all != NULL) == (c->rank == 0);
+    for (int r = 0; all && r < c->size; r++)
+        for (size_t i = 0; i < length(r, round); i++, at++) right = right && at < n_all && all[at] == 'a' + r;
+    right = right && (!all || at == n_all);
+    comm_broadcast_bytes(c, &root, &n_root, c->size - 1);
+    right = right && n_root == length(c->size - 1, round);
+    for (size_t i = 0; right && i < n_root; i++) right = root[i] == 'a' + c->size - 1;
+    if (root != own) free(root);
+    free(own);
+    free(all);
+    return right;
+}
+
+static void test_bytes(void)
+{
+    for (int size = 1; size <= 4; size++) {
+        comm c = comm_mpi_split(grid.rank < size ? 0 : -1, grid.rank, "part");
+        bool right = true;
+        for (int round = 0; round < 5; round++) right = bytes_arrive(&c, round) && right;
+        ok(right, "%d ranks: bytes of any number are gathered, and told to all", size);
+        c.ops->free(&c);
+    }
+}
+
 static void test_alone(void)
 {
     comm c = comm_mpi_split(-1, 0, "alone");
@@ -310,6 +344,7 @@ int main(int argc, char **argv)
     test_sizes(&grid.tp, INT_MAX);
     test_sizes(&grid.tp, 1000);
     test_alone();
+    test_bytes();
     test_rounding(&grid.tp);
     test_same_bits(&grid.tp);
     test_overlap(&grid.tp);

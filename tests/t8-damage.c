@@ -27,7 +27,7 @@ static int64_t verify(char fault[1024])
 {
     moai_error err;
     fault[0] = 0;
-    const int64_t n = checkpoint_verify(dir, keep_fault, fault, &err);
+    const int64_t n = checkpoint_verify(dir, &comm_alone, keep_fault, fault, &err);
 
     if (n < 0) snprintf(fault, 1024, "%s", err.text);
     return n;
@@ -268,12 +268,12 @@ static void hostile(void)
     edited("{", "\"step\": 5", "\"step\": \"5\"", "step: not an integer");
     edited("{", "\"step\": 5,", "", "step: missing");
     edited("{", "\"rank-00001.h5\"", "\"../rank-00001.h5\"", "not a plain file name");
-    edited("\"files\"", "\"offset\": [\n      0,", "\"offset\": [\n      1,", "two pieces overlap");
-    edited("\"files\"", "\"name\": \"model.norm", "\"name\": \"model.morn", "model.norm.weight");
-    edited("\"files\"", "\"address\": ", "\"address\": 9223372036854775807, \"was\": ", "address");
-    edited("\"files\"", "\"address\": ", "\"address\": 1e30, \"was\": ", "address");
-    edited("\"files\"", "\"size\": [", "\"size\": [2147483648, 2147483648], \"was\": [", "outside its tensor");
-    edited("\"files\"", "\"state\": \"weight\"", "\"state\": \"exp_avg\"", "in no piece");
+    edited("\"files\"", "\"offset\":[0,", "\"offset\":[1,", "two pieces overlap");
+    edited("\"files\"", "\"name\":\"model.norm", "\"name\":\"model.morn", "model.norm.weight");
+    edited("\"files\"", "\"address\":", "\"address\": 9223372036854775807, \"was\": ", "address");
+    edited("\"files\"", "\"address\":", "\"address\": 1e30, \"was\": ", "address");
+    edited("\"files\"", "\"size\":[", "\"size\": [2147483648, 2147483648], \"was\": [", "outside its tensor");
+    edited("\"files\"", "\"state\":\"weight\"", "\"state\":\"exp_avg\"", "in no piece");
     edited("\"files\"", "\"pieces\": [", "\"pieces\": [], \"was\": [", "in no piece");
     edited("\"files\"", "\"pieces\": [", "\"pieces\": {}, \"was\": [", "not a list");
 }

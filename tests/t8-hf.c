@@ -130,7 +130,7 @@ static void round_trip(const char *name)
     checkpoint_meta m = {0};
 
     ok(hf_import(hf, run, false, &err) == 0, "%s: imported %s", name, err.text);
-    ok(checkpoint_verify(checkpoint, NULL, NULL, &err) == 0, "it verifies %s", err.text);
+    ok(checkpoint_verify(checkpoint, &comm_alone, NULL, NULL, &err) == 0, "it verifies %s", err.text);
     ok(checkpoint_read_meta(checkpoint, &m, &err) == 0 && m.step == 0 && m.samples == 0 && m.updates == 0,
        "at step 0 %s", err.text);
     ok(n_different(hf, checkpoint, false, &err) == 0, "every element is the same in the checkpoint %s", err.text);
@@ -168,7 +168,7 @@ static void zero_moments(moai_device *dev)
         state_init(&s, &m.model, &grid, dev);
         for (int state = 0; state < N_STATES; state++)
             for (int64_t i = 0; i < s.params.n_own; i++) s.st.own[state][i] = 1;
-        CHECK(checkpoint_load(dir, &s.st, &err) == 0, "%s", err.text);
+        CHECK(state_load(dir, &s.st, &err) == 0, "%s", err.text);
         for (int state = 0; state < N_STATES; state++)
             for (int64_t i = 0; i < s.params.n_own; i++) n_nonzero[state] += s.st.own[state][i] != 0;
         n_weights += s.params.n_own;

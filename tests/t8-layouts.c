@@ -19,6 +19,30 @@ typedef struct model_case {
     grid_shape save[5], load[8];
 } model_case;
 
+/* As a run of this layout goes on from it: one rank reads the manifest, all load and check the rest. */
+static void load_together(const char *name, small_state *s)
+{
+    const moai_grid *grid = s->grid;
+    checkpoint_manifest *m;
+    moai_error err = {.text = ""};
+    int rc = checkpoint_open(&m, name, &grid->host_world, &err);
+
+    if (rc == 0) rc = checkpoint_load(m, &s->st, &err);
+    if (rc == 0) rc = checkpoint_check_rest(m, grid->rank, grid->world, &err);
+    const checkpoint_meta *meta = m ? checkpoint_get_meta(m) : NULL;
+    const bool same = rc == 0 && meta->step == 5 && meta->layout.tp == grid->size.tp &&
+                      meta->model.hidden_size == 48 && strstr(meta->run_json, "learning_rate");
+    const int64_t n_wrong = rc == 0 ? state_n_wrong(s) : -1;
+    ok(same && n_wrong == 0, "all ranks load it with a manifest that one has read: %lld wrong elements %s",
+       (long long)n_wrong, err.text);
+    checkpoint_close(m);
+    rc = checkpoint_open(&m, "nowhere", &grid->host_world, &err);
+    ok(rc == -1 && !m && strstr(err.text, "nowhere: not a checkpoint"), "and hear alike of one that is not there: %s",
+       err.text);
+    const int64_t n_faults = checkpoint_verify(name, &grid->host_world, NULL, NULL, &err);
+    ok(n_faults == 0, "and verify it together: %lld faults", (long long)n_faults);
+}
+
 static void save_and_load(const model_case *c, const grid_shape *layout, moai_device *dev)
 {
     char *dir = xasprintf("%s/run", getenv("TMPDIR")), *name = xasprintf("%s/checkpoint-5", dir);
@@ -33,7 +57,7 @@ static void save_and_load(const model_case *c, const grid_shape *layout, moai_de
     int rc = checkpoint_save(dir, &meta, &s.st, NULL, 1, &err);
     ok(rc == 0, "%s: saved as TP%d DP%d PP%d %s", c->name, layout->tp, layout->dp, layout->pp, err.text);
 
-    if (grid.rank == 0) rc = checkpoint_verify(name, NULL, NULL, &err) == 0 ? 0 : -1;
+    if (grid.rank == 0) rc = checkpoint_verify(name, &comm_alone, NULL, NULL, &err) == 0 ? 0 : -1;
     ok(rc == 0, "its pieces tile every tensor once");
     for (const grid_shape *to = c->load; to->tp; to++) {
         int64_t n_wrong = 0;
@@ -42,6 +66,7 @@ static void save_and_load(const model_case *c, const grid_shape *layout, moai_de
         ok(n_wrong == 0, "loaded as TP%d DP%d PP%d: %lld wrong elements %s", to->tp, to->dp, to->pp, (long long)n_wrong,
            err.text);
     }
+    load_together(name, &s);
     state_free(&s);
     grid_free(&grid);
     free(dir);

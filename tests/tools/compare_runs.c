@@ -140,15 +140,18 @@ static void load_newest(const char *dir, state *s, moai_device *device)
     const grid_shape one = {1, 1, 1, 1};
     moai_grid grid;
     moai_error err;
+    checkpoint_manifest *m;
     char *newest = checkpoint_latest(dir);
 
     CHECK(newest, "%s: no complete checkpoint", dir);
-    CHECK(checkpoint_read_meta(newest, &s->meta, &err) == 0, "%s", err.text);
+    CHECK(checkpoint_open(&m, newest, &comm_alone, &err) == 0, "%s", err.text);
+    s->meta = checkpoint_meta_copy(checkpoint_get_meta(m));
     grid_dry(&grid, one, (grid_shape){0, 0, 0, 0}, (int)s->meta.model.num_key_value_heads);
     params_init(&s->params, &s->meta.model, one, grid.at, s->meta.seq_length);
     checkpoint_state load = {.params = &s->params, .grid = &grid, .ops = &ops_cpu, .dev = device};
     for (int i = 0; i < N_STATES; i++) load.own[i] = s->own[i] = xmalloc((size_t)s->params.n_own * sizeof(float));
-    CHECK(checkpoint_load(newest, &load, &err) == 0, "%s", err.text);
+    CHECK(checkpoint_load(m, &load, &err) == 0, "%s", err.text);
+    checkpoint_close(m);
     free(newest);
 }
 

@@ -4,6 +4,7 @@
 #include "keys.h"
 #include "signals.h"
 #include "tensorboard.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -194,11 +195,13 @@ void metrics_go_back(metrics *m, int64_t step)
     moai_error err;
 
     if (!m) return;
+    watch_files(true);
     if (open_lines(m, step, &err)) warn("%s; the steps after %lld stay in it", err.text, (long long)step);
-    if (!m->board) return;
+    const bool boarded = m->board;
     tensorboard_close(m->board);
     m->board = NULL;
-    if (open_board(m, step, &err)) warn("%s; TensorBoard gets no more of this run", err.text);
+    if (boarded && open_board(m, step, &err)) warn("%s; TensorBoard gets no more of this run", err.text);
+    watch_files(false);
 }
 
 /* JSON has no NaN: null stands for it. */
@@ -332,6 +335,7 @@ static void show_step(metrics *m, const step_metrics *s)
 void metrics_step(metrics *m, const step_metrics *s)
 {
     if (!m) return;
+    watch_files(true);
     fprintf(m->lines, "{\"step\":%lld", (long long)s->step);
     put_real(m->lines, "loss", s->loss);
     put_real(m->lines, "lr", s->lr);
@@ -358,11 +362,13 @@ void metrics_step(metrics *m, const step_metrics *s)
     if (s->loss_scale > 0) scalars[n++] = (tensorboard_scalar){"train/loss_scale", s->loss_scale};
     put_board(m, s->step, scalars, n);
     show_step(m, s);
+    watch_files(false);
 }
 
 void metrics_eval(metrics *m, const eval_metrics *e)
 {
     if (!m) return;
+    watch_files(true);
     fprintf(m->lines, "{\"step\":%lld", (long long)e->step);
     put_real(m->lines, "eval_loss", e->loss);
     put_real(m->lines, "eval_perplexity", e->perplexity);
@@ -375,6 +381,7 @@ void metrics_eval(metrics *m, const eval_metrics *e)
     fprintf(m->screen, "eval at step %lld  loss %.4f  perplexity %.2f  %lld tokens in %.1f s\n", (long long)e->step,
             e->loss, e->perplexity, (long long)e->tokens, e->seconds);
     fflush(m->screen);
+    watch_files(false);
 }
 
 void metrics_save(metrics *m, const save_metrics *s)
@@ -382,6 +389,7 @@ void metrics_save(metrics *m, const save_metrics *s)
     char text[128];
 
     if (!m) return;
+    watch_files(true);
     snprintf(text, sizeof text, "checkpoint-%lld in %.2f s, training waited %.3f s", (long long)s->step, s->seconds,
              s->stall_seconds);
     fprintf(m->lines, "{\"step\":%lld", (long long)s->step);
@@ -395,6 +403,7 @@ void metrics_save(metrics *m, const save_metrics *s)
     clear_bar(m);
     fprintf(m->screen, "saved at step %lld  %s\n", (long long)s->step, text);
     fflush(m->screen);
+    watch_files(false);
 }
 
 void metrics_event_samples(metrics *m, const char *kind, int64_t step, const char *text, const int64_t *numbers,
@@ -403,6 +412,7 @@ void metrics_event_samples(metrics *m, const char *kind, int64_t step, const cha
     enum { SHOWN = 8 };
 
     if (!m) return;
+    watch_files(true);
     fprintf(m->lines, "{\"step\":%lld", (long long)step);
     put_text(m->lines, "event", kind);
     put_text(m->lines, "text", text);
@@ -415,6 +425,7 @@ void metrics_event_samples(metrics *m, const char *kind, int64_t step, const cha
     if (n > SHOWN) fprintf(m->screen, " and %lld more", (long long)(n - SHOWN));
     fputc('\n', m->screen);
     fflush(m->screen);
+    watch_files(false);
 }
 
 void metrics_event(metrics *m, const char *kind, int64_t step, const char *text)

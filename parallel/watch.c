@@ -3,63 +3,68 @@
 
 #include <string.h>
 
-static watch_record alone = {.note = {.step = -1, .micro_batch = -1, .peer = -1}};
-static watch_record *own = &alone;
+static watch_note note = {.step = -1, .micro_batch = -1, .peer = -1};  /* as the main thread knows it */
+static watch_record alone, *own = &alone;
 static double wait_began, waited;
 
-/* The version is odd between the two: a reader that saw it, or sees another one afterwards, reads again. */
-static watch_note *write_begin(void)
+/* The version is odd while words change: a reader that saw it, or sees another one afterwards, reads again. */
+static void publish(void)
 {
-    atomic_store_explicit(&own->version, own->version + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
-    return &own->note;
-}
+    uint64_t words[WATCH_WORDS];
+    const uint_fast32_t version = atomic_load_explicit(&own->version, memory_order_relaxed);
 
-static void write_end(void)
-{
-    own->note.step = base_step;
-    atomic_store_explicit(&own->version, own->version + 1, memory_order_release);
+    note.step = base_step;
+    memcpy(words, &note, sizeof words);
+    atomic_store_explicit(&own->version, version + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    for (int i = 0; i < WATCH_WORDS; i++) atomic_store_explicit(&own->words[i], words[i], memory_order_relaxed);
+    atomic_store_explicit(&own->version, version + 2, memory_order_release);
 }
 
 void watch_phase(const char *name, int64_t micro_batch)
 {
-    watch_note *n = write_begin();
+    strncpy(note.phase, name, sizeof note.phase - 1);
+    note.micro_batch = micro_batch;
+    publish();
+}
 
-    strncpy(n->phase, name, sizeof n->phase - 1);
-    n->micro_batch = micro_batch;
-    write_end();
+void watch_files(bool on)
+{
+    note.files = (int16_t)(note.files + (on ? 1 : -1));
+    publish();
 }
 
 void watch_enter(const watch_op *op, watch_state state)
 {
     if (state == WATCH_WAITS)
         wait_began = now_seconds();
-    else if (own->note.state == WATCH_WAITS)
+    else if (note.state == WATCH_WAITS)
         waited += now_seconds() - wait_began;
-    watch_note *n = write_begin();
-    strncpy(n->what, op->what, sizeof n->what - 1);
-    strncpy(n->axis, op->axis, sizeof n->axis - 1);
-    n->number = op->number;
-    n->n_elem = op->n_elem;
-    n->peer = op->peer;
-    n->state = state;
-    write_end();
+    strncpy(note.what, op->what, sizeof note.what - 1);
+    strncpy(note.axis, op->axis, sizeof note.axis - 1);
+    note.number = op->number;
+    note.n_elem = op->n_elem;
+    note.peer = op->peer;
+    note.state = (int16_t)state;
+    publish();
 }
 
 double watch_waited(void) { return waited; }
-watch_note watch_last(void) { return own->note; }
+watch_note watch_last(void) { return note; }
 
 watch_note watch_read(const watch_record *r)
 {
     enum { TRIES = 1000 };                    /* a rank may have been stopped between begin and end */
+    uint64_t words[WATCH_WORDS];
     watch_note n;
 
-    for (int i = 0; i < TRIES; i++) {
+    for (int t = 0; t < TRIES; t++) {
         const uint_fast32_t before = atomic_load_explicit(&r->version, memory_order_acquire);
-        n = r->note;
+        for (int i = 0; i < WATCH_WORDS; i++) words[i] = atomic_load_explicit(&r->words[i], memory_order_relaxed);
         atomic_thread_fence(memory_order_acquire);
         if (before % 2 == 0 && atomic_load_explicit(&r->version, memory_order_relaxed) == before) break;
     }
+    memcpy(&n, words, sizeof n);
     return n;
 }
 
@@ -67,14 +72,12 @@ watch_note watch_sound(watch_note n)
 {
     n.what[sizeof n.what - 1] = n.axis[sizeof n.axis - 1] = n.phase[sizeof n.phase - 1] = 0;
     if (n.state < WATCH_BEGAN || n.state > WATCH_ENDED) n.state = WATCH_BEGAN;
+    if (n.files < 0 || n.files > 8) n.files = 0;
     return n;
 }
 
 void watch_move(watch_record *r)
 {
-    watch_record *to = r ? r : &alone;
-
-    if (to == own) return;
-    to->note = own->note;
-    own = to;
+    own = r ? r : &alone;
+    publish();
 }

@@ -25,17 +25,23 @@ typedef struct watch_note {
     char phase[16];                           /* "forward", "reading data", "saving" ...; "": none */
     int64_t number, n_elem;
     int64_t step, micro_batch;                /* -1: outside of one */
-    int32_t state, peer;
+    int16_t state, files;                     /* files: within so many watch_files */
+    int32_t peer;
 } watch_note;
 
-/* Shared by the ranks of a host. */
+/* Shared by the ranks of a host: the note word for word, since another process reads it while it is written. */
+enum { WATCH_WORDS = sizeof(watch_note) / sizeof(uint64_t) };
+_Static_assert(WATCH_WORDS * sizeof(uint64_t) == sizeof(watch_note), "a note is whole words");
 typedef struct watch_record {
     atomic_uint_fast32_t version;             /* odd while the note is being written */
-    watch_note note;
+    _Atomic uint64_t words[WATCH_WORDS];
     _Atomic double changed;                   /* now_seconds() when the rank's watchdog last saw another note */
 } watch_record;
 
 void watch_phase(const char *name, int64_t micro_batch);      /* up to the next call; "": none */
+/* true: what follows, up to the same with false, is about files, or the standard output: it takes as long as it takes,
+ * and nobody is late for it.  Those within others count as one. */
+void watch_files(bool);
 void watch_enter(const watch_op *, watch_state);
 double watch_waited(void);                    /* seconds between WATCH_WAITS and what followed, since the start */
 watch_note watch_last(void);                  /* the main thread's own reading */

@@ -234,7 +234,8 @@ static void share_records(void)
     MPI_Comm_size(host, &n);
     CHECK(MPI_Win_allocate_shared(sizeof *own, 1, MPI_INFO_NULL, host, &own, &dog.window) == MPI_SUCCESS,
           "no memory that the ranks of a host share");
-    *own = (watch_record){.changed = now_seconds()};
+    memset(own, 0, sizeof *own);
+    atomic_store_explicit(&own->changed, now_seconds(), memory_order_relaxed);
     watch_move(own);
     int *ranks = xmalloc((size_t)n * sizeof *ranks);
     MPI_Allgather(&dog.grid->rank, 1, MPI_INT, ranks, 1, MPI_INT, host);

@@ -12,8 +12,8 @@
  *
  * The records of a host's ranks are memory that they share, so what a stopped rank did last is told by a neighbour.
  * A rank that does not answer is late.  One that answers is when somebody waits for it and its own note is as old as
- * the timeout, but never while it starts, loads or saves: how long files take is not for us to say.  While
- * a process is stopped its own waiting does not count: a job that was suspended as a whole goes on. */
+ * the timeout, but never while it starts, loads or saves, or is within watch_files: how long files take is not for us
+ * to say.  While a process is stopped its own waiting does not count: a job that was suspended as a whole goes on. */
 #ifndef MOAI_WATCHDOG_H
 #define MOAI_WATCHDOG_H
 

@@ -52,6 +52,7 @@ static bool is_busy(const story *s, const watch_answer *a)
     static const char *const long_ones[] = {"start", "loading", "saving", "end"};
 
     if (a->seconds < s->hang_timeout) return true;
+    if (s->hang_timeout > 0 && a->note.files > 0) return true;
     for (size_t i = 0; s->hang_timeout > 0 && i < sizeof long_ones / sizeof *long_ones; i++)
         if (strcmp(a->note.phase, long_ones[i]) == 0) return true;
     return false;
@@ -117,6 +118,7 @@ static void put_place(FILE *f, const watch_note *n)
     if (n->phase[0]) fprintf(f, "%s%s", n->step >= 0 ? ", " : "", n->phase);
     if (n->micro_batch >= 0) fprintf(f, " of micro-batch %lld", (long long)n->micro_batch);
     if (n->step < 0 && !n->phase[0]) fputs("no step", f);
+    if (n->files > 0) fputs(", in its files", f);
 }
 
 static void put_name(FILE *f, const char *label, int rank)

@@ -4,6 +4,7 @@
 #include "feed.h"
 #include "optimizer.h"
 #include "pipeline.h"
+#include "watch.h"
 
 #include <stdlib.h>
 
@@ -45,7 +46,9 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     if (grid_takes_ids(c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
     if (grid_reads_ids(c->grid)) {
         e.samples = xmalloc((size_t)B * sizeof *e.samples);
+        watch_files(true);
         e.loader = loader_start(set, &plan, &err);
+        watch_files(false);
         CHECK(e.loader, "%s", err.text);
     }
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
@@ -55,7 +58,9 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
     c->ops->sync(c->dev);
 
-    if (e.loader) loader_stop(e.loader);
+    watch_files(true);
+    if (e.loader) loader_stop(e.loader);      /* which waits for reads under way */
+    watch_files(false);
     free(e.ids);
     free(e.samples);
     schedule_free(&schedule);

@@ -59,7 +59,9 @@ static void write_record(const trainer *t)
     const left_out_data data = trainer_left_out_data(t);
     moai_error err;
 
+    watch_files(true);
     if (t->grid.rank == 0 && left_out_write(&t->state.left_out, &data, path, &err)) warn("%s", err.text);
+    watch_files(false);
     free(path);
 }
 

@@ -2,6 +2,7 @@
 #include "saver.h"
 
 #include "host_memory.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <omp.h>
@@ -135,7 +136,9 @@ saver *saver_open(const saver_options *o, moai_error *err)
 /* Gives up or ends the save under way. */
 static void finish(saver *s, bool failed)
 {
+    watch_files(true);
     checkpoint_end(s->saving, failed);
+    watch_files(false);
     s->saving = NULL;
     s->phase = IDLE;
 }

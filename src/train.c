@@ -129,7 +129,9 @@ static step_result observed_step(trainer *t, bool note)
     step_result r = train_step(t);
     profile_leave(t->profile);
     if (!note) return r;
+    watch_files(true);
     int failed = profile_write(t->profile, t->run->output_dir, &err);
+    watch_files(false);
     if (comm_agree(&t->grid.host_world, failed, &err))
         warn("the profile of step %lld: %s", (long long)t->step, err.text);
     if (t->grid.rank == 0) timeline_print(profile_timeline(t->profile), stderr);

@@ -247,8 +247,10 @@ int trainer_read_data(trainer *t, moai_error *err)
     const loader_plan plan = loader_plan_of(t);
     const bool reads = grid_reads_ids(&t->grid);
 
+    watch_files(true);
     if (t->loader) loader_stop(t->loader);
     t->loader = reads ? loader_start(t->train_set, &plan, err) : NULL;
+    watch_files(false);
     return comm_agree(&t->grid.host_world, reads && !t->loader, err);
 }
 

@@ -40,7 +40,11 @@ static void test_late(void)
     wait_for_last("forward", 5);
     ok(says("", NULL), "one that got on 5 s ago: busy");
     wait_for_last("reading data", TIMEOUT + 1);
-    ok(says("", "rank 3 is late"), "reading for too long: late");
+    ok(says("", "rank 3 is late"), "too long at what reading brought: late");
+    answers[3].note.files = 1;
+    ok(says("", NULL), "files take as long as they take");
+    answers[3].alive = false;
+    ok(says("", "rank 3 is late"), "unless it is dead");
     static const char *const files[] = {"start", "loading", "saving", "end"};
     for (int i = 0; i < 4; i++) {
         wait_for_last(files[i], 100 * TIMEOUT);

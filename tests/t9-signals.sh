@@ -20,7 +20,7 @@ signalled() {
     pid=$! n=0
     until grep -q '"step":3,' "$dir/$output/metrics.jsonl" 2> /dev/null || [ $n -ge 300 ]; do sleep 0.1; n=$((n + 1)); done
     to=$pid
-    [ "$who" = command ] || to=$(awk -v parent="$pid" '$4 == parent { print $1 }' /proc/[0-9]*/stat 2> /dev/null | tail -n 1)
+    [ "$who" = command ] || to=$(cat /proc/[0-9]*/stat 2> /dev/null | awk -v parent="$pid" '$4 == parent { print $1 }' | tail -n 1)
     kill -s "$signal" "$to"
     n=0
     while kill -0 $pid 2> /dev/null && [ $n -lt 300 ]; do sleep 0.1; n=$((n + 1)); done

@@ -13,7 +13,7 @@ command() {
         --tensor_parallel 2 --global_batch_size 8 --batch_size 1 --max_steps $steps --save_steps 0 --no_save_on_exit --no_tensorboard $*"
 }
 ranks_of() { # ranks_of MPIRUN: the processes of its ranks, in rank order
-    for p in $(awk -v parent="$1" '$4 == parent { print $1 }' /proc/[0-9]*/stat 2> /dev/null); do
+    for p in $(cat /proc/[0-9]*/stat 2> /dev/null | awk -v parent="$1" '$4 == parent { print $1 }'); do
         echo "$(tr '\0' '\n' 2> /dev/null < "/proc/$p/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p') $p"
     done | sort -n | sed 's/.* //'
 }
@@ -72,14 +72,37 @@ slowed stuck 600000 300 1000000 --hang_timeout 2
 said stuck "^moai: hang: rank 2 is late; 3 of 4 ranks wait" "it is named"
 said stuck "^  late   rank 2 .*: for [0-9.]* s in $place.*; its last operation: all_gather [0-9]* over .* elements, begun" "with the operation that it has entered"
 
-${MPICC:-mpicc} -D_GNU_SOURCE -shared -fPIC -o "$runs/fsync_slow.so" tests/faults/fsync_slow.c; check $? "the slow fsync is built"
+# how long files take is not for us to say
+${MPICC:-mpicc} -D_GNU_SOURCE -shared -fPIC -o "$runs/files_slow.so" tests/faults/files_slow.c; check $? "the slow disk is built"
+# on_disk RANK CALL PART AFTER NAME STEPS [FLAGS]: a rank's files take three times hang_timeout, once
+on_disk() {
+    slow="-x SLOW_RANK=$1 -x SLOW_CALL=$2 -x SLOW_PART=$3 -x SLOW_AFTER=$4"
+    shift 4
+    # shellcheck disable=SC2046,SC2086
+    mpirun -np 4 -x LD_PRELOAD="$runs/files_slow.so" $slow -x SLOW_SECONDS=6 -x ASAN_OPTIONS=verify_asan_link_order=0 \
+        $(command "$@" --hang_timeout 2) > "$runs/$1.log" 2>&1
+    status=$?
+}
+waits_for() { # waits_for NAME TEXT
+    # shellcheck disable=SC2016
+    [ $status = 0 ] && [ "$(sed -n 's/.*"step_seconds":\([0-9]*\).*/\1/p; s/.*"eval_seconds":\([0-9]*\).*/\1/p' "$runs/$1/metrics.jsonl" | sort -n | tail -n 1)" -ge "$3" ]
+    slow_status=$?
+    [ $slow_status = 0 ] || sed 's/^/# /' "$runs/$1.log" | tail -n 15
+    check $slow_status "$2, status 0 (is $status)"
+}
+on_disk 2 pread corpus/train 40 read 16 --dataloader_num_workers 0
+waits_for read "a slow read of the training data is no hang" 5
+on_disk 2 pread corpus/train 40 ahead 16 --dataloader_num_workers 1 --dataloader_prefetch_factor 1
+waits_for ahead "nor one by another thread" 5
+on_disk 2 pread corpus/validation 14 judged 4 --eval_steps 2
+waits_for judged "nor one in an evaluation" 5
+on_disk 0 fflush metrics.jsonl 3 recorded 6
+waits_for recorded "nor a slow metrics.jsonl" 0
 data spiked 200 136
 # step 15 is being saved when step 18 spikes
-# shellcheck disable=SC2046
-mpirun -np 4 -x LD_PRELOAD="$runs/fsync_slow.so" -x SLOW_RANK=3 -x SLOW_SECONDS=6 -x ASAN_OPTIONS=verify_asan_link_order=0 \
-    $(command back 20 --hang_timeout 2 --data "$runs/spiked" --learning_rate 5e-3 --save_steps 15 --loss_spike_zscore 5 --loss_spike_window 10 \
-    --loss_spike_action rollback) > "$runs/back.log" 2>&1
-[ $? = 0 ] && grep -q '^rollback at step 15' "$runs/back.log"; check $? "a slow save that a run must go back to is no hang"
+on_disk 3 fsync /checkpoint- 1 back 20 --data "$runs/spiked" --learning_rate 5e-3 --save_steps 15 --loss_spike_zscore 5 --loss_spike_window 10 \
+    --loss_spike_action rollback
+[ $status = 0 ] && grep -q '^rollback at step 15' "$runs/back.log"; check $? "a slow save that a run must go back to is no hang"
 
 ${MPICC:-mpicc} -shared -fPIC -o "$runs/mail_lost.so" tests/faults/mail_lost.c; check $? "the firewall is built"
 # shellcheck disable=SC2046

@@ -12,7 +12,7 @@ for axis in tensor_parallel pipeline_parallel data_parallel; do
         --hang_timeout 3 > "$run.log" 2>&1 &
     job=$! n=0
     until grep -q '"step":3,' "$run/metrics.jsonl" 2> /dev/null || [ $n -ge 600 ]; do sleep 0.1; n=$((n + 1)); done
-    for p in $(awk -v parent=$job '$4 == parent { print $1 }' /proc/[0-9]*/stat 2> /dev/null); do
+    for p in $(cat /proc/[0-9]*/stat 2> /dev/null | awk -v parent=$job '$4 == parent { print $1 }'); do
         tr '\0' '\n' < "/proc/$p/environ" | grep -q '^OMPI_COMM_WORLD_RANK=1$' && kill -STOP "$p" && victim=$p
     done
     n=0

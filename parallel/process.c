@@ -201,12 +201,13 @@ void process_alone(const char *what)
 
 int process_start(int *argc, char ***argv)
 {
-    int provided;
-    char host[64] = "?";
+    int provided, n_shown = *argc > 0;
+    char host[64] = "?", *name[] = {n_shown ? **argv : NULL, NULL}, **shown = name;
 
     avoid_forbidden_copies();
     leaks_watch(false); /* modules that MPI tries and closes again keep things nobody can name later */
-    int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    /* Open MPI copies what it sees of the command line into one environment variable, for which there are 128 KiB */
+    int code = MPI_Init_thread(&n_shown, &shown, MPI_THREAD_FUNNELED, &provided);
     leaks_watch(true);
     CHECK(code == MPI_SUCCESS, "MPI does not start");
     CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI allows no threads beside it (level %d)", provided);

@@ -53,6 +53,9 @@ PMI_SIZE=4 PMI_RANK=3 "$MOAI_BIN/moai_tokenize" audit "$TMPDIR" > "$TMPDIR/out" 
 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1 "$MOAI_BIN/moai_checkpoint" import "$TMPDIR" "$TMPDIR/run" > "$TMPDIR/out" 2>&1
 [ $? = 2 ] && grep -q '^moai: import is the work of one process, and this is task 1 of 2 ' "$TMPDIR/out"; check $? "likewise moai_checkpoint"
 
+# shellcheck disable=SC2046
+"$program" on $(seq 1 60000) > "$TMPDIR/out" 2>&1; check $? "a command line of 350 KB is no matter for MPI"
+
 ${MPICC:-mpicc} -D_GNU_SOURCE -shared -fPIC -o "$TMPDIR/many_cpus.so" tests/faults/many_cpus.c; check $? "a host of 4096 CPUs is built"
 for start in "" "mpirun -np 4"; do
     timeout 60 $start env LD_PRELOAD="$TMPDIR/many_cpus.so" ASAN_OPTIONS=verify_asan_link_order=0 "$program" on > "$TMPDIR/out" 2>&1

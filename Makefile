@@ -12,6 +12,7 @@
 #          PREFIXES=/a:/b look for libraries under /a and /b first (include, lib, lib/pkgconfig, bin)
 #          MPICC=...      Open MPI's compiler wrapper        ONEDNN=  products through CBLAS instead of oneDNN
 #          CUDA=1         the GPU backend (needs nvcc, found through PATH, CUDA_HOME or NVCC=); CUDA_ARCH="80 90a" the cards built for
+#          PACKINGS="gzip xz bzip2"  of text that is read, besides zstd: those whose libraries are found
 #          ARCH=native    the processor built for            V=1      show the commands, and each check of the tests
 .DEFAULT_GOAL := all
 T ?= t
@@ -62,6 +63,12 @@ ONEDNN := $(if $(no_onednn),,1)
 else
 $(if $(ONEDNN),$(if $(no_onednn),$(error ONEDNN=$(ONEDNN): oneapi/dnnl/dnnl.h is not found (package libdnnl-dev, or PREFIXES=))))
 endif
+# packings of text files that are read where their libraries are; zstd always is
+no_packing := $(call no_header,zlib.h:gzip lzma.h:xz bzlib.h:bzip2)
+PACKINGS ?= $(filter-out $(no_packing),gzip xz bzip2)
+$(if $(filter $(no_packing),$(PACKINGS)),$(error PACKINGS=$(PACKINGS): no headers of $(filter $(no_packing),$(PACKINGS))))
+packing_libs = $(if $(filter gzip,$(PACKINGS)),-lz) $(if $(filter xz,$(PACKINGS)),-llzma) $(if $(filter bzip2,$(PACKINGS)),-lbz2)
+packing_packages = $(patsubst gzip,zlib1g-dev,$(patsubst xz,liblzma-dev,$(patsubst bzip2,libbz2-dev,$(no_packing))))
 missing := $(sort $(call no_header,$(headers)) $(call no_program,$(build_programs)))
 ifndef PYTHON
 PYTHON := $(firstword $(foreach p,python3 /usr/bin/python3,$(if $(shell exec 2>/dev/null; $p -c 'import h5py; print(1)'),$p)))
@@ -76,7 +83,7 @@ CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP $(CUDA_CPPFLAGS) $(PREF
 CFLAGS   += -std=gnu11 -ffp-contract=off $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
 CXXFLAGS += -std=c++17 $(OPT) -Wall -Wextra -march=$(ARCH)
 LDLIBS    = $(PREFIX_LIBS) $(CUDA_LIBS) $(MPI_LIBS) $(HDF5_LIBS) $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS)) -lsentencepiece -lsentencepiece_train \
-            -ljansson -lxxhash -lzstd -lstdc++ -lpthread -lm
+            -ljansson -lxxhash -lzstd $(packing_libs) -lstdc++ -lpthread -lm
 
 # ---- the GPU: CUDA=1 ---------------------------------------------------------------------------------------------
 CUDA_ARCH ?= 90a
@@ -113,6 +120,7 @@ build-tests: $(tests)
 
 $(BUILD)/parallel/%.o: CPPFLAGS += $(MPI_CFLAGS)
 $(BUILD)/io/%.o $(BUILD)/tests/t7-shard.o: CPPFLAGS += $(HDF5_CFLAGS)
+$(BUILD)/io/unpack.o: CPPFLAGS += $(if $(filter gzip,$(PACKINGS)),-DMOAI_GZIP) $(if $(filter xz,$(PACKINGS)),-DMOAI_XZ) $(if $(filter bzip2,$(PACKINGS)),-DMOAI_BZIP2)
 $(BUILD)/src/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
 $(BUILD)/src/cpu_%.o: CFLAGS += -ffp-contract=fast
 
@@ -134,7 +142,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libmoai.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # other flags than last time: everything is compiled again; a missing header is named before the compiler stumbles over it
-flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN) cudnn=$(CUDNN) $(NVCC) $(NVCCFLAGS)
+flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN) packings=$(PACKINGS) cudnn=$(CUDNN) $(NVCC) $(NVCCFLAGS)
 $(BUILD)/flags: FORCE
 	$(if $(missing),$(error missing: $(missing).  `make deps` installs packages on Debian and Ubuntu; $(elsewhere)))
 	@mkdir -p $(@D); echo '$(flags)' | cmp -s - $@ || echo '$(flags)' > $@
@@ -157,20 +165,21 @@ define install_packages
 endef
 
 deps:
-	$(call install_packages,$(missing) $(missing_for_tests),$(no_onednn))
+	$(call install_packages,$(missing) $(missing_for_tests),$(no_onednn) $(packing_packages))
 slurm-deps: deps
 	$(call install_packages,$(call no_program,$(slurm_programs)))
 demo-deps:
-	$(call install_packages,$(missing) $(no_corpus),$(no_onednn))
+	$(call install_packages,$(missing) $(no_corpus),$(no_onednn) $(packing_packages))
 
 info:
 	@echo "compiler   $(CC) $$($(CC) -dumpfullversion), -march=$(ARCH)$(if $(ASAN),$(comma) address and undefined-behaviour sanitizers)"
 	@echo "MPI        $$(mpirun --version 2>/dev/null | head -n 1)"
 	@echo "HDF5       $(HDF5_PC) $$(pkg-config --modversion $(HDF5_PC) 2>/dev/null)"
 	@echo "products   $(if $(ONEDNN),oneDNN,CBLAS (oneDNN is $(if $(no_onednn),not found,switched off)): OpenBLAS $$(pkg-config --modversion openblas 2>/dev/null))"
+	@echo "text       plain, zstd $(PACKINGS)$(if $(no_packing),; not found: $(no_packing))"
 	@echo "tokenizer  SentencePiece $$(pkg-config --modversion sentencepiece 2>/dev/null)"
 	@echo "GPU        $(if $(NVCC),CUDA $$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')$(comma) for $(CUDA_ARCH:%=sm_%),none (CUDA=1 builds for one))"
-	@echo "missing    $(or $(strip $(missing) $(missing_for_tests) $(no_onednn)),nothing)"
+	@echo "missing    $(or $(strip $(missing) $(missing_for_tests) $(no_onednn) $(packing_packages)),nothing)"
 
 # ---- what is run -------------------------------------------------------------------------------------------------
 jobs  = $(if $(findstring j,$(filter-out --%,$(MAKEFLAGS))),,-j$(shell nproc))

@@ -1,43 +1,74 @@
-/* text.h: documents out of text files, plain or zstd, in blocks that can be read in any order by many readers.
+/* text.h: documents out of text files, plain or packed (unpack.h), in blocks that can be read in any order by many
+ * readers.
  *
- * A file holds documents: each line of a .jsonl (the string under a key), the whole of a .txt, or the parts of a .txt
+ * A file holds documents: each line of JSON lines (the string under a key), the whole of a text, or the parts of a text
  * between separator lines.  A block [begin, begin + n) of the file's text (decompressed) owns the documents that
  * start in it, so that blocks laid end to end own every document once, whatever their size.  Separator lines belong
  * to no document, nor does the line end before one.  Empty documents are skipped.  A byte order mark at the start of a
- * file is not text. */
+ * file is not text.
+ *
+ * Which of the two a file is, its name says (text_kind.h) or the format; a name that is not known is that of a text.
+ * The packing is told by the first bytes.  What does not look like what it is taken for, text_judge refuses. */
 #ifndef MOAI_TEXT_H
 #define MOAI_TEXT_H
 
 #include "base.h"
 
 typedef enum { SEPARATE_FILE, SEPARATE_LINE, SEPARATE_BLANK_LINE, SEPARATE_LITERAL } text_separation;
+typedef enum { CONTENT_AUTO, CONTENT_JSONL, CONTENT_TXT } text_content;
 
 typedef struct text_format {
-    text_separation separation;               /* of .txt; .jsonl has a document per line */
+    text_separation separation;               /* of a text; JSON lines have a document per line */
     const char *literal;                      /* SEPARATE_LITERAL: the line that separates */
-    const char *text_key;                     /* of .jsonl: "text" */
-    bool replace_invalid;                     /* U+FFFD instead of an error for what is not UTF-8 */
+    const char *text_key;                     /* of JSON lines: "text" */
+    bool replace_invalid;                     /* U+FFFD, not an error, for what is not UTF-8, and lone surrogates */
+    text_content content;                     /* of all files; auto: as each one's name says */
+    bool skip_bad_lines;                      /* of JSON lines: without a text that can be read, counted */
 } text_format;
 
 /* "file", "line", "blank_line", or anything else: a literal line. */
 void text_format_parse(text_format *, const char *separator);
 
+bool text_is_jsonl(const char *name, const text_format *);    /* JSON lines, by its name or the format */
+
 typedef struct text_file text_file;
-/* `format` is borrowed.  zstd is told by its magic number, .jsonl and .jsonl.zst by the name.  NULL on failure. */
+/* `format` is borrowed.  "-" is standard input.  NULL on failure. */
 text_file *text_open(const char *path, const text_format *format, moai_error *err);
+/* The same for a file that lies elsewhere: messages have `name`, and it says what the file is. */
+text_file *text_open_as(const char *path, const char *name, const text_format *format, moai_error *err);
 void text_close(text_file *);                 /* blocks read from it stay good */
-bool text_sequential(const text_file *);      /* zstd: blocks only in order, one thread at a time */
+/* Whether `path`, or "-", is a file: what it gives can be read again, and by others. */
+bool text_reopens(const char *path);
+/* Copies all that a pipe or "-" gives, as it comes, to the file `to`: what can be opened again, and by other ranks. */
+int text_spool(const char *path, const char *to, moai_error *err);
+/* Looks at the first 64 KiB of text, before a block is read.  -1: it is a known other format, binary data, another
+ * encoding, JSON lines by another name: by name, and with the way out, whatever replace_invalid says. */
+int text_judge(text_file *, moai_error *err);
+/* Packed, or no regular file (a pipe, a device): blocks only in order, one thread at a time. */
+bool text_sequential(const text_file *);
 bool text_undivided(const text_file *);       /* one document: one block however long */
-int64_t text_bytes(const text_file *);        /* of the file as it lies on disk */
+int64_t text_bytes(const text_file *);        /* of the file as it lies on disk; 0: no regular file */
 int64_t text_position(const text_file *);     /* of a sequential file: bytes of it read so far */
+
+/* What became of documents: of a block's so far, or of many blocks'. */
+typedef struct text_counts {
+    int64_t empty, null;                      /* documents left out for they have no text; null in JSON among them */
+    int64_t replaced, repaired;               /* U+FFFD put for what is no UTF-8, into so many documents */
+    int64_t bad_lines;                        /* left out by skip_bad_lines */
+} text_counts;
+void text_counts_add(text_counts *, const text_counts *more);
 
 typedef struct text_block {
     text_file *file;
     char *data;                               /* whole documents, with their separators */
     size_t n_bytes, at;                       /* at: how far text_next has come */
     int64_t offset;                           /* of data[0] in the file's text */
+    int64_t line;                             /* its number, from 1; 0: not counted */
     char *document;                           /* the latest, where it is not a part of data */
-    int64_t n_empty;                          /* documents skipped so far because they are empty */
+    size_t document_room;
+    text_counts counts;
+    int64_t n_checked, n_invalid;             /* bytes of text so far, and those that are not UTF-8 */
+    moai_error first_bad;                     /* the first of counts.bad_lines, in words */
 } text_block;
 
 /* 1 and the block (free it with text_block_free), 0 when `begin` is at or past the end, -1.  Plain files:

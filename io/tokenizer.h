@@ -2,7 +2,7 @@
 #ifndef MOAI_TOKENIZER_H
 #define MOAI_TOKENIZER_H
 
-#include "base.h"
+#include "text.h"
 
 typedef struct tokenizer tokenizer;
 
@@ -12,15 +12,17 @@ typedef struct tokenizer_train_options {
     int64_t input_sentence_size;              /* lines sampled for training, 0: all */
     int n_threads;
     uint64_t seed;
-    const char *text_key;                     /* of .jsonl: "text" */
-    bool replace_invalid;                     /* U+FFFD for what is not UTF-8, else an error */
     bool overwrite;                           /* a model of this name may go */
+    const char *text_key;                     /* the rest as in text_format (text.h) */
+    bool replace_invalid;
+    text_content content;
+    bool skip_bad_lines;
 } tokenizer_train_options;
 
 /* BPE with byte fallback, pad id 0, <|endoftext|> (eos), <|im_start|>, <|im_end|>, digits split, no normalization
  * (decode(encode(text)) is text, but for U+2581, which is a space to SentencePiece).  Writes PREFIX.model and
- * PREFIX.vocab, whole or not at all, and locks PREFIX.model.lock meanwhile.  Inputs are plain text or zstd, or .jsonl,
- * and looked at first. */
+ * PREFIX.vocab, whole or not at all, and locks PREFIX.model.lock meanwhile.  Inputs are files of text.h, looked at first
+ * and read once, from the front; what was left out of them is warned about. */
 int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *,
                     moai_error *err);
 

@@ -43,6 +43,7 @@ public:
                       : sentencepiece::util::Status();
     }
     bool has_failed() const { return failed; }
+    void report() const;
     void Next() override
     {
         while (left == 0)
@@ -55,6 +56,11 @@ public:
 
 private:
     bool next_document();
+    void note_block()
+    {
+        if (counts.bad_lines == 0 && block.counts.bad_lines > 0) first_bad = block.first_bad;
+        text_counts_add(&counts, &block.counts);
+    }
     void take_line();
     void close()
     {
@@ -74,7 +80,19 @@ private:
     size_t left = 0;
     std::string line;
     bool finished = false, failed = false;
+    text_counts counts = {};
+    moai_error first_bad = {};
 };
+
+void document_lines::report() const
+{
+    if (counts.replaced > 0)
+        warn("%lld characters that are not UTF-8, in %lld documents, were replaced by U+FFFD",
+             static_cast<long long>(counts.replaced), static_cast<long long>(counts.repaired));
+    if (counts.bad_lines > 0)
+        warn("%lld lines of JSON were left out, as --bad_lines skip has it: %s",
+             static_cast<long long>(counts.bad_lines), first_bad.text);
+}
 
 /* Moves on to the next document through blocks and files; false at the end or on failure. */
 bool document_lines::next_document()
@@ -82,12 +100,13 @@ bool document_lines::next_document()
     for (;;) {
         int got = block.data ? text_next(&block, &text, &left, error) : 0;
         if (got > 0) return true;
+        note_block();
         text_block_free(&block);
         if (got == 0 && !file) {
             if (path == n_paths) return false;
             file = text_open(paths[path++], options, error);
             at = 0;
-            got = file ? 0 : -1;
+            got = file ? text_judge(file, error) : -1;
         }
         if (got == 0) got = text_read_block(file, at, text_undivided(file) ? INT64_MAX : block_bytes, &block, error);
         at += block_bytes;
@@ -135,13 +154,15 @@ static int check_options(const tokenizer_train_options *o, moai_error *err)
     return 0;
 }
 
-/* Each must open, before hours are spent on those before it. */
+/* Each is opened and judged, before hours are spent on those before it; what can be read but once, when it is read. */
 static int look_at(const char *const *inputs, int n_inputs, const text_format *format, moai_error *err)
 {
     for (int i = 0; i < n_inputs; i++) {
+        if (!text_reopens(inputs[i])) continue;
         text_file *f = text_open(inputs[i], format, err);
-        if (!f) return -1;
+        const int status = f ? text_judge(f, err) : -1;
         text_close(f);
+        if (status != 0) return -1;
     }
     return 0;
 }
@@ -190,7 +211,11 @@ static int train_model(const char *const *inputs, int n_inputs, const text_forma
     sentencepiece::logging::SetMinLogLevel(2);                /* errors only: what fails comes back in the status */
     sentencepiece::SetRandomGeneratorSeed(static_cast<unsigned>(o->seed));
     auto status = sentencepiece::SentencePieceTrainer::Train(spec, &lines, model);
-    if (lines.has_failed()) return error_set(err, "%s", reading.text);
+    if (lines.has_failed()) {
+        *err = reading;
+        return -1;
+    }
+    lines.report();
     return status.ok() ? 0 : fail(status, o, err);
 }
 
@@ -219,7 +244,8 @@ static int train(const char *const *inputs, int n_inputs, const text_format *for
 int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *o,
                     moai_error *err)
 {
-    const text_format format = {SEPARATE_LINE, nullptr, o->text_key, o->replace_invalid};
+    const text_format format = {SEPARATE_LINE, nullptr,    o->text_key,
+                                o->replace_invalid, o->content, o->skip_bad_lines};
     tokenizer_files files = {};
 
     if (check_options(o, err) != 0 || look_at(inputs, n_inputs, &format, err) != 0) return -1;

@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-/* Length of the well-formed character at p, of n bytes at hand; else minus the length of the ill-formed part (>= 1). */
-static int character_length(const unsigned char *p, size_t n)
+int utf8_length(const char *text, size_t n)
 {
+    const unsigned char *p = (const unsigned char *)text;
     int length = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
     unsigned char low = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;          /* bounds of the second byte */
     unsigned char high = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
@@ -18,34 +18,44 @@ static int character_length(const unsigned char *p, size_t n)
 
 int64_t utf8_find_invalid(const char *text, size_t n_bytes)
 {
-    const unsigned char *p = (const unsigned char *)text;
     size_t i = 0;
 
     while (i < n_bytes) {
         uint64_t word;
-        while (i + 8 <= n_bytes && (memcpy(&word, p + i, 8), (word & 0x8080808080808080u) == 0)) i += 8;
+        while (i + 8 <= n_bytes && (memcpy(&word, text + i, 8), (word & 0x8080808080808080u) == 0)) i += 8;
         if (i == n_bytes) break;
-        int length = character_length(p + i, n_bytes - i);
+        int length = utf8_length(text + i, n_bytes - i);
         if (length < 0) return (int64_t)i;
         i += (size_t)length;
     }
     return -1;
 }
 
+int64_t utf8_count_invalid(const char *text, size_t n_bytes)
+{
+    int64_t n = 0;
+
+    for (size_t i = 0; i < n_bytes;) {
+        int length = utf8_length(text + i, n_bytes - i);
+        n += length < 0;
+        i += (size_t)(length < 0 ? -length : length);
+    }
+    return n;
+}
+
 char *utf8_repair(const char *text, size_t n_bytes, size_t *n_repaired)
 {
-    const unsigned char *p = (const unsigned char *)text;
     char *out = xmalloc(3 * n_bytes + 1);
     size_t n = 0;
 
     for (size_t i = 0; i < n_bytes;) {
-        int length = character_length(p + i, n_bytes - i);
+        int length = utf8_length(text + i, n_bytes - i);
         if (length < 0) {
             memcpy(out + n, "\xEF\xBF\xBD", 3);
             n += 3;
             i += (size_t)-length;
         } else {
-            memcpy(out + n, p + i, (size_t)length);
+            memcpy(out + n, text + i, (size_t)length);
             n += (size_t)length;
             i += (size_t)length;
         }

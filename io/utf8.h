@@ -4,8 +4,11 @@
 
 #include "base.h"
 
+/* Bytes of the well-formed character that begins n_bytes (>= 1); else minus those of the ill-formed part (>= 1). */
+int utf8_length(const char *text, size_t n_bytes);
 /* The offset of the first byte that belongs to no well-formed character; -1: all is well. */
 int64_t utf8_find_invalid(const char *text, size_t n_bytes);
+int64_t utf8_count_invalid(const char *text, size_t n_bytes);               /* maximal ill-formed parts */
 /* A malloc'd copy with U+FFFD for each maximal ill-formed part, as browsers do. */
 char *utf8_repair(const char *text, size_t n_bytes, size_t *n_repaired);
 /* The largest cut <= limit (>= 1) that splits no character of well-formed text of n_bytes > limit. */

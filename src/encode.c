@@ -63,8 +63,10 @@ void encode_parts_free(encode_parts *p)
 
 static text_file *open_input(const encoder *e, int file, moai_error *err)
 {
-    text_file *f = text_open(e->options->inputs[file], &e->options->format, err);
+    char *path = encode_input_path(e->options, e->out, file);
+    text_file *f = text_open_as(path, e->options->inputs[file], &e->options->format, err);
 
+    free(path);
     if (!f || text_bytes(f) == e->out->inputs[file].n_bytes) return f;
     error_set(err, "%s: has %lld bytes now, and had %lld when the work began", e->options->inputs[file],
               (long long)text_bytes(f), (long long)e->out->inputs[file].n_bytes);
@@ -156,7 +158,8 @@ static int write_at(int fd, const char *path, const void *data, size_t n, int64_
 }
 
 /* Puts an encoded block behind the others in the part and on the list. */
-static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_bytes, int64_t n_empty, moai_error *err)
+static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_bytes, const text_block *read,
+                      moai_error *err)
 {
     encode_parts *out = e->out;
     size_t lengths_bytes = (size_t)b->n_documents * sizeof *r->lengths,
@@ -185,7 +188,9 @@ static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_by
     }
     out->own[out->n_own++] = *b;
     out->n_bytes += n_bytes;
-    out->n_empty += n_empty;
+    text_counts_add(&out->counts, &read->counts);
+    if (read->counts.bad_lines > 0 && out->n_bad_lines < (int)(sizeof out->bad_lines / sizeof *out->bad_lines))
+        out->bad_lines[out->n_bad_lines++] = read->first_bad;
     pthread_mutex_unlock(&e->lock);
     return 0;
 }
@@ -197,7 +202,7 @@ static int read_task(const encoder *e, task *t, moai_error *err)
     if (!f) return -1;
     int got = text_undivided(f) ? text_read_block(f, 0, INT64_MAX, &t->block, err)
                                 : text_read_block(f, t->number * e->block_bytes, e->block_bytes, &t->block, err);
-    if (got == 0) t->block.n_empty = text_undivided(f);       /* an empty file */
+    if (got == 0) t->block.counts.empty = text_undivided(f);  /* an empty file */
     text_close(f);
     return got < 0 ? -1 : 0;
 }
@@ -216,7 +221,7 @@ static int encode_task(encoder *e, task *t, worker_room *r, moai_error *err)
         n_bytes += (int64_t)n;
         if (append_document(r, &b, e->tokenizer, text, n, err) != 0) return -1;
     }
-    return got < 0 ? -1 : keep_block(e, r, &b, n_bytes, t->block.n_empty, err);
+    return got < 0 ? -1 : keep_block(e, r, &b, n_bytes, &t->block, err);
 }
 
 /* Notes the first failure and lets the threads of all ranks know. */
@@ -285,25 +290,6 @@ static void run_threads(encoder *e)
     free(threads);
 }
 
-int encode_look(const encode_options *o, const comm *world, encode_parts *out, moai_error *err)
-{
-    int status = 0;
-
-    out->inputs = xmalloc((size_t)o->n_inputs * sizeof *out->inputs);
-    for (int i = 0; world->rank == 0 && status == 0 && i < o->n_inputs; i++) {
-        text_file *f = text_open(o->inputs[i], &o->format, err);
-        if (!f) {
-            status = -1;
-            break;
-        }
-        out->inputs[i] = (encode_input){text_bytes(f), text_sequential(f), text_undivided(f)};
-        text_close(f);
-    }
-    status = comm_agree(world, status != 0, err);
-    if (status == 0) comm_broadcast(world, out->inputs, (size_t)o->n_inputs * sizeof *out->inputs, DT_U8, 0);
-    return status;
-}
-
 int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int world, encode_parts *out,
                   moai_error *err)
 {
@@ -334,12 +320,23 @@ int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int w
     return e.status;
 }
 
+/* Some of the lines left out, of whichever ranks. */
+static void report_bad_lines(const encode_parts *parts, const comm *world)
+{
+    for (int i = 0; i < (int)(sizeof parts->bad_lines / sizeof *parts->bad_lines); i++) {
+        moai_error one = parts->bad_lines[i];
+        if (comm_agree(world, i < parts->n_bad_lines, &one) != 0) warn("left out: %s", one.text);
+    }
+}
+
 static void report(const encode_options *o, const manifest *m, const encode_parts *parts, const comm *world,
                    double seconds)
 {
-    double sums[] = {(double)parts->n_bytes, (double)parts->n_empty};
+    const text_counts *c = &parts->counts;
+    double sums[] = {(double)parts->n_bytes, (double)c->empty,    (double)c->null,
+                     (double)c->replaced,    (double)c->repaired, (double)c->bad_lines};
 
-    comm_all_reduce(world, sums, 2, DT_F64, REDUCE_SUM);
+    comm_all_reduce(world, sums, sizeof sums / sizeof *sums, DT_F64, REDUCE_SUM);
     int64_t documents[2] = {0}, tokens = 0;
     for (int i = 0; i < m->n_splits; i++) {
         for (int k = 0; k < m->splits[i].n; k++) documents[i] += m->splits[i].list[k].documents;
@@ -349,7 +346,13 @@ static void report(const encode_options *o, const manifest *m, const encode_part
         "MB/s to %s",
         sums[0] / 1e6, (long long)documents[0], (long long)documents[1], (long long)tokens, sums[0] / (double)tokens,
         seconds, sums[0] / 1e6 / seconds, o->output);
-    if (sums[1] > 0) warn("%lld documents without text were left out", (long long)sums[1]);
+    if (sums[1] > 0) warn("%.0f documents without text were left out, %.0f of them null", sums[1], sums[2]);
+    if (sums[3] > 0)
+        warn("%.0f characters that are not UTF-8, in %.0f documents, were replaced by U+FFFD", sums[3], sums[4]);
+    if (sums[5] > 0) {
+        warn("%.0f lines of JSON were left out, as --bad_lines skip has it", sums[5]);
+        report_bad_lines(parts, world);
+    }
     if (documents[1] == 0 && (o->validation_fraction > 0 || o->validation_documents > 0))
         warn("no document fell to the validation split: --validation_documents N takes N of them, "
              "--document_separator makes more of a file");
@@ -391,6 +394,7 @@ int encode_run(const encode_options *o, const comm *world, moai_error *err)
     status = comm_agree(world, status != 0, err);
     if (status == 0) status = encode_look(o, world, &parts, err);
     if (status == 0) status = begin_output(o, &out, &parts, world, err);
+    if (status == 0) status = encode_copy(o, world, &parts, err);
     if (status == 0) {
         status = encode_blocks(o, tok, world->rank, world->size, &parts, err);
         status = comm_agree(world, status != 0, err);

@@ -19,6 +19,7 @@ typedef struct encoded_block {
 typedef struct encode_input {
     int64_t n_bytes;                          /* of the file */
     bool is_sequential, is_undivided;         /* as text.h says */
+    bool is_copied;                           /* a pipe or the like: its copy in .parts is read */
 } encode_input;
 
 typedef struct encode_parts {
@@ -29,14 +30,20 @@ typedef struct encode_parts {
     int64_t *n_blocks;                        /* (n_inputs) of each file */
     encoded_block *own;                       /* this rank's, in no order */
     int64_t n_own, capacity;
-    int64_t n_bytes, n_empty;                 /* of text encoded, documents without text: on this rank */
+    int64_t n_bytes;                          /* of text encoded on this rank */
+    text_counts counts;                       /* on this rank */
+    moai_error bad_lines[5];                  /* some of counts.bad_lines, in words */
+    int n_bad_lines;
 } encode_parts;
 
 static inline int encode_owner(int file, int64_t number, int world) { return (int)((file + number) % world); }
 char *encode_part_path(const encode_parts *, int rank);                  /* caller frees */
 
-/* Opens each input once, on rank 0.  Collective. */
+/* Opens and judges each input once, on rank 0, but for those that must be copied first.  Collective. */
 int encode_look(const encode_options *, const comm *world, encode_parts *, moai_error *err);
+/* Copies these to p->directory, and judges them.  Collective. */
+int encode_copy(const encode_options *, const comm *world, encode_parts *p, moai_error *err);
+char *encode_input_path(const encode_options *, const encode_parts *, int i);    /* where its bytes lie; caller frees */
 /* Step 1: all blocks of this rank.  Not collective. */
 int encode_blocks(const encode_options *, const tokenizer *, int rank, int world, encode_parts *, moai_error *err);
 void encode_parts_free(encode_parts *);

@@ -20,7 +20,7 @@ typedef struct tokenize_options {
     char *tokenizer, *output, *document_separator, *text_key;
     int64_t vocab_size, input_sentence_size, num_threads, seed, shard_tokens, validation_documents, tokens;
     double character_coverage, validation_fraction;
-    int invalid_utf8;
+    int invalid_utf8, format, bad_lines;
     bool overwrite, progress;
 } tokenize_options;
 
@@ -35,7 +35,18 @@ typedef struct tokenize_options {
 enum { INVALID_ERROR, INVALID_REPLACE };
 static const key_choice invalid_words[] = {{"error", INVALID_ERROR}, {"replace", INVALID_REPLACE}, {NULL, 0}};
 
-#define TEXT_KEY TEXT(text_key, "text", "key of the text in a .jsonl line")
+static const key_choice format_words[] = {
+    {"auto", CONTENT_AUTO}, {"jsonl", CONTENT_JSONL}, {"txt", CONTENT_TXT}, {NULL, 0}};
+enum { BAD_STOP, BAD_SKIP };
+static const key_choice bad_words[] = {{"stop", BAD_STOP}, {"skip", BAD_SKIP}, {NULL, 0}};
+
+#define FORMAT                                                                                                         \
+    ROW(KEY_CHOICE, format, "auto", .choices = format_words,                                                           \
+        .help = "of every FILE: jsonl (JSON lines, each a document), txt, or auto: as its name says")
+#define BAD_LINES                                                                                                      \
+    ROW(KEY_CHOICE, bad_lines, "stop", .choices = bad_words,                                                           \
+        .help = "JSON lines without a text that can be read: stop, or skip: they are counted, some named")
+#define TEXT_KEY TEXT(text_key, "text", "key of the text in a line of JSON")
 #define INVALID_UTF8                                                                                                   \
     ROW(KEY_CHOICE, invalid_utf8, "error", .choices = invalid_words,                                                   \
         .help = "error, or replace: U+FFFD for what is not UTF-8")
@@ -45,7 +56,9 @@ static const key_spec train_rows[] = {
     INT(vocab_size, "32000", 1, INT32_MAX, "pieces, with 5 special symbols and 256 bytes among them"),
     REAL(character_coverage, "0.9995", 0, 1,
          "part of the text's characters that get a piece; the others go by their bytes"),
+    FORMAT,
     TEXT_KEY,
+    BAD_LINES,
     INVALID_UTF8,
     INT(input_sentence_size, "0", 0, INT32_MAX, "lines sampled to train on; 0: all"),
     INT(num_threads, "0", 0, 1024, "0: OMP_NUM_THREADS, or as many as cores"),
@@ -59,7 +72,9 @@ static const key_spec encode_rows[] = {
     TEXT(document_separator, "file",
          "of a .txt: file (all is one document), line (each line one), blank_line, or any other text: lines equal to "
          "it"),
+    FORMAT,
     TEXT_KEY,
+    BAD_LINES,
     INVALID_UTF8,
     REAL(validation_fraction, "0.01", 0, 1,
          "part of the documents for validation, each chosen by a hash of its number"),
@@ -95,6 +110,8 @@ static int run_train(const tokenize_options *o, moai_error *err)
         .seed = (uint64_t)o->seed,
         .text_key = o->text_key,
         .replace_invalid = o->invalid_utf8 == INVALID_REPLACE,
+        .content = (text_content)o->format,
+        .skip_bad_lines = o->bad_lines == BAD_SKIP,
         .overwrite = o->overwrite,
         .n_threads = (int)o->num_threads};
     double begin = now_seconds();
@@ -127,11 +144,15 @@ static int run_encode(const tokenize_options *o, moai_error *err)
     text_format_parse(&options.format, o->document_separator);
     options.format.text_key = o->text_key;
     options.format.replace_invalid = o->invalid_utf8 == INVALID_REPLACE;
+    options.format.content = (text_content)o->format;
+    options.format.skip_bad_lines = o->bad_lines == BAD_SKIP;
     CHECK(grid_factor(&shape, world_size, err) == 0, "%s", err->text);
     grid_init(&grid, shape, 1);
     int status = encode_run(&options, &grid.host_world, err);
     grid_free(&grid);
-    return status == 0 ? STATUS_OK : fail(err);
+    if (status == 0) return STATUS_OK;
+    fail(err);
+    return error_status(err);
 }
 
 static int run_inspect(const tokenize_options *o, moai_error *err)
@@ -181,14 +202,14 @@ static void print_help(FILE *out)
     fputs("usage: moai_tokenize COMMAND ...      moai_tokenize COMMAND --help tells more\n\n", out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-8s %-52s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
-    fputs("\nText files are .txt or .jsonl, plain or zstd (.zst).  Status: 0 well, 1 failed or damaged, 2 usage.\n",
+    fputs("\nText files are text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed by zstd, gzip, xz or bzip2.\nStatus: 0 well, 1 failed or damaged, 2 usage.\n",
           out);
 }
 
 static void print_command_help(const command *c)
 {
     printf("usage: moai_tokenize %s %s\n%s\n", c->name, c->arguments, c->help);
-    if (!c->one_path) printf("  --input FILE...                text: .txt or .jsonl, plain or zstd\n");
+    if (!c->one_path) printf("  --input FILE...                text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - is standard input\n");
     for (int i = 0; i < c->keys.n; i++) {
         const key_spec *k = &c->keys.list[i];
         const char *kind = k->type == KEY_STRING || k->type == KEY_CHOICE ? "TEXT"

@@ -187,7 +187,7 @@ for name in "$tmp/shared/corpus.h5" ../shared/corpus.h5; do
         cmp $tmp/a/train-00001.h5 $tmp/made/train-00000.h5 && $tokenize audit $tmp/made"
 done
 before=$(cat "$tmp"/d/* | sha256sum)
-refuses "a misspelt input" 1 'missing.txt: No such file' $encode --input "$tmp/missing.txt" --output "$tmp/d" --overwrite
+refuses "a misspelt input" 2 'missing.txt: No such file' $encode --input "$tmp/missing.txt" --output "$tmp/d" --overwrite
 refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" $small --output "$tmp/d" --overwrite
 printf 'good\n\nbad \377\n' > "$tmp/bad.txt"
 refuses "a bad byte in the midst" 1 'd: the set of shards from before stays' mpirun -np 2 $encode --input $inputs "$tmp/bad.txt" --output "$tmp/d" --overwrite
@@ -202,7 +202,7 @@ head -c 3000 "$tmp/more.jsonl.zst" > "$tmp/cut.jsonl.zst"
 refuses "truncated zstd" 1 'cut.jsonl.zst: the zstd data is truncated' $encode --input "$tmp/cut.jsonl.zst" --output "$tmp/f"
 : > "$tmp/empty.txt"
 refuses "an empty text" 1 'empty.txt: no text in it' $encode --input "$tmp/empty.txt" --output "$tmp/f"
-refuses "a missing text" 1 'missing.txt: No such file' mpirun -np 2 $encode --input "$tmp/missing.txt" --output "$tmp/f2"
+refuses "a missing text" 2 'missing.txt: No such file' mpirun -np 2 $encode --input "$tmp/missing.txt" --output "$tmp/f2"
 refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" --input $inputs --output "$tmp/f2"
 ok "nothing is made for them" test ! -e "$tmp/f2"
 refuses "an output that is a file" 1 'empty.txt' $encode --input $inputs --output "$tmp/empty.txt"
@@ -225,7 +225,8 @@ refuses "help of a command" 0 'document_separator' $tokenize encode --help
 
 # ---- 100 MB in one line ----
 perl -e '$s = join " ", map { "word$_ of the line" } 1..5000; $s x= 1 + 100e6 / length $s; print substr $s, 0, 100e6' > "$tmp/line.txt"
-ok "one line of 100 MB" $tokenize encode --tokenizer "$tmp/new/tok.model" --input "$tmp/line.txt" --validation_fraction 0 --output "$tmp/g"
+ok "one line of 100 MB, which is warned about" sh -c "$tokenize encode --tokenizer $tmp/new/tok.model --input $tmp/line.txt --validation_fraction 0 \
+    --output $tmp/g 2>&1 | grep -q 'line.txt: more than 64 MiB, and one document'"
 ok "holds all of it" sh -c "$tokenize audit $tmp/g | grep -q 'tokens in 1 documents: 0 faults'"
 echo "1..$n"
 exit $failed

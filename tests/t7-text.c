@@ -7,31 +7,30 @@
 
 #include <zstd.h>
 
-static text_format format_of(const char *separator)
-{
-    text_format f = {.text_key = "text"};
-    text_format_parse(&f, separator);
-    return f;
-}
+static text_format wanted = {.text_key = "text"};             /* but for the separator: what tests set */
+static text_counts counts;                    /* of the last read_all */
 
 /* All documents, each behind a byte 1, read in blocks of n_bytes. */
 static char *read_all(const char *path, const char *separator, int64_t n_bytes, size_t *n, moai_error *err)
 {
-    const text_format format = format_of(separator);
+    text_format format = wanted;
+    text_format_parse(&format, separator);
     text_file *f = text_open(path, &format, err);
     char *all = xmalloc(1 << 20);
     const char *text;
     text_block b;
     size_t length;
-    int got = f ? 1 : -1;
+    int got = f && text_judge(f, err) == 0 ? 1 : -1;
 
     *n = 0;
+    counts = (text_counts){0};
     for (int64_t at = 0; got > 0 && (got = text_read_block(f, at, n_bytes, &b, err)) > 0; at += n_bytes) {
         while ((got = text_next(&b, &text, &length, err)) > 0) {
             all[(*n)++] = 1;
             memcpy(all + *n, text, length);
             *n += length;
         }
+        text_counts_add(&counts, &b.counts);
         text_block_free(&b);
         if (got == 0) got = 1;
     }
@@ -179,18 +178,20 @@ static void test_refusals(void)
     char *packed = in_tmp("whole.txt.zst"), *text = random_text(20000, "---", 3);
     size_t n;
 
-    refuses("not UTF-8", "bad.txt", "one\ntwo\nthr\xff" "ee\n", 15, "line", "0xff at offset 11 (line 3)");
+    refuses("not UTF-8", "bad.txt",
+            "one\ntwo\nthr\xff"
+            "ee\n",
+            15, "line", "0xff at offset 11 (line 3)");
     refuses("an overlong form", "bad.txt", "a\xC0\xAF", 3, "file", "0xc0 at offset 1");
     refuses("a surrogate", "bad.txt", "ab\xED\xA0\x80", 5, "file", "0xed at offset 2");
     refuses("a character cut short", "bad.txt", "abc\xE2\x82", 5, "file", "0xe2 at offset 3");
     refuses("a malformed line", "bad.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\n", 26, "file",
             "bad.jsonl:2: not JSON");
-    refuses("a line without text", "bad.jsonl", "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n", 29, "file",
+    refuses("a line without text", "bad.jsonl", "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n", 28, "file",
             "bad.jsonl:3: no text under the key `text`");
     refuses("a line that is no object", "bad.jsonl", "[1]\n", 4, "file", "bad.jsonl:1");
     refuses("a missing file", "missing.txt", NULL, 0, "file", "No such file");
     refuses("JSON of no known shape", "a.json", "{}\n", 3, "file", "name it .jsonl");
-    refuses("gzip", "a.txt.gz", "\x1f\x8b\x08\x00", 4, "file", "gzip");
     refuses("a .zst that is not", "a.txt.zst", "plain text", 10, "file", "not zstd");
     write_zstd(packed, text, strlen(text));
     char *data = read_whole(packed, &n);
@@ -235,8 +236,312 @@ static void test_utf8(void)
     free(text);
 }
 
+/* ---- JSON ---- */
+
+static void test_json(void)
+{
+    static const struct {
+        const char *line, *text;              /* NULL: refused, and `why` is in the words */
+        const char *why;
+        bool replace;
+    } lines[] = {
+        {"{\"text\":\"doc\",\"simhash\":18446744073709551616,\"x\":-1e400,\"y\":[NaN,Infinity,-Infinity]}", "doc", 0,
+         0},
+        {"{\"meta\":{\"a\\u0000b\":\"\\ud800 \x01 \xff\"},\"text\":\"doc\"}", "doc", 0, 0},
+        {"{\"meta\":{\"text\":\"no\"},\"t\":[\"text\",{\"text\":1}],\"s\":\"\\\"text\\\":\",\"text\":\"yes\"}", "yes",
+         0, 0},
+        {" {\t\"te\\u0078t\" : \"escaped key\" } \r", "escaped key", 0, 0},
+        {"{\"text\":1,\"text\":\"the last\"}", "the last", 0, 0},
+        {"{\"text\":\"the last\",\"text\":null}", "", 0, 0},
+        {"{\"text\":null}", "", 0, 0},
+        {"{\"text\":\"\"}", "", 0, 0},
+        {"\xEF\xBB\xBF{\"text\":\"marked\"}", "marked", 0, 0},
+        {"{\"text\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\\u20AC\\ud83d\\ude00\xC3\xA9\"}",
+         "\"\\/\b\f\n\r\t\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\xC3\xA9", 0, 0},
+        {"{\"text\":\"a\\ud800\\ud800\\udc00b\\udfff\"}",
+         "a\xEF\xBF\xBD\xF0\x90\x80\x80"
+         "b\xEF\xBF\xBD",
+         0, 1},
+        {"{\"text\":\"a\xff\\nb\"}", "a\xEF\xBF\xBD\nb", 0, 1},
+        {"{\"text\":\"a\\ud83d\"}", NULL, "a lone surrogate in the text under the key `text`; --invalid_utf8 replace",
+         0},
+        {"{\"text\":\"a\\udc00\\ud83dx\"}", NULL, "a lone surrogate", 0},
+        {"{\"text\":\"caf\xe9 au lait, tr\xe8s bien, d\xe9j\xe0 vu\"}", NULL,
+         "(line 2) is not UTF-8; it looks like Latin-1", 0},
+        {"{\"text\":\"a\tb\"}", NULL, "a control character, 0x09, in the text (column 11)", 0},
+        {"{\"text\":5}", NULL, "no text under the key `text`: it is a number, 5", 0},
+        {"{\"text\":[\"a\"]}", NULL, "it is an array, [\"a\"]", 0},
+        {"{\"text\":{\"a\":1}}", NULL, "it is an object", 0},
+        {"{\"text\":true}", NULL, "it is true", 0},
+        {"{\"id\":1,\"content\":\"a\"}", NULL, "the object has `id`, `content` (--text_key names another)", 0},
+        {"{}", NULL, "the object has no keys", 0},
+        {"{\"text\":\"a\"} {\"text\":\"b\"}", NULL, "something follows the object near '{\"text\":\"b\"}' (column 14)",
+         0},
+        {"{\"text\":\"a\",}", NULL, "expected a key in quotes near '}'", 0},
+        {"{\"text\":\"a\" \"b\":1}", NULL, "expected ',' or '}'", 0},
+        {"{\"text\":\"a\",\"n\":01}", NULL, "expected ',' or '}' near '1}'", 0},
+        {"{\"text\":\"a\",\"n\":1.}", NULL, "expected a digit", 0},
+        {"{\"text\":\"a\",\"n\":-}", NULL, "expected a digit", 0},
+        {"{\"text\":\"a\",\"n\":+1}", NULL, "expected a value", 0},
+        {"{\"text\":\"a\",\"n\":nul}", NULL, "a word that JSON does not have", 0},
+        {"{\"text\":\"a\",\"n\":NAN}", NULL, "a word that JSON does not have", 0},
+        {"{\"text\":\"\\x41\"}", NULL, "an escape that JSON does not have", 0},
+        {"{\"n\":\"\\u00g0\",\"text\":\"a\"}", NULL, "\\u without four hexadecimal digits", 0},
+        {"{'text':'a'}", NULL, "expected a key in quotes", 0},
+        {"{\"text\":\"a\",\"n\":[1,2}}", NULL, "expected ',' or ']'", 0},
+        {"[{\"text\":\"a\"}]", NULL, "not JSON lines: expected an object, found an array", 0},
+        {"\"text\"", NULL, "found a string", 0},
+        {"a plain line", NULL, "not JSON: expected an object near 'a plain line' (column 1)", 0},
+        {"{\"text\":\"cut sho", NULL, "ends inside a string (column 17); it is the last line and has no line end", 0},
+        {"{\"text\":\"cut sho\\u00", NULL, "ends inside a string", 0},
+        {"{\"text\":\"a\",\"n\":[{\"b\":1", NULL, "ends inside an object", 0},
+    };
+    char *path = in_tmp("json.jsonl"), *content = xmalloc(4096);
+
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        moai_error err = {.text = ""};
+        size_t n, n_content = (size_t)sprintf(content, "{\"text\":\"first\"}\n%s", lines[i].line);
+        char want[64];
+        write_whole(path, content, n_content);
+        wanted.replace_invalid = lines[i].replace;
+        char *got = read_all(path, "file", 7, &n, &err);
+        snprintf(want, sizeof want, "\1first%s%s", lines[i].text && lines[i].text[0] ? "\1" : "",
+                 lines[i].text ? lines[i].text : "");
+        if (lines[i].text)
+            ok(got && n == strlen(want) && memcmp(got, want, n) == 0, "%s %s", lines[i].line, err.text);
+        else
+            ok(!got && strstr(err.text, path) && strstr(err.text, "2") && strstr(err.text, lines[i].why), "%s",
+               err.text);
+        free(got);
+    }
+    wanted.replace_invalid = false;
+    free(content);
+    free(path);
+}
+
+/* Nesting without end, and lines left out. */
+static void test_json_extremes(void)
+{
+    enum { DEEP = 100000 };
+    char *text = xmalloc(2 * DEEP + 100), *at = text;
+    static const char bad[] =
+        "{\"text\":\"a\"}\nno "
+        "JSON\n{\"text\":null}\n{\"text\":\"b\"}\n{\"txt\":\"c\"}\n{\"text\":\"\xff\"}\n{\"text\":\"d\"}\n";
+
+    at += sprintf(at, "{\"x\":");
+    for (int i = 0; i < DEEP; i++) *at++ = '[';
+    for (int i = 0; i < DEEP; i++) *at++ = ']';
+    at += sprintf(at, ",\"text\":\"deep\"}\n");
+    ok(gives("deep.jsonl", text, (size_t)(at - text), "file", "\1deep"), "a hundred thousand levels under another key");
+    free(text);
+    wanted.skip_bad_lines = true;
+    ok(gives("skip.jsonl", bad, sizeof bad - 1, "file", "\1a\1b\1d") && counts.bad_lines == 3 && counts.null == 1 &&
+           counts.empty == 1,
+       "lines without a text are left out when that is asked for, and counted");
+    wanted.skip_bad_lines = false;
+}
+
+static void test_replaced(void)
+{
+    static const char text[] = "one \xff\xfe\ntwo\nthr\xe2\x82"
+                               "ee\n";
+
+    wanted.replace_invalid = true;
+    ok(gives("some.txt", text, sizeof text - 1, "line",
+             "\1one \xEF\xBF\xBD\xEF\xBF\xBD\1two\1thr\xEF\xBF\xBD"
+             "ee") &&
+           counts.replaced == 3 && counts.repaired == 2,
+       "characters replaced, and the documents that hold them, are counted");
+    char *late = xmalloc(400000);
+    memset(late, 'a', 200000);
+    for (int i = 200000; i < 400000; i++) late[i] = (char)(i % 3 ? 0x80 + i % 64 : 'a');
+    for (int i = 99; i < 400000; i += 100) late[i] = '\n';
+    refuses("a file that is binary from its middle on", "late.txt", late, 400000, "line", "are not UTF-8: no text");
+    wanted.replace_invalid = false;
+    free(late);
+}
+
+/* ---- what a file is ---- */
+
+#define T(text) text, sizeof text - 1
+
+static void test_names(void)
+{
+    static const char line[] = "{\"text\":\"a\"}\n";
+    static const char *const json[] = {"a.jsonl",     "a.JSONL",      "a.ndjson", "a.NdJson",
+                                       "a.jsonlines", "a.json-lines", "a.ldjson"};
+    static const char *const refused[] = {"a.jsonl.bak", "a",     "part-00000", "a.jsonl.1", "a.json",
+                                          "a.JSON",      "a.txt", "a.md",       "a.log"};
+    bool read = true, named = true;
+
+    for (size_t i = 0; i < sizeof json / sizeof *json; i++)
+        read &= gives(json[i], line, sizeof line - 1, "file", "\1a");
+    ok(read, "JSON lines by every name of theirs, in any letter case");
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char *path = in_tmp(refused[i]);
+        moai_error err = {.text = ""};
+        size_t n;
+        for (int k = 0; k < 3; k++) {
+            wanted.content = (text_content)k;
+            write_whole(path, line, sizeof line - 1);
+            char *got = read_all(path, "file", 1000, &n, &err);
+            named &= k == CONTENT_AUTO ? !got && strstr(err.text, path) && strstr(err.text, "name it .jsonl") &&
+                                             strstr(err.text, "--format jsonl") && strstr(err.text, "--format txt")
+                     : k == CONTENT_JSONL ? got && n == 2
+                                          : got && n == sizeof line;
+            free(got);
+        }
+        wanted.content = CONTENT_AUTO;
+        free(path);
+    }
+    ok(named, "and by another name: refused, but for --format");
+    refuses("an array in .json", "a.json", T("[\n {\"text\": 1}]\n"), "file", "jq -c '.[]'");
+    refuses("an object over lines in .json", "a.json", T("{\n \"text\": 1}\n"), "file", "jq -c .");
+    refuses(
+        "and in .jsonl", "a.jsonl", T("{\n \"text\": 1}\n"), "file",
+        "a.jsonl:1: not JSON: ends inside an object (column 2); if the file is one object over several lines, jq -c .");
+    refuses("an array in .jsonl", "a.jsonl", T("[{\"text\": \"a\"}]\n"), "file",
+            "a.jsonl:1: not JSON lines: expected an object, found an array; if the file is one array, jq -c '.[]'");
+    refuses("web archive records", "a.warc", T("WARC/1.0\r\n"), "file", "WARC");
+    ok(gives("code.txt", T("{\"a\": 1}\nis an object\n"), "file", "\1{\"a\": 1}\nis an object\n") &&
+           gives("a.css", T("{}\nb\n"), "line", "\1{}\1b") && gives("a", T("{ x }\n"), "line", "\1{ x }"),
+       "a text may begin with a line of JSON, and any other with braces");
+    /* a first line longer than what is looked at */
+    char *longer = xmalloc(200000);
+    memset(longer, 'x', 200000);
+    memcpy(longer, "{\"text\":\"", 9);
+    memcpy(longer + 199997, "\"}\n", 3);
+    refuses("a long line of JSON", "long.bak", longer, 200000, "file", "first line is a JSON object");
+    free(longer);
+}
+
+static void test_foreign(void)
+{
+    static const struct {
+        const char *bytes, *name;
+        size_t n, at;
+    } kinds[] = {
+#define F(bytes, name) {bytes, name, sizeof bytes - 1, 0}
+        F("PAR1\x15\x04\x15\x46", "Parquet"),
+        F("ARROW1\0\0", "Arrow"),
+        F("FEA1\0\0\0\0", "Feather"),
+        F("\xff\xff\xff\xff\x10\1\0\0", "Arrow stream"),
+        F("Obj\1\4\x14", "Avro"),
+        F("ORC\n\x0b\0\0\0", "ORC"),
+        F("SQLite format 3\0\x10\0", "SQLite"),
+        F("\x89HDF\r\n\x1a\n\0", "HDF5"),
+        F("\x93NUMPY\1\0", "NumPy"),
+        F("\x80\4\x95\0\0", "pickle"),
+        F("PK\3\4\x14\0", "zip"),
+        F("7z\xbc\xaf\x27\x1c\0\4", "7z"),
+        F("Rar!\x1a\7\1\0", "RAR"),
+        F("\x04\x22\x4d\x18\x64\x40", "lz4"),
+        F("\xff\6\0\0sNaPpY", "snappy"),
+        F("LZIP\1\x0c", "lzip"),
+        F("\x89LZO\0\r\n\x1a\n", "lzop"),
+        F("\x1f\x9d\x90", "compress"),
+        F("x\x9c\x4b\xca\xcf\4\x80\xff\xfe", "zlib"),
+        F("\xff\xfe"
+          "a\0b\0",
+          "UTF-16"),
+        F("\xfe\xff\0a\0b", "UTF-16"),
+        F("\xff\xfe\0\0a\0\0\0", "UTF-32"),
+        F("\0\0\xfe\xff\0\0\0a", "UTF-32"),
+        F("a\0 \0t\0e\0x\0t\0\n\0", "UTF-16LE"),
+        F("\0a\0 \0t\0e\0x\0t\0\n", "UTF-16BE"),
+        F("a\0\0\0b\0\0\0\n\0\0\0", "UTF-32LE"),
+        F("\0\0\0a\0\0\0b\0\0\0\n", "UTF-32BE"),
+        F("\x7f"
+          "ELF\2\1\1\0",
+          "ELF"),
+        F("MZ\x90\0\3\0", "Windows"),
+        F("\xcf\xfa\xed\xfe\7\0", "Mach-O"),
+        F("\xca\xfe\xba\xbe\0\0", "Java"),
+        F("\x89PNG\r\n\x1a\n\0", "PNG"),
+        F("\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"),
+        F("GIF89a\1\0\1\0", "GIF"),
+        F("RIFF\x10\0\0\0WEBPVP8 ", "WebP"),
+        F("II*\0\x08\0", "TIFF"),
+        F("BM\x46\0\0\0\0\0", "BMP"),
+        F("%PDF-1.4\n", "PDF"),
+        F("\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Office"),
+        F("!<arch>\n", "ar archive"),
+        F("GGUF\3\0\0\0", "GGUF"),
+        F("\x50\0\0\0\0\0\0\0{\"a\":{", "safetensors"),
+        F("ID3\4\0\0", "MP3"),
+        F("\0\0\0\x18"
+          "ftypmp42\0\0",
+          "MP4"),
+        F("ab\0cd", "NUL"),
+        F("\x10\x11\x12\x80\x81\xff\xfe", "not UTF-8"),
+#undef F
+        {"ustar", "tar", 5, 257},
+        {"\xde\xc0\xef\xbe", "LMDB", 4, 16},
+    };
+    int wrong = -1;
+    char *path = in_tmp("foreign.txt"), *content = xmalloc(1024);
+
+    for (int i = 0; i < (int)(6 * sizeof kinds / sizeof *kinds); i++) {
+        const int k = i / 6;
+        moai_error err = {.text = ""};
+        size_t n, length = kinds[k].at ? 512 : kinds[k].n;
+        memset(content, 0, 1024);
+        memcpy(content + kinds[k].at, kinds[k].bytes, kinds[k].n);
+        wanted.replace_invalid = i % 2;
+        wanted.content = (text_content)(i / 2 % 3);
+        write_whole(path, content, length);
+        char *got = read_all(path, "line", 100, &n, &err);
+        if (got || !strstr(err.text, kinds[k].name) || !strstr(err.text, path) || strstr(err.text, "invalid_utf8")) {
+            wrong = k;
+            printf("# %s: %s\n", kinds[k].name, err.text);
+        }
+        free(got);
+    }
+    wanted.replace_invalid = false;
+    wanted.content = CONTENT_AUTO;
+    ok(wrong < 0, "%zu kinds of other files are refused by name, whatever is replaced or said",
+       sizeof kinds / sizeof *kinds);
+    free(content);
+    free(path);
+
+    static const char *const texts[] = {"PAR1 is a receptor\n",
+                                        "BM 25 f\xC3\xBCr MZ\n",
+                                        "MZ\n",
+                                        "ORC\n",
+                                        "RIFF and GIF89a\n",
+                                        "x = 1\n",
+                                        "\x1b[31mred\x1b[0m\n",
+                                        "ID3 tags\n",
+                                        "PACK\f\v\n",
+                                        "07070 \n"};
+    bool read = true;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char want[64];
+        snprintf(want, sizeof want, "\1%.*s", (int)strlen(texts[i]) - 1, texts[i]);
+        read &= gives("magic.txt", texts[i], strlen(texts[i]), "line", want);
+    }
+    ok(read, "and texts that begin like one are read");
+
+    static const char latin[] = "La premi\xe8re ann\xe9"
+                                "e \xe0 l'\xe9"
+                                "cole fut tr\xe8s dure pour les \xe9l\xe8ves.\n",
+                      cyrillic[] = "\xcf\xf0\xe8\xe2\xe5\xf2, \xec\xe8\xf0! \xca\xe0\xea \xe4\xe5\xeb\xe0?\n";
+    refuses("Latin-1", "latin.txt", latin, sizeof latin - 1, "file",
+            "it looks like Latin-1 or Windows-1252, which iconv -f WINDOWS-1252");
+    refuses("Windows-1251", "cyrillic.txt", cyrillic, sizeof cyrillic - 1, "file", "another encoding");
+    wanted.replace_invalid = true;
+    refuses("Windows-1251, which is not replaced away", "cyrillic.txt", cyrillic, sizeof cyrillic - 1, "file",
+            "another encoding");
+    wanted.replace_invalid = false;
+}
+
 int main(void)
 {
+    test_json();
+    test_json_extremes();
+    test_replaced();
+    test_names();
+    test_foreign();
     test_utf8();
     test_separator("line");
     test_separator("blank_line");

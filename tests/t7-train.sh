@@ -29,8 +29,8 @@ tok.vocab" ]; check $? "a model and the list of its pieces, nothing else: $(tail
 old=$(cat "$dir/to/tok.model" "$dir/to/tok.vocab" | sha256sum)
 [ "$(wc -l < "$dir/to/tok.vocab")" = 500 ] && [ "$(sed -n 3p "$dir/to/tok.vocab")" = "$(printf '<|endoftext|>\t0')" ]; check $? "a piece a line"
 refused 1 'tok.model: exists already; --overwrite replaces it' train
-refused 1 'missing.txt: No such file' train --overwrite --input "$dir/missing.txt"
-refused 1 'later.txt: No such file' train --input "$dir/later.txt" --output "$dir/nowhere/tok"
+refused 2 'missing.txt: No such file' train --overwrite --input "$dir/missing.txt"
+refused 2 'later.txt: No such file' train --input "$dir/later.txt" --output "$dir/nowhere/tok"
 [ ! -e "$dir/nowhere" ]; check $? "inputs are looked at before anything is made"
 refused 2 'vocab_size 90000 does not suit the text: Vocabulary size too high' train --vocab_size 90000 --overwrite
 refused 2 'vocab_size 270 does not suit the text: Vocabulary size is smaller' train --vocab_size 270 --overwrite

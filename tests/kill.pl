@@ -3,8 +3,8 @@
 #
 # Starts COMMAND (a moai_train that resumes by itself: --resume_from_checkpoint auto) again and again, and ends each life with
 # SIGKILL: one rank, drawn at random, or all of them and their launcher, at a random instant; AIMED of the KILLS fall while a
-# checkpoint is being written, between the appearance of checkpoint-N.tmp and the next save.  Prints TAP: every life went on from
-# the newest complete checkpoint that the one before had left, none found a damaged one.  The caller then lets the job finish and compares.
+# checkpoint is being written: while there is a checkpoint-N.tmp.  Prints TAP without numbers: every life went on from the newest
+# complete checkpoint that the one before had left, none found a damaged one.  The caller then lets the job finish and compares.
 #
 # The ranks are the launcher's children on this host (mpirun; srun's are not).  SEED=7 draws other instants.
 use strict;
@@ -17,11 +17,11 @@ die "usage: kill.pl KILLS AIMED OUTPUT_DIR -- COMMAND...\n" unless @command && $
 srand($ENV{SEED} // 7);
 $| = 1;
 my $log = "$dir.log";
-my ($tests, $failed) = (0, 0);
+my $failed = 0;
 
 sub ok {
     my ($holds, $text) = @_;
-    printf "%sok %d - %s\n", $holds ? '' : 'not ', ++$tests, $text;
+    print $holds ? '' : 'not ', "ok - $text\n";
     $failed++ unless $holds;
 }
 
@@ -31,7 +31,30 @@ sub newest {
     return $last // 0;
 }
 
-sub read_log { open my $f, '<', $log or return ''; local $/; return scalar <$f> }
+# a save is under way, or was when its run ended
+sub saving {
+    opendir my $d, $dir or return 0;
+    return scalar grep { /^checkpoint-\d+\.tmp$/ } readdir $d;
+}
+
+# What the log of this life has said so far: only what is new of it is read.
+my ($log_file, $rest, %said);
+sub read_log {
+    if (!$log_file) {
+        open my $f, '<', $log or return \%said;
+        $log_file = $f;
+    }
+    seek $log_file, 0, 1;                     # there may be more than at the last end
+    while (my $line = <$log_file>) {
+        $rest .= $line;
+        last unless $rest =~ /\n\z/;
+        $said{steps}++ if $rest =~ /^step \d/;
+        $said{from} = $1 if $rest =~ m{^resumed .*: step (\d+)};
+        $said{damaged} = 1 if $rest =~ /damaged/;
+        $rest = '';
+    }
+    return \%said;
+}
 
 # ranks: processes whose parent is the launcher; the launcher itself when it is the only rank
 sub ranks {
@@ -52,6 +75,7 @@ sub lives {
 
 sub start {
     unlink $log;
+    ($log_file, $rest, %said) = (undef, '', steps => 0);
     my $pid = fork // die "fork: $!";
     return $pid if $pid;
     open STDOUT, '>', $log or die "$log: $!";
@@ -63,7 +87,7 @@ sub start {
 # waits until $done says so, the job ends or a minute is over
 sub wait_until {
     my ($pid, $done, $seconds) = @_;
-    for (my $end = time + ($seconds // 60); time < $end; sleep 0.0005) {
+    for (my $end = time + ($seconds // 60); time < $end; sleep 0.001) {
         return 1 if $done->();
         return 0 if waitpid $pid, WNOHANG;
     }
@@ -80,24 +104,25 @@ for my $n (1 .. 3 * $kills) {
     my $pid = start();
     if (!$aim && rand() < 0.4) {              # while it starts, loads, cleans up
         sleep rand 0.8;
-    } elsif (!wait_until($pid, sub { read_log() =~ /^step \d/m })) {
-        print map { "# $_\n" } split /\n/, read_log();
+    } elsif (!wait_until($pid, sub { read_log()->{steps} > 0 })) {
+        print "# no step:\n", map { "# $_\n" } split /\n/, `tail -n 15 \Q$log\E`;
         $stuck++;
+        kill KILL => ranks($pid), $pid;
+        waitpid $pid, 0;
         last;
     } elsif ($aim) {
-        wait_until($pid, sub { !glob "$dir/checkpoint-*.tmp" });
-        wait_until($pid, sub { scalar(() = glob "$dir/checkpoint-*.tmp") });
+        wait_until($pid, sub { saving() });
         sleep rand $window;
     } else {
-        my $steps = int rand 30;
-        wait_until($pid, sub { (() = read_log() =~ /^step /mg) > $steps });
+        my $steps = ($before ? 0 : 15) + int rand 30;  # the first ones: until there is something to go on from
+        wait_until($pid, sub { read_log()->{steps} > $steps });
         sleep rand 0.02;
     }
-    my $trains = read_log() =~ /^step \d/m;
-    my ($from) = read_log() =~ m{^resumed .*: step (\d+)}m;
+    my $trains = read_log()->{steps} > 0;
+    my $from = $said{from};
     $lost++ if $trains && ($from // 0) < $before;
     $resumed++ if $from;
-    $damaged++ if read_log() =~ /damaged/;
+    $damaged++ if $said{damaged};
     my @ranks = ranks($pid);
     my @victims = rand() < 0.3 ? (@ranks, $pid) : $ranks[rand @ranks];
     $all++ if @victims > 1;
@@ -106,10 +131,10 @@ for my $n (1 .. 3 * $kills) {
     wait_until($pid, sub { 0 }, 5);
     kill KILL => grep { lives($_) } $pid, @ranks;      # Open MPI's mpirun may hang when a rank dies while it starts or ends others
     waitpid $pid, 0;
-    sleep 0.01 while grep { lives($_) } @ranks;
-    my @half = $trains ? glob "$dir/checkpoint-*.tmp" : ();   # else what the life before left
-    $in_window++ if @half;
-    $window = @half ? $window * 1.2 : $window * 0.8 if $aim;
+    sleep 0.002 while grep { lives($_) } @ranks;
+    my $half = $trains && saving();           # else what the life before left
+    $in_window++ if $half;
+    $window = $half ? $window * 1.2 : $window * 0.8 if $aim;
     $window = 0.002 if $window < 0.002;
 }
 ok($tries >= $kills && !$stuck, "$tries kills of $kills, $all of them of all ranks at once");

@@ -46,6 +46,13 @@ run() {
 run first 1 --max_steps 2 && "$checkpoint" export "$dir/first/checkpoint-2" "$dir/made" > "$dir/out" 2>&1
 check $? "a model of ours is exported"
 
+# rows of the vocabulary that no token has: never drawn, and nothing to show where they are given
+"$MOAI_BIN/moai_generate" "$dir/first" --input_ids 5,319,301 --echo --jsonl --temperature 50 --top_p 1 --max_new_tokens 32 --ignore_eos \
+    --num_return_sequences 8 --num_threads 1 > "$dir/out" 2>&1
+check $? "token numbers beyond the tokenizer's are read"
+[ "$(grep -c '"ids"' "$dir/out")" = 8 ] && sed -n 's/.*"ids":\[\([0-9,]*\)\].*/\1/p' "$dir/out" | tr , '\n' | awk '$1 >= 300 {exit 1}'
+check $? "and never written"
+
 # such a directory as Qwen3's: no tokenizer.model
 files='tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.jinja
        additional_chat_templates/tool_use.jinja generation_config.json'

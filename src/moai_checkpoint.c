@@ -196,7 +196,7 @@ static const char *option(const char *key, int argc, char **argv, int *i)
 static int export_one(int argc, char **argv)
 {
     const char *type = "float32", *size = "5GB";
-    char *dirs[2];
+    static char *dirs[2];                     /* they stay, see expand_paths */
     bool overwrite = false;
     moai_error err;
     int n = 0;
@@ -229,7 +229,7 @@ static int export_one(int argc, char **argv)
 
 static int import_one(int argc, char **argv)
 {
-    char *dirs[2];
+    static char *dirs[2];                     /* they stay, see expand_paths */
     bool overwrite = false;
     moai_error err;
     int n = 0;

@@ -305,22 +305,26 @@ void text_block_free(text_block *b)
     *b = (text_block){0};
 }
 
-long long text_line_number(const text_block *b, int64_t offset)
+int64_t text_lines_before(const text_file *file, int64_t offset)
 {
-    const size_t in_block = (size_t)(offset - b->offset);
     moai_error ignored;
-    long long line = b->line;
-
-    if (line == 0) {                          /* a plain file */
-        text_file *f = text_open_as(b->file->path, b->file->name, b->file->format, &ignored);
+    text_file *f = text_open_as(file->path, file->name, file->format, &ignored);
     window w = {0};
-        for (line = 1; f && w.base < b->offset && window_reach(f, &w, w.base + 1, &ignored) == 0 && w.n > 0;) {
-            line += count_lines(w.data, (size_t)min_i64((int64_t)w.n, b->offset - w.base));
-            w.base += (int64_t)w.n;
-            w.n = 0;
+    int64_t lines = 0;
+
+    while (f && w.base < offset && window_reach(f, &w, w.base + 1, &ignored) == 0 && w.n > 0) {
+        lines += count_lines(w.data, (size_t)min_i64((int64_t)w.n, offset - w.base));
+        w.base += (int64_t)w.n;
+        w.n = 0;
     }
     free(w.data);
-        text_close(f);
-    }
-    return line + count_lines(b->data, in_block);
+    text_close(f);
+    return lines;
+}
+
+long long text_line_number(const text_block *b, int64_t offset)
+{
+    const int64_t first = b->line ? b->line : 1 + text_lines_before(b->file, b->offset);
+
+    return first + count_lines(b->data, (size_t)(offset - b->offset));
 }

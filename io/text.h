@@ -62,6 +62,7 @@ typedef struct text_block {
     text_file *file;
     char *data;                               /* whole documents, with their separators */
     size_t n_bytes, at;                       /* at: how far text_next has come */
+    size_t begin;                             /* of the latest document, as it stands in the data */
     int64_t offset;                           /* of data[0] in the file's text */
     int64_t line;                             /* its number, from 1; 0: not counted */
     char *document;                           /* the latest, where it is not a part of data */
@@ -77,5 +78,6 @@ int text_read_block(text_file *, int64_t begin, int64_t n_bytes, text_block *blo
 /* The next document, valid until the next call: 1; 0 at the block's end; -1 with file and line or byte offset named. */
 int text_next(text_block *, const char **text, size_t *n_bytes, moai_error *err);
 void text_block_free(text_block *);
+int64_t text_lines_before(const text_file *, int64_t offset);              /* of a plain file, which is read again */
 
 #endif

@@ -200,6 +200,7 @@ static bool next_lines(text_block *b, const char **text, size_t *n)
 
     if (begin >= end) return false;
     *text = begin;
+    b->begin = b->at;
     b->at = b->n_bytes;
     *n = (size_t)(end - begin);
     if (text_undivided(b->file)) return true;

@@ -378,6 +378,29 @@ void tokenizer_free(tokenizer *t) { delete t; }
 int64_t tokenizer_vocab_size(const tokenizer *t) { return t->sp.GetPieceSize(); }
 int32_t tokenizer_eos(const tokenizer *t) { return t->sp.eos_id(); }
 int32_t tokenizer_pad(const tokenizer *t) { return t->sp.pad_id(); }
+int32_t tokenizer_unknown(const tokenizer *t) { return t->sp.unk_id(); }
+
+bool tokenizer_find_unknown(const tokenizer *t, const char *text, size_t n_bytes, char *found, size_t room)
+{
+    std::vector<std::string> pieces;                          /* of an unknown one: what it stands for */
+    moai_error unused;
+    bool is_found = false;
+
+    guarded("SentencePiece", &unused, [&] {
+        if (!t->sp.Encode(absl::string_view(text, n_bytes), &pieces).ok()) return -1;
+        for (std::string &piece : pieces) {
+            if (t->sp.PieceToId(piece) != t->sp.unk_id()) continue;
+            if (piece.size() > 3 && piece.compare(0, 3, meta_space) == 0) piece.erase(0, 3);
+            const size_t n = piece.size() < room ? piece.size() : utf8_cut(piece.data(), room - 1);
+            memcpy(found, piece.data(), n);
+            found[n] = 0;
+            is_found = true;
+            break;
+        }
+        return 0;
+    });
+    return is_found;
+}
 
 const char *tokenizer_piece(const tokenizer *t, int32_t id, piece_kind *kind)
 {

@@ -31,6 +31,10 @@ void tokenizer_free(tokenizer *);
 int64_t tokenizer_vocab_size(const tokenizer *);
 int32_t tokenizer_eos(const tokenizer *);
 int32_t tokenizer_pad(const tokenizer *);
+int32_t tokenizer_unknown(const tokenizer *);                          /* what stands for text that no piece has */
+#define UNKNOWN_SHARE 0.001 /* of unknown tokens, above which a text has lost what matters, and is warned about */
+/* What the first unknown token of the text stands for, as much as `room` takes; false: there is none.  Slow. */
+bool tokenizer_find_unknown(const tokenizer *, const char *text, size_t n_bytes, char *found, size_t room);
 int32_t tokenizer_id(const tokenizer *, const char *piece);            /* -1: no such piece */
 /* Piece id as SentencePiece writes it (a space is U+2581, a byte "<0x0A>"); valid as long as the tokenizer. */
 typedef enum { PIECE_TEXT, PIECE_BYTE, PIECE_SPECIAL } piece_kind;

@@ -168,6 +168,9 @@ typedef struct audit {
     const shard_set *set;
     int64_t n_faults, n_tokens, n_documents, bucket[N_BUCKETS];           /* bucket i: lengths of [2^i, 2^(i+1)) */
     int64_t n_shard_faults;                   /* of the shard under way */
+    int32_t unknown;                          /* id, or -1: no tokenizer tells, or it ends documents too */
+    int64_t n_unknown, first_unknown;         /* how many; the first one's place in its shard */
+    const char *unknown_in;
 } audit;
 
 __attribute__((format(printf, 3, 4))) static void fault(audit *a, const char *path, const char *fmt, ...)
@@ -255,6 +258,20 @@ static uint64_t *audit_documents(audit *a, shard *s, const manifest_shard *says)
     return offsets;
 }
 
+static void count_unknown(audit *a, const manifest_shard *says, int64_t begin, const int32_t *ids, int64_t n)
+{
+    int64_t found = 0, i = 0;
+
+    if (a->unknown < 0) return;
+    for (int64_t k = 0; k < n; k++) found += ids[k] == a->unknown;
+    if (a->n_unknown == 0 && found > 0) {
+        while (ids[i] != a->unknown) i++;
+        a->first_unknown = begin + i;
+        a->unknown_in = says->path;
+    }
+    a->n_unknown += found;
+}
+
 /* Every id below the vocabulary size, every document's last one eos. */
 static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const manifest_shard *says)
 {
@@ -266,7 +283,10 @@ static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const mani
     for (int64_t begin = 0; begin < n_tokens && n_unreadable < MOST_UNREADABLE; begin += WINDOW) {
         int64_t n = min_i64(WINDOW, n_tokens - begin);
         bool readable = shard_read(s, begin, n, ids, &err) == 0;
-        if (!readable) fault_text(a, &err), n_unreadable++;
+        if (!readable)
+            fault_text(a, &err), n_unreadable++;
+        else
+            count_unknown(a, says, begin, ids, n);
         for (int64_t i = 0; readable && i < n; i++) {
             if ((uint32_t)ids[i] >= info->vocab_size)
                 fault(a, says->path, "token %lld is id %u, not below vocab_size %lld", (long long)(begin + i),
@@ -356,12 +376,31 @@ static void print_sample(const audit *a)
     shard_free(s);
 }
 
+static int32_t unknown_of(const shard_set *set)
+{
+    const int32_t unknown = set->tokenizer ? tokenizer_unknown(set->tokenizer) : -1;
+    return unknown == set->manifest.info.eos ? -1 : unknown;
+}
+
+/* No fault of the files, but text that is lost. */
+static void print_unknown(const audit *a)
+{
+    if (a->n_unknown == 0) return;
+    const double share = (double)a->n_unknown / (double)a->n_tokens;
+    printf("unknown tokens (<unk>, id %d): %lld, %.4g %%; the first is token %lld of %s\n", a->unknown,
+           (long long)a->n_unknown, 100 * share, (long long)a->first_unknown, a->unknown_in);
+    if (share > UNKNOWN_SHARE)
+        warn("%.2f %% of the tokens are <unk>: the tokenizer has no piece for what stood there, and it is lost",
+             100 * share);
+}
+
 int64_t shards_audit(const char *path, moai_error *err)
 {
     shard_set set;
     audit a = {.set = &set};
 
     if (set_open(&set, path, err) != 0) return -1;
+    a.unknown = unknown_of(&set);
     print_header(&set);
     if (!set.alone && manifest_check(path, err) != 0) fault_text(&a, err);
     audit_tokenizer(&a);
@@ -369,6 +408,7 @@ int64_t shards_audit(const char *path, moai_error *err)
         for (int k = 0; k < set.manifest.splits[i].n; k++) audit_shard(&a, &set.manifest.splits[i].list[k]);
     print_histogram(&a);
     print_sample(&a);
+    print_unknown(&a);
     printf("%lld tokens in %lld documents: %lld fault%s\n", (long long)a.n_tokens, (long long)a.n_documents,
            (long long)a.n_faults, a.n_faults == 1 ? "" : "s");
     set_close(&set);

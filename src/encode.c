@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -45,7 +46,7 @@ typedef struct task {
 /* What a thread keeps from block to block. */
 typedef struct worker_room {
     int32_t *ids;
-    int64_t n_ids, ids_capacity;
+    int64_t n_ids, ids_capacity, n_unknown;   /* of the block under way */
     int64_t *lengths, lengths_capacity;
 } worker_room;
 
@@ -125,12 +126,30 @@ static int next_task(encoder *e, task *t, moai_error *err)
     return got;
 }
 
+/* The first unknown token of the block has been found; is it the first of the rank's so far? */
+static void note_unknown(encoder *e, const encoded_block *b, const text_block *read, const char *text, size_t n_bytes)
+{
+    encode_unknown u = {.file = b->file, .number = b->number};
+    encode_parts *out = e->out;
+
+    pthread_mutex_lock(&e->lock);
+    const bool is_first = encode_unknown_before(&u, &out->unknown);
+    pthread_mutex_unlock(&e->lock);
+    if (!is_first) return;
+    u = encode_find_unknown(e->tokenizer, b->file, b->number, read, text, n_bytes);
+    pthread_mutex_lock(&e->lock);
+    if (encode_unknown_before(&u, &out->unknown)) out->unknown = u;
+    pthread_mutex_unlock(&e->lock);
+}
+
 static int append_document(worker_room *r, encoded_block *b, const tokenizer *tok, const char *text, size_t n_bytes,
                            moai_error *err)
 {
+    const int32_t unknown = tokenizer_unknown(tok);
     int64_t before = r->n_ids;
 
     if (tokenizer_encode(tok, text, n_bytes, &r->ids, &r->n_ids, &r->ids_capacity, err) != 0) return -1;
+    for (int64_t i = before; i < r->n_ids; i++) r->n_unknown += r->ids[i] == unknown;
     if (r->n_ids == r->ids_capacity) {
         r->ids_capacity += 1024;
         r->ids = realloc(r->ids, (size_t)r->ids_capacity * sizeof *r->ids);
@@ -188,6 +207,7 @@ static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_by
     }
     out->own[out->n_own++] = *b;
     out->n_bytes += n_bytes;
+    out->n_unknown += r->n_unknown;
     text_counts_add(&out->counts, &read->counts);
     if (read->counts.bad_lines > 0 && out->n_bad_lines < (int)(sizeof out->bad_lines / sizeof *out->bad_lines))
         out->bad_lines[out->n_bad_lines++] = read->first_bad;
@@ -215,11 +235,13 @@ static int encode_task(encoder *e, task *t, worker_room *r, moai_error *err)
     int64_t n_bytes = 0;
     int got;
 
-    r->n_ids = 0;
+    r->n_ids = r->n_unknown = 0;
     if (!t->is_read && read_task(e, t, err) != 0) return -1;
     while ((got = t->block.data ? text_next(&t->block, &text, &n, err) : 0) > 0) {
+        const bool none_yet = r->n_unknown == 0;
         n_bytes += (int64_t)n;
         if (append_document(r, &b, e->tokenizer, text, n, err) != 0) return -1;
+        if (none_yet && r->n_unknown > 0) note_unknown(e, &b, &t->block, text, n);
     }
     return got < 0 ? -1 : keep_block(e, r, &b, n_bytes, &t->block, err);
 }
@@ -299,6 +321,7 @@ int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int w
     for (int i = 0; i < o->n_inputs; i++) e.input_bytes += out->inputs[i].n_bytes;
     e.block_bytes = max_i64(SMALLEST, min_i64(LARGEST, e.input_bytes / BLOCKS));
     out->width = tokenizer_vocab_size(tok) <= 65536 ? 2 : 4;
+    out->unknown.file = INT_MAX;
     out->n_blocks = xmalloc((size_t)o->n_inputs * sizeof *out->n_blocks);
     e.failed_path = xasprintf("%s/failed", out->directory);
     e.part_path = encode_part_path(out, rank);
@@ -353,6 +376,7 @@ static void report(const encode_options *o, const manifest *m, const encode_part
         warn("%.0f lines of JSON were left out, as --bad_lines skip has it", sums[5]);
         report_bad_lines(parts, world);
     }
+    encode_report_unknown(o, parts, world, tokens);
     if (documents[1] == 0 && (o->validation_fraction > 0 || o->validation_documents > 0))
         warn("no document fell to the validation split: --validation_documents N takes N of them, "
              "--document_separator makes more of a file");
@@ -404,8 +428,8 @@ int encode_run(const encode_options *o, const comm *world, moai_error *err)
         if (world->rank == 0) status = encode_output_commit(&out, &m, o->tokenizer, err);
         status = comm_agree(world, status != 0, err);
     }
-    encode_output_end(&out);
     if (status == 0) report(o, &m, &parts, world, now_seconds() - begin);
+    encode_output_end(&out);
     manifest_free(&m);
     encode_parts_free(&parts);
     tokenizer_free(tok);

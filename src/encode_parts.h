@@ -22,6 +22,15 @@ typedef struct encode_input {
     bool is_copied;                           /* a pipe or the like: its copy in .parts is read */
 } encode_input;
 
+/* Where a token of a block is the first that is unknown to the tokenizer, and what stood there. */
+typedef struct encode_unknown {
+    int file;
+    int64_t number;                           /* of the block */
+    int64_t offset, line;                     /* of the block in the text; its first line, 0: not counted */
+    int64_t line_in_block;                    /* from 0 */
+    char found[32];                           /* what stands for it in the text, "" if that is not to be told */
+} encode_unknown;
+
 typedef struct encode_parts {
     char *directory;
     int64_t generation;                       /* of the shards' names: encode_output.h */
@@ -32,6 +41,8 @@ typedef struct encode_parts {
     int64_t n_own, capacity;
     int64_t n_bytes;                          /* of text encoded on this rank */
     text_counts counts;                       /* on this rank */
+    int64_t n_unknown;                        /* tokens on this rank */
+    encode_unknown unknown;                   /* the first of them; of file INT_MAX: there are none */
     moai_error bad_lines[5];                  /* some of counts.bad_lines, in words */
     int n_bad_lines;
 } encode_parts;
@@ -47,6 +58,13 @@ char *encode_input_path(const encode_options *, const encode_parts *, int i);   
 /* Step 1: all blocks of this rank.  Not collective. */
 int encode_blocks(const encode_options *, const tokenizer *, int rank, int world, encode_parts *, moai_error *err);
 void encode_parts_free(encode_parts *);
+
+/* The first unknown token of block `number`, in the document that text_next gave last. */
+encode_unknown encode_find_unknown(const tokenizer *, int file, int64_t number, const text_block *, const char *text,
+                                   size_t n_bytes);
+bool encode_unknown_before(const encode_unknown *, const encode_unknown *);
+/* Tells of all ranks' unknown tokens, `n_tokens` being all; warns when they are many.  Collective. */
+void encode_report_unknown(const encode_options *, const encode_parts *, const comm *world, int64_t n_tokens);
 /* Steps 2 and 3.  Collective; fills the manifest's splits `train` and `validation` on every rank. */
 int encode_shards(const encode_options *, const encode_parts *, const comm *world, manifest *, moai_error *err);
 

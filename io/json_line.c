@@ -28,7 +28,7 @@ static bool read_member(json_scanner *s, const char *wanted, size_t n_wanted, js
     value = s->at;
     if (!same) return json_skip_value(s);
     *m = (json_found){.kind = json_kind_of(value, (size_t)(s->end - value)), .value = value};
-    if (m->kind == JSON_STRING) {
+    if (m->kind == VALUE_STRING) {
         if (!json_skip_string(s, &m->escaped)) return false;
         m->value++;
         m->n_bytes = (size_t)(s->at - 1 - m->value);

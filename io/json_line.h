@@ -6,7 +6,7 @@
 #include "json_scanner.h"
 
 typedef struct json_found {
-    json_kind kind;                           /* JSON_NONE: no such key */
+    json_kind kind;                           /* VALUE_NONE: no such key */
     const char *value;                        /* as it stands in the line; of a string, what is between the quotes */
     size_t n_bytes;
     bool escaped;                             /* a string with a backslash */

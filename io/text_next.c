@@ -103,7 +103,7 @@ static const char *json_hint(const text_block *b, const char *line, size_t n, co
     return line[fault->at] == '[' && !fault->why ? "; if the file is one array, jq -c '.[]' makes lines of it" : "";
 }
 
-/* What the line is where it is a JSON value, and no object; JSON_NONE: no JSON. */
+/* What the line is where it is a JSON value, and no object; VALUE_NONE: no JSON. */
 static json_kind kind_of_line(const char *line, size_t n)
 {
     json_scanner s;
@@ -115,18 +115,18 @@ static json_kind kind_of_line(const char *line, size_t n)
     json_skip_space(&s);
     whole &= s.at == s.end;
     json_scanner_free(&s);
-    return whole || kind == JSON_ARRAY ? kind : JSON_NONE;
+    return whole || kind == VALUE_ARRAY ? kind : VALUE_NONE;
 }
 
 static int bad_json(const text_block *b, const char *line, size_t n, const json_fault *fault, moai_error *err)
 {
     const char *hint = json_hint(b, line, n, fault);
     const long long number = text_line_number(b, offset_of(b, line));
-    const json_kind kind = fault->why ? JSON_NONE : kind_of_line(line, n);
+    const json_kind kind = fault->why ? VALUE_NONE : kind_of_line(line, n);
     char near[32];
 
     excerpt(near, line + fault->at, n - fault->at);
-    if (kind != JSON_NONE)
+    if (kind != VALUE_NONE)
         return error_set(err, "%s:%lld: not JSON lines: expected an object, found %s%s", b->file->name, number,
                          json_kind_name(kind), hint);
     return error_set(err, "%s:%lld: not JSON: %s%s%s%s (column %zu)%s", b->file->name, number,
@@ -141,7 +141,7 @@ static int no_text(const text_block *b, const char *line, size_t n, const json_f
     const long long number = text_line_number(b, offset_of(b, line));
     char near[32], keys[256];
 
-    if (m->kind == JSON_NONE) {
+    if (m->kind == VALUE_NONE) {
         json_keys(line, n, keys, sizeof keys);
         return error_set(err, "%s:%lld: no text under the key `%s`: the object has %s%s", b->file->name, number, key,
                          keys[0] ? keys : "no keys", keys[0] ? " (--text_key names another)" : "");
@@ -178,9 +178,9 @@ static int read_json(text_block *b, const char **text, size_t *n, moai_error *er
 
     *n -= mark;
     if (json_find(line, *n, b->file->format->text_key, &m, &fault) != 0) return bad_json(b, line, *n, &fault, err);
-    if (m.kind != JSON_STRING && m.kind != JSON_NULL) return no_text(b, line, *n, &m, err);
-    b->counts.null += m.kind == JSON_NULL;
-    *n = m.kind == JSON_NULL ? 0 : m.n_bytes;
+    if (m.kind != VALUE_STRING && m.kind != VALUE_NULL) return no_text(b, line, *n, &m, err);
+    b->counts.null += m.kind == VALUE_NULL;
+    *n = m.kind == VALUE_NULL ? 0 : m.n_bytes;
     *text = m.value;
     const int64_t control = json_find_control(*text, *n);
     if (control >= 0)

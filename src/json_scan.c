@@ -1,6 +1,7 @@
 /* json_scan.c: see json_scan.h */
 #include "json_scan.h"
 
+#include "json_scanner.h"
 #include "utf8.h"
 
 #include <errno.h>
@@ -114,237 +115,87 @@ char *json_file_read(const char *path, size_t *n_bytes, moai_error *err)
 
 /* -- the text -- */
 
-typedef struct scanner {
-    const char *name, *begin, *at, *end;
-    char *open;                               /* '{' or '[' of every value around this one */
-    size_t depth, room;
-    moai_error *err;
-} scanner;
-
-static int bad_at(scanner *s, const char *at, const char *what)
+static int bad(const json_scanner *s, const char *name, moai_error *err)
 {
+    const char *at = s->begin + s->fault.at;
     int line, column;
 
     place_of(s->begin, at, &line, &column);
-    return error_set(s->err, "%s: line %d, column %d: %s", s->name, line, column, what);
-}
-
-static int bad(scanner *s, const char *what)
-{
-    return bad_at(s, s->at, s->at == s->end ? "the text ends before the object does: it was cut off" : what);
-}
-
-static void skip_space(scanner *s)
-{
-    while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r')) s->at++;
-}
-
-static bool skip_char(scanner *s, char c)
-{
-    skip_space(s);
-    if (s->at == s->end || *s->at != c) return false;
-    s->at++;
-    return true;
-}
-
-static bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
-
-/* From the quote on. */
-static int skip_string(scanner *s)
-{
-    for (s->at++; s->at < s->end && *s->at != '"'; s->at++) {
-        if ((unsigned char)*s->at < ' ') return bad(s, "a control character in a string");
-        if (*s->at != '\\') continue;
-        if (++s->at == s->end || !*s->at || !strchr("\"\\/bfnrtu", *s->at)) return bad(s, "no escape that JSON knows");
-        for (int i = 0; *s->at == 'u' && i < 4; i++)
-            if (s->end - s->at < 2 + i || !is_hex(s->at[1 + i])) return bad(s, "\\u without four hexadecimal digits");
-    }
-    if (s->at == s->end) return bad(s, "");
-    s->at++;
-    return 0;
-}
-
-static bool skip_digits(scanner *s)
-{
-    const char *from = s->at;
-
-    while (s->at < s->end && *s->at >= '0' && *s->at <= '9') s->at++;
-    return s->at > from;
-}
-
-static bool skip_word(scanner *s, const char *word)
-{
-    const size_t n = strlen(word);
-
-    if ((size_t)(s->end - s->at) < n || memcmp(s->at, word, n)) return false;
-    s->at += n;
-    return true;
-}
-
-/* A number, or one of the words; as Python, which also reads NaN, Infinity and -Infinity. */
-static int skip_scalar(scanner *s)
-{
-    static const char *const words[] = {"true", "false", "null", "NaN", "Infinity", "-Infinity"};
-
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (skip_word(s, words[i])) return 0;
-    const char *from = s->at;
-    skip_word(s, "-");
-    if (!skip_word(s, "0") && !skip_digits(s)) return bad_at(s, from, "no value that JSON knows");
-    if (skip_word(s, ".") && !skip_digits(s)) return bad(s, "digits are missing");
-    if (skip_word(s, "e") || skip_word(s, "E")) {
-        if (!skip_word(s, "-")) skip_word(s, "+");
-        if (!skip_digits(s)) return bad(s, "digits are missing");
-    }
-    return 0;
-}
-
-static int skip_key(scanner *s)
-{
-    skip_space(s);
-    if (s->at == s->end || *s->at != '"') return bad(s, "a key in quotes is missing");
-    if (skip_string(s)) return -1;
-    return skip_char(s, ':') ? 0 : bad(s, "a colon is missing");
-}
-
-/* Into a list or an object, up to its first value. */
-static int enter(scanner *s)
-{
-    if (s->depth == s->room)
-        CHECK(s->open = realloc(s->open, s->room = 2 * s->room + 64), "out of host memory: %s", s->name);
-    const char open = *s->at++;
-    if (skip_char(s, open == '{' ? '}' : ']')) return 1;
-    s->open[s->depth++] = open;
-    return open == '{' ? skip_key(s) : 0;
-}
-
-/* Behind a value: out of all that end here, and on to the next value. */
-static int leave(scanner *s)
-{
-    while (s->depth > 0) {
-        const char open = s->open[s->depth - 1];
-        if (skip_char(s, ',')) return open == '{' ? skip_key(s) : 0;
-        if (!skip_char(s, open == '{' ? '}' : ']')) return bad(s, "a comma is missing");
-        s->depth--;
-    }
-    return 0;
-}
-
-static int skip_value(scanner *s)
-{
-    int failed = 0;
-
-    do {
-        skip_space(s);
-        const char c = s->at < s->end ? *s->at : 0;
-        if (c == '{' || c == '[') {
-            const int empty = enter(s);
-            if (empty == 0) continue;
-            failed = empty < 0;
-        } else if (c == '"')
-            failed = skip_string(s);
-        else if (s->at < s->end)
-            failed = skip_scalar(s);
-        else
-            failed = bad(s, "");
-        if (!failed) failed = leave(s);
-    } while (!failed && s->depth > 0);
-    return failed ? -1 : 0;
+    return error_set(err, "%s: line %d, column %d: %s", name, line, column,
+                     strncmp(s->fault.why, "ends", 4) == 0 ? "the text ends before the object does: it was cut off"
+                                                           : s->fault.why);
 }
 
 /* -- the members -- */
 
-static unsigned hex4(const char *at)
+/* A key as a C string; U+FFFD for what is none. */
+static char *key_text(const char *key, size_t n)
 {
-    char digits[5] = {at[0], at[1], at[2], at[3], 0};
+    char *plain = xmalloc(n), *text = xmalloc(3 * n + 1), *to = text;
+    int64_t n_lone = 0;
+    json_fault none;
 
-    return (unsigned)strtoul(digits, NULL, 16);
-}
-
-static char *put_utf8(char *to, unsigned c)
-{
-    if (c < 0x80) return *to++ = (char)c, to;
-    if (c < 0x800) return *to++ = (char)(0xC0 | c >> 6), *to++ = (char)(0x80 | (c & 63)), to;
-    if (c < 0x10000)
-        *to++ = (char)(0xE0 | c >> 12);
-    else
-        *to++ = (char)(0xF0 | c >> 18), *to++ = (char)(0x80 | (c >> 12 & 63));
-    return *to++ = (char)(0x80 | (c >> 6 & 63)), *to++ = (char)(0x80 | (c & 63)), to;
-}
-
-/* What stands between the quotes; four bytes of text for each of at least six. */
-static char *unescape(const char *at, const char *end)
-{
-    static const char names[] = "bfnrt", are[] = "\b\f\n\r\t";
-    char *text = xmalloc((size_t)(end - at) + 1), *to = text;
-
-    while (at < end) {
-        if (*at != '\\') {
-            *to++ = *at++;
-            continue;
-        }
-        const char *name = strchr(names, at[1]);
-        if (at[1] != 'u') {
-            *to++ = name ? are[name - names] : at[1];
-            at += 2;
-            continue;
-        }
-        unsigned c = hex4(at + 2), low = end - at >= 12 && at[6] == '\\' && at[7] == 'u' ? hex4(at + 8) : 0;
-        at += 6;
-        if (c >= 0xD800 && c < 0xDC00 && low >= 0xDC00 && low < 0xE000)
-            c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00), at += 6;
-        to = put_utf8(to, c == 0 || (c >= 0xD800 && c < 0xE000) ? 0xFFFD : c);
-    }
-    *to = 0;
+    json_unescape(key, n, plain, &n, &n_lone, &none);
+    for (size_t i = 0; i < n; i++) to += sprintf(to, plain[i] ? "%c" : "\xEF\xBF\xBD", plain[i]);
+    free(plain);
     return text;
 }
 
 /* One member, the scanner before its key. */
-static int scan_member(scanner *s, json_member *m, int *line, const char **counted)
+static bool scan_member(json_scanner *s, json_member *m, int *line, const char **counted)
 {
-    skip_space(s);
-    const char *key = s->at;
+    const char *key;
+    size_t n;
+    bool escaped;
+
     *m = (json_member){0};
-    if (skip_key(s)) return -1;
-    const char *colon = s->at - 1;
-    while (*colon != '"') colon--;
-    m->key = unescape(key + 1, colon);
-    skip_space(s);
+    if (!json_skip_key(s, &key, &n, &escaped)) return false;
+    m->key = key_text(key, n);
     m->text = s->at;
     for (; *counted < key; ++*counted) *line += **counted == '\n';
     m->line = *line;
-    if (skip_value(s)) return -1;
+    if (!json_skip_value(s)) return false;
     m->n_bytes = (size_t)(s->at - m->text);
-    return 0;
+    return true;
 }
 
-static int scan_all(scanner *s, json_members *m)
+static bool scan_all(json_scanner *s, json_members *m)
 {
     size_t room = 0;
     int line = 1;
     const char *counted = s->begin;
 
-    if (!skip_char(s, '{')) return s->at == s->end ? bad_at(s, s->at, "holds no JSON, only white space")
-                                                   : bad(s, "not a JSON object ({...})");
-    if (skip_char(s, '}')) return 0;
-    do {
-        if (m->n == room)
-            CHECK(m->list = realloc(m->list, (room = 2 * room + 16) * sizeof *m->list), "out of host memory: %s",
-                  s->name);
-        if (scan_member(s, &m->list[m->n++], &line, &counted)) return -1;
-    } while (skip_char(s, ','));
-    return skip_char(s, '}') ? 0 : bad(s, "a comma is missing");
+    json_skip_space(s);
+    if (!json_next_is(s, '{'))
+        return json_fail(s, s->at, s->at == s->end ? "holds no JSON, only white space" : "not a JSON object ({...})");
+    s->at++;
+    json_skip_space(s);
+    if (!json_next_is(s, '}')) {
+        do {
+            if (m->n == room)
+                CHECK(m->list = realloc(m->list, (room = 2 * room + 16) * sizeof *m->list), "out of host memory: %s",
+                      m->name);
+            if (!scan_member(s, &m->list[m->n++], &line, &counted)) return false;
+            json_skip_space(s);
+        } while (json_next_is(s, ',') && s->at++);
+        if (!json_next_is(s, '}'))
+            return json_fail(s, s->at, s->at == s->end ? "ends inside an object" : "expected ',' or '}'");
+    }
+    s->at++;
+    json_skip_space(s);
+    return s->at == s->end || json_fail(s, s->at, "something follows the object");
 }
 
 int json_members_scan(json_members *m, const char *name, const char *text, size_t n_bytes, moai_error *err)
 {
-    scanner s = {.name = name, .begin = text, .at = text, .end = text + n_bytes, .err = err};
+    json_scanner s;
+    int status = 0;
 
+    json_scanner_init(&s, text, n_bytes);
+    s.strict = true;
     *m = (json_members){.name = xstrdup(name), .between = "."};
-    int status = scan_all(&s, m);
-    skip_space(&s);
-    if (!status && s.at < s.end) status = bad(&s, "something stands behind the object's end");
-    free(s.open);
+    if (!scan_all(&s, m)) status = bad(&s, name, err);
+    json_scanner_free(&s);
     return status;
 }
 

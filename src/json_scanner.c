@@ -78,6 +78,8 @@ bool json_skip_string(json_scanner *s, bool *escaped)
         }
     }
     if (p >= s->end || *p != '"') return json_fail(s, s->end, "ends inside a string");
+    const int64_t control = s->strict ? json_find_control(s->at + 1, (size_t)(p - s->at - 1)) : -1;
+    if (control >= 0) return json_fail(s, s->at + 1 + control, "a control character in a string");
     s->at = p + 1;
     return true;
 }
@@ -121,18 +123,18 @@ static bool skip_number(json_scanner *s)
 
 json_kind json_kind_of(const char *value, size_t n_bytes)
 {
-    if (n_bytes == 0) return JSON_NONE;
+    if (n_bytes == 0) return VALUE_NONE;
     switch (value[0]) {
-    case '"': return JSON_STRING;
-    case '{': return JSON_OBJECT;
-    case '[': return JSON_ARRAY;
-    case 't': return JSON_TRUE;
-    case 'f': return JSON_FALSE;
-    case 'n': return JSON_NULL;
+    case '"': return VALUE_STRING;
+    case '{': return VALUE_OBJECT;
+    case '[': return VALUE_ARRAY;
+    case 't': return VALUE_TRUE;
+    case 'f': return VALUE_FALSE;
+    case 'n': return VALUE_NULL;
     case 'N':
     case 'I':
-    case '-': return JSON_NUMBER;
-    default: return value[0] >= '0' && value[0] <= '9' ? JSON_NUMBER : JSON_NONE;
+    case '-': return VALUE_NUMBER;
+    default: return value[0] >= '0' && value[0] <= '9' ? VALUE_NUMBER : VALUE_NONE;
     }
 }
 
@@ -148,11 +150,11 @@ static bool skip_scalar(json_scanner *s)
     bool escaped;
 
     switch (json_kind_of(s->at, (size_t)(s->end - s->at))) {
-    case JSON_STRING: return json_skip_string(s, &escaped);
-    case JSON_TRUE: return skip_word(s, "true");
-    case JSON_FALSE: return skip_word(s, "false");
-    case JSON_NULL: return skip_word(s, "null");
-    case JSON_NUMBER:
+    case VALUE_STRING: return json_skip_string(s, &escaped);
+    case VALUE_TRUE: return skip_word(s, "true");
+    case VALUE_FALSE: return skip_word(s, "false");
+    case VALUE_NULL: return skip_word(s, "null");
+    case VALUE_NUMBER:
         return *s->at == 'N' ? skip_word(s, "NaN") : *s->at == 'I' ? skip_word(s, "Infinity") : skip_number(s);
     default: return json_fail(s, s->at, s->at < s->end ? "expected a value" : "ends before a value");
     }
@@ -254,6 +256,7 @@ void json_scanner_init(json_scanner *s, const char *text, size_t n_bytes)
     s->levels = s->few;
     s->room = sizeof s->few / sizeof *s->few;
     s->depth = 0;
+    s->strict = false;
 }
 
 void json_scanner_free(json_scanner *s)

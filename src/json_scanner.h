@@ -9,14 +9,14 @@
 #include "base.h"
 
 typedef enum {
-    JSON_NONE,
-    JSON_STRING,
-    JSON_NUMBER,
-    JSON_TRUE,
-    JSON_FALSE,
-    JSON_NULL,
-    JSON_OBJECT,
-    JSON_ARRAY
+    VALUE_NONE,
+    VALUE_STRING,
+    VALUE_NUMBER,
+    VALUE_TRUE,
+    VALUE_FALSE,
+    VALUE_NULL,
+    VALUE_OBJECT,
+    VALUE_ARRAY
 } json_kind;
 
 typedef struct json_fault {
@@ -27,6 +27,7 @@ typedef struct json_fault {
 typedef struct json_scanner {
     const char *begin, *end, *at;             /* the text, borrowed, and where the walk is */
     json_fault fault;                         /* once a function has returned false */
+    bool strict;                              /* raw control characters in strings are a fault, as in Python */
     uint64_t few[16], *levels;                /* a bit for each open object or array: 1, an object */
     size_t depth, room;
 } json_scanner;
@@ -42,7 +43,7 @@ bool json_skip_string(json_scanner *, bool *escaped);
 bool json_skip_key(json_scanner *, const char **key, size_t *n_bytes, bool *escaped);
 bool json_skip_value(json_scanner *);         /* whatever it holds */
 
-/* The kind of the value that begins with these bytes, as far as the first shows it; JSON_NONE: of none. */
+/* The kind of the value that begins with these bytes, as far as the first shows it; VALUE_NONE: of none. */
 json_kind json_kind_of(const char *value, size_t n_bytes);
 const char *json_kind_name(json_kind);        /* "a number" */
 

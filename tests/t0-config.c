@@ -425,18 +425,18 @@ static void test_other_files(void)
     } wrong[] = {
         {"{\"a\": {\"b\": [1, 2", "line 1, column 18: the text ends before the object does: it was cut off"},
         {"{\"a\": \"bcd", "cut off"},
-        {"{\"a\": tru", "line 1, column 7: no value"},
-        {"{\"a\": 1,}", "line 1, column 9: a key in quotes is missing"},
-        {"{\"a\": [1 2]}", "line 1, column 10: a comma is missing"},
-        {"{\"a\": [1}}", "line 1, column 9: a comma is missing"},
-        {"{\"a\": 1} x", "line 1, column 10: something stands behind"},
-        {"{'a': 1}", "line 1, column 2: a key in quotes is missing"},
-        {"{\"a\": 01}", "line 1, column 8: a comma"},
-        {"{\"a\": 1.}", "line 1, column 9: digits are missing"},
-        {"{\"a\": \"\\x\"}", "line 1, column 9: no escape"},
+        {"{\"a\": tru", "line 1, column 10: the text ends"},
+        {"{\"a\": 1,}", "line 1, column 9: expected a key in quotes"},
+        {"{\"a\": [1 2]}", "line 1, column 10: expected ',' or ']'"},
+        {"{\"a\": [1}}", "line 1, column 9: expected ',' or ']'"},
+        {"{\"a\": 1} x", "line 1, column 10: something follows"},
+        {"{'a': 1}", "line 1, column 2: expected a key in quotes"},
+        {"{\"a\": 01}", "line 1, column 8: expected ','"},
+        {"{\"a\": 1.}", "line 1, column 9: expected a digit"},
+        {"{\"a\": \"\\x\"}", "line 1, column 8: an escape that JSON does not have"},
         {"{\"a\": \"\\u12G4\"}", "\\u without four"},
         {"{\"a\": \"b\nc\"}", "a control character in a string"},
-        {"{// none\n}", "a key in quotes is missing"},
+        {"{// none\n}", "expected a key in quotes"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         moai_error err = {.text = ""};

@@ -14,7 +14,7 @@ static void show(const char *line, size_t n, const char *key, bool replace)
 
     if (json_find(line, n, key, &m, &fault) != 0) {
         printf("fault %zu %s\n", fault.at, fault.why ? fault.why : "no object");
-    } else if (m.kind == JSON_STRING) {
+    } else if (m.kind == VALUE_STRING) {
         char *text = xmalloc(m.n_bytes);
         size_t n_text;
         const int64_t control = json_find_control(m.value, m.n_bytes);

@@ -35,6 +35,14 @@ static int open_input(const char *path)
     return fd;
 }
 
+static const char *why_not_packed(const struct stat *st, const char *head, size_t n)
+{
+    if (S_ISREG(st->st_mode) && n == 0) return ": it is empty";
+    return n > 23 && memcmp(head, "version https://git-lfs", 23) == 0
+               ? ": it is a Git LFS pointer, git lfs pull fetches it"
+               : "";
+}
+
 /* How the file is read: by offsets, or as a stream. */
 static int choose_reading(text_file *f, const struct stat *st, moai_error *err)
 {
@@ -50,7 +58,7 @@ static int choose_reading(text_file *f, const struct stat *st, moai_error *err)
         if (!(f->unpacker = unpacker_open(f->fd, f->name, err))) return -1;
     if (named != PACKED_NOT && (!f->unpacker || unpacker_packing(f->unpacker) == PACKED_NOT))
         return error_config(err, "%s: not %s, though named so%s", f->name, packing_name(named),
-                            S_ISREG(st->st_mode) && n == 0 ? ": it is empty" : "");
+                            why_not_packed(st, head, (size_t)n));
     return 0;
 }
 

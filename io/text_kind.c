@@ -86,6 +86,7 @@ static const struct {
 #define IS(bytes, name, way) AT(0, bytes, name, way)
 #define WEAK(bytes, name, way) {bytes, name, way, sizeof bytes - 1, 0, IN_BINARY}
 #define SURE(bytes, name, way) {bytes, name, way, sizeof bytes - 1, 0, ALWAYS}
+    SURE("version https://git-lfs", "a Git LFS pointer", "git lfs pull fetches the file itself"),
     IS("PAR1", "Apache Parquet", CONVERT),
     IS("PARE", "encrypted Apache Parquet", CONVERT),
     IS("ARROW1", "Apache Arrow (Feather)", CONVERT),

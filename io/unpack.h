@@ -8,7 +8,7 @@
 #include "base.h"
 
 typedef enum { PACKED_NOT, PACKED_GZIP, PACKED_ZSTD, PACKED_XZ, PACKED_LZMA, PACKED_BZIP2 } packing;
-enum { PACKING_HEAD = 16 };                   /* bytes by which a packing is told */
+enum { PACKING_HEAD = 32 };                   /* bytes by which a packing is told */
 
 packing packing_of(const void *head, size_t n_bytes);
 const char *packing_name(packing);            /* "gzip" */

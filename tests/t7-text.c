@@ -193,6 +193,8 @@ static void test_refusals(void)
     refuses("a missing file", "missing.txt", NULL, 0, "file", "No such file");
     refuses("JSON of no known shape", "a.json", "{}\n", 3, "file", "name it .jsonl");
     refuses("a .zst that is not", "a.txt.zst", "plain text", 10, "file", "not zstd");
+    refuses("a pointer to one", "b.txt.zst", "version https://git-lfs.github.com/spec/v1\n", 43, "file",
+            "git lfs pull");
     write_zstd(packed, text, strlen(text));
     char *data = read_whole(packed, &n);
     refuses("truncated zstd", "cut.txt.zst", data, n - 10, "blank_line", "truncated");
@@ -466,6 +468,7 @@ static void test_foreign(void)
         F("%PDF-1.4\n", "PDF"),
         F("\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Office"),
         F("!<arch>\n", "ar archive"),
+        F("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         F("GGUF\3\0\0\0", "GGUF"),
         F("\x50\0\0\0\0\0\0\0{\"a\":{", "safetensors"),
         F("ID3\4\0\0", "MP3"),

@@ -93,7 +93,7 @@ static const struct {
     IS("FEA1", "Feather", CONVERT),
     IS("\xff\xff\xff\xff", "an Apache Arrow stream", CONVERT),
     IS("Obj\1", "Apache Avro", CONVERT),
-    WEAK("ORC", "Apache ORC", CONVERT),
+    IS("ORC", "Apache ORC", CONVERT),
     IS("SQLite format 3\0", "an SQLite database", CONVERT),
     IS("\x89HDF\r\n\x1a\n", "HDF5 (token shards are read by moai_train)", CONVERT),
     IS("\x93NUMPY", "a NumPy array", CONVERT),
@@ -169,11 +169,11 @@ static const char *packed_again(const char *head, size_t n)
     return p == PACKED_NOT ? NULL : packing_name(p);
 }
 
-/* Many zeros in the one half, few in the other; or some and none. */
+/* Many zeros in the one half, few in the other; or some and none: what is not ASCII has few. */
 static bool is_wide(size_t zeros, size_t others, size_t pairs)
 {
     return (zeros > 1 && 5 * zeros > 2 * pairs && 20 * others <= pairs) ||
-           (zeros > 3 && 20 * zeros > pairs && others == 0);
+           (others == 0 && zeros > 3 && (zeros > 7 || 20 * zeros > pairs));
 }
 
 /* UTF-16 and UTF-32 without a byte order mark: what is ASCII in them has NULs at one byte of two, or three of four. */
@@ -198,7 +198,8 @@ const char *text_foreign(const char *head, size_t n, const char **way)
 {
     const byte_counts c = text_count_bytes(head, n), first = text_count_bytes(head, n < 512 ? n : 512);
     const bool mostly_bad = 100 * (c.control + c.invalid) > MOSTLY_BAD_PERCENT * n;
-    const bool binary = c.nul > n / 1000 || mostly_bad, odd = first.nul + first.control + first.invalid > 0;
+    const bool nuls = c.nul > n / 1000 || (c.nul > 0 && c.invalid > 0);
+    const bool binary = nuls || mostly_bad, odd = first.nul + first.control + first.invalid > 0;
     const char *name = packed_again(head, n);
 
     *way = "decompress it once";
@@ -212,13 +213,17 @@ const char *text_foreign(const char *head, size_t n, const char **way)
         *way = magics[i].way;
         return magics[i].name;
     }
+    if (memmem(head, n, "\x1b$B", 3)) {
+        *way = ICONV("ISO-2022-JP");
+        return "ISO-2022-JP";
+    }
     if (!binary) return NULL;
-    name = c.nul > n / 1000 ? wide_characters(head, n) : NULL;
+    name = nuls ? wide_characters(head, n) : NULL;
     if (name) {
         *way = "iconv -f ... -t UTF-8 makes text of it";
         return name;
     }
-    if (c.nul > n / 1000) {
+    if (nuls) {
         *way = "if it is text, tr -d '\\000' takes the NUL bytes out";
         return "binary data: it holds NUL bytes";
     }

@@ -202,14 +202,17 @@ static void print_help(FILE *out)
     fputs("usage: moai_tokenize COMMAND ...      moai_tokenize COMMAND --help tells more\n\n", out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-8s %-52s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
-    fputs("\nText files are text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed by zstd, gzip, xz or bzip2.\nStatus: 0 well, 1 failed or damaged, 2 usage.\n",
+    fputs("\nText files are text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed by zstd, gzip, xz or bzip2.\n"
+          "Status: 0 well, 1 failed or damaged, 2 usage.\n",
           out);
 }
 
 static void print_command_help(const command *c)
 {
     printf("usage: moai_tokenize %s %s\n%s\n", c->name, c->arguments, c->help);
-    if (!c->one_path) printf("  --input FILE...                text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - is standard input\n");
+    if (!c->one_path)
+        printf("  --input FILE...                text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - is "
+               "standard input\n");
     for (int i = 0; i < c->keys.n; i++) {
         const key_spec *k = &c->keys.list[i];
         const char *kind = k->type == KEY_STRING || k->type == KEY_CHOICE ? "TEXT"

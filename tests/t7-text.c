@@ -475,6 +475,10 @@ static void test_foreign(void)
         F("\0\0\0\x18"
           "ftypmp42\0\0",
           "MP4"),
+        F("\x1b$B$3\x1b(B\n", "ISO-2022-JP"),
+        F("\x4e\x00\x0a\x30\x4a\x30\x0a\0\x53\x30\x0a\0\x53\x30\x0a\0\x53\x30\x0a\0", "UTF-16LE"),
+        F("a long text and then\xff \0 some", "NUL"),
+        F("ORC\x1d\x0a\x03words", "ORC"),
         F("ab\0cd", "NUL"),
         F("\x10\x11\x12\x80\x81\xff\xfe", "not UTF-8"),
 #undef F

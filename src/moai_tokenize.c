@@ -4,6 +4,7 @@
 #include "encode.h"
 #include "files.h"
 #include "grid.h"
+#include "input_names.h"
 #include "keys.h"
 #include "paths.h"
 #include "signals.h"
@@ -15,7 +16,7 @@
 #include <string.h>
 
 typedef struct tokenize_options {
-    char **inputs;                            /* of --input, or what stands alone; owned */
+    input_source *inputs;                     /* of --input and --input_list, or what stands alone; owned */
     int n_inputs;
     char *tokenizer, *output, *document_separator, *text_key;
     int64_t vocab_size, input_sentence_size, num_threads, seed, shard_tokens, validation_documents, tokens;
@@ -115,8 +116,13 @@ static int run_train(const tokenize_options *o, moai_error *err)
         .overwrite = o->overwrite,
         .n_threads = (int)o->num_threads};
     double begin = now_seconds();
+    input_names names;
 
-    if (tokenizer_train((const char *const *)o->inputs, o->n_inputs, o->output, &options, err) != 0) {
+    int status = input_names_read(&names, o->inputs, o->n_inputs, options.content, err);
+    if (status == 0)
+        status = tokenizer_train((const char *const *)names.list, names.n, o->output, &options, err);
+    input_names_free(&names);
+    if (status != 0) {
         fail(err);
         return error_status(err);
     }
@@ -127,9 +133,7 @@ static int run_train(const tokenize_options *o, moai_error *err)
 
 static int run_encode(const tokenize_options *o, moai_error *err)
 {
-    encode_options options = {.inputs = (const char *const *)o->inputs,
-                              .n_inputs = o->n_inputs,
-                              .tokenizer = o->tokenizer,
+    encode_options options = {.tokenizer = o->tokenizer,
                               .output = o->output,
                               .shard_tokens = o->shard_tokens,
                               .validation_fraction = o->validation_fraction,
@@ -139,6 +143,7 @@ static int run_encode(const tokenize_options *o, moai_error *err)
                               .overwrite = o->overwrite,
                               .progress = o->progress};
     grid_shape shape = {1, 1, 0, 1};
+    input_names names;
     moai_grid grid;
 
     text_format_parse(&options.format, o->document_separator);
@@ -148,7 +153,11 @@ static int run_encode(const tokenize_options *o, moai_error *err)
     options.format.skip_bad_lines = o->bad_lines == BAD_SKIP;
     CHECK(grid_factor(&shape, world_size, err) == 0, "%s", err->text);
     grid_init(&grid, shape, 1);
-    int status = encode_run(&options, &grid.host_world, err);
+    int status = input_names_share(&names, o->inputs, o->n_inputs, options.format.content, &grid.host_world, err);
+    options.inputs = (const char *const *)names.list;
+    options.n_inputs = names.n;
+    if (status == 0) status = encode_run(&options, &grid.host_world, err);
+    input_names_free(&names);
     grid_free(&grid);
     if (status == 0) return STATUS_OK;
     fail(err);
@@ -157,12 +166,12 @@ static int run_encode(const tokenize_options *o, moai_error *err)
 
 static int run_inspect(const tokenize_options *o, moai_error *err)
 {
-    return shards_inspect(o->inputs[0], o->tokens, err) == 0 ? STATUS_OK : fail(err);
+    return shards_inspect(o->inputs[0].path, o->tokens, err) == 0 ? STATUS_OK : fail(err);
 }
 
 static int run_audit(const tokenize_options *o, moai_error *err)
 {
-    int64_t n_faults = shards_audit(o->inputs[0], err);
+    int64_t n_faults = shards_audit(o->inputs[0].path, err);
     return n_faults < 0 ? fail(err) : n_faults > 0 ? STATUS_FAILED : STATUS_OK;
 }
 
@@ -171,7 +180,7 @@ static int run_bigram(const tokenize_options *o, moai_error *err)
     double loss;
     int64_t n_train, n_validation, n_pairs;
 
-    if (shards_bigram(o->inputs[0], &loss, &n_train, &n_validation, &n_pairs, err) != 0) return fail(err);
+    if (shards_bigram(o->inputs[0].path, &loss, &n_train, &n_validation, &n_pairs, err) != 0) return fail(err);
     printf("bigram loss %.6f perplexity %.3f (nats per token over %lld validation tokens; interpolated modified "
            "Kneser-Ney, fitted to %lld "
            "train tokens, %lld kinds of pairs)\n",
@@ -181,9 +190,9 @@ static int run_bigram(const tokenize_options *o, moai_error *err)
 
 #define ROWS(list) {list, sizeof(list) / sizeof *(list)}
 static const command commands[] = {
-    {"train", "--input FILE... --vocab_size N --output PREFIX",
+    {"train", "--input FILE|DIR... --vocab_size N --output PREFIX",
      "train a tokenizer: SentencePiece BPE with byte fallback", ROWS(train_rows), false, run_train},
-    {"encode", "--tokenizer MODEL --input FILE... --output DIR",
+    {"encode", "--tokenizer MODEL --input FILE|DIR... --output DIR",
      "text to token shards; mpirun -np N shares the work among ranks", ROWS(encode_rows), false, run_encode},
     {"inspect", "PATH", "header, counts and first tokens of a shard or of a manifest's shards", ROWS(inspect_rows),
      true, run_inspect},
@@ -201,7 +210,7 @@ static void print_help(FILE *out)
 {
     fputs("usage: moai_tokenize COMMAND ...      moai_tokenize COMMAND --help tells more\n\n", out);
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  %-8s %-52s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+        fprintf(out, "  %-8s %-53s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
     fputs("\nText files are text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed by zstd, gzip, xz or bzip2.\n"
           "Status: 0 well, 1 failed or damaged, 2 usage.\n",
           out);
@@ -211,8 +220,11 @@ static void print_command_help(const command *c)
 {
     printf("usage: moai_tokenize %s %s\n%s\n", c->name, c->arguments, c->help);
     if (!c->one_path)
-        printf("  --input FILE...                text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - is "
-               "standard input\n");
+        printf("  --input FILE|DIR...            text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - is "
+               "standard\n"
+               "                                 input; a directory: the files of such names below it, in the order of "
+               "their bytes\n"
+               "  --input_list FILE...           files of such names, one a line or behind each a NUL; -: standard input\n");
     for (int i = 0; i < c->keys.n; i++) {
         const key_spec *k = &c->keys.list[i];
         const char *kind = k->type == KEY_STRING || k->type == KEY_CHOICE ? "TEXT"
@@ -226,12 +238,23 @@ static void print_command_help(const command *c)
     }
 }
 
-static int add_input(tokenize_options *o, const char *label, const char *text, moai_error *err)
+static int add_input(tokenize_options *o, const char *label, const char *text, bool is_list, moai_error *err)
 {
     char *path = path_expand(label, text, err);
 
-    if (path) o->inputs[o->n_inputs++] = path;
+    if (path) o->inputs[o->n_inputs++] = (input_source){path, is_list};
     return path ? 0 : -1;
+}
+
+/* --input A B ..., --input=A, and the same of lists */
+static int read_inputs(tokenize_options *o, const char *label, bool is_list, const char *value, int argc, char **argv,
+                       int *i, moai_error *err)
+{
+    if (value) return add_input(o, label, value, is_list, err);
+    if (*i >= argc || strncmp(argv[*i], "--", 2) == 0) return error_set(err, "%s needs a value", label);
+    while (*i < argc && strncmp(argv[*i], "--", 2) != 0)
+        if (add_input(o, label, argv[(*i)++], is_list, err) != 0) return -1;
+    return 0;
 }
 
 /* One --key at argv[*i], with its value or values; advances *i. */
@@ -243,19 +266,16 @@ static int read_flag(const command *c, tokenize_options *o, int argc, char **arg
     snprintf(name, sizeof name, "%.*s", (int)(n < 66 ? n - 2 : 63), arg + 2);
     for (char *p = name; *p; p++)
         if (*p == '-') *p = '_';
-    if (strcmp(name, "input") == 0 && !c->one_path) {
-        int failed = equals ? add_input(o, "--input", equals + 1, err) : 0;
-        while (!failed && !equals && *i < argc && strncmp(argv[*i], "--", 2) != 0)
-            failed = add_input(o, "--input", argv[(*i)++], err);
-        return failed;
-    }
+    const char *value = equals ? equals + 1 : NULL;
+    if (strcmp(name, "input") == 0 && !c->one_path) return read_inputs(o, "--input", false, value, argc, argv, i, err);
+    if (strcmp(name, "input_list") == 0 && !c->one_path)
+        return read_inputs(o, "--input_list", true, value, argc, argv, i, err);
     bool no =
         strncmp(name, "no_", 3) == 0 && keys_find(c->keys, name + 3) && keys_find(c->keys, name + 3)->type == KEY_BOOL;
     const key_spec *k = keys_find(c->keys, no ? name + 3 : name), *near = keys_nearest(c->keys, name, 3);
     if (!k)
         return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name)
                     : error_set(err, "unknown option --%s", name);
-    const char *value = equals ? equals + 1 : NULL;
     if (k->type == KEY_BOOL && !value)
         value = no                                                                       ? "false"
                 : *i < argc && (!strcmp(argv[*i], "true") || !strcmp(argv[*i], "false")) ? argv[(*i)++]
@@ -277,15 +297,15 @@ static int read_arguments(const command *c, tokenize_options *o, int argc, char 
         if (strncmp(argv[i], "--", 2) == 0 && argv[i][2]) {
             if (read_flag(c, o, argc, argv, &i, given, err) != 0) return -1;
         } else if (c->one_path) {
-            if (add_input(o, c->arguments, argv[i++], err) != 0) return -1;
+            if (add_input(o, c->arguments, argv[i++], false, err) != 0) return -1;
         } else {
-            return error_set(err, "unexpected argument \"%s\"; text files follow --input", argv[i]);
+            return error_set(err, "unexpected argument \"%s\"; text files follow --input or --input_list", argv[i]);
         }
     }
     for (int k = 0; k < c->keys.n; k++)
         if (!c->keys.list[k].initial && !given[k]) return error_set(err, "--%s is needed", c->keys.list[k].name);
     if (c->one_path && o->n_inputs != 1) return error_set(err, "takes one path, %d given", o->n_inputs);
-    if (o->n_inputs == 0) return error_set(err, "--input is needed");
+    if (o->n_inputs == 0) return error_set(err, "--input or --input_list is needed");
     const key_spec *fraction = keys_find(c->keys, "validation_fraction"),
                    *documents = keys_find(c->keys, "validation_documents");
     if (fraction && documents && given[fraction - c->keys.list] && given[documents - c->keys.list])
@@ -327,7 +347,7 @@ static int run_command(const command *c, int argc, char **argv)
         status = c->run(&o, &err);
     }
     keys_free(c->keys, &o);
-    for (int i = 0; i < o.n_inputs; i++) free(o.inputs[i]);
+    for (int i = 0; i < o.n_inputs; i++) free(o.inputs[i].path);
     free(o.inputs);
     return status;
 }

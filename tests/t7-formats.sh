@@ -67,7 +67,7 @@ refused 2 'Apache Parquet' "Parquet" $encode --input "$dir/x.parquet" --output "
 refused 2 'Apache Parquet' "with --invalid_utf8 replace" $encode --input "$dir/x.parquet" --output "$dir/b" --invalid_utf8 replace
 refused 2 'Apache Parquet' "with --format txt, for a tokenizer" \
     $tokenize train --input "$dir/x.parquet" --vocab_size 300 --output "$dir/t" --format txt --invalid_utf8 replace
-refused 2 'is a directory' "a directory" $encode --input "$dir/text.txt" "$dir/want" --output "$dir/b"
+refused 2 'want: no file below it has the name of a text' "a directory without a text" $encode --input "$dir/text.txt" "$dir/want" --output "$dir/b"
 
 # ---- counted, and said at the end ----
 printf '{"text": "one"}\n{"text": null}\n{"text": ""}\n{"text": "caf\xe9 \\ud800"}\nno JSON\n{"text": [1]}\n{"text": "three"}\n' > "$dir/odd.jsonl"

@@ -8,6 +8,7 @@
  * once instead of once a tree level. */
 #include "comm_mpi.h"
 
+#include "mpi_check.h"
 #include "reduce.h"
 #include "watch.h"
 
@@ -42,14 +43,26 @@ static bool cores_shared;
 
 void comm_mpi_share_cores(bool shared) { cores_shared = shared; }
 
-static void check(int code, const comm *c, const char *what, size_t n_elem)
+const char *mpi_reason(int code)
 {
-    char text[MPI_MAX_ERROR_STRING] = "?";
+    static _Thread_local char text[MPI_MAX_ERROR_STRING];
     int len;
 
+    if (code == MPI_SUCCESS) return "";
+    return MPI_Error_string(code, text, &len) == MPI_SUCCESS ? text : "?";
+}
+
+void mpi_check(int code, const char *call, const char *file, int line)
+{
+    if (code != MPI_SUCCESS) die_at(file, line, "%s: %s", call, mpi_reason(code));
+}
+
+/* What the run consists of is told with its sizes. */
+static void check(int code, const comm *c, const char *what, size_t n_elem)
+{
     if (code == MPI_SUCCESS) return;
-    MPI_Error_string(code, text, &len);
-    die("%s of %zu elements over axis %s (rank %d of %d): %s", what, n_elem, c->axis, c->rank, c->size, text);
+    die("%s of %zu elements over axis %s (rank %d of %d): %s", what, n_elem, c->axis, c->rank, c->size,
+        mpi_reason(code));
 }
 
 /* Leaves the core to whoever works: first for as long as nobody else is ready, then for a moment of sleep, short
@@ -161,7 +174,7 @@ static span span_of(const comm *c, size_t n_elem, dtype dt)
     check(MPI_Type_contiguous((int)limit, base, &types[0]), c, "type", n_elem);
     check(MPI_Type_create_struct(2, lengths, at, types, &s.type), c, "type", n_elem);
     check(MPI_Type_commit(&s.type), c, "type", n_elem);
-    MPI_Type_free(&types[0]);
+    CHECK_MPI(MPI_Type_free(&types[0]));
     s.count = 1;
     s.derived = true;
     return s;
@@ -169,7 +182,7 @@ static span span_of(const comm *c, size_t n_elem, dtype dt)
 
 static void span_free(span *s)
 {
-    if (s->derived) MPI_Type_free(&s->type);
+    if (s->derived) CHECK_MPI(MPI_Type_free(&s->type));
 }
 
 static MPI_Comm handle_of(const comm *c) { return ((mpi_comm *)c->impl)->handle; }
@@ -223,7 +236,8 @@ static MPI_Op op_of(dtype dt, reduce_op op)
     static MPI_User_function *const function[2][2] = {{op_sum_bf16, op_max_bf16}, {op_sum_f16, op_max_f16}};
 
     if (dt != DT_BF16 && dt != DT_F16) return op == REDUCE_SUM ? MPI_SUM : MPI_MAX;
-    for (int i = 0; i < 4 && !made; i++) MPI_Op_create(function[i / 2][i % 2], 1, &own[i / 2][i % 2]);
+    for (int i = 0; i < 4 && !made; i++)
+        CHECK_MPI(MPI_Op_create(function[i / 2][i % 2], 1, &own[i / 2][i % 2]));
     made = true;
     return own[dt == DT_F16][op == REDUCE_MAX];
 }
@@ -293,7 +307,7 @@ static void free_mpi(comm *c)
             free(p->parts);
             free(p);
         }
-        MPI_Comm_free(&m->handle);
+        CHECK_MPI(MPI_Comm_free(&m->handle));
         free(m);
     }
     *c = (comm){0};
@@ -318,10 +332,10 @@ comm comm_mpi_split(int color, int key, const char *axis)
 
     check(MPI_Comm_split(MPI_COMM_WORLD, color < 0 ? MPI_UNDEFINED : color, key, &handle), &c, "split", 0);
     if (handle == MPI_COMM_NULL) return c;
-    MPI_Comm_rank(handle, &c.rank);
-    MPI_Comm_size(handle, &c.size);
+    CHECK_MPI(MPI_Comm_rank(handle, &c.rank));
+    CHECK_MPI(MPI_Comm_size(handle, &c.size));
     if (c.size == 1) {                        /* does no communication, so needs no communicator */
-        MPI_Comm_free(&handle);
+        CHECK_MPI(MPI_Comm_free(&handle));
         return c;
     }
     mpi_comm *m = xmalloc(sizeof *m);

@@ -1,6 +1,8 @@
 /* mail.c: see mail.h */
 #include "mail.h"
 
+#include "mpi_check.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
@@ -80,13 +82,13 @@ int mail_open(bool send, moai_error *err)
     gethostname(own.host, sizeof own.host - 1);
     if (send) find_addresses(&own);
     const int status = send ? open_socket(&own, err) : 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &box.rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &box.world);
+    CHECK_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &box.rank));
+    CHECK_MPI(MPI_Comm_size(MPI_COMM_WORLD, &box.world));
     if (box.rank == 0 && getrandom(box.job, sizeof box.job, 0) != sizeof box.job)
         box.job[0] = (uint64_t)getpid(), box.job[1] = (uint64_t)(now_seconds() * 1e9);
-    MPI_Bcast(box.job, sizeof box.job, MPI_BYTE, 0, MPI_COMM_WORLD);
+    CHECK_MPI(MPI_Bcast(box.job, sizeof box.job, MPI_BYTE, 0, MPI_COMM_WORLD));
     box.peers = xmalloc((size_t)box.world * sizeof *box.peers);
-    MPI_Allgather(&own, sizeof own, MPI_BYTE, box.peers, sizeof own, MPI_BYTE, MPI_COMM_WORLD);
+    CHECK_MPI(MPI_Allgather(&own, sizeof own, MPI_BYTE, box.peers, sizeof own, MPI_BYTE, MPI_COMM_WORLD));
     return status;
 }
 

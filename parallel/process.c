@@ -2,9 +2,11 @@
 #include "comm_mpi.h"
 #include "grid.h"
 #include "host_cores.h"
+#include "mpi_check.h"
 
 #include <mpi.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,19 +28,27 @@ static int world_rank, world_size = 1, host_rank, host_ranks = 1;
 static int cores_per_rank;                    /* 0: not looked for yet */
 static char cores_limited[160];               /* by what, for the report; "": by no quota */
 static MPI_Comm host_comm = MPI_COMM_NULL;    /* the ranks of this host */
+static pthread_t main_thread;
 static process_hooks alone;                   /* the hooks of a single process, put back by process_finish */
 
+/* Only the main thread calls MPI (MPI_THREAD_FUNNELED), also in the end.  A loader, saver or encoder that dies, and the
+ * watchdog, whose main thread may well be stuck inside MPI, leave instead: a rank that ends without MPI_Finalize and with a
+ * status of its own makes the launcher end the job, as it does for a rank that the kernel has killed.  Seen with Open
+ * MPI 4.1: mpirun ends all ranks and returns the status; so does srun --mpi=pmix, with and without --kill-on-bad-exit, but
+ * with the status of the signal that it ends the others with. */
 static void abort_mpi(int status)
 {
-    fflush(stdout);
-    fflush(stderr);
-    MPI_Abort(MPI_COMM_WORLD, status);
+    exit_soon();
+    if (pthread_equal(pthread_self(), main_thread)) {
+        fflush(stdout);
+        MPI_Abort(MPI_COMM_WORLD, status);
+    }
     _Exit(status);
 }
 
 int64_t process_least(int64_t value)
 {
-    if (world_size > 1) MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MIN, MPI_COMM_WORLD);
+    if (world_size > 1) CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MIN, MPI_COMM_WORLD));
     return value;
 }
 
@@ -49,7 +59,7 @@ int process_agree(bool failed, moai_error *err)
 
     if (teller == world_size) return 0;
     if (world_rank == teller && !all) error_set(err, "%s: %s", base_process.identity, err->text);
-    if (world_size > 1) MPI_Bcast(err, sizeof *err, MPI_BYTE, (int)teller, MPI_COMM_WORLD);
+    if (world_size > 1) CHECK_MPI(MPI_Bcast(err, sizeof *err, MPI_BYTE, (int)teller, MPI_COMM_WORLD));
     return -1;
 }
 
@@ -111,8 +121,8 @@ static void find_cores(void)
     if (host_ranks > 1) {
         all_cpus = CPU_ALLOC(HOST_CPUS);
         CHECK(all_cpus, "out of host memory");
-        MPI_Allreduce(own, all_cpus, (int)n_bytes, MPI_BYTE, MPI_BOR, host_comm);
-        MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, host_comm);
+        CHECK_MPI(MPI_Allreduce(own, all_cpus, (int)n_bytes, MPI_BYTE, MPI_BOR, host_comm));
+        CHECK_MPI(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, host_comm));
     } else {
         *all = mine;
     }
@@ -204,6 +214,7 @@ int process_start(int *argc, char ***argv)
     int provided, n_shown = *argc > 0;
     char host[64] = "?", *name[] = {n_shown ? **argv : NULL, NULL}, **shown = name;
 
+    main_thread = pthread_self();
     avoid_forbidden_copies();
     leaks_watch(false); /* modules that MPI tries and closes again keep things nobody can name later */
     /* Open MPI copies what it sees of the command line into one environment variable, for which there are 128 KiB */
@@ -211,9 +222,9 @@ int process_start(int *argc, char ***argv)
     leaks_watch(true);
     CHECK(code == MPI_SUCCESS, "MPI does not start");
     CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI allows no threads beside it (level %d)", provided);
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &world_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &world_size);
+    CHECK_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+    CHECK_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &world_rank));
+    CHECK_MPI(MPI_Comm_size(MPI_COMM_WORLD, &world_size));
 
     alone = base_process;
     base_process.abort_all = abort_mpi;
@@ -222,9 +233,9 @@ int process_start(int *argc, char ***argv)
     gethostname(host, sizeof host - 1);
     if (world_size > 1)
         snprintf(base_process.identity, sizeof base_process.identity, "rank %d host %s", world_rank, host);
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_comm);
-    MPI_Comm_rank(host_comm, &host_rank);
-    MPI_Comm_size(host_comm, &host_ranks);
+    CHECK_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_comm));
+    CHECK_MPI(MPI_Comm_rank(host_comm, &host_rank));
+    CHECK_MPI(MPI_Comm_size(host_comm, &host_ranks));
     find_cores();
     check_launcher();
     return world_size;
@@ -237,7 +248,7 @@ int process_host_ranks(void) { return host_ranks; }
 
 int64_t process_host_sum(int64_t value)
 {
-    if (host_ranks > 1) MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, host_comm);
+    if (host_ranks > 1) CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, host_comm));
     return value;
 }
 
@@ -247,7 +258,7 @@ bool process_host_differ(const char id[PROCESS_ID])
     char (*all)[PROCESS_ID] = xmalloc((size_t)host_ranks * sizeof *all);
     bool differ = true;
 
-    MPI_Allgather(id, PROCESS_ID, MPI_BYTE, all, PROCESS_ID, MPI_BYTE, host_comm);
+    CHECK_MPI(MPI_Allgather(id, PROCESS_ID, MPI_BYTE, all, PROCESS_ID, MPI_BYTE, host_comm));
     for (int i = 0; i < host_ranks; i++)
         for (int j = 0; j < i; j++) differ = differ && memcmp(all[i], all[j], PROCESS_ID) != 0;
     free(all);
@@ -259,8 +270,8 @@ void process_finish(void)
     output_flush();
     fflush(stderr);
     leaks_report();
-    if (host_comm != MPI_COMM_NULL) MPI_Comm_free(&host_comm);
-    MPI_Finalize();
+    if (host_comm != MPI_COMM_NULL) CHECK_MPI(MPI_Comm_free(&host_comm));
+    CHECK_MPI(MPI_Finalize());
     base_process.abort_all = alone.abort_all;
     base_process.leave = alone.leave;
 }

@@ -4,6 +4,7 @@
 #include "watchdog.h"
 
 #include "mail.h"
+#include "mpi_check.h"
 #include "watchdog_report.h"
 
 #include <mpi.h>
@@ -22,7 +23,6 @@ enum { WINDOW = 16 };                         /* ranks below that one asks at a 
 #define NEIGHBOUR_SECONDS 0.4
 #define AGAIN_SECONDS 0.2                     /* a message that is not answered is sent again */
 #define REACH_SECONDS 3.0                     /* for the first message between two hosts */
-#define ABORT_SECONDS 5
 
 typedef enum { ASK, ANSWER, REPORT } message_kind;
 typedef struct message {
@@ -188,7 +188,7 @@ static void report(void)
     dog.told = false;
     dog.quiet_until = now_seconds() + dog.timeout / 4;
     if (!text) return;
-    alarm(ABORT_SECONDS);                     /* ends this process, should stderr or the way out be blocked */
+    exit_soon();
     fputs(text, stderr);
     free(text);
     base_process.abort_all(STATUS_FAILED);
@@ -230,18 +230,18 @@ static void share_records(void)
     int n, unit;
 
     dog.records = xmalloc((size_t)dog.grid->world * sizeof *dog.records);
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
-    MPI_Comm_size(host, &n);
-    CHECK(MPI_Win_allocate_shared(sizeof *own, 1, MPI_INFO_NULL, host, &own, &dog.window) == MPI_SUCCESS,
-          "no memory that the ranks of a host share");
+    CHECK_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host));
+    CHECK_MPI(MPI_Comm_size(host, &n));
+    CHECK_MPI(MPI_Win_allocate_shared(sizeof *own, 1, MPI_INFO_NULL, host, &own, &dog.window));
     memset(own, 0, sizeof *own);
     atomic_store_explicit(&own->changed, now_seconds(), memory_order_relaxed);
     watch_move(own);
     int *ranks = xmalloc((size_t)n * sizeof *ranks);
-    MPI_Allgather(&dog.grid->rank, 1, MPI_INT, ranks, 1, MPI_INT, host);
-    for (int i = 0; i < n; i++) MPI_Win_shared_query(dog.window, i, &bytes, &unit, &dog.records[ranks[i]]);
+    CHECK_MPI(MPI_Allgather(&dog.grid->rank, 1, MPI_INT, ranks, 1, MPI_INT, host));
+    for (int i = 0; i < n; i++)
+        CHECK_MPI(MPI_Win_shared_query(dog.window, i, &bytes, &unit, &dog.records[ranks[i]]));
     free(ranks);
-    MPI_Comm_free(&host);
+    CHECK_MPI(MPI_Comm_free(&host));
 }
 
 /* Asks one rank of each other host, before there is a thread: a host that does not answer now, as behind a firewall,
@@ -311,7 +311,7 @@ void watchdog_stop(void)
     mail_close();
     if (dog.records) {
         watch_move(NULL);
-        MPI_Win_free(&dog.window);
+        CHECK_MPI(MPI_Win_free(&dog.window));
     }
     free(dog.records);
     free(dog.answers);

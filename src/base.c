@@ -10,7 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static void abort_one(int status) { _Exit(status); }
+static void abort_one(int status)
+{
+    fflush(stdout);
+    _Exit(status);
+}
+
 static void leave_one(int status) { exit(output_end(status)); }
 
 process_hooks base_process = {.abort_all = abort_one, .leave = leave_one, .printer = true};
@@ -56,6 +61,12 @@ void format_elided(char *text, size_t room, const char *fmt, ...)
     va_end(ap);
 }
 
+void exit_soon(void)
+{
+    signal(SIGALRM, SIG_DFL);
+    alarm(5);
+}
+
 void die_at(const char *file, int line, const char *fmt, ...)
 {
     char text[2048], step[32] = "";
@@ -65,7 +76,7 @@ void die_at(const char *file, int line, const char *fmt, ...)
     vformat_elided(text, sizeof text, fmt, ap);
     va_end(ap);
     if (base_step >= 0) snprintf(step, sizeof step, " step %lld", (long long)base_step);
-    fflush(stdout);
+    exit_soon();
     if (base_process.identity[0])
         fprintf(stderr, "[%s%s] %s:%d: %s\n", base_process.identity, step, file, line, text);
     else

@@ -29,12 +29,16 @@ extern process_hooks base_process;
 extern int64_t base_step;            /* the training step under way, -1 outside; part of every fatal line         */
 
 /* Printed as "[rank 11 tp3 pp0 dp1 host node7 step 4210] file:line: what failed".  Never returns. */
+/* To stderr, at once: what waits in stdout's buffer comes after it, if it can. */
 _Noreturn void die_at(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define die(...) die_at(__FILE__, __LINE__, __VA_ARGS__)
 #define CHECK(cond, ...)                   \
     do {                                   \
         if (!(cond)) die(__VA_ARGS__);     \
     } while (0)
+
+/* For the ways out: should a stream lead to a pipe that nobody reads, SIGALRM ends the process after a few seconds. */
+void exit_soon(void);
 
 /* Every rank calls it with the same words; the printing rank prints "moai: ...".  Leaves with STATUS_CONFIG. */
 _Noreturn void config_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

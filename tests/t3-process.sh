@@ -24,6 +24,40 @@ run 4 truncate
 [ $status -ne 0 ] && [ $status -ne 124 ]; check $? "a failing transport ends all ranks, status $status"
 grep -q 'recv of 10 elements over axis pp (rank 1 of 2): .*TRUNCATE' "$TMPDIR/out"; check $? "and names operation, axis and MPI's reason"
 
+run 4 thread
+[ $status -ne 0 ] && [ $status -ne 124 ]; check $? "die in another thread, while the main one is inside MPI, ends all ranks, status $status"
+[ "$(grep -c 'rank 2 .* step 42\] tests/t3-leave.c:[0-9]*: a thread found the pump of 3 bar broken' "$TMPDIR/out")" = 1 ]; check $? "and says why"
+
+mkfifo "$TMPDIR/pipe"
+sleep 60 < "$TMPDIR/pipe" &
+reader=$!
+timeout -s KILL 30 "$program" clogged > "$TMPDIR/pipe" 2> "$TMPDIR/out"
+status=$?
+[ $status != 0 ] && [ $status != 137 ] && grep -q 'the pump of 3 bar failed' "$TMPDIR/out"
+check $? "die where stdout leads to a full pipe: says why, and ends (status $status)"
+kill $reader 2> /dev/null
+
+${MPICC:-mpicc} -shared -fPIC -o "$TMPDIR/mpi_fails.so" tests/faults/mpi_fails.c; check $? "an MPI that fails is built"
+# failing RANK FUNCTION CALL PROGRAM...: the job ends, and names the function (mpirun 4.1 itself may crash in its own end)
+failing() {
+    rank=$1 function=$2 at=$3
+    shift 3
+    timeout 60 mpirun -np 4 -x LD_PRELOAD="$TMPDIR/mpi_fails.so" -x FAIL_RANK="$rank" -x FAIL_CALL="$function" -x FAIL_AT="$at" \
+        -x ASAN_OPTIONS=verify_asan_link_order=0 "$@" > "$TMPDIR/out" 2>&1
+    status=$?
+    [ $status -ne 0 ] && [ $status -ne 124 ] && grep -q "^\[rank $rank .*\] parallel/[a-z_]*.c:[0-9]*: MPI_$function(.*): MPI_ERR_OTHER: known error not in list" "$TMPDIR/out"
+    check $? "MPI_$function fails on rank $rank: the job ends with status $status, and says so"
+}
+failing 2 Allgather 1 "$program" on
+failing 2 Allreduce 1 "$program" on
+failing 1 Comm_free 1 "$program" on
+failing 3 Finalize 1 "$program" on
+train="$MOAI_BIN/moai_train --model $TMPDIR/nowhere.json"
+# shellcheck disable=SC2086
+{
+failing 1 Allreduce 2 $train
+failing 3 Bcast 1 $train
+}
 timeout 60 "$program" > "$TMPDIR/out" 2>&1
 check $? "a program without mpirun is a world of one"
 timeout 60 "$program" die > "$TMPDIR/out" 2>&1

@@ -4,6 +4,7 @@
 #include "keys.h"
 #include "signals.h"
 #include "tensorboard.h"
+#include "terminal.h"
 #include "watch.h"
 
 #include <errno.h>
@@ -14,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 struct metrics {
@@ -24,29 +24,9 @@ struct metrics {
     off_t whole;                              /* bytes of it that are whole lines */
     char *path, *runs;                        /* runs: TensorBoard's directory; NULL: not wanted */
     tensorboard *board;                       /* NULL: not wanted, or given up */
-    bool live, bar_shown, lines_failed, screen_failed;
+    terminal terminal;                        /* none: lines are printed, no bar is drawn */
+    bool bar_shown, lines_failed, screen_failed;
 };
-
-/* mpirun gives its ranks a terminal of their own, whatever its output is: there the launcher's output decides. */
-static bool on_terminal(void)
-{
-    char path[64];
-
-    if (!isatty(STDOUT_FILENO)) return false;
-    if (!getenv("OMPI_COMM_WORLD_SIZE")) return true;
-    snprintf(path, sizeof path, "/proc/%d/fd/1", (int)getppid());
-    int fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
-    bool terminal = fd >= 0 && isatty(fd);
-    if (fd >= 0) close(fd);
-    return terminal;
-}
-
-static int terminal_columns(void)
-{
-    struct winsize size;
-
-    return !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col ? size.ws_col : 100;
-}
 
 /* What stands on the screen stands in metrics.jsonl too: what cannot be written costs no more than itself. */
 static ssize_t screen_failed(metrics *m, const char *why, size_t n)
@@ -181,7 +161,7 @@ metrics *metrics_open(const char *output_dir, bool tensorboard_wanted, bool prog
 
     m->path = xasprintf("%s/metrics.jsonl", output_dir);
     if (tensorboard_wanted) m->runs = xasprintf("%s/runs", output_dir);
-    m->live = progress && on_terminal();
+    m->terminal = progress ? terminal_open(STDOUT_FILENO) : (terminal){-1};
     open_screen(m);
     if (!dir_make(output_dir, err) && !open_lines(m, resume_step, err) &&
         (!m->runs || !open_board(m, resume_step, err)))
@@ -305,7 +285,7 @@ static void step_text(char *text, size_t n, const step_metrics *s)
 
 static void clear_bar(metrics *m)
 {
-    if (m->bar_shown) fputs("\r\033[K", m->screen);
+    if (m->bar_shown) terminal_wipe(m->screen);
     m->bar_shown = false;
 }
 
@@ -317,7 +297,7 @@ static void show_step(metrics *m, const step_metrics *s)
 
     step_text(text, sizeof text, s);
     duration(eta, s->eta_seconds);
-    if (!m->live) {
+    if (m->terminal.fd < 0) {
         fprintf(m->screen, "step %lld/%lld  %5.1f%%  %s  ETA %s\n", (long long)s->step, (long long)s->max_steps,
                 100 * done, text, eta);
         fflush(m->screen);
@@ -327,7 +307,7 @@ static void show_step(metrics *m, const step_metrics *s)
     bar[BAR] = 0;
     snprintf(line, sizeof line, "%3.0f%% [%s] %lld/%lld  ETA %s  %s", 100 * done, bar, (long long)s->step,
              (long long)s->max_steps, eta, text);
-    fprintf(m->screen, "\r%.*s\033[K", terminal_columns() - 1, line);
+    terminal_draw(&m->terminal, m->screen, line);
     m->bar_shown = true;
     fflush(m->screen);
 }
@@ -439,6 +419,7 @@ void metrics_close(metrics *m)
     if (m->bar_shown) fputc('\n', m->screen), fflush(m->screen);
     if (m->lines && fclose(m->lines)) warn("%s: %s; the record may have a gap", m->path, strerror(errno));
     tensorboard_close(m->board);
+    terminal_close(&m->terminal);
     close_screen(m);
     free(m->path);
     free(m->runs);

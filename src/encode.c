@@ -307,7 +307,7 @@ static void run_threads(encoder *e)
         if (e->options->progress) progress_show(&bar, e->input_done, e->input_bytes, e->text_done);
     }
     pthread_mutex_unlock(&e->lock);
-    progress_clear(&bar);
+    progress_end(&bar);
     for (int i = 0; i < e->options->n_threads; i++) pthread_join(threads[i], NULL);
     free(threads);
 }

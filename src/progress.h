@@ -2,17 +2,18 @@
 #ifndef MOAI_PROGRESS_H
 #define MOAI_PROGRESS_H
 
-#include "base.h"
+#include "terminal.h"
 
 typedef struct progress {
     const char *what;
     double begin, printed;                    /* seconds */
-    bool terminal, shown;
+    terminal terminal;
+    bool shown;
 } progress;
 
 void progress_start(progress *, const char *what);
 /* `done` of `all` bytes of input, `text` bytes of text so far. */
 void progress_show(progress *, int64_t done, int64_t all, int64_t text);
-void progress_clear(progress *);              /* wipes the bar */
+void progress_end(progress *);                /* wipes the bar */
 
 #endif

@@ -36,14 +36,23 @@ static int fail(const moai_error *err)
     return STATUS_FAILED;
 }
 
-/* In place; the copies live as long as the process. */
+static struct {
+    char **list;
+    int n;
+} expanded;                                   /* what expand_paths has made */
+
+/* In place. */
 static int expand_paths(int n, char **paths)
 {
     moai_error err;
 
+    expanded.list = xmalloc((size_t)n * sizeof *expanded.list);
     for (int i = 0; i < n; i++) {
         paths[i] = path_expand("the path", paths[i], &err);
-        if (paths[i]) continue;
+        if (paths[i]) {
+            expanded.list[expanded.n++] = paths[i];
+            continue;
+        }
         fail(&err);
         return STATUS_CONFIG;
     }
@@ -272,5 +281,8 @@ static int run(int argc, char **argv)
 int main(int argc, char **argv)
 {
     base_start();
-    return output_end(run(argc, argv));
+    const int status = run(argc, argv);
+    for (int i = 0; i < expanded.n; i++) free(expanded.list[i]);
+    free(expanded.list);
+    return output_end(status);
 }

@@ -115,6 +115,7 @@ static void test_text(void)
     char *text = run_state_json(&s, &run);
     int failed = run_state_read(&back, &run, text, "here", &err);
     char *again = run_state_json(&back, &run);
+    ok(back.skips.since == 30 && back.skips.n == 2 && back.skips.n_counted == 1, "a row of steps left out among it");
     ok(!failed && strcmp(text, again) == 0, "a state comes back from its text: %s %s", text, err.text);
     const spike a = spike_judge(&s.spikes, &run, 100, 1), b = spike_judge(&back.spikes, &run, 100, 1);
     ok(a.zscore == b.zscore && back.scale.value == 1.0 / 3, "and judges by the same bits: z %.17g and %.17g", a.zscore,
@@ -136,7 +137,9 @@ static void test_text(void)
                                           "{\"spikes\":{\"loss\":[1],\"grad_norm\":[]}}",
                                           "{\"spikes\":{\"loss\":[1],\"grad_norm\":[\"x\"]}}",
                                           "{\"left_out\":[{\"from\":1,\"samples\":[-1]}]}",
-                                          "{\"left_out\":{}}"};
+                                          "{\"left_out\":{}}",
+                                          "{\"skips\":{\"since\":5,\"steps\":2}}",
+                                          "{\"skips\":{\"since\":5,\"steps\":2,\"counted\":3}}"};
     for (size_t i = 0; i < sizeof damaged / sizeof *damaged; i++)
         ok(run_state_read(&back, &run, damaged[i], "here", &err) == -1 && strncmp(err.text, "here: ", 6) == 0,
            "refused: %s", err.text);

@@ -66,6 +66,9 @@ as_usual "$MOAI_BIN/moai_train" --config "$dir/twice.json" --model "$dir/large.j
 pid=$! n=0
 until grep -q '^device ' "$dir/out" || [ $n -ge 300 ]; do sleep 0.1; n=$((n + 1)); done
 until [ -e "$dir/twice/metrics.jsonl" ] || [ $n -ge 300 ]; do sleep 0.1; n=$((n + 1)); done
+ticks() { awk '{ print $14 }' "/proc/$pid/stat" 2> /dev/null || echo 0; }
+began=$(ticks)
+until [ "$(ticks)" -gt $((began + 200)) ] || [ $n -ge 600 ]; do sleep 0.1; n=$((n + 1)); done         # two seconds of its step
 kill -s INT $pid; sleep 0.5; kill -0 $pid; check $? "a first SIGINT waits for the step"
 kill -s INT $pid; n=0
 while kill -0 $pid 2> /dev/null && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done

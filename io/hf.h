@@ -29,13 +29,14 @@ int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int6
 /* Part of an export: tokenizer.model itself, and tokenizer.json and tokenizer_config.json, by which AutoTokenizer
  * makes the same tokens of a text (one that holds the name of a special token excepted). */
 int hf_write_tokenizer(const char *dir, const char *model_path, const model_config *, moai_error *err);
-/* The text of a tokenizer.json against a tokenizer: ids of text pieces (no bytes, nothing special) that both have, and
+/* The text of a tokenizer.json, `name` in messages, against a tokenizer: ids of text pieces (no bytes, nothing special) that both have, and
  * those under which they have other pieces.  Without a vocabulary in it n_both is 0. */
 typedef struct token_difference {
     int64_t n_both, n_different;
     char first[192];                          /* "300 is "a" there and "b" here" */
 } token_difference;
-int hf_compare_tokens(token_difference *, const char *text, size_t n_bytes, const tokenizer *, moai_error *err);
+int hf_compare_tokens(token_difference *, const char *name, const char *text, size_t n_bytes, const tokenizer *,
+                      moai_error *err);
 /* output_dir/checkpoint-0 from a Hugging Face directory (also one made by Transformers, fp32, bf16 or fp16):
  * step 0, zero moments, which take no room on disk.  Seed, sequence length and batch of its metadata are 0:
  * not known.  The files of carried.h go along, and what stays behind is said.  output_dir is locked meanwhile.  One that exists is replaced when it is whole and `overwrite` is

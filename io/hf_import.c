@@ -3,6 +3,7 @@
 #include "carried.h"
 #include "dir_lock.h"
 #include "files.h"
+#include "json_scan.h"
 #include "pieces.h"
 #include "weights.h"
 
@@ -57,6 +58,18 @@ static int write_file(const char *dir, weights *from, piece_file *f, moai_error 
     return rc;
 }
 
+/* A JSON file that is none (a Git LFS pointer, a page of a server) would be found out by the export's reader. */
+static int check_files(const char *hf_dir, const checkpoint_files *f, moai_error *err)
+{
+    for (int i = 0; i < f->n; i++) {
+        const size_t n = strlen(f->list[i].name);
+        if (n < 5 || strcmp(f->list[i].name + n - 5, ".json") != 0) continue;
+        const char *is = f->list[i].n_bytes ? foreign_content(f->list[i].data, f->list[i].n_bytes) : "empty";
+        if (is) return error_set(err, "%s/%s: is %s", hf_dir, f->list[i].name, is);
+    }
+    return 0;
+}
+
 static bool is_taken(const char *name)
 {
     const size_t n = strlen(name);
@@ -97,6 +110,7 @@ int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_e
     if (rc == 0 && weights_tokenizer(from))
         rc = checkpoint_read_tokenizer(&files, weights_tokenizer(from), meta.tokenizer_sha256, err);
     if (rc == 0) rc = weights_carry(from, &files, err);
+    if (rc == 0) rc = check_files(hf_dir, &files, err);
     if (rc == 0) rc = dir_make(output_dir, err);
     if (rc == 0) rc = (lock = dir_lock(output_dir, "OUTPUT_DIR", 0, err)) ? 0 : -1;
     if (rc == 0 && !overwrite && file_exists(name))

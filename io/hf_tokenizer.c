@@ -190,29 +190,30 @@ static void read_added(char **pieces, int64_t n, const json_member *added)
     json_decref(list);
 }
 
-static int read_pieces(char **pieces, int64_t n, const char *text, size_t n_bytes, moai_error *err)
+static int read_pieces(char **pieces, int64_t n, const char *name, const char *text, size_t n_bytes, moai_error *err)
 {
     const json_member *model = NULL, *vocab = NULL, *added = NULL;
     json_members root = {0}, m = {0};
-    int rc = json_members_scan(&root, "tokenizer.json", text, n_bytes, err);
+    int rc = json_members_scan(&root, name, text, n_bytes, err);
 
     if (rc == 0) rc = json_members_find(&root, "model", &model, err);
     if (rc == 0) rc = json_members_find(&root, "added_tokens", &added, err);
     if (rc == 0 && model && *model->text == '{')
-        rc = json_members_scan(&m, "tokenizer.json: model", model->text, model->n_bytes, err);
+        rc = json_members_scan(&m, name, model->text, model->n_bytes, err);
     if (rc == 0) rc = json_members_find(&m, "vocab", &vocab, err);
-    if (rc == 0 && vocab) rc = read_vocab(pieces, n, "tokenizer.json: model.vocab", vocab, err);
+    if (rc == 0 && vocab) rc = read_vocab(pieces, n, name, vocab, err);
     if (rc == 0) read_added(pieces, n, added);
     json_members_free(&m);
     json_members_free(&root);
     return rc;
 }
 
-int hf_compare_tokens(token_difference *d, const char *text, size_t n_bytes, const tokenizer *t, moai_error *err)
+int hf_compare_tokens(token_difference *d, const char *name, const char *text, size_t n_bytes, const tokenizer *t,
+                      moai_error *err)
 {
     const int64_t n = tokenizer_vocab_size(t);
     char **pieces = xmalloc((size_t)n * sizeof *pieces);
-    const int rc = read_pieces(pieces, n, text, n_bytes, err);
+    const int rc = read_pieces(pieces, n, name, text, n_bytes, err);
 
     *d = (token_difference){0};
     for (int64_t id = 0; id < n; id++) {

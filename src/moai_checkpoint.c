@@ -19,7 +19,8 @@ static const char help[] =
     "    --max_shard_size SIZE                 of a file: 5GB, 500MB, 2GiB (5GB)\n"
     "    --overwrite                           replace an earlier export, once the new one is whole\n"
     "moai_checkpoint import HF_DIR OUTPUT_DIR  write OUTPUT_DIR/checkpoint-0, from which moai_train goes on "
-    "in any layout\n"
+    "in any layout;\n"
+    "                                          tokenizer.json, chat templates and generation_config.json go along\n"
     "    --overwrite                           replace a checkpoint-0, once the new one is whole\n"
     "\n"
     "Status: 0 well, 1 failed or damaged, 2 usage.\n";

@@ -94,6 +94,12 @@ printf 'x' | dd of="$dir/run/checkpoint-8/additional_chat_templates/tool_use.jin
 ! "$checkpoint" export "$dir/run/checkpoint-8" "$dir/damaged" > "$dir/out" 2>&1 && [ ! -e "$dir/damaged" ]
 check $? "a damaged one is not exported"
 
+# a carried file that was not fetched
+cp -r "$dir/theirs" "$dir/pointer" && printf 'version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n' > "$dir/pointer/tokenizer.json"
+! "$checkpoint" import "$dir/pointer" "$dir/pointer-run" > "$dir/out" 2>&1 && [ ! -e "$dir/pointer-run" ]
+check $? "a Git LFS pointer in the place of tokenizer.json is refused"
+says "$dir/pointer/tokenizer.json: is a Git LFS pointer"
+
 # other tokens than the imported tokenizer's
 "$checkpoint" import "$dir/theirs" "$dir/foreign" > "$dir/out" 2>&1
 run foreign 1 --data "$dir/other-data" --max_steps 9 --resume_from_checkpoint auto

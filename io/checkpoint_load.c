@@ -73,10 +73,10 @@ static const wanted *find_wanted(const loading *l, const char *name)
     return NULL;
 }
 
-static bool touches(const wanted *w, const piece *p)
+static bool touches(const wanted *w, rect at)
 {
     for (int i = 0; w && i < w->n; i++)
-        if (rect_n_elem(rect_intersect(w->first[i].at, p->at)) > 0) return true;
+        if (rect_n_elem(rect_intersect(w->first[i].at, at)) > 0) return true;
     return false;
 }
 
@@ -97,6 +97,14 @@ static void copy_block(const loading *l, int state, const share *s, rect block, 
                          (size_t)run * sizeof *x, COPY_TO_DEVICE);
 }
 
+static bool wants(void *to, const piece *p, rect block)
+{
+    const loading *l = to;
+
+    (void)p;
+    return touches(l->of, block);
+}
+
 static void keep_wanted(void *to, const piece *p, rect block, const float *x)
 {
     const loading *l = to;
@@ -111,9 +119,9 @@ static int load_file(loading *l, const char *dir, const piece_file *f, moai_erro
 
     for (int i = 0; rc == 0 && i < f->n; i++) {
         l->of = find_wanted(l, f->list[i].name);
-        if (!touches(l->of, &f->list[i])) continue;
+        if (!touches(l->of, f->list[i].at)) continue;
         if (fd < 0) fd = piece_file_open(dir, f, err);
-        rc = fd < 0 ? fd : piece_scan(fd, dir, f, &f->list[i], keep_wanted, l, err);
+        rc = fd < 0 ? fd : piece_scan(fd, dir, f, &f->list[i], wants, keep_wanted, l, err);
     }
     if (fd >= 0) close(fd);
     return rc;

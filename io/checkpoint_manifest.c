@@ -7,9 +7,10 @@
  *    "small_files": [{"file": "config.json", "bytes": .., "xxh3": ".."}],
  *    "files": [{"file": "rank-00000.h5", "bytes": .., "structure_xxh3": "..", "pieces": [
  *        {"state": "weight", "name": "..", "index": 0, "shape": [rows, cols], "offset": [row, col],
- *         "size": [rows, cols], "address": .., "xxh3": ".."}]}],
+ *         "size": [rows, cols], "address": .., "xxh3": "..", "block_rows": .., "blocks": ["..", ..]}]}],
  *   "xxh3": ".."}                              the last line: the hash of all bytes before it
- * Older ones have no data_xxh3 and no state. */
+ * A piece of more than 16 MiB has block_rows and blocks: the hash of each block of so many rows.  Older ones have none,
+ * no data_xxh3 and no state. */
 #include "pieces.h"
 #include "carried.h"
 #include "files.h"
@@ -88,12 +89,31 @@ static void get_pair(reader *r, const json_t *o, const char *key, int64_t low, i
     if (*a < low || *a > high || *b < low || *b > high) bad(r, key, "out of range");
 }
 
+static bool is_hash(const char *text) { return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32; }
+
 static void get_hash(reader *r, const json_t *o, const char *key, char hex[33])
 {
     const char *text = get_text(r, o, key);
 
-    if (strlen(text) != 32 || strspn(text, "0123456789abcdef") != 32) return bad(r, key, "not an XXH3-128");
+    if (!is_hash(text)) return bad(r, key, "not an XXH3-128");
     memcpy(hex, text, 33);
+}
+
+static void get_blocks(reader *r, const json_t *o, piece *p)
+{
+    const int64_t most = max_i64((1 << 26) / p->at.n_cols, 1), block_rows = get_int(r, o, "block_rows", 1, most);
+    const json_t *list = get_list(r, o, "blocks");
+    const int64_t n = (p->at.n_rows + block_rows - 1) / block_rows;
+
+    if (r->failed) return;
+    if ((int64_t)json_array_size(list) != n) return bad(r, "blocks", "not as many as block_rows tells of");
+    p->block_rows = block_rows;
+    p->blocks = xmalloc((size_t)n * sizeof *p->blocks);
+    for (int64_t i = 0; i < n; i++) {
+        const char *text = json_string_value(json_array_get(list, (size_t)i));
+        if (!text || !is_hash(text)) return bad(r, "blocks", "not an XXH3-128");
+        memcpy(p->blocks[i], text, 33);
+    }
 }
 
 /* A plain name: nothing that leads out of the directory. */
@@ -124,6 +144,7 @@ static void get_piece(reader *r, const json_t *o, piece *p)
     if (p->cols > widest) bad(r, p->name, "too wide");
     if (p->at.row0 + p->at.n_rows > p->rows || p->at.col0 + p->at.n_cols > p->cols)
         bad(r, p->name, "a piece outside its tensor");
+    if (!r->failed && json_object_get(o, "blocks")) get_blocks(r, o, p);
 }
 
 static int by_address(const void *a, const void *b)

@@ -14,10 +14,16 @@ static json_t *pair(int64_t a, int64_t b) { return json_pack("[I, I]", (json_int
 
 static json_t *piece_json(const piece *p)
 {
-    return json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", checkpoint_state_names[p->state], "name",
+    json_t *o = json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", checkpoint_state_names[p->state], "name",
                      p->name, "index", p->index, "shape", pair(p->rows, p->cols), "offset",
                      pair(p->at.row0, p->at.col0), "size", pair(p->at.n_rows, p->at.n_cols), "address",
                      (json_int_t)p->address, "xxh3", p->xxh3);
+    if (!p->blocks) return o;
+    json_t *blocks = json_array();
+    for (int64_t i = 0; i < piece_n_blocks(p); i++) json_array_append_new(blocks, json_string(p->blocks[i]));
+    json_object_set_new(o, "block_rows", json_integer(p->block_rows));
+    json_object_set_new(o, "blocks", blocks);
+    return o;
 }
 
 static void add_json(pack *to, json_t *value)

@@ -136,12 +136,15 @@ void checkpoint_gather(checkpoint_saving *s)
     s->entries = all;
 }
 
+/* Where blocks have hashes, these are enough. */
+static bool every_block(void *to, const piece *p, rect block) { return (void)to, (void)p, (void)block, true; }
+
 /* This rank's file as the disk gives it back. */
 static int read_back(const checkpoint_saving *s, moai_error *err)
 {
     if (s->fd < 0) return 0;
     for (int i = 0; i < s->file.n; i++)
-        if (piece_scan(s->fd, s->tmp, &s->file, &s->file.list[i], NULL, NULL, err) != 0) return -1;
+        if (piece_scan(s->fd, s->tmp, &s->file, &s->file.list[i], every_block, NULL, NULL, err) != 0) return -1;
     return piece_file_check_structure(s->fd, s->tmp, &s->file, err);
 }
 

@@ -54,6 +54,8 @@ static void pack_piece(pack *p, int number, const piece *from)
     pack_bytes(p, &from->at, sizeof from->at);
     pack_bytes(p, &from->address, sizeof from->address);
     pack_bytes(p, from->xxh3, sizeof from->xxh3);
+    pack_bytes(p, &from->block_rows, sizeof from->block_rows);
+    pack_bytes(p, from->blocks, (size_t)piece_n_blocks(from) * sizeof *from->blocks);
 }
 
 static void unpack_piece(unpack *u, const checkpoint_manifest *m, piece *to)
@@ -67,6 +69,10 @@ static void unpack_piece(unpack *u, const checkpoint_manifest *m, piece *to)
     unpack_bytes(u, &to->at, sizeof to->at);
     unpack_bytes(u, &to->address, sizeof to->address);
     unpack_bytes(u, to->xxh3, sizeof to->xxh3);
+    unpack_bytes(u, &to->block_rows, sizeof to->block_rows);
+    if (!to->block_rows) return;
+    to->blocks = xmalloc((size_t)piece_n_blocks(to) * sizeof *to->blocks);
+    unpack_bytes(u, to->blocks, (size_t)piece_n_blocks(to) * sizeof *to->blocks);
 }
 
 /* The number of each piece's tensor, file by file; caller frees. */
@@ -137,7 +143,7 @@ static void unpack_small(unpack *u, checkpoint_manifest *m)
     }
 }
 
-static void pack_all(pack *p, const checkpoint_manifest *m)
+void manifest_pack(pack *p, const checkpoint_manifest *m)
 {
     pack_text(p, m->dir);
     pack_text(p, m->saved_at);
@@ -148,7 +154,7 @@ static void pack_all(pack *p, const checkpoint_manifest *m)
 }
 
 /* A tensor's pieces stay with rank 0, which has seen that they tile it. */
-static void unpack_all(unpack *u, checkpoint_manifest *m)
+void manifest_unpack(unpack *u, checkpoint_manifest *m)
 {
     *m = (checkpoint_manifest){.dir = unpack_text(u)};
     m->saved_at = unpack_text(u);
@@ -172,10 +178,10 @@ int manifest_load_shared(checkpoint_manifest *m, const char *dir, bool with_mode
         return -fault;
     }
     if (world->size == 1) return 0;
-    if (world->rank == 0) pack_all(&p, m);
+    if (world->rank == 0) manifest_pack(&p, m);
     comm_broadcast_bytes(world, &p.bytes, &p.n_bytes, 0);
     unpack u = unpack_of(p.bytes, p.n_bytes);
-    if (world->rank != 0) unpack_all(&u, m);
+    if (world->rank != 0) manifest_unpack(&u, m);
     free(p.bytes);
     return 0;
 }

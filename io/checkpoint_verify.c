@@ -34,7 +34,7 @@ static void verify_piece(const checkpoint_manifest *m, const piece_file *f, int 
 {
     moai_error err;
 
-    if (piece_scan(fd, m->dir, f, &f->list[i], NULL, NULL, &err) != 0) add_fault(faults, err.text);
+    if (piece_scan(fd, m->dir, f, &f->list[i], NULL, NULL, NULL, &err) != 0) add_fault(faults, err.text);
 }
 
 static void verify_file(const checkpoint_manifest *m, const piece_file *f, dealer *d, fault_list *faults)

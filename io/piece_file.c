@@ -19,8 +19,6 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { BLOCK_ELEM = 1 << 22 };                /* 16 MiB of fp32 at a time */
-
 struct piece_writer {
     char *path;
     int disk, memory;                         /* the file, and its structure while the library composes it */
@@ -91,7 +89,7 @@ piece_writer *piece_file_create(const char *path, moai_error *err)
     piece_writer *w = xmalloc(sizeof *w);
 
     w->path = xstrdup(path);
-    w->block = xmalloc(BLOCK_ELEM * sizeof *w->block);
+    w->block = xmalloc((size_t)piece_block_elem * sizeof *w->block);
     w->memory = -1;
     w->disk = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (w->disk < 0)
@@ -159,27 +157,37 @@ static int write_block(const piece_writer *w, const void *data, size_t n_bytes, 
     return 0;
 }
 
+/* Where there is more than one block, each gets a hash of its own. */
+static void prepare_blocks(piece *p, int64_t block_rows)
+{
+    if (p->at.n_rows <= block_rows) return;
+    p->block_rows = block_rows;
+    p->blocks = xmalloc((size_t)piece_n_blocks(p) * sizeof *p->blocks);
+}
+
 static int write_data(const piece_writer *w, piece *p, piece_fill fill, void *from, moai_error *err)
 {
-    const int64_t width = p->at.n_cols, rows_at_once = max_i64(BLOCK_ELEM / width, 1);
-    float *x = width <= BLOCK_ELEM ? w->block : xmalloc((size_t)width * sizeof *x);
-    XXH3_state_t *hash = XXH3_createState();
+    const int64_t width = p->at.n_cols, step = max_i64(piece_block_elem / width, 1);
+    float *x = width <= piece_block_elem ? w->block : xmalloc((size_t)width * sizeof *x);
+    XXH3_state_t *whole = hash_begin(), *own = hash_begin();
     int rc = 0;
 
-    CHECK(hash, "out of host memory");
-    XXH3_128bits_reset(hash);
-    if (!fill) memset(x, 0, (size_t)(min_i64(rows_at_once, p->at.n_rows) * width) * sizeof *x);
-    for (int64_t row = 0; rc == 0 && row < p->at.n_rows; row += rows_at_once) {
-        const int64_t n_elem = min_i64(rows_at_once, p->at.n_rows - row) * width;
-        const size_t n_bytes = (size_t)n_elem * sizeof *x;
-        const rect rows = {p->at.row0 + row, n_elem / width, p->at.col0, width};
-        if (fill) rc = fill(from, row * width, n_elem, x, err);
+    prepare_blocks(p, step);
+    if (!fill) memset(x, 0, (size_t)(min_i64(step, p->at.n_rows) * width) * sizeof *x);
+    for (int64_t row = 0; rc == 0 && row < p->at.n_rows; row += step) {
+        const rect rows = {p->at.row0 + row, min_i64(step, p->at.n_rows - row), p->at.col0, width};
+        const size_t n_bytes = (size_t)rect_n_elem(rows) * sizeof *x;
+        if (fill) rc = fill(from, row * width, rect_n_elem(rows), x, err);
         if (rc == 0 && fill) rc = piece_check_finite(w->path, p, rows, x, err);
-        if (rc == 0) XXH3_128bits_update(hash, x, n_bytes);
-        if (rc == 0 && fill) rc = write_block(w, x, n_bytes, p->address + row * width * (int64_t)sizeof *x, err);
+        if (rc != 0) break;
+        XXH3_128bits_reset(own);
+        hash_both(whole, p->blocks ? own : NULL, x, n_bytes);
+        if (p->blocks) hash_hex(own, p->blocks[row / step]);
+        if (fill) rc = write_block(w, x, n_bytes, p->address + row * width * (int64_t)sizeof *x, err);
     }
-    hash_hex(hash, p->xxh3);
-    XXH3_freeState(hash);
+    hash_hex(whole, p->xxh3);
+    XXH3_freeState(whole);
+    XXH3_freeState(own);
     if (x != w->block) free(x);
     return rc;
 }

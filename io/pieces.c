@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,7 +13,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian fp32 as it lies in memory");
 
-enum { BLOCK_ELEM = 1 << 22 };                /* 16 MiB of fp32 at a time */
+int64_t piece_block_elem = 1 << 22;
 
 static int add_share(share *list, int n, const param *p, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols,
                      int64_t own)
@@ -53,7 +54,10 @@ void params_whole(param_table *t, const model_config *model)
 
 void piece_file_free(piece_file *f)
 {
-    for (int i = 0; i < f->n; i++) free(f->list[i].name);
+    for (int i = 0; i < f->n; i++) {
+        free(f->list[i].name);
+        free(f->list[i].blocks);
+    }
     free(f->list);
     free(f->name);
     *f = (piece_file){0};
@@ -78,6 +82,31 @@ int piece_file_open(const char *dir, const piece_file *f, moai_error *err)
     if (fd >= 0 && rc < 0) close(fd);
     free(path);
     return rc;
+}
+
+int64_t piece_n_blocks(const piece *p)
+{
+    return p->block_rows ? (p->at.n_rows + p->block_rows - 1) / p->block_rows : 0;
+}
+
+XXH3_state_t *hash_begin(void)
+{
+    XXH3_state_t *hash = XXH3_createState();
+
+    CHECK(hash, "out of host memory");
+    XXH3_128bits_reset(hash);
+    return hash;
+}
+
+void hash_both(XXH3_state_t *one, XXH3_state_t *other, const void *data, size_t n_bytes)
+{
+    enum { NEAR = 1 << 16 };
+
+    for (size_t at = 0; at < n_bytes; at += NEAR) {
+        const size_t n = n_bytes - at < NEAR ? n_bytes - at : NEAR;
+        if (one) XXH3_128bits_update(one, (const char *)data + at, n);
+        if (other) XXH3_128bits_update(other, (const char *)data + at, n);
+    }
 }
 
 void hash_hex(const XXH3_state_t *hash, char hex[33])
@@ -118,38 +147,62 @@ int piece_check_finite(const char *path, const piece *p, rect rows, const float 
     return CHECKPOINT_NOT_FINITE;
 }
 
-int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, piece_each each, void *to, moai_error *err)
+/* `block` NULL: of the whole. */
+static int check_hash(const char *path, const piece *p, const rect *block, XXH3_state_t *hash, const char *says,
+                      moai_error *err)
 {
-    const int64_t w = p->at.n_cols, rows_at_once = max_i64(BLOCK_ELEM / w, 1);
-    char *path = xasprintf("%s/%s", dir, f->name), hex[33];
-    float *x = xmalloc((size_t)(min_i64(rows_at_once, p->at.n_rows) * w) * sizeof *x);
-    XXH3_state_t *hash = XXH3_createState();
+    char hex[33], rows[64] = "";
+
+    hash_hex(hash, hex);
+    if (strcmp(hex, says) == 0) return 0;
+    if (block)
+        snprintf(rows, sizeof rows, "rows %lld to %lld are ", (long long)block->row0,
+                 (long long)(block->row0 + block->n_rows - 1));
+    error_set(err, "%s: /%s/%s/%d: %sdamaged: XXH3 is %s, the manifest says %s", path, checkpoint_state_names[p->state],
+              p->name, p->index, rows, hex, says);
+    return CHECKPOINT_DAMAGED;
+}
+
+/* Reads rows [row, row + n_rows) of the piece into x, feeds them to `whole` and checks the block's own hash. */
+static int read_block(int fd, const char *path, const piece *p, int64_t row, int64_t n_rows, float *x,
+                      XXH3_state_t *whole, XXH3_state_t *own, moai_error *err)
+{
+    const rect block = {p->at.row0 + row, n_rows, p->at.col0, p->at.n_cols};
+    const int64_t offset = row * p->at.n_cols * (int64_t)sizeof *x;
+    const size_t n_bytes = (size_t)rect_n_elem(block) * sizeof *x;
+
+    if (p->address >= 0 && file_read_at(fd, path, x, n_bytes, p->address + offset, err) != 0) return -1;
+    if (own) XXH3_128bits_reset(own);
+    hash_both(whole, own, x, n_bytes);
+    return own ? check_hash(path, p, &block, own, p->blocks[row / p->block_rows], err) : 0;
+}
+
+int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, piece_wants wants, piece_each each, void *to,
+               moai_error *err)
+{
+    const int64_t w = p->at.n_cols, step = p->blocks ? p->block_rows : max_i64(piece_block_elem / w, 1);
+    char *path = xasprintf("%s/%s", dir, f->name);
+    float *x = xmalloc((size_t)(min_i64(step, p->at.n_rows) * w) * sizeof *x);
+    XXH3_state_t *own = p->blocks ? hash_begin() : NULL, *whole = own && wants ? NULL : hash_begin();
     moai_error not_finite;
     bool finite = true;
     int rc = 0;
 
-    CHECK(hash, "out of host memory");
-    XXH3_128bits_reset(hash);
-    for (int64_t row = 0; rc == 0 && row < p->at.n_rows; row += rows_at_once) {
-        const rect block = {p->at.row0 + row, min_i64(rows_at_once, p->at.n_rows - row), p->at.col0, w};
-        const size_t n_bytes = (size_t)rect_n_elem(block) * sizeof *x;
-        if (p->address >= 0) rc = file_read_at(fd, path, x, n_bytes, p->address + row * w * (int64_t)sizeof *x, err);
+    for (int64_t row = 0; rc == 0 && row < p->at.n_rows; row += step) {
+        const rect block = {p->at.row0 + row, min_i64(step, p->at.n_rows - row), p->at.col0, w};
+        if (!whole && !wants(to, p, block)) continue;
+        rc = read_block(fd, path, p, row, block.n_rows, x, whole, own, err);
         if (rc != 0) break;
-        XXH3_128bits_update(hash, x, n_bytes);
         if (finite) finite = piece_check_finite(path, p, block, x, &not_finite) == 0;
         if (each) each(to, p, block, x);
     }
-    if (rc == 0) hash_hex(hash, hex);
-    if (rc == 0 && strcmp(hex, p->xxh3) != 0) {
-        error_set(err, "%s: /%s/%s/%d: damaged: XXH3 is %s, the manifest says %s", path,
-                  checkpoint_state_names[p->state], p->name, p->index, hex, p->xxh3);
-        rc = CHECKPOINT_DAMAGED;
-    }
+    if (rc == 0 && whole) rc = check_hash(path, p, NULL, whole, p->xxh3, err);
     if (rc == 0 && !finite) {
         *err = not_finite;
         rc = CHECKPOINT_DAMAGED;
     }
-    XXH3_freeState(hash);
+    XXH3_freeState(whole);
+    XXH3_freeState(own);
     free(x);
     free(path);
     return rc;
@@ -198,12 +251,10 @@ byte_range *piece_file_structure(const piece_file *f, int *n)
 
 int piece_file_hash_structure(int fd, const char *path, const piece_file *f, char hex[33], moai_error *err)
 {
-    XXH3_state_t *hash = XXH3_createState();
+    XXH3_state_t *hash = hash_begin();
     int n, rc = 0;
     byte_range *ranges = piece_file_structure(f, &n);
 
-    CHECK(hash, "out of host memory");
-    XXH3_128bits_reset(hash);
     for (int i = 0; rc == 0 && i < n; i++) rc = hash_range(fd, path, hash, ranges[i].begin, ranges[i].end, err);
     hash_hex(hash, hex);
     XXH3_freeState(hash);

@@ -10,6 +10,8 @@
 #include "checkpoint.h"
 
 struct XXH3_state_s;
+struct pack;
+struct unpack;
 
 typedef struct rect {
     int64_t row0, n_rows, col0, n_cols;
@@ -31,7 +33,12 @@ typedef struct piece {
     rect at;
     int64_t address;                          /* byte in the file, -1: all zero */
     char xxh3[33];                            /* of the data, row by row, little-endian fp32 */
+    int64_t block_rows;                       /* 0, or blocks of so many rows, the last of what is left, */
+    char (*blocks)[33];                       /* have hashes of their own; owned */
 } piece;
+int64_t piece_n_blocks(const piece *);        /* of those with a hash */
+/* Elements that are read, written and hashed at once, and what has more gets blocks: 4 Mi, 16 MiB; tests make it less. */
+extern int64_t piece_block_elem;
 
 typedef struct piece_file {
     char *name;                               /* "rank-00003.h5" */
@@ -62,12 +69,15 @@ int piece_write(piece_writer *, piece *, piece_fill fill, void *from, moai_error
 int piece_file_close(piece_writer *, piece_file *, moai_error *err);       /* fills bytes and structure_xxh3; fsynced */
 void piece_file_free(piece_file *);
 
-/* Reading.  piece_scan reads the whole piece in blocks of whole rows, hands each to `each` (may be NULL) and checks
- * the hash at the end.  `file` is opened by the caller with piece_file_open, which checks the size.  Thread-safe.
- * What fails returns -1 or CHECKPOINT_DAMAGED, here and below. */
+/* Reading.  piece_scan reads a piece in blocks of whole rows and hands them to `each` (may be NULL).  Of one whose blocks
+ * have hashes it reads those that `wants` names, and each is checked before it is handed on; another, or one with
+ * `wants` NULL, it reads whole, every hash checked, the whole's at the end.  `file` is opened by the caller with
+ * piece_file_open, which checks the size.  Thread-safe.  What fails returns -1 or CHECKPOINT_DAMAGED, here and below. */
 int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or what failed */
+typedef bool (*piece_wants)(void *to, const piece *, rect block);
 typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
-int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_each each, void *to, moai_error *err);
+int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_wants wants, piece_each each, void *to,
+               moai_error *err);
 /* CHECKPOINT_NOT_FINITE, naming the first number of these rows that is not finite. */
 int piece_check_finite(const char *path, const piece *, rect rows, const float *, moai_error *err);
 typedef struct byte_range {
@@ -76,7 +86,10 @@ typedef struct byte_range {
 byte_range *piece_file_structure(const piece_file *, int *n); /* the bytes that belong to no piece; caller frees */
 int piece_file_hash_structure(int fd, const char *path, const piece_file *, char hex[33], moai_error *err);
 int piece_file_check_structure(int fd, const char *dir, const piece_file *, moai_error *err); /* is it that hash? */
+struct XXH3_state_s *hash_begin(void);        /* XXH3_freeState frees */
 void hash_hex(const struct XXH3_state_s *, char hex[33]);
+/* Feeds the same bytes to two hashes (either may be NULL), each part of them while it is near. */
+void hash_both(struct XXH3_state_s *, struct XXH3_state_s *, const void *data, size_t n_bytes);
 
 /* All pieces of one state of one parameter. */
 typedef struct stored_tensor {
@@ -115,6 +128,8 @@ int manifest_load(checkpoint_manifest *, const char *dir, moai_error *err);
 /* Rank 0 does, with config.json's model where asked to, and tells the others: the same result on every rank.  Theirs has
  * no tensors[].refs.  Collective over a host comm. */
 int manifest_load_shared(checkpoint_manifest *, const char *dir, bool with_model, const comm *world, moai_error *err);
+void manifest_pack(struct pack *, const checkpoint_manifest *);            /* what travels; pack.h */
+void manifest_unpack(struct unpack *, checkpoint_manifest *);
 void manifest_unload(checkpoint_manifest *);
 bool manifest_names_missing(const char *dir, const char *path); /* a file is gone, though its directory is there */
 const stored_tensor *manifest_find(const checkpoint_manifest *, int state, const char *name);      /* NULL: not there */

@@ -17,18 +17,18 @@ struct weights {
     checkpoint_manifest m;
     struct stored_file {
         int fd;                               /* -1 until it is needed */
-        bool *checked;                        /* per piece: its hash was found right */
+        bool **checked;                       /* per piece and block: its hash was found right; NULL: not yet */
     } *files;
 };
 
-/* Checkpoints.  A piece is read whole, for its hash, the first time it is touched. */
+/* Checkpoints.  A block is read whole, for its hash, the first time it is touched; a piece without blocks likewise. */
 
 static int open_checkpoint(weights *w, moai_error *err)
 {
     if (manifest_load(&w->m, w->dir, err) != 0) return -1;
     w->files = xmalloc((size_t)w->m.n_files * sizeof *w->files);
     for (int i = 0; i < w->m.n_files; i++)
-        w->files[i] = (struct stored_file){-1, xmalloc((size_t)w->m.files[i].n * sizeof(bool))};
+        w->files[i] = (struct stored_file){-1, xmalloc((size_t)w->m.files[i].n * sizeof(bool *))};
     return manifest_model(&w->m, &w->cfg, err);
 }
 
@@ -45,18 +45,43 @@ static void close_some(weights *w)
     }
 }
 
-static int touch_piece(weights *w, const struct piece_ref *r, moai_error *err)
+/* The blocks of a piece that are about to be read; of one whose blocks have no hashes, all of it. */
+typedef struct touch {
+    rect want;
+    bool *checked;                            /* per block */
+} touch;
+
+static int64_t block_number(const piece *p, rect block) { return (block.row0 - p->at.row0) / p->block_rows; }
+
+static bool wants(void *to, const piece *p, rect block)
+{
+    const touch *t = to;
+    return !t->checked[block_number(p, block)] && rect_n_elem(rect_intersect(t->want, block)) > 0;
+}
+
+static void note_checked(void *to, const piece *p, rect block, const float *x)
+{
+    const touch *t = to;
+
+    (void)x;
+    if (p->blocks) t->checked[block_number(p, block)] = true;
+}
+
+static int touch_piece(weights *w, const struct piece_ref *r, rect want, moai_error *err)
 {
     struct stored_file *open = &w->files[r->file];
     const piece_file *f = &w->m.files[r->file];
-    bool *checked = &open->checked[r->p - f->list];
+    bool **checked = &open->checked[r->p - f->list];
 
+    if (!*checked) *checked = xmalloc((size_t)max_i64(piece_n_blocks(r->p), 1) * sizeof **checked);
     if (open->fd < 0) {
         close_some(w);
         open->fd = piece_file_open(w->dir, f, err);
     }
-    if (open->fd < 0 || (!*checked && piece_scan(open->fd, w->dir, f, r->p, NULL, NULL, err) != 0)) return -1;
-    *checked = true;
+    if (open->fd < 0) return -1;
+    if (!r->p->blocks && **checked) return 0;
+    if (piece_scan(open->fd, w->dir, f, r->p, wants, note_checked, &(touch){want, *checked}, err) != 0) return -1;
+    if (!r->p->blocks) **checked = true;
     return 0;
 }
 
@@ -69,7 +94,7 @@ static int read_piece(weights *w, const struct piece_ref *r, rect want, float *d
     float *to = dst + (both.row0 - want.row0) * stride + both.col0 - want.col0;
 
     if (rect_n_elem(both) == 0) return 0;
-    if (touch_piece(w, r, err) != 0) return -1;
+    if (touch_piece(w, r, both, err) != 0) return -1;
     for (int64_t i = 0; i < n_runs; i++) {
         const int64_t first = (both.row0 + i - at.row0) * at.n_cols + both.col0 - at.col0;
         const size_t n_bytes = (size_t)run * sizeof *dst;
@@ -261,6 +286,7 @@ void weights_free(weights *w)
     if (!w) return;
     for (int i = 0; w->files && i < w->m.n_files; i++) {
         if (w->files[i].fd >= 0) close(w->files[i].fd);
+        for (int k = 0; k < w->m.files[i].n; k++) free(w->files[i].checked[k]);
         free(w->files[i].checked);
     }
     free(w->files);

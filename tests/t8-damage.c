@@ -4,6 +4,7 @@
 #include "checkpoint_state.h"
 #include "files.h"
 #include "keys.h"
+#include "pieces.h"
 #include "resume.h"
 #include "scratch.h"
 #include "tap.h"
@@ -275,24 +276,29 @@ static void hostile(void)
     edited("\"files\"", "\"size\":[", "\"size\": [2147483648, 2147483648], \"was\": [", "outside its tensor");
     edited("\"files\"", "\"state\":\"weight\"", "\"state\":\"exp_avg\"", "in no piece");
     edited("\"files\"", "\"pieces\": [", "\"pieces\": [], \"was\": [", "in no piece");
+    edited("\"files\"", "\"block_rows\":4", "\"block_rows\":5", "not as many as block_rows tells of");
+    edited("\"files\"", "\"block_rows\":4", "\"block_rows\":99999999999", "block_rows: out of range");
+    edited("\"files\"", "\"block_rows\":4", "\"block_rows\":0", "block_rows: out of range");
+    edited("\"files\"", "\"blocks\":[\"", "\"blocks\":[\"x", "blocks: not an XXH3-128");
+    edited("\"files\"", "\"blocks\":[", "\"blocks\":[7,", "not as many as block_rows tells of");
     edited("\"files\"", "\"pieces\": [", "\"pieces\": {}, \"was\": [", "not a list");
 }
 
 /* The piece with these names: where its bytes lie. */
 static void find_piece(const char *manifest, const char *file, const char *name, int64_t *address, int64_t *n_bytes)
 {
-    json_t *root = json_loads(manifest, 0, NULL), *entry, *piece;
+    json_t *root = json_loads(manifest, 0, NULL), *entry, *p;
     size_t i, k;
 
     *address = -1;
     json_array_foreach(json_object_get(root, "files"), i, entry)
     {
         if (strcmp(json_string_value(json_object_get(entry, "file")), file) != 0) continue;
-        json_array_foreach(json_object_get(entry, "pieces"), k, piece)
+        json_array_foreach(json_object_get(entry, "pieces"), k, p)
         {
-            const json_t *size = json_object_get(piece, "size");
-            if (strcmp(json_string_value(json_object_get(piece, "name")), name) != 0 || *address >= 0) continue;
-            *address = json_integer_value(json_object_get(piece, "address"));
+            const json_t *size = json_object_get(p, "size");
+            if (strcmp(json_string_value(json_object_get(p, "name")), name) != 0 || *address >= 0) continue;
+            *address = json_integer_value(json_object_get(p, "address"));
             *n_bytes = 4 * json_integer_value(json_array_get(size, 0)) * json_integer_value(json_array_get(size, 1));
         }
     }
@@ -300,12 +306,23 @@ static void find_piece(const char *manifest, const char *file, const char *name,
     CHECK(*address >= 0, "%s is not in %s", name, file);
 }
 
+static void replace_hash(char *manifest, const char *was, const char *is, size_t n_bytes)
+{
+    char old[33], new[33];
+
+    file_xxh3_text(was, n_bytes, old);
+    file_xxh3_text(is, n_bytes, new);
+    char *hash = strstr(manifest, old);
+    CHECK(hash, "%s is not in the manifest", old);
+    memcpy(hash, new, 32);
+}
+
 /* As versions have written it that did not look: every hash is right, and one weight is no number. */
 static void not_finite(float value, const char *shown)
 {
     static const char name[] = "model.layers.1.mlp.up_proj.weight";
     char *path = path_of("rank-00001.h5"), *manifest = path_of("manifest.json");
-    char fault[1024], was[33], is[33], words[128];
+    char fault[1024], words[128];
     moai_error err;
     size_t n_data, n_text;
     int64_t at, n_bytes = 0;
@@ -315,12 +332,9 @@ static void not_finite(float value, const char *shown)
     memcpy(copy, data, n_data);
     memcpy(sealed, text, n_text + 1);
     find_piece(text, "rank-00001.h5", name, &at, &n_bytes);
-    file_xxh3_text(data + at, (size_t)n_bytes, was);
     memcpy(data + at + 4 * 50, &value, sizeof value);         /* row 1, column 2 of 48 */
-    file_xxh3_text(data + at, (size_t)n_bytes, is);
-    char *hash = strstr(sealed, was);
-    CHECK(hash, "%s is not in the manifest", was);
-    memcpy(hash, is, 32);
+    replace_hash(sealed, copy + at, data + at, (size_t)n_bytes);
+    replace_hash(sealed, copy + at, data + at, 4 * 4 * 48);   /* of the block, of 4 rows */
     seal(sealed, n_text);
     scratch_write(path, data, n_data);
     scratch_write(manifest, sealed, n_text);
@@ -334,6 +348,70 @@ static void not_finite(float value, const char *shown)
     ok(verify(fault) == 0, "and all is well again");
     free(data), free(text), free(copy), free(sealed);
     free(path), free(manifest);
+}
+
+/* As checkpoints were before blocks had hashes. */
+static void forget_blocks(void)
+{
+    char *path = path_of("manifest.json");
+    moai_error err;
+    size_t n_bytes;
+    char *text = file_read(path, 1 << 30, &n_bytes, &err), *to = text;
+
+    CHECK(text, "%s", err.text);
+    for (const char *from = text; *from;) {
+        if (strncmp(from, ",\"block_rows\":", 14) == 0) from = strchr(strchr(from, '['), ']') + 1;
+        *to++ = *from++;
+    }
+    seal(text, (size_t)(to - text));
+    scratch_write(path, text, (size_t)(to - text));
+    free(text);
+    free(path);
+}
+
+/* Of 28 ranks that load: how many are refused, all others have the right elements; -1: they have not. */
+static int ranks_refused(const char *words)
+{
+    moai_error err;
+    int n = 0;
+
+    for (int rank = 0; rank < 28; rank++) {
+        const int64_t n_wrong = state_load_as(dir, &cfg, (grid_shape){1, 1, 28, 1}, rank, dev, &err);
+        if (n_wrong > 0 || (n_wrong < 0 && !strstr(err.text, words))) return -1;
+        n += n_wrong < 0;
+    }
+    return n;
+}
+
+/* A rank reads the blocks that it wants part of, and a checkpoint without blocks piece by piece. */
+static void blocks(void)
+{
+    char *path = path_of("rank-00000.h5"), *manifest = path_of("manifest.json"), fault[1024];
+    const float first = state_value(STATE_WEIGHT, rng_key(7, "model.embed_tokens.weight"), 9 * 48);
+    moai_error err;
+    size_t n_bytes, n_json;
+    char *data = file_read(path, 1 << 30, &n_bytes, &err), *json = file_read(manifest, 1 << 30, &n_json, &err);
+    char *there = data ? memmem(data, n_bytes, &first, sizeof first) : NULL;
+
+    CHECK(json && there, "no such element in %s", path);
+    there[1] ^= 1;
+    scratch_write(path, data, n_bytes);
+    ok(verify(fault) == 1 && strstr(fault, "/weight/model.embed_tokens.weight/0: rows 8 to 11 are damaged"),
+       "a block is named: %s", fault);
+    const int with = ranks_refused("rows 8 to 11 are damaged");
+    ok(with >= 1 && with <= 3, "%d of 28 ranks want part of it", with);
+    forget_blocks();
+    const int without = ranks_refused("model.embed_tokens.weight/0: damaged");
+    ok(without > 2 * with && verify(fault) == 1, "%d read its piece, where blocks have no hashes: %s", without, fault);
+    there[1] ^= 1;
+    scratch_write(path, data, n_bytes);
+    ok(ranks_refused("") == 0 && verify(fault) == 0 && resumed_step() == 5, "without damage this is read as ever %s", fault);
+    scratch_write(manifest, json, n_json);
+    ok(ranks_refused("") == 0 && verify(fault) == 0, "and so is the other");
+    free(data);
+    free(json);
+    free(path);
+    free(manifest);
 }
 
 /* Bytes changed at random: the reader may refuse or, where the change means nothing, read; it never takes wrong
@@ -389,6 +467,7 @@ int main(int argc, char **argv)
     process_start(&argc, &argv);
     grid_init(&grid, (grid_shape){2, 1, 2, 1}, 2);
     dev = device_open_cpu(1);
+    piece_block_elem = 200;                   /* 4 rows of most matrices */
     cfg = small_model(3, 14, 2, 101, false);
     output_dir = xasprintf("%s/run", getenv("TMPDIR"));
     dir = xasprintf("%s/checkpoint-5", output_dir);
@@ -408,6 +487,7 @@ int main(int argc, char **argv)
         not_read("rank-00001.h5");
         replaced();
         hostile();
+        blocks();
         not_finite(NAN, "nan");
         not_finite(-INFINITY, "-inf");
         mutations(argc > 2 ? atoi(argv[2]) : 300);

@@ -1,12 +1,13 @@
 /* tokenizer.cc: see tokenizer.h.  Training is in tokenizer_train.cc.
  *
- * The tokens are those that SentencePiece gives the whole text, found faster: a text is cut into units where no piece of
- * the vocabulary can reach across, and since most units are words met before, a table of recent units answers for
+ * The tokens are those that SentencePiece gives the whole text, found faster: a text is cut into units where no piece
+ * of the vocabulary can reach across, and since most units are words met before, a table of recent units answers for
  * SentencePiece.  A byte-pair merge joins two neighbours to a piece, so none crosses a place between two characters
  * that stand side by side in no piece: what happens on one side cannot see the other.  Such places are, with the
  * vocabularies that SentencePiece trains by default, before a space that follows something else, and around line ends.
  * A unit that grows long (a line without a space) is cut at the first place that the table of all such pairs shows; one
- * without any, such as a million times the same letter, is encoded whole.
+ * without any, such as a million times the same letter, is encoded whole, up to 4 MiB: there it is cut, with
+ * a warning.
  *
  * A space in front of a text (Llama's add_dummy_prefix) is put there here, before the cutting, and SentencePiece told
  * not to.  Texts are left whole where a unit's tokens depend on more than its characters: models that normalize or drop
@@ -17,6 +18,7 @@
 #include "exceptions.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -36,6 +38,7 @@ namespace {
 
 constexpr char meta_space[] = "\xE2\x96\x81"; /* U+2581 */
 constexpr size_t long_unit = 1 << 12;         /* bytes, from which on any place to cut is taken */
+constexpr size_t longest_unit = 1 << 22;      /* is cut: SentencePiece takes some 230 bytes of memory a byte */
 constexpr size_t most_bytes = INT32_MAX / 3;  /* SentencePiece counts in int; a space becomes 3 bytes */
 
 /* What SentencePiece does to a text before and in its search: fields of sentencepiece_model.proto's ModelProto, whose
@@ -212,11 +215,13 @@ struct tokenizer {
     bool space_in_front, space_behind;
     bool cut_spaces, cut_lines; /* no piece goes across */
     character_pairs pairs;
+    mutable std::atomic<bool> has_warned{false};
     mutable std::mutex lock;
     mutable std::vector<std::unique_ptr<recent_units>> idle; /* one is taken for each call */
 
     int load(const char *path, moai_error *err);
     bool read_pieces();
+    size_t cut_anyway(const char *text) const;
     size_t unit_length(const char *text, size_t n_bytes) const;
     int encode_whole(const sentencepiece::SentencePieceProcessor &, const char *text, size_t n_bytes,
                      std::vector<int> &, moai_error *err) const;
@@ -273,6 +278,15 @@ int tokenizer::load(const char *path, moai_error *err)
     return 0;
 }
 
+size_t tokenizer::cut_anyway(const char *text) const
+{
+    if (!has_warned.exchange(true))
+        warn("a text has %zu MiB in a row where each two neighbours may belong together (\"%.*s...\"): it is cut there, "
+             "and the tokens beside the cut may be others than SentencePiece's",
+             longest_unit >> 20, static_cast<int>(utf8_cut(text, 16)), text);
+    return utf8_cut(text, longest_unit);
+}
+
 /* Bytes of the first unit of the text. */
 size_t tokenizer::unit_length(const char *text, size_t n_bytes) const
 {
@@ -283,8 +297,9 @@ size_t tokenizer::unit_length(const char *text, size_t n_bytes) const
         if (cut_lines && text[n] == '\n') return n;
         if (cut_spaces && text[n] == ' ' && text[n - 1] != ' ' && !ends_with_meta_space(text, n)) return n;
     }
-    while (n < n_bytes && ((static_cast<unsigned char>(text[n]) & 0xC0) == 0x80 || pairs.have(text, n, n_bytes))) n++;
-    return n;
+    const size_t limit = std::min(n_bytes, longest_unit);
+    while (n < limit && ((static_cast<unsigned char>(text[n]) & 0xC0) == 0x80 || pairs.have(text, n, n_bytes))) n++;
+    return n < n_bytes && n == longest_unit ? cut_anyway(text) : n;
 }
 
 int tokenizer::encode_whole(const sentencepiece::SentencePieceProcessor &by, const char *text, size_t n_bytes,

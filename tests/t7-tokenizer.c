@@ -142,6 +142,10 @@ static void test_long_line(const tokenizer *t)
     ok(as_sentencepiece(t, text, 200000), "200 KB without a space have SentencePiece's tokens");
     memset(text, 'e', 100000);
     ok(as_sentencepiece(t, text, 100000), "and so have 100 KB of one letter");
+    text = realloc(text, n = 5000000);
+    CHECK(text, "no memory");
+    memset(text, 'e', n);
+    ok(comes_back(t, text, n), "5 MB of one letter come back");
     free(text);
 }
 

@@ -58,8 +58,8 @@ int checkpoint_files_add(checkpoint_files *, const char *name, const char *path,
 const struct checkpoint_file *checkpoint_files_find(const checkpoint_files *, const char *name);    /* NULL: none */
 /* As tokenizer.model; fills its SHA-256. */
 int checkpoint_read_tokenizer(checkpoint_files *, const char *path, char sha256[65], moai_error *err);
-/* Adds those of a checkpoint, hashes checked, but for names that are in the list.  Not collective. */
-int checkpoint_read_files(checkpoint_files *, const char *dir, moai_error *err);
+/* But for names that are there already; `from` is empty then. */
+void checkpoint_files_move(checkpoint_files *to, checkpoint_files *from);
 int checkpoint_files_write(const checkpoint_files *, const char *dir, moai_error *err);              /* each fsynced */
 void checkpoint_files_free(checkpoint_files *);
 
@@ -121,6 +121,8 @@ typedef struct checkpoint_manifest checkpoint_manifest;
 int checkpoint_open(checkpoint_manifest **, const char *dir, const comm *world, moai_error *err);
 const checkpoint_meta *checkpoint_get_meta(const checkpoint_manifest *);
 void checkpoint_close(checkpoint_manifest *);               /* may be NULL */
+/* Adds the files beside the state, hashes checked, but for names that are in the list.  Not collective. */
+int checkpoint_read_files(checkpoint_files *, const checkpoint_manifest *, moai_error *err);
 /* What holds a weight or moment that is not finite is no checkpoint to go on from, however well its bytes have been
  * kept: checkpoint_write refuses it with this, naming the first, and to those who read it is damaged. */
 enum { CHECKPOINT_NOT_FINITE = -3 };

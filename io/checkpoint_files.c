@@ -49,15 +49,20 @@ int manifest_read_files(const checkpoint_manifest *m, checkpoint_files *f, bool 
 
 static bool is_no_config(const char *name) { return strcmp(name, "config.json") != 0; }
 
-int checkpoint_read_files(checkpoint_files *f, const char *dir, moai_error *err)
+int checkpoint_read_files(checkpoint_files *f, const checkpoint_manifest *m, moai_error *err)
 {
-    checkpoint_manifest m;
-    int rc = manifest_load(&m, dir, err);
+    return manifest_read_files(m, f, is_no_config, err);
+}
 
-    if (rc != 0) return rc;
-    rc = manifest_read_files(&m, f, is_no_config, err);
-    manifest_unload(&m);
-    return rc;
+void checkpoint_files_move(checkpoint_files *to, checkpoint_files *from)
+{
+    CHECK(to->list = realloc(to->list, (size_t)(to->n + from->n + 1) * sizeof *to->list), "out of host memory");
+    for (int i = 0; i < from->n; i++) {
+        if (checkpoint_files_find(to, from->list[i].name)) continue;
+        to->list[to->n++] = from->list[i];
+        from->list[i] = (struct checkpoint_file){0};
+    }
+    checkpoint_files_free(from);
 }
 
 /* One below a directory of its own brings that. */

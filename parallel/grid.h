@@ -48,6 +48,9 @@ int64_t process_least(int64_t);                   /* of all ranks' values; colle
  * Where others are well it is that host's fault: its identity comes first, and another start may do better.
  * Collective. */
 int process_agree(bool failed, moai_error *err);
+/* What rank 0 has read, or how it has failed, on every rank: the others' bytes become a copy, malloc'd, with a NUL
+ * behind.  Before there is a grid; collective, but for a process without MPI, which keeps its own. */
+int process_share(bool failed, char **bytes, size_t *n_bytes, moai_error *err);
 void process_finish(void);                    /* collective; MPI_Finalize */
 
 /* Fills a 0 in one extent (dp) from the world size and checks that the product is `world`.  Returns 0, or -1 with

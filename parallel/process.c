@@ -4,6 +4,7 @@
 #include "host_cores.h"
 #include "mpi_check.h"
 
+#include <limits.h>
 #include <mpi.h>
 #include <omp.h>
 #include <pthread.h>
@@ -61,6 +62,22 @@ int process_agree(bool failed, moai_error *err)
     if (world_rank == teller && !all) error_set(err, "%s: %s", base_process.identity, err->text);
     if (world_size > 1) CHECK_MPI(MPI_Bcast(err, sizeof *err, MPI_BYTE, (int)teller, MPI_COMM_WORLD));
     return -1;
+}
+
+int process_share(bool failed, char **bytes, size_t *n_bytes, moai_error *err)
+{
+    int64_t n = failed ? -1 : (int64_t)*n_bytes;
+
+    if (world_size == 1) return failed ? -1 : 0;
+    CHECK_MPI(MPI_Bcast(&n, 1, MPI_INT64_T, 0, MPI_COMM_WORLD));
+    if (n < 0) {
+        CHECK_MPI(MPI_Bcast(err, sizeof *err, MPI_BYTE, 0, MPI_COMM_WORLD));
+        return -1;
+    }
+    CHECK(n <= INT_MAX, "%lld bytes of a file of keys", (long long)n);
+    if (world_rank != 0) *bytes = xmalloc((size_t)n + 1), *n_bytes = (size_t)n;
+    if (n > 0) CHECK_MPI(MPI_Bcast(*bytes, (int)n, MPI_BYTE, 0, MPI_COMM_WORLD));
+    return 0;
 }
 
 static void leave_mpi(int status)

@@ -34,13 +34,12 @@ static int check_tokens(const struct checkpoint_file *json, const char *name, co
     return rc;
 }
 
-int carry_files(checkpoint_files *f, const char *dir, const checkpoint_meta *from, const char *model_path,
-                const char *sha256, moai_error *err)
+int carry_files(checkpoint_files *f, resume_point *from, const char *model_path, const char *sha256, moai_error *err)
 {
-    if (checkpoint_read_files(f, dir, err) != 0) return -1;
+    checkpoint_files_move(f, &from->files);
     const struct checkpoint_file *json = checkpoint_files_find(f, "tokenizer.json");
-    if (!json || from->samples > 0 || from->tokenizer_sha256[0]) return 0;
-    char *name = xasprintf("%s/tokenizer.json", dir);
+    if (!json || from->meta.samples > 0 || from->meta.tokenizer_sha256[0]) return 0;
+    char *name = xasprintf("%s/tokenizer.json", from->dir);
     const int rc = check_tokens(json, name, model_path, sha256, err);
     free(name);
     return rc;

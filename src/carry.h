@@ -2,13 +2,12 @@
 #ifndef MOAI_CARRY_H
 #define MOAI_CARRY_H
 
-#include "checkpoint.h"
+#include "resume.h"
 
-/* Adds the files of checkpoint `dir`, whose metadata are `from`, to those of the run (checkpoint_read_files).  Imported
+/* Moves the files of the checkpoint to those of the run, but for names that these have.  Imported
  * weights know only their own tokens: where they come with a tokenizer.json and the shards with the tokenizer.model of
  * the list, from `model_path` (NULL: none), the two must have the same pieces, or it fails; where that cannot be told,
  * a warning.  `sha256` is that of the shards' tokenizer.  Not collective. */
-int carry_files(checkpoint_files *, const char *dir, const checkpoint_meta *from, const char *model_path,
-                const char *sha256, moai_error *err);
+int carry_files(checkpoint_files *, resume_point *from, const char *model_path, const char *sha256, moai_error *err);
 
 #endif

@@ -107,7 +107,8 @@ typedef struct run_config {
 /* Strings are never NULL ("" when not given) and belong to the struct: run_config_free frees them.
  * Defaults, then the run file named by --config, then the other flags (--key value, --key=value, --no_key for bools).
  * Unknown keys name the nearest known key; values out of range name key, value and range.  --help prints the table
- * and leaves with 0.  Not collective: every rank reads the same words and comes to the same end. */
+ * and leaves with 0.  Rank 0 reads the file for all.  Collective, but in a process without MPI: every rank is given the
+ * same words and comes to the same end. */
 int run_config_read(run_config *, int argc, char **argv, moai_error *err);
 void run_config_help(void);
 struct key_table run_config_keys(void);                 /* keys.h */

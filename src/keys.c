@@ -239,20 +239,26 @@ json_t *json_string_repaired(const char *text)
     return string;
 }
 
-json_t *json_read_object(const char *path, moai_error *err)
+json_t *json_object_of(const char *text, size_t n_bytes, const char *path, moai_error *err)
 {
     json_error_t at;
+    json_t *object = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &at);
+
+    if (json_is_object(object)) return object;
+    if (object)
+        error_set(err, "%s: not a JSON object ({...})", path);
+    else
+        error_set(err, "%s: line %d, column %d: %s", path, at.line, at.column, at.text);
+    json_decref(object);
+    return NULL;
+}
+
+json_t *json_read_object(const char *path, moai_error *err)
+{
     size_t n_bytes;
     char *text = json_file_read(path, &n_bytes, err);
-    json_t *object = text ? json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &at) : NULL;
+    json_t *object = text ? json_object_of(text, n_bytes, path, err) : NULL;
 
-    if (text && !object)
-        error_set(err, "%s: line %d, column %d: %s", path, at.line, at.column, at.text);
-    else if (text && !json_is_object(object)) {
-        error_set(err, "%s: not a JSON object ({...})", path);
-        json_decref(object);
-        object = NULL;
-    }
     free(text);
     return object;
 }

@@ -6,11 +6,26 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* Rank 0 for all. */
+static int read_model(model_config *cfg, const char *path, moai_error *err)
+{
+    const bool reads = process_rank() == 0;
+    char *bytes = (char *)cfg;
+    size_t n_bytes = sizeof *cfg;
+
+    if (process_share(reads && model_config_read(cfg, path, err) != 0, &bytes, &n_bytes, err)) return -1;
+    if (reads) return 0;
+    memcpy(cfg, bytes, sizeof *cfg);
+    free(bytes);
+    return 0;
+}
 
 /* What needs neither data nor memory; the same answer on every rank. */
 static int check(run_config *run, model_config *cfg, grid_shape *size, batch_plan *batch, int world, moai_error *err)
 {
-    if (model_config_read(cfg, run->model, err)) return -1;
+    if (read_model(cfg, run->model, err)) return -1;
     model_config_remark(cfg, run->model);
     *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel,
                          .dp = (int)run->data_parallel, .pp = (int)run->pipeline_parallel};
@@ -49,7 +64,10 @@ int main(int argc, char **argv)
     moai_error err;
     int status = STATUS_OK;
 
-    const int wrong = run_config_read(&run, argc, argv, &err) || check(&run, &cfg, &size, &batch, world, &err);
+    int wrong = run_config_read(&run, argc, argv, &err);
+    if (wrong) err.config = true;
+    if (process_agree(wrong, &err)) error_leave(&err);
+    wrong = check(&run, &cfg, &size, &batch, world, &err);
     if (wrong) err.config = true;
     if (process_agree(wrong, &err)) error_leave(&err);
     if (fit_find_room(&room, &run, &err)) error_leave(&err);

@@ -60,6 +60,7 @@ static verdict load_here(resume_point *r, const checkpoint_manifest *m, const ch
 
     if (v == GOOD) v = verdict_of(checkpoint_load(m, st, err));
     if (v == GOOD) v = verdict_of(checkpoint_check_rest(m, st->grid->rank, st->grid->world, err));
+    if (v == GOOD && st->grid->rank == 0) v = verdict_of(checkpoint_read_files(&r->files, m, err));
     if (v == GOOD) r->meta = checkpoint_meta_copy(checkpoint_get_meta(m));
     return v;
 }
@@ -82,6 +83,7 @@ static verdict load(resume_point *r, const char *dir, const run_config *run, con
     }
     comm_agree(world, (int32_t)own == worst, err);
     checkpoint_meta_free(&r->meta);
+    checkpoint_files_free(&r->files);
     r->disagrees = worst == DISAGREES;
     return (verdict)worst;
 }
@@ -187,6 +189,7 @@ int resume_load(resume_point *r, const run_config *run, const checkpoint_meta *n
 void resume_free(resume_point *r)
 {
     checkpoint_meta_free(&r->meta);
+    checkpoint_files_free(&r->files);
     free(r->dir);
     *r = (resume_point){0};
 }

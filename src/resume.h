@@ -6,6 +6,7 @@
 
 typedef struct resume_point {
     checkpoint_meta meta;                     /* of the checkpoint; checkpoint_meta_free */
+    checkpoint_files files;                   /* rank 0: what lies beside its state */
     char *dir;                                /* NULL: the run starts anew */
     bool disagrees;                           /* it failed since the run's keys or data do not fit the checkpoint */
 } resume_point;

@@ -1,5 +1,7 @@
 /* run_config.c: the run file and the flags, see config.h */
 #include "config.h"
+#include "grid.h"
+#include "json_scan.h"
 #include "keys.h"
 #include "paths.h"
 #include "resume_keys.h"
@@ -128,9 +130,9 @@ static const key_spec *nearest_key(const char *name)
     return keys_nearest(keys, name, within < 2 ? 2 : within);
 }
 
-static int read_file(run_config *c, const char *path, moai_error *err)
+static int read_text(run_config *c, const char *path, const char *text, size_t n_bytes, moai_error *err)
 {
-    json_t *object = json_read_object(path, err), *value;
+    json_t *object = json_object_of(text, n_bytes, path, err), *value;
     const char *seen[sizeof rows / sizeof *rows] = {NULL}, *name;
     int status = object ? 0 : -1;
 
@@ -258,6 +260,25 @@ static int check_together(const run_config *c, moai_error *err)
     return 0;
 }
 
+/* Rank 0 reads for all, whatever has `failed` on a rank before. */
+static int read_file(run_config *c, const char *path, int failed, moai_error *err)
+{
+    const bool reads = process_rank() == 0 && path;
+    char *text = NULL;
+    size_t n_bytes = 0;
+    moai_error why;
+
+    if (reads && (text = json_file_read(path, &n_bytes, &why))) n_bytes++;     /* its NUL goes along: none is no file */
+    if (process_share(reads && !text, &text, &n_bytes, &why)) {
+        if (!failed) *err = why;
+        failed = -1;
+    }
+    if (!failed && path && n_bytes == 0) failed = error_set(err, "--config %s: rank 0 is given none", path);
+    if (!failed && path) failed = read_text(c, path, text, n_bytes - 1, err);
+    free(text);
+    return failed;
+}
+
 int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
 {
     char *path;
@@ -269,8 +290,8 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
             if (base_process.printer) run_config_help();
             base_process.leave(STATUS_OK);
         }
-    if (find_config(argc, argv, &path, err)) return -1;
-    const int failed = path ? read_file(c, path, err) : 0;
+    int failed = find_config(argc, argv, &path, err);
+    failed = read_file(c, path, failed, err);
     free(path);
     if (failed) return -1;
     for (int i = 1, used; i < argc; i += used)

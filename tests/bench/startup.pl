@@ -8,7 +8,7 @@ my @classes = ('token shards', 'data manifest', 'tokenizer', 'model', 'checkpoin
 
 sub class_of {
     my $path = shift;
-    return undef if $path !~ m{^\Q$dir\E/} || $path =~ m{/trace\.};
+    return undef if $path !~ m{^\Q$dir\E/} || $path =~ m{/(trace\.|ompi\.)};
     return 'token shards' if $path =~ m{/data/[^/]*\.h5$};
     return 'data manifest' if $path =~ m{/data/manifest\.json$};
     return 'checkpoint manifest' if $path =~ m{/checkpoint-\d+/manifest\.json$};

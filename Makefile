@@ -1,7 +1,7 @@
 # MOAI: a pretraining job for Qwen3-style language models.
 #
 #   make              the programs for the CPU: build/moai_train, moai_tokenize, moai_checkpoint, moai_generate
-#   make test         installs what is missing (apt), builds, runs every test;  make test T=t4 runs one family
+#   make test         installs what is missing (apt), builds, runs every test, or all that can run;  make test T=t4 runs one family
 #   make demo         a small model learns real text on four MPI ranks and writes some;  TEXT=my.txt takes your own
 #   make test-gpu     what a GPU can be tested for, on whatever GPUs are there (CUDA=1);  make bench-gpu measures its speed
 #   make test-slurm   jobs of slurm/ on a Slurm cluster of four nodes that lives on this machine while they run (root)
@@ -148,28 +148,34 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D); echo '$(flags)' | cmp -s - $@ || echo '$(flags)' > $@
 
 # ---- what is missing ---------------------------------------------------------------------------------------------
-# Nothing is installed when all is there.  oneDNN is wanted, not needed: without it CBLAS does the products.
+# Nothing is installed when all is there.  Without what is wanted (oneDNN, packings, the tests' tools) the rest works: CBLAS does the
+# products, and tests are skipped by name.
 elsewhere = libraries elsewhere are found through PREFIXES=/where/one/is:/and/another and MPICC=/path/to/mpicc
-# $(call install_packages,NEEDED,WANTED)
+# $(call install_packages,NEEDED,WANTED): as root, or by a sudo that asks nothing; fails where NEEDED cannot be installed
 define install_packages
-	@needed="$(strip $1)" wanted="$(strip $2)"; sudo=; \
+	@needed="$(strip $1)" wanted="$(strip $2)"; sudo= may=; \
 	[ -n "$$needed$$wanted" ] || exit 0; \
-	if command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && sudo="sudo -n"; }; }; then \
+	! command -v apt-get >/dev/null || { [ "$$(id -u)" = 0 ] && may=1; } || { sudo -n true 2>/dev/null && may=1 sudo="sudo -n"; }; \
+	if [ -n "$$may" ]; then \
 	    echo "installing: $$needed $$wanted"; \
-	    get="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq"; $$get update; \
-	    $$get install -y --no-install-recommends $$needed $$wanted || $$get install -y --no-install-recommends $$needed; \
-	elif [ -n "$$needed" ]; then \
-	    echo "missing (names of Debian and Ubuntu): $$needed"; echo "  as root: apt-get install $$needed $$wanted"; \
-	    echo "  $(elsewhere)"; exit 1; \
-	fi
+	    get="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20"; $$get update; \
+	    ! $$get install -y --no-install-recommends $$needed $$wanted || exit 0; \
+	    [ -z "$$needed" ] || ! $$get install -y --no-install-recommends $$needed || needed=; \
+	    for p in $$wanted; do $$get install -y --no-install-recommends $$p || left="$$left $$p"; done; \
+	    wanted="$$left"; \
+	fi; \
+	[ -n "$$needed$$wanted" ] || exit 0; \
+	echo "missing (names of Debian and Ubuntu): $$needed $$wanted"; echo "  as root: apt-get install $$needed $$wanted"; \
+	[ -n "$$needed" ] || { echo "  without: $(strip $3)"; exit 0; }; \
+	echo "  $(elsewhere)"; exit 1
 endef
 
 deps:
-	$(call install_packages,$(missing) $(missing_for_tests),$(no_onednn) $(packing_packages))
+	$(call install_packages,$(missing),$(missing_for_tests) $(no_onednn) $(packing_packages),tests that need one are skipped)
 slurm-deps: deps
 	$(call install_packages,$(call no_program,$(slurm_programs)))
 demo-deps:
-	$(call install_packages,$(missing) $(no_corpus),$(no_onednn) $(packing_packages))
+	$(call install_packages,$(missing) $(no_corpus),$(no_onednn) $(packing_packages),it runs all the same)
 
 info:
 	@echo "compiler   $(CC) $$($(CC) -dumpfullversion), -march=$(ARCH)$(if $(ASAN),$(comma) address and undefined-behaviour sanitizers)"
@@ -184,7 +190,7 @@ info:
 # ---- what is run -------------------------------------------------------------------------------------------------
 jobs  = $(if $(findstring j,$(filter-out --%,$(MAKEFLAGS))),,-j$(shell nproc))
 again = $(MAKE) --no-print-directory $(if $(Q),-s)
-prove = MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) prove -j1 $(if $(filter 1,$(V)),-v) --exec tests/run
+prove = MOAI_BIN=$(BUILD) PYTHON=$(PYTHON) $(if $(call no_program,prove:perl),tests/prove,prove) -j1 $(if $(filter 1,$(V)),-v) --exec tests/run
 chosen      = $(sort $(wildcard tests/$(T)*.c tests/$(T)*.sh))
 chosen_slow = $(sort $(wildcard tests/slow/$(T)*.c tests/slow/$(T)*.sh))
 

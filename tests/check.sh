@@ -2,7 +2,9 @@
 # check.sh: sourced by the tests that are scripts.
 #
 #   check STATUS TEXT    a TAP line, and the status again; behind a failure the ends of the files in $shown
+#   lacks TEXT TOOL...   is one of the tools missing?  Then a TAP line says that TEXT is skipped for want of it
 #   done_testing         prints the plan; the script's status
+. tests/tools.sh
 shown='' tests_run=0 tests_failed=0
 
 check() {
@@ -16,6 +18,18 @@ check() {
         [ -z "$shown" ] || tail -n 15 $shown | sed 's/^/# /'
     fi
     return "$1"
+}
+
+lacks() {
+    what=$1
+    shift
+    for tool in "$@"; do
+        has "$tool" && continue
+        tests_run=$((tests_run + 1))
+        echo "ok $tests_run - $what # SKIP $tool is missing"
+        return 0
+    done
+    return 1
 }
 
 done_testing() {

@@ -1,3 +1,4 @@
+/* needs: perl */
 /* metrics.jsonl and the TensorBoard files: full precision, a resume tells one story, bad output directories are
  * named */
 #include "tap.h"

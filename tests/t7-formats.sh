@@ -1,5 +1,6 @@
 #!/bin/bash
 # t7-formats.sh: what moai_tokenize takes as text: formats by name and content, pipes on several ranks, what is replaced or left out counted.
+# needs: zstd
 set -u
 dir=$TMPDIR
 . tests/check.sh

@@ -1,6 +1,7 @@
 #!/bin/bash
 # t7-inputs.sh: thousands of inputs: on a long command line, by lists and by directories, with and without mpirun; which files of a
 # directory are read, and in what order.
+# needs: perl
 . tests/check.sh
 dir=$TMPDIR
 shown="$dir/out"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # moai_tokenize train beside others: one job for a model, an existing one goes only when asked and when the new one is whole, also when
 # the trainer is killed or the disk is full.
+# needs: perl
 . tests/check.sh
 dir=$TMPDIR
 shown="$dir/out"

@@ -1,5 +1,6 @@
 #!/bin/sh
 # moai_checkpoint from the command line, and what h5dump, h5py and a JSON reader see in what it and moai_train write.
+# needs: perl:JSON::PP
 . tests/layouts.sh
 checkpoint=$MOAI_BIN/moai_checkpoint
 
@@ -35,16 +36,20 @@ cp "$saved/manifest.json" "$runs/run/checkpoint-6.tmp"
 says 0 'checkpoint-4: complete and undamaged' "$checkpoint" verify "$runs/run"
 ! grep -q FAULT "$runs/out"; check $? "one that is half removed is none"
 
-h5dump -H -d /exp_avg/model.layers.1.mlp.up_proj.weight/0 "$saved/rank-00001.h5" > "$runs/out" 2>&1
-status=$?
-for word in H5T_IEEE_F32LE global_shape offset xxh3; do grep -q $word "$runs/out" || status=1; done
-check $status "h5dump shows a piece and its attributes"
-pieces=$("$PYTHON" tests/tools/h5_pieces.py "$saved" 2>&1)
-[ "${pieces% *}" = $(((3 * 11 + 3) * 3)) ]
-check $? "h5py puts every tensor together from the pieces: $pieces"
-pieces=$("$PYTHON" tests/tools/h5_pieces.py "$runs/tied-run/checkpoint-4" 2>&1)
-[ "${pieces% *}" = $(((3 * 11 + 2) * 3)) ]
-check $? "a tied embedding is there once: $pieces"
+lacks "h5dump shows a piece" h5dump || {
+    h5dump -H -d /exp_avg/model.layers.1.mlp.up_proj.weight/0 "$saved/rank-00001.h5" > "$runs/out" 2>&1
+    status=$?
+    for word in H5T_IEEE_F32LE global_shape offset xxh3; do grep -q $word "$runs/out" || status=1; done
+    check $status "h5dump shows a piece and its attributes"
+}
+lacks "h5py puts tensors together from their pieces" python:h5py || {
+    pieces=$("$PYTHON" tests/tools/h5_pieces.py "$saved" 2>&1)
+    [ "${pieces% *}" = $(((3 * 11 + 3) * 3)) ]
+    check $? "h5py puts every tensor together from the pieces: $pieces"
+    pieces=$("$PYTHON" tests/tools/h5_pieces.py "$runs/tied-run/checkpoint-4" 2>&1)
+    [ "${pieces% *}" = $(((3 * 11 + 2) * 3)) ]
+    check $? "a tied embedding is there once: $pieces"
+}
 
 says 1 '/run is no checkpoint; the newest in it is .*run/checkpoint-4$' "$checkpoint" export "$runs/run" "$runs/hf"
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # export and import beside others: one job at a time, nothing old goes before the new is whole, and a killed one leaves nothing to do by hand.
+# needs: perl:Fcntl
 . tests/check.sh
 dir=$TMPDIR
 shown="$dir/out"

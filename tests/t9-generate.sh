@@ -1,5 +1,6 @@
 #!/bin/sh
 # Text out: sentences learned by heart come back, from every kind of directory, on 1 and 2 ranks, alone and in a batch; bad input is refused.
+# needs: perl:JSON::PP
 set -u
 export OMP_NUM_THREADS=1
 generate=$MOAI_BIN/moai_generate

@@ -1,6 +1,7 @@
 #!/bin/sh
 # --profile_step: the traces of a TP2 x PP2 run hold every op of the step, in the schedule's order, and change nothing; nor do those of DP2,
 # whose gather of the weights begins in one step and ends in the next.
+# needs: perl:JSON::PP
 . tests/layouts.sh
 
 model small 4 28 4

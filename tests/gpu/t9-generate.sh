@@ -1,5 +1,6 @@
 #!/bin/sh
 # The GPU writes what the CPU writes: the most probable tokens of a trained model, alone and in a batch; logits as Transformers computes them.
+# needs: perl:JSON::PP
 . tests/gpu/gpus.sh
 
 generate() { "$MOAI_BIN/moai_generate" "$@" --num_threads 1 2> "$runs/err"; }

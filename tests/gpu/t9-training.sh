@@ -1,5 +1,6 @@
 #!/bin/sh
 # Training on one GPU: the CPU's model; the same bits twice, in every recomputation mode, over a resume and under observation.
+# needs: perl:JSON::PP
 . tests/gpu/gpus.sh
 
 model small 4 28 4

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Two GPUs train what one trains: TP2, PP2 and DP2 in fp32 to 1e-5, in bf16 to rounding, each twice with the same bits, and seen in traces.
+# needs: perl:JSON::PP
 . tests/gpu/gpus.sh
 
 [ "$gpus" -ge 2 ] || skip_all "$gpus GPU here"

@@ -13,12 +13,17 @@
 #          MPICC=...      Open MPI's compiler wrapper        ONEDNN=  products through CBLAS instead of oneDNN
 #          CUDA=1         the GPU backend (needs nvcc, found through PATH, CUDA_HOME or NVCC=); CUDA_ARCH="80 90a" the cards built for
 #          PACKINGS="gzip xz bzip2"  of text that is read, besides zstd: those whose libraries are found
-#          ARCH=native    the processor built for            V=1      show the commands, and each check of the tests
+#          ARCH=x86-64-v3 the processor built for: native, that of this machine; for make install x86-64-v3
+#          V=1      show the commands, and each check of the tests
 .DEFAULT_GOAL := all
 T ?= t
 V ?= 0
 DEVICE ?= cuda
+# what stays here is built for the processor that is here, what is installed for most of those that are there
+wanted_arch := $(ARCH)
 ARCH ?= native
+install_arch  := $(or $(wanted_arch),$(if $(filter x86_64,$(shell uname -m)),x86-64-v3,native))
+install_build  = $(BUILD)$(if $(wanted_arch),,-$(install_arch))
 PREFIX ?= /usr/local
 BUILD ?= build$(if $(ASAN),-asan)
 MPICC ?= mpicc
@@ -113,6 +118,8 @@ sources  = $(filter-out parallel/comm_nccl.c,$(wildcard src/*.c parallel/*.c io/
 library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sources))) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard io/*.cc)) \
            $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(cuda_sources))))
 binaries = $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))
+# linked by name: nothing calls it, it runs before main
+processor = $(BUILD)/src/processor.o
 tests    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/t*.c tests/tools/*.c tests/slow/*.c tests/bench/*.c) $(cuda_benches))
 
 all: $(binaries)
@@ -123,6 +130,7 @@ $(BUILD)/io/%.o $(BUILD)/tests/t7-shard.o: CPPFLAGS += $(HDF5_CFLAGS)
 $(BUILD)/io/unpack.o: CPPFLAGS += $(if $(filter gzip,$(PACKINGS)),-DMOAI_GZIP) $(if $(filter xz,$(PACKINGS)),-DMOAI_XZ) $(if $(filter bzip2,$(PACKINGS)),-DMOAI_BZIP2)
 $(BUILD)/src/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
 $(BUILD)/src/cpu_%.o: CFLAGS += -ffp-contract=fast
+$(processor): CFLAGS := $(filter-out -march=%,$(CFLAGS))
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -134,10 +142,10 @@ $(BUILD)/%.o: %.cc $(BUILD)/flags
 	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 $(BUILD)/libmoai.a: $(library)
 	@rm -f $@; ar rcs $@ $^
-$(binaries): $(BUILD)/%: $(BUILD)/src/%.o $(BUILD)/libmoai.a
+$(binaries): $(BUILD)/%: $(BUILD)/src/%.o $(processor) $(BUILD)/libmoai.a
 	@$(if $(Q),echo "  LD   $@")
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(tests): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libmoai.a
+$(tests): $(BUILD)/%: $(BUILD)/%.o $(processor) $(BUILD)/libmoai.a
 	@$(if $(Q),echo "  LD   $@")
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -178,7 +186,7 @@ demo-deps:
 	$(call install_packages,$(missing) $(no_corpus),$(no_onednn) $(packing_packages),it runs all the same)
 
 info:
-	@echo "compiler   $(CC) $$($(CC) -dumpfullversion), -march=$(ARCH)$(if $(ASAN),$(comma) address and undefined-behaviour sanitizers)"
+	@echo "compiler   $(CC) $$($(CC) -dumpfullversion), -march=$(ARCH)$(comma) installed: $(install_arch)$(if $(ASAN),$(comma) address and undefined-behaviour sanitizers)"
 	@echo "MPI        $$(mpirun --version 2>/dev/null | head -n 1)"
 	@echo "HDF5       $(HDF5_PC) $$(pkg-config --modversion $(HDF5_PC) 2>/dev/null)"
 	@echo "products   $(if $(ONEDNN),oneDNN,CBLAS (oneDNN is $(if $(no_onednn),not found,switched off)): OpenBLAS $$(pkg-config --modversion openblas 2>/dev/null))"
@@ -230,13 +238,14 @@ prove-gpu:                                # most of their time is programs start
 prove-slow:
 	@$(if $(chosen_slow),$(prove) $(chosen_slow),echo "T=$(T): no test is called tests/slow/$(T)*"; exit 1)
 
-install: all
+install:
+	@$(again) $(jobs) ARCH=$(install_arch) BUILD=$(install_build) all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/moai/configs $(DESTDIR)$(PREFIX)/share/moai/slurm
-	install $(binaries) $(DESTDIR)$(PREFIX)/bin
+	install $(binaries:$(BUILD)/%=$(install_build)/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 configs/*.json configs/README.md $(DESTDIR)$(PREFIX)/share/moai/configs
 	install slurm/*.sh $(DESTDIR)$(PREFIX)/share/moai/slurm
 clean:
-	rm -rf build build-asan
+	rm -rf build build-asan build-x86-64-v3
 
 FORCE:
 .PHONY: all build-tests deps slurm-deps demo-deps info test test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean

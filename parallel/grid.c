@@ -6,6 +6,21 @@
 #include <stdio.h>
 #include <string.h>
 
+static int too_many(grid_shape size, moai_error *err)
+{
+    return error_set(err, "more than %d ranks in a process grid of tensor_parallel %d x context_parallel %d x data_parallel "
+                     "%d x pipeline_parallel %d", GRID_RANKS, size.tp, size.cp, size.dp, size.pp);
+}
+
+int grid_ranks(grid_shape size)
+{
+    const int extent[] = {size.tp, size.cp, size.dp, size.pp};
+    int64_t product = 1;
+
+    for (int i = 0; i < 4 && product <= GRID_RANKS; i++) product *= extent[i];
+    return product <= GRID_RANKS ? (int)product : -1;
+}
+
 int grid_factor(grid_shape *size, int world, moai_error *err)
 {
     int *const extent[] = {&size->tp, &size->cp, &size->dp, &size->pp};
@@ -15,7 +30,8 @@ int grid_factor(grid_shape *size, int world, moai_error *err)
     for (int i = 0; i < 4; i++) {
         if (*extent[i] < 0) return error_set(err, "an axis of %d ranks in the process grid", *extent[i]);
         if (*extent[i] > 0) {
-            product *= *extent[i];
+            product *= *extent[i];            /* of at most GRID_RANKS and an int */
+            if (product > GRID_RANKS) return too_many(*size, err);
         } else {
             if (open) return error_set(err, "only one extent of the process grid may be left to be found");
             open = extent[i];

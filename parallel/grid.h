@@ -53,6 +53,9 @@ int process_agree(bool failed, moai_error *err);
 int process_share(bool failed, char **bytes, size_t *n_bytes, moai_error *err);
 void process_finish(void);                    /* collective; MPI_Finalize */
 
+enum { GRID_RANKS = 1 << 24 };                /* at most */
+/* The product of the extents; -1: more than GRID_RANKS. */
+int grid_ranks(grid_shape);
 /* Fills a 0 in one extent (dp) from the world size and checks that the product is `world`.  Returns 0, or -1 with
  * "world size 6 is not tensor_parallel 4 x pipeline_parallel 1 x data_parallel ...".  Not collective. */
 int grid_factor(grid_shape *size, int world, moai_error *err);

@@ -13,7 +13,7 @@ static void push(pipe_schedule *s, pipe_kind kind, int micro_batch)
 pipe_schedule schedule_1f1b(int pp, int stage, int n_micro)
 {
     const int warm_up = (int)min_i64(pp - 1 - stage, n_micro);
-    pipe_schedule s = {.list = xmalloc((size_t)(2 * n_micro) * sizeof *s.list), .n_micro = n_micro,
+    pipe_schedule s = {.list = xmalloc(2 * (size_t)n_micro * sizeof *s.list), .n_micro = n_micro,
                        .n_slots = (int)min_i64(pp - stage, n_micro)};
 
     for (int m = 0; m < warm_up; m++) push(&s, PIPE_FORWARD, m);

@@ -33,7 +33,7 @@ static int check(run_config *run, model_config *cfg, grid_shape *size, batch_pla
         world = (int)run->plan_ranks;
     } else if (run->plan && world == 1) {
         size->dp = size->dp ? size->dp : 1;
-        world = size->tp * size->cp * size->dp * size->pp;
+        world = grid_ranks(*size);
     }
     if (grid_factor(size, world, err) || params_check(cfg, *size, err) || batch_settle(batch, run, size->dp, err))
         return -1;

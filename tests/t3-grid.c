@@ -70,6 +70,14 @@ static void test_axes(grid_shape n, int n_kv_heads)
 
 static void test_factor(void)
 {
+    moai_error huge;
+    grid_shape absurd = {4096, 4096, 65536, 1024};
+
+    ok(grid_ranks(absurd) == -1 && grid_factor(&absurd, 8, &huge) == -1 && strstr(huge.text, "more than 16777216 ranks"),
+       "a grid beyond any int: %s", huge.text);
+    absurd = (grid_shape){INT32_MAX, INT32_MAX, 0, INT32_MAX};
+    ok(grid_factor(&absurd, 8, &huge) == -1 && strstr(huge.text, "more than"), "three times INT32_MAX");
+
     moai_error err;
     grid_shape s = {2, 1, 0, 2};
 

@@ -59,6 +59,10 @@ ldd "$train" | grep -q libcuda || refused 2 2 'device cuda: this build has no CU
 refused 2 2 'global_batch_size 3 is not a multiple of per_device_train_batch_size 1 x data_parallel 2' --global_batch_size 3
 refused 2 1 'seq_length 65 is larger than max_position_embeddings 64 of' --seq_length 65
 
+refused 2 1 'global_batch_size 1073741824 is 1073741824 micro-batches a step, more than 1048576' --global_batch_size 1073741824
+refused 2 1 '68719476736 samples a step, more than 1073741824' --gradient_accumulation_steps 1048576 --batch_size 65536
+refused 2 1 'more than 16777216 ranks in a process grid of tensor_parallel 4096' --plan --tensor_parallel 4096 --data_parallel 65536 --pipeline_parallel 1024
+
 # layout
 refused 2 4 'num_attention_heads 6 is not divisible by tensor_parallel 4' --tensor_parallel 4
 refused 2 3 'tensor_parallel 3 neither divides num_key_value_heads 2 nor is a multiple of it' --tensor_parallel 3

@@ -206,7 +206,7 @@ static const char *option(const char *key, int argc, char **argv, int *i)
 static int export_one(int argc, char **argv)
 {
     const char *type = "float32", *size = "5GB";
-    static char *dirs[2];                     /* they stay, see expand_paths */
+    char *dirs[2];
     bool overwrite = false;
     moai_error err;
     int n = 0;
@@ -239,7 +239,7 @@ static int export_one(int argc, char **argv)
 
 static int import_one(int argc, char **argv)
 {
-    static char *dirs[2];                     /* they stay, see expand_paths */
+    char *dirs[2];
     bool overwrite = false;
     moai_error err;
     int n = 0;

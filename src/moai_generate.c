@@ -395,8 +395,8 @@ static int write_logits(session *s, moai_error *err)
             f && fwrite(logits, vocab * sizeof *logits, (size_t)n, f) != (size_t)n && file_error(path, err);
         failed = comm_agree(&s->grid.host_world, lost, err);
     }
-    if (!failed) failed = comm_agree(&s->grid.host_world, f && fflush(f) && file_error(path, err), err);
-    if (f) fclose(f);
+    const bool lost = f && fclose(f) && !failed && file_error(path, err);
+    if (!failed) failed = comm_agree(&s->grid.host_world, lost, err);
     free(logits);
     return failed;
 }

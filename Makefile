@@ -5,6 +5,7 @@
 #   make demo         a small model learns real text on four MPI ranks and writes some;  TEXT=my.txt takes your own
 #   make test-gpu     what a GPU can be tested for, on whatever GPUs are there (CUDA=1);  make bench-gpu measures its speed
 #   make test-slurm   jobs of slurm/ on a Slurm cluster of four nodes that lives on this machine while they run (root)
+#   make fuzz         libFuzzer targets over whatever is read from outside, FUZZ_S=60 seconds each;  T=config runs fuzz-config* (clang)
 #   make test-slow    the long tests;  make bench measures speed;  both compare with PyTorch where PYTHON=... has torch
 #   make info         what was detected;  make deps installs what is missing;  make install PREFIX=/usr/local;  make clean
 #
@@ -25,10 +26,11 @@ ARCH ?= native
 install_arch  := $(or $(wanted_arch),$(if $(filter x86_64,$(shell uname -m)),x86-64-v3,native))
 install_build  = $(BUILD)$(if $(wanted_arch),,-$(install_arch))
 PREFIX ?= /usr/local
-BUILD ?= build$(if $(ASAN),-asan)
+FUZZ_S ?= 60
+BUILD ?= build$(if $(FUZZ),-fuzz,$(if $(ASAN),-asan))
 MPICC ?= mpicc
-CC  = gcc
-CXX = g++
+CC  = $(if $(FUZZ),clang,gcc)
+CXX = $(if $(FUZZ),clang++,g++)
 Q := $(if $(filter 1,$(V)),,@)
 comma := ,
 
@@ -82,7 +84,10 @@ no_corpus = $(if $(TEXT),,$(call no_program,bible:bible-kjv))
 missing_for_tests = $(sort $(call no_program,$(test_programs)) $(if $(PYTHON),,python3-h5py))
 
 # ---- how it is compiled ------------------------------------------------------------------------------------------
-OPT       = $(if $(ASAN),-O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O3 -g)
+sanitizers = -O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# half precision is a type for storage only in clang 14 on x86
+OPT       = $(if $(FUZZ),$(sanitizers) -fsanitize=fuzzer-no-link -Wno-c2x-extensions -Wno-pass-failed $(no_half),$(if $(ASAN),$(sanitizers),-O3 -g))
+no_half  := $(if $(FUZZ),$(shell echo '_Float16 x;' | $(CC) -fsyntax-only -x c - 2>/dev/null || echo -D_Float16=__fp16))
 CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP $(CUDA_CPPFLAGS) $(PREFIX_CFLAGS)
 # gnu11: vectors, _Float16 and unnamed parameters are used; its leave to contract products and sums is taken in cpu_*.c only
 CFLAGS   += -std=gnu11 -ffp-contract=off $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
@@ -120,14 +125,18 @@ library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sour
 binaries = $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))
 # linked by name: nothing calls it, it runs before main
 processor = $(BUILD)/src/processor.o
+fuzz_parts = fuzz fuzz_json pack_text
+fuzzers  = $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz-*.c))
 tests    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/t*.c tests/tools/*.c tests/slow/*.c tests/bench/*.c) $(cuda_benches))
 
 all: $(binaries)
 build-tests: $(tests)
+build-fuzzers: $(fuzzers)
 
 $(BUILD)/parallel/%.o: CPPFLAGS += $(MPI_CFLAGS)
 $(BUILD)/io/%.o $(BUILD)/tests/t7-shard.o: CPPFLAGS += $(HDF5_CFLAGS)
-$(BUILD)/io/unpack.o: CPPFLAGS += $(if $(filter gzip,$(PACKINGS)),-DMOAI_GZIP) $(if $(filter xz,$(PACKINGS)),-DMOAI_XZ) $(if $(filter bzip2,$(PACKINGS)),-DMOAI_BZIP2)
+$(BUILD)/io/unpack.o $(BUILD)/tests/fuzz/pack_text.o: CPPFLAGS += $(if $(filter gzip,$(PACKINGS)),-DMOAI_GZIP) $(if $(filter xz,$(PACKINGS)),-DMOAI_XZ) $(if $(filter bzip2,$(PACKINGS)),-DMOAI_BZIP2)
+$(BUILD)/tests/fuzz/%.o: CPPFLAGS += $(MPI_CFLAGS) $(HDF5_CFLAGS)
 $(BUILD)/src/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
 $(BUILD)/src/cpu_%.o: CFLAGS += -ffp-contract=fast
 $(processor): CFLAGS := $(filter-out -march=%,$(CFLAGS))
@@ -148,6 +157,9 @@ $(binaries): $(BUILD)/%: $(BUILD)/src/%.o $(processor) $(BUILD)/libmoai.a
 $(tests): $(BUILD)/%: $(BUILD)/%.o $(processor) $(BUILD)/libmoai.a
 	@$(if $(Q),echo "  LD   $@")
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(fuzzers): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(fuzz_parts:%=$(BUILD)/tests/fuzz/%.o) $(BUILD)/libmoai.a
+	@$(if $(Q),echo "  LD   $@")
+	$(Q)$(CXX) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # other flags than last time: everything is compiled again; a missing header is named before the compiler stumbles over it
 flags = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LDLIBS) onednn=$(ONEDNN) packings=$(PACKINGS) cudnn=$(CUDNN) $(NVCC) $(NVCCFLAGS)
@@ -178,8 +190,15 @@ define install_packages
 	echo "  $(elsewhere)"; exit 1
 endef
 
+# clang, its libFuzzer and its OpenMP
+fuzz_probe = extern "C" int LLVMFuzzerTestOneInput(const unsigned char *, unsigned long) { return 0; }
+missing_for_fuzz = $(call no_program,clang++:clang) $(if $(shell echo '$(fuzz_probe)' | \
+                   clang++ -fsanitize=fuzzer$(comma)address -fopenmp -x c++ -o /dev/null - 2>/dev/null && echo yes),,libclang-rt-dev libomp-dev)
+
 deps:
 	$(call install_packages,$(missing),$(missing_for_tests) $(no_onednn) $(packing_packages),tests that need one are skipped)
+fuzz-deps: deps
+	$(call install_packages,$(missing_for_fuzz))
 slurm-deps: deps
 	$(call install_packages,$(call no_program,$(slurm_programs)))
 demo-deps:
@@ -208,6 +227,9 @@ test: deps
 test-slow: deps
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-slow
+fuzz: fuzz-deps
+	@$(again) $(jobs) FUZZ=1 build-fuzzers
+	@tests/fuzz/run $(FUZZ_S) $(sort $(wildcard tests/fuzz/fuzz-$(filter-out t,$(T))*.c))
 test-slurm: slurm-deps
 	@$(again) $(jobs) all build-tests
 	@$(prove) -j3 $(sort $(filter-out %/lab.sh %/scenario.sh,$(wildcard tests/slurm/*.sh)))
@@ -245,9 +267,9 @@ install:
 	install -m 644 configs/*.json configs/README.md $(DESTDIR)$(PREFIX)/share/moai/configs
 	install slurm/*.sh $(DESTDIR)$(PREFIX)/share/moai/slurm
 clean:
-	rm -rf build build-asan build-x86-64-v3
+	rm -rf build build-asan build-fuzz build-x86-64-v3
 
 FORCE:
-.PHONY: all build-tests deps slurm-deps demo-deps info test test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
+.PHONY: all build-tests build-fuzzers deps fuzz-deps slurm-deps demo-deps info test fuzz test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

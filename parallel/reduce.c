@@ -24,8 +24,9 @@ static inline bf16 to_bf16(float x)
     return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-static inline float from_f16(f16 x) { return (float)x; }
-static inline f16 to_f16(float x) { return (f16)x; }
+/* macros: to some compilers half precision is a type of memory only, not of arguments */
+#define from_f16(x) ((float)(x))
+#define to_f16(x) ((f16)(x))
 static inline float from_f32(float x) { return x; }
 static inline float to_f32(float x) { return x; }
 static inline double from_f64(double x) { return x; }

@@ -194,13 +194,14 @@ static void get_small(reader *r, const json_t *o, small_file *f)
 
 static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
 {
+    const int64_t most_steps = (int64_t)1 << 40, most_samples = (int64_t)1 << 60;      /* of max_steps; to be added to */
     const json_t *g = json_object_get(root, "layout"), *run = json_object_get(root, "run"),
                  *state = json_object_get(root, "state");
 
-    m->step = get_int(r, root, "step", 0, INT64_MAX);
-    m->samples = get_int(r, root, "samples", 0, INT64_MAX);
-    m->updates = get_int(r, root, "updates", 0, INT64_MAX);
-    m->skipped = get_int(r, root, "skipped", 0, INT64_MAX);
+    m->step = get_int(r, root, "step", 0, most_steps);
+    m->samples = get_int(r, root, "samples", 0, most_samples);
+    m->updates = get_int(r, root, "updates", 0, most_steps);
+    m->skipped = get_int(r, root, "skipped", 0, most_steps);
     m->seed = (uint64_t)get_int(r, root, "seed", INT64_MIN, INT64_MAX);
     m->seq_length = get_int(r, root, "seq_length", 0, INT64_MAX);
     m->global_batch_size = get_int(r, root, "global_batch_size", 0, INT64_MAX);

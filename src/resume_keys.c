@@ -88,6 +88,13 @@ static int refuse(const key_spec *k, const run_config *then, const run_config *n
 
 static bool same_rates(const run_config *a, const run_config *b, int64_t done)
 {
+    const key_table keys = run_config_keys();
+    bool same = true;
+
+    for (int i = 0; i < keys.n; i++)
+        if (is_among(schedule_keys, keys.list[i].name, strlen(keys.list[i].name)))
+            same = same && same_value(&keys.list[i], a, b);
+    if (same) return true;
     for (int64_t step = 0; step < done; step++)
         if (learning_rate(a, step) != learning_rate(b, step)) return false;
     return true;

@@ -2,6 +2,7 @@
 #include "tap.h"
 
 #include "config.h"
+#include "resume_keys.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -562,6 +563,8 @@ static void test_run_file(void)
        err.text);
     char *again = run_config_json(&back);
     ok(!strcmp(text, again), "and says the same");
+    ok(!resume_keys_check(&back, text, 1ll << 40, &err), "a run of 2^40 steps with the same keys goes on at once %s",
+       err.text);
     free(text);
     free(again);
     run_config_free(&c);

@@ -266,6 +266,8 @@ static void hostile(void)
     edited("{", "moai-checkpoint", "moai-tokens", "format");
     edited("{", "\"version\": 1", "\"version\": 2", "version");
     edited("{", "\"step\": 5", "\"step\": -5", "step: out of range");
+    edited("{", "\"step\": 5", "\"step\": 1099511627777", "step: out of range");
+    edited("{", "\"samples\": ", "\"samples\": 9223372036854775807, \"were\": ", "samples: out of range");
     edited("{", "\"step\": 5", "\"step\": \"5\"", "step: not an integer");
     edited("{", "\"step\": 5,", "", "step: missing");
     edited("{", "\"rank-00001.h5\"", "\"../rank-00001.h5\"", "not a plain file name");

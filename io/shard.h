@@ -10,7 +10,11 @@
  *    "tokenizer_sha256": "..", "splits": {"train": [{"file": "train-00000.h5", "tokens": .., "documents": ..,
  *    "bytes": .., "xxh3": ".."}], "validation": [..]},
  *   "xxh3": ".."}          the last line: the hash of all bytes before it
- * File names are plain ones, of files in the manifest's directory; others are refused. */
+ * File names are plain ones, of files in the manifest's directory; others are refused.
+ *
+ * All that moai_tokenize writes is under checksums, HDF5's own structure too, so damage is found.  A file that was made
+ * to deceive, checksums and all, and damage to one that another program wrote in HDF5's oldest form, which has none,
+ * meet the decoders of HDF5: no more is safe there than the library is. */
 #ifndef MOAI_SHARD_H
 #define MOAI_SHARD_H
 

@@ -4,7 +4,7 @@
 #   check STATUS TEXT    a TAP line, and the status again; behind a failure the ends of the files in $shown
 #   lacks TEXT TOOL...   is one of the tools missing?  Then a TAP line says that TEXT is skipped for want of it
 #   done_testing         prints the plan; the script's status
-. tests/tools.sh
+. tests/has.sh
 shown='' tests_run=0 tests_failed=0
 
 check() {

@@ -22,7 +22,7 @@ refuses() {                                   # refuses WHAT STATUS WORDS COMMAN
 }
 flip() { perl -e 'open F, "+<", $ARGV[0]; seek F, $ARGV[1], 0; read F, $b, 1; seek F, $ARGV[1], 0; print F chr(ord($b) ^ 64)' "$1" "$2"; }
 tmp=$TMPDIR
-. tests/tools.sh
+. tests/has.sh
 
 # ---- the texts: this repository's own files, as .txt, zstd, and .jsonl ----
 cat src/*.c > "$tmp/all.txt"

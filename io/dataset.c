@@ -16,12 +16,12 @@ struct dataset {
     int64_t vocab_size;                       /* of the shards */
 };
 
-/* Shards that a split may hold open: at most two descriptors each (shard.c), for training and validation; others are MPI's and
+/* Shards that a split may hold open, for training and validation each; other descriptors are HDF5's (shard.c), MPI's and
  * the program's own.  The soft limit is often 1024 where the hard one is far beyond.  Not more in any case: a metadata
  * server remembers what each of thousands of ranks has open. */
 static int most_open(int n)
 {
-    enum { MOST = 1024, OTHERS = 256, EACH = 4 };
+    enum { MOST = 1024, OTHERS = 256, EACH = 2 };
     const rlim_t wanted = (rlim_t)(n < MOST ? n : MOST) * EACH + OTHERS;
     struct rlimit limit;
 

@@ -26,8 +26,7 @@ struct shard {
     char *path;
     shard_info info;
     hid_t file, tokens, documents;            /* < 0: not open */
-    int fd;                                   /* HDF5's, or own_fd; < 0: asleep */
-    bool own_fd;
+    int fd;                                   /* < 0: asleep */
     struct stat as_opened;
     int width;                                /* bytes per token: 2 or 4 */
     int64_t n_tokens, n_documents, chunk;     /* chunk: tokens per chunk */
@@ -137,6 +136,40 @@ static hsize_t user_block(hid_t file)
     return n_bytes;
 }
 
+/* HDF5 takes a megabyte of memory for a file that it has open: those used last keep it open, the others their
+ * descriptor.  Lock held. */
+enum { MOST_LIBRARY = 64 };
+static shard *with_library[MOST_LIBRARY];     /* n_with of them, the one used last at the end */
+static int n_with;
+
+static void close_library(shard *s)
+{
+    if (s->tokens >= 0) H5Dclose(s->tokens);
+    if (s->documents >= 0) H5Dclose(s->documents);
+    if (s->file >= 0) H5Fclose(s->file);
+    H5Eclear2(H5E_DEFAULT);
+    s->tokens = s->documents = s->file = -1;
+    for (int i = 0; i < n_with; i++)
+        if (with_library[i] == s) {
+            memmove(with_library + i, with_library + i + 1, (size_t)(--n_with - i) * sizeof *with_library);
+            break;
+        }
+}
+
+static void note_library(shard *s)
+{
+    int i = 0;
+
+    while (i < n_with && with_library[i] != s) i++;
+    if (i == n_with && n_with == MOST_LIBRARY) {
+        close_library(with_library[0]);
+        i = n_with;
+    }
+    if (i == n_with) n_with++;
+    memmove(with_library + i, with_library + i + 1, (size_t)(n_with - 1 - i) * sizeof *with_library);
+    with_library[n_with - 1] = s;
+}
+
 /* The library's descriptor, or -1.  Lock held. */
 static int open_library(shard *s, struct stat *st, moai_error *err)
 {
@@ -157,8 +190,11 @@ static int open_all(shard *s, moai_error *err)
 {
     int64_t n_offsets, unused;
 
-    s->fd = open_library(s, &s->as_opened, err);
-    if (s->fd < 0 || read_header(s, err) != 0) return -1;
+    const int fd = open_library(s, &s->as_opened, err);
+    if (fd < 0) return -1;
+    s->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (s->fd < 0) return error_set(err, "%s: %s", s->path, strerror(errno));
+    if (read_header(s, err) != 0) return -1;
     s->width = shard_width(s->info.vocab_size);
     s->tokens = open_dataset(s, "tokens", s->width, &s->n_tokens, &s->chunk, err);
     if (s->tokens < 0) return -1;
@@ -174,22 +210,13 @@ static int open_all(shard *s, moai_error *err)
     return 0;
 }
 
-/* Lock held. */
-static void close_library(shard *s)
-{
-    if (s->tokens >= 0) H5Dclose(s->tokens);
-    if (s->documents >= 0) H5Dclose(s->documents);
-    if (s->file >= 0) H5Fclose(s->file);
-    H5Eclear2(H5E_DEFAULT);
-    s->tokens = s->documents = s->file = -1;
-}
-
-/* Of a shard that has slept: the library opens by name, and what it opens has to be what `fd` reads.  Lock held. */
+/* Of a shard that has slept, or was not used for long: the library opens by name, and what it opens has to be what `fd`
+ * reads.  Lock held. */
 static int open_again(shard *s, moai_error *err)
 {
     struct stat st;
 
-    if (s->file >= 0) return 0;
+    if (s->file >= 0) return note_library(s), 0;
     int status = open_library(s, &st, err) < 0 ? -1 : 0;
     if (status == 0 && !same_file(&st, &s->as_opened))
         status = error_set(err, "%s: has been replaced while it was read", s->path);
@@ -198,7 +225,10 @@ static int open_again(shard *s, moai_error *err)
         if (s->tokens >= 0) s->documents = open_named(s, "documents", err);
         if (s->documents < 0) status = -1;
     }
-    if (status != 0) close_library(s);
+    if (status != 0)
+        close_library(s);
+    else
+        note_library(s);
     return status;
 }
 
@@ -213,6 +243,7 @@ shard *shard_open(const char *path, moai_error *err)
     } else {
         h5_lock();
         status = open_all(s, err);
+        if (status == 0) note_library(s);
         h5_unlock();
     }
     const size_t n_chunks = status == 0 ? (size_t)(s->n_tokens / s->chunk + 1) : 0;
@@ -228,9 +259,8 @@ void shard_sleep(shard *s)
     h5_lock();
     close_library(s);
     h5_unlock();
-    if (s->own_fd) close(s->fd);
+    if (s->fd >= 0) close(s->fd);
     s->fd = -1;
-    s->own_fd = false;
 }
 
 int shard_wake(shard *s, moai_error *err)
@@ -248,7 +278,6 @@ int shard_wake(shard *s, moai_error *err)
         return SHARD_REPLACED;
     }
     s->fd = fd;
-    s->own_fd = true;
     return 0;
 }
 

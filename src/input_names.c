@@ -32,6 +32,11 @@ static void add(input_names *names, char *path)
 
 static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
+static void sort_from(input_names *names, int first)
+{
+    if (names->n > first) qsort(names->list + first, (size_t)(names->n - first), sizeof *names->list, by_bytes);
+}
+
 /* ---- directories ------------------------------------------------------------------------------------------------ */
 
 static const char *ending(const char *name)
@@ -48,7 +53,7 @@ static char *count_endings(input_names *passed_over)
     FILE *to = open_memstream(&text, &n_bytes);
 
     CHECK(to, "out of host memory");
-    qsort(passed_over->list, (size_t)passed_over->n, sizeof *passed_over->list, by_bytes);
+    sort_from(passed_over, 0);
     for (int i = 0, n; i < passed_over->n; i += n) {
         for (n = 1; i + n < passed_over->n && strcmp(passed_over->list[i], passed_over->list[i + n]) == 0; n++) continue;
         fprintf(to, "%s%d %s", i ? ", " : "", n, passed_over->list[i]);
@@ -127,7 +132,7 @@ static int add_directory(input_names *names, const char *path, text_content cont
     if (rc == 0 && errno) rc = error_set(err, "%s: %s", path, strerror(errno));
     if (walk) fts_close(walk);
     if (rc == 0) rc = check_found(names->n - first, &passed_over, path, err);
-    if (names->n > first) qsort(names->list + first, (size_t)(names->n - first), sizeof *names->list, by_bytes);
+    sort_from(names, first);
     input_names_free(&passed_over);
     free(dir);
     return rc;

@@ -17,8 +17,8 @@ enum { TEXT_BYTES = 256 };
 struct job_lock {
     char *path;
     int fd;
-    bool held;                                /* by the kernel's lock */
-    char text[TEXT_BYTES];                    /* what the file says of this process */
+    bool held;             /* by the kernel's lock */
+    char text[TEXT_BYTES]; /* what the file says of this process */
 };
 
 static const char *job_variable(const char *name, const char *otherwise)
@@ -52,8 +52,8 @@ static bool has_name(int fd, const char *path)
 {
     struct stat ours, named;
     const int again = open(path, O_RDONLY | O_CLOEXEC);
-    const bool same = again >= 0 && fstat(fd, &ours) == 0 && fstat(again, &named) == 0 &&
-                      ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
+    const bool same = again >= 0 && fstat(fd, &ours) == 0 && fstat(again, &named) == 0 && ours.st_dev == named.st_dev &&
+                      ours.st_ino == named.st_ino;
 
     if (again >= 0) close(again);
     return same;
@@ -85,8 +85,8 @@ static void write_holder(job_lock *l)
 
     own_host(host);
     if (strcmp(own_job(), "-") != 0) snprintf(start, sizeof start, " start %d", own_start());
-    const int n = snprintf(l->text, sizeof l->text, "host %s pid %d job %.64s%s\n", host, (int)getpid(), own_job(),
-                           start);
+    const int n =
+        snprintf(l->text, sizeof l->text, "host %s pid %d job %.64s%s\n", host, (int)getpid(), own_job(), start);
     if (ftruncate(l->fd, 0) != 0 || pwrite(l->fd, l->text, (size_t)n, 0) != n)
         warn("%s: cannot write who holds the lock: %s", l->path, strerror(errno));
 }
@@ -139,7 +139,7 @@ static int without_lock(const job_lock *l, const char *name, const char *place, 
 {
     char holder[TEXT_BYTES];
 
-    usleep(20000);                            /* who has just taken it first writes that */
+    usleep(20000); /* who has just taken it first writes that */
     read_holder(l->fd, holder);
     if (is_held(reason) ? !is_own_past(holder) : lives_here(holder)) return refuse(l, name, place, holder, err);
     if (is_held(reason))
@@ -209,6 +209,18 @@ static bool is_own(const job_lock *l)
 
     return has_name(l->fd, l->path) &&
            (l->held || (pread(l->fd, text, TEXT_BYTES - 1, 0) > 0 && strcmp(text, l->text) == 0));
+}
+
+void read_lock(int fd) { try_lock(fd, F_RDLCK); }
+
+bool is_read_locked(const char *path)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const bool locked = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+    if (fd >= 0) close(fd);
+    return locked;
 }
 
 void job_unlock(job_lock *l)

@@ -16,6 +16,11 @@ typedef struct job_lock job_lock;
  * was lost. */
 job_lock *dir_lock(const char *dir, const char *name, double patience, moai_error *err);
 job_lock *file_lock(const char *path, const char *name, double patience, moai_error *err);
-void job_unlock(job_lock *);                  /* the file goes; NULL: nothing */
+void job_unlock(job_lock *); /* the file goes; NULL: nothing */
+
+/* A file that another may take the place of: its readers lock it as they open it, and whoever has replaced it can tell
+ * from the old one, under another name, whether it is still read.  A file system without locks says no. */
+void read_lock(int fd); /* until fd is closed */
+bool is_read_locked(const char *path);
 
 #endif

@@ -1,4 +1,5 @@
 /* manifest.c: see shard.h.  A manifest is checked whole when it is read: what later code uses is there and sane. */
+#include "dir_lock.h"
 #include "files.h"
 #include "shard.h"
 
@@ -13,6 +14,12 @@
 static const char manifest_format[] = "moai-manifest";
 enum { MANIFEST_VERSION = 1 };
 
+void manifest_let_go(manifest *m)
+{
+    if (m->held) fclose(m->held);
+    m->held = NULL;
+}
+
 void manifest_free(manifest *m)
 {
     for (int i = 0; i < m->n_splits; i++) {
@@ -20,6 +27,7 @@ void manifest_free(manifest *m)
         free(m->splits[i].list);
         free(m->splits[i].name);
     }
+    manifest_let_go(m);
     free(m->splits);
     free(m->dir);
     free(m->tokenizer);
@@ -186,6 +194,28 @@ int manifest_check(const char *given, moai_error *err)
     return status;
 }
 
+/* Is it the file that now has the name? */
+static bool is_named(FILE *file, const char *path)
+{
+    struct stat opened, named;
+
+    return fstat(fileno(file), &opened) == 0 && stat(path, &named) == 0 && opened.st_dev == named.st_dev &&
+           opened.st_ino == named.st_ino;
+}
+
+/* Open and locked for reading.  One that was replaced before the lock was there may have lost its shards: again. */
+static FILE *open_held(const char *path)
+{
+    FILE *file;
+
+    for (int i = 0; (file = fopen(path, "re")) != NULL; i++) {
+        read_lock(fileno(file));
+        if (i == 10 || is_named(file, path)) break;
+        fclose(file);
+    }
+    return file;
+}
+
 int manifest_read(manifest *m, const char *given, moai_error *err)
 {
     json_error_t fault;
@@ -193,7 +223,8 @@ int manifest_read(manifest *m, const char *given, moai_error *err)
     int status = -1;
 
     *m = (manifest){.dir = directory_of(path)};
-    FILE *file = fopen(path, "r");
+    FILE *file = open_held(path);
+    m->held = file;
     if (!file) {
         error_file(err, path);
     } else {
@@ -203,7 +234,6 @@ int manifest_read(manifest *m, const char *given, moai_error *err)
         else
             status = read_root(m, root, path, err);
         json_decref(root);
-        fclose(file);
     }
     free(path);
     if (status != 0) manifest_free(m);
@@ -218,8 +248,8 @@ static const char *file_name(const char *path)
 
 static json_t *shard_json(const manifest_shard *s)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file_name(s->path), "tokens", (json_int_t)s->tokens, "documents",
-                     (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "xxh3", s->xxh3);
+    return json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file_name(s->path), "tokens", (json_int_t)s->tokens,
+                     "documents", (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "xxh3", s->xxh3);
 }
 
 /* NULL when a name is not UTF-8. */

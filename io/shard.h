@@ -67,10 +67,13 @@ typedef struct manifest {
         int64_t tokens;
     } *splits;
     int n_splits;
+    void *held;                               /* the file, open: by it encode_output.h knows that the set is in use */
 } manifest;
 
-int manifest_read(manifest *, const char *path,
-                  moai_error *err); /* path: the file, or the directory that holds manifest.json */
+/* `path` is the file, or the directory that holds manifest.json.  The set is in use until manifest_free or
+ * manifest_let_go: the files of one that is replaced meanwhile stay. */
+int manifest_read(manifest *, const char *path, moai_error *err);
+void manifest_let_go(manifest *);
 /* Is it as it was written?  -1: not, by its last line.  Older ones lack that line: then unknown keys fail. */
 int manifest_check(const char *path, moai_error *err);
 int manifest_write(const manifest *, const char *path, moai_error *err);/* temporary, fsync, rename */

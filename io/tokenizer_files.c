@@ -68,9 +68,10 @@ static int reserve(const char *path, int64_t n_bytes, moai_error *err)
 
 int tokenizer_files_begin(tokenizer_files *f, const char *prefix, int64_t n_pieces, bool overwrite, moai_error *err)
 {
-    enum { PIECE_BYTES = 20 };                /* of a piece in a model, about */
+    enum { PIECE_BYTES = 20 }; /* of a piece in a model, about */
 
-    *f = (tokenizer_files){.model = xasprintf("%s.model", prefix), .vocab = xasprintf("%s.vocab", prefix),
+    *f = (tokenizer_files){.model = xasprintf("%s.model", prefix),
+                           .vocab = xasprintf("%s.vocab", prefix),
                            .old_vocab = xasprintf("%s.vocab.old.tmp", prefix)};
     if (make_parent(f->model, err) != 0) return -1;
     f->lock = file_lock(f->model, "--output", 0, err);

@@ -9,8 +9,8 @@
 #include "dir_lock.h"
 
 typedef struct tokenizer_files {
-    char *model, *vocab, *old_vocab;          /* PREFIX.model, PREFIX.vocab, PREFIX.vocab.old.tmp */
-    job_lock *lock;                           /* PREFIX.model.lock */
+    char *model, *vocab, *old_vocab; /* PREFIX.model, PREFIX.vocab, PREFIX.vocab.old.tmp */
+    job_lock *lock;                  /* PREFIX.model.lock */
 } tokenizer_files;
 
 /* Makes the directory, takes the lock, refuses what exists unless `overwrite`, and sees that there is room for
@@ -18,6 +18,6 @@ typedef struct tokenizer_files {
 int tokenizer_files_begin(tokenizer_files *, const char *prefix, int64_t n_pieces, bool overwrite, moai_error *err);
 int tokenizer_files_commit(const tokenizer_files *, const void *model, size_t model_bytes, const void *vocab,
                            size_t vocab_bytes, int64_t n_pieces, moai_error *err);
-void tokenizer_files_end(tokenizer_files *);  /* after success and failure */
+void tokenizer_files_end(tokenizer_files *); /* after success and failure */
 
 #endif

@@ -233,7 +233,7 @@ int process_start(int *argc, char ***argv)
 
     main_thread = pthread_self();
     avoid_forbidden_copies();
-    /* Started alone, Open MPI starts a daemon to spawn others from, which nobody here does; two starts at once fail at it */
+    /* Alone, it would start a daemon to spawn others from, which nobody here does; two starts at once may fail at it */
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     leaks_watch(false); /* modules that MPI tries and closes again keep things nobody can name later */
     /* Open MPI copies what it sees of the command line into one environment variable, for which there are 128 KiB */

@@ -64,17 +64,13 @@ static bool is_named(const manifest *m, const char *name)
     return false;
 }
 
-/* ---- what is listed, and what of it goes ------------------------------------------------------------------------ */
+/* ---- what is new, before it is the set -------------------------------------------------------------------------- */
 
-/* Every name of the set that may have to go.  A manifest made by hand may name what is no part of a set. */
 static void list_names(FILE *to, const manifest *m)
 {
-    if (m->tokenizer && is_tokenizer_name(name_of(m->tokenizer))) fprintf(to, "%s\n", name_of(m->tokenizer));
+    fprintf(to, "%s\n", name_of(m->tokenizer));
     for (int i = 0; i < m->n_splits; i++)
-        for (int k = 0; k < m->splits[i].n; k++) {
-            const char *name = name_of(m->splits[i].list[k].path);
-            if (name[0] != '.' && strcmp(name, manifest_name) != 0 && !strchr(name, '\n')) fprintf(to, "%s\n", name);
-        }
+        for (int k = 0; k < m->splits[i].n; k++) fprintf(to, "%s\n", name_of(m->splits[i].list[k].path));
 }
 
 static int write_list(const encode_output *o, const manifest *new, moai_error *err)
@@ -84,7 +80,6 @@ static int write_list(const encode_output *o, const manifest *new, moai_error *e
     FILE *to = open_memstream(&text, &n_bytes);
 
     CHECK(to, "out of host memory");
-    list_names(to, &o->old);
     list_names(to, new);
     CHECK(fclose(to) == 0, "out of host memory");
     int rc = file_write(tmp, text, n_bytes, err);
@@ -104,41 +99,132 @@ static void remove_one(const char *dir, const char *name)
     free(path);
 }
 
-/* Removes what .parts/names lists and the manifest does not name, and .parts. */
-static void tidy_up(const char *dir, const char *parts)
+static void remove_listed(const char *dir, const char *parts, const manifest *current)
 {
-    char *list_path = join(parts, "names"), *manifest_path = join(dir, manifest_name);
+    char *path = join(parts, "names");
     moai_error err;
     size_t n_bytes;
-    manifest m = {0};
-    char *list = file_missing(list_path) ? NULL : file_read(list_path, (size_t)1 << 30, &n_bytes, &err), *rest = list;
+    char *list = file_missing(path) ? NULL : file_read(path, (size_t)1 << 30, &n_bytes, &err), *rest = list;
 
-    if (list && !file_missing(manifest_path) && manifest_read(&m, manifest_path, &err) != 0) {
-        warn("what a killed encode left in %s stays there: %s", dir, err.text);
-        rest = NULL;
-    }
     for (char *name; (name = strsep(&rest, "\n"));)
-        if (name[0] && !strchr(name, '/') && !is_named(&m, name)) remove_one(dir, name);
-    if (dir_remove(parts, &err) != 0) warn("%s", err.text);
-    manifest_free(&m);
+        if (name[0] && !strchr(name, '/') && !is_named(current, name)) remove_one(dir, name);
     free(list);
-    free(list_path);
+    free(path);
+}
+
+/* ---- sets that were replaced ------------------------------------------------------------------------------------ */
+
+static char *replaced_path(const char *dir, int64_t generation)
+{
+    return xasprintf("%s/.replaced-%lld.json", dir, (long long)generation);
+}
+
+static bool is_replaced_name(const char *name)
+{
+    long long generation;
+    int at = 0;
+
+    return sscanf(name, ".replaced-%lld.json%n", &generation, &at) == 1 && at > 0 && !name[at];
+}
+
+/* The manifest to be replaced gets a second name, by which its readers and its shards are found later. */
+static int keep_old(const encode_output *o, moai_error *err)
+{
+    char *from = join(o->dir, manifest_name), *to = replaced_path(o->dir, o->generation);
+    int rc = 0;
+
+    unlink(to);
+    if (o->old.n_splits > 0 && link(from, to) != 0 && file_copy(from, to, err) != 0) rc = -1; /* not all have links */
+    free(from);
+    free(to);
+    return rc;
+}
+
+/* A manifest made by hand may name what is no part of a set. */
+static void remove_set(const char *dir, const manifest *set, const manifest *current)
+{
+    const char *tokenizer = set->tokenizer ? name_of(set->tokenizer) : "";
+
+    if (is_tokenizer_name(tokenizer) && !is_named(current, tokenizer)) remove_one(dir, tokenizer);
+    for (int i = 0; i < set->n_splits; i++)
+        for (int k = 0; k < set->splits[i].n; k++) {
+            const char *name = name_of(set->splits[i].list[k].path);
+            if (name[0] != '.' && strcmp(name, manifest_name) != 0 && !is_named(current, name)) remove_one(dir, name);
+        }
+}
+
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Removes a replaced set that nobody reads any more.  What was kept by an encode that was killed before it replaced
+ * anything is the set itself. */
+static void end_replaced(const char *dir, const char *name, const manifest *current)
+{
+    char *path = join(dir, name), *manifest_path = join(dir, manifest_name);
+    manifest set = {0};
+    moai_error err;
+
+    if (is_same_file(path, manifest_path))
+        unlink(path);
+    else if (is_read_locked(path))
+        warn("%s: another job still reads the shards that were replaced: they stay until the next encode there", dir);
+    else if (manifest_read(&set, path, &err) != 0)
+        warn("the shards that it names stay: %s", err.text);
+    else {
+        remove_set(dir, &set, current);
+        unlink(path);
+    }
+    manifest_free(&set);
+    free(path);
     free(manifest_path);
+}
+
+static void end_all_replaced(const char *path, const manifest *current)
+{
+    DIR *dir = opendir(path);
+
+    if (!dir) return;
+    for (struct dirent *e; (e = readdir(dir));)
+        if (is_replaced_name(e->d_name)) end_replaced(path, e->d_name, current);
+    closedir(dir);
+}
+
+/* Removes what no set has any more, and .parts. */
+static void tidy_up(const char *dir, const char *parts)
+{
+    char *path = join(dir, manifest_name);
+    manifest current = {0};
+    moai_error err;
+
+    if (!file_missing(path) && manifest_read(&current, path, &err) != 0) {
+        warn("nothing is removed from %s: %s", dir, err.text);
+    } else {
+        remove_listed(dir, parts, &current);
+        end_all_replaced(dir, &current);
+    }
+    if (dir_remove(parts, &err) != 0) warn("%s", err.text);
+    manifest_free(&current);
+    free(path);
 }
 
 /* ---- begin ------------------------------------------------------------------------------------------------------ */
 
-/* New names are of the generation after the last one there.  Shards of no manifest that can be read are left alone. */
+/* New names are of the generation after the last one there.  Shards of no manifest that can be read are left alone; of
+ * those that a replaced set still needs nothing is said. */
 static int choose_generation(encode_output *o, moai_error *err)
 {
     DIR *dir = opendir(o->dir);
     char *stray = NULL;
-    int n_strays = 0;
+    int n_strays = 0, n_replaced = 0;
 
     if (!dir) return error_set(err, "%s: cannot be read: %s", o->dir, strerror(errno));
     o->generation = 1;
     for (struct dirent *e; (e = readdir(dir));) {
         const int64_t generation = shard_generation(e->d_name);
+        n_replaced += is_replaced_name(e->d_name);
         if (generation == 0) continue;
         o->generation = max_i64(o->generation, generation + 1);
         if (is_named(&o->old, e->d_name)) continue;
@@ -146,7 +232,8 @@ static int choose_generation(encode_output *o, moai_error *err)
         if (!stray) stray = xstrdup(e->d_name);
     }
     closedir(dir);
-    if (stray) warn("%s: %d shards there are no manifest's, such as %s: they stay", o->dir, n_strays, stray);
+    if (stray && n_replaced == 0)
+        warn("%s: %d shards there are no manifest's, such as %s: they stay", o->dir, n_strays, stray);
     free(stray);
     return 0;
 }
@@ -167,6 +254,7 @@ static int look_at_old(encode_output *o, bool overwrite, moai_error *err)
         rc = error_set(err, "%s: is a directory", path);
     else if (is_there && manifest_read(&o->old, path, &why) != 0)
         warn("the shards of the earlier manifest stay, since it cannot be read: %s", why.text);
+    manifest_let_go(&o->old);
     o->is_old = is_there && rc == 0;
     free(path);
     return rc;
@@ -267,6 +355,7 @@ int encode_output_commit(encode_output *o, manifest *m, const char *tokenizer, m
     int rc = is_named(&o->old, name_of(m->tokenizer)) ? 0 : copy_tokenizer(o, m, tokenizer, err);
     if (rc == 0) rc = manifest_write(m, manifest_path, err);
     if (rc == 0) rc = write_list(o, m, err);
+    if (rc == 0) rc = keep_old(o, err);
     if (rc == 0) rc = move_all(o, m, err);
     if (rc == 0) rc = switch_manifest(o, manifest_path, err);
     free(manifest_path);

@@ -2,9 +2,12 @@
  *
  * New shards, tokenizer and manifest are written to OUTPUT/.parts and renamed into OUTPUT when all are whole, under
  * names that nothing there has; manifest.json comes last: until then a reader sees the old set, from then on the new.
- * Then what the old manifest alone names is removed.  OUTPUT/.parts/names lists all of these: the next encode after one
- * that was killed removes what is listed and not named by the manifest that it finds.  Nothing else is ever removed.
- * Readers that have the old shards open keep them; one that opens them later finds them gone, not changed. */
+ * Then what the old manifest alone names is removed, unless a job still reads that set (manifest_read): it goes on to
+ * its end, and the next encode removes what it had.
+ *
+ * The old manifest is kept as OUTPUT/.replaced-GENERATION.json until its set is removed, and OUTPUT/.parts/names lists
+ * the new names: by these the next encode tidies up behind one that was killed.  Nothing that no manifest there has
+ * named is ever removed. */
 #ifndef MOAI_ENCODE_OUTPUT_H
 #define MOAI_ENCODE_OUTPUT_H
 
@@ -12,12 +15,12 @@
 #include "shard.h"
 
 typedef struct encode_output {
-    char *dir, *parts;                        /* OUTPUT, OUTPUT/.parts */
-    int64_t generation;                       /* of the new names */
+    char *dir, *parts;  /* OUTPUT, OUTPUT/.parts */
+    int64_t generation; /* of the new names */
     job_lock *lock;
-    manifest old;                             /* the set to be replaced; no splits: there is none that can be read */
-    bool is_old, is_new;                      /* there is a set to be replaced; the new one is in place */
-    bool is_unsure;                           /* in place, but not flushed: nothing is removed */
+    manifest old;        /* the set to be replaced; no splits: there is none that can be read */
+    bool is_old, is_new; /* there is a set to be replaced; the new one is in place */
+    bool is_unsure;      /* in place, but not flushed: nothing is removed */
 } encode_output;
 
 /* For the rank that keeps the directory, in this order; a failure leaves the old set as it was.

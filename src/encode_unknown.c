@@ -28,7 +28,7 @@ encode_unknown encode_find_unknown(const tokenizer *tok, int file, int64_t numbe
     encode_unknown u = {.file = file, .number = number, .offset = b->offset, .line = b->line};
     const char *at = find_line(tok, text, n_bytes, u.found, sizeof u.found);
 
-    if (text < b->data || text >= b->data + b->n_bytes) at = b->data + b->begin;      /* decoded, or repaired */
+    if (text < b->data || text >= b->data + b->n_bytes) at = b->data + b->begin; /* decoded, or repaired */
     for (const char *p = b->data; p < at; p++) u.line_in_block += *p == '\n';
     return u;
 }

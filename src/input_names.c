@@ -55,7 +55,8 @@ static char *count_endings(input_names *passed_over)
     CHECK(to, "out of host memory");
     sort_from(passed_over, 0);
     for (int i = 0, n; i < passed_over->n; i += n) {
-        for (n = 1; i + n < passed_over->n && strcmp(passed_over->list[i], passed_over->list[i + n]) == 0; n++) continue;
+        for (n = 1; i + n < passed_over->n && strcmp(passed_over->list[i], passed_over->list[i + n]) == 0; n++)
+            continue;
         fprintf(to, "%s%d %s", i ? ", " : "", n, passed_over->list[i]);
     }
     CHECK(fclose(to) == 0, "out of host memory");
@@ -80,7 +81,7 @@ static int visit(input_names *names, input_names *passed_over, FTS *walk, FTSENT
         if (is_hidden) fts_set(walk, e, FTS_SKIP);
         return 0;
     case FTS_DP: return 0;
-    case FTS_DC:                              /* all paths of a walk begin in the same room */
+    case FTS_DC: /* all paths of a walk begin in the same room */
         warn("%s leads back to %.*s: passed over", e->fts_path, (int)e->fts_cycle->fts_pathlen, e->fts_path);
         return 0;
     case FTS_DNR:
@@ -111,8 +112,9 @@ static int check_found(int n_found, input_names *passed_over, const char *dir, m
         rc = error_config(err, "%s: no file below it has the name of a text or of JSON lines%s%s", dir,
                           passed_over->n ? "; there are " : "", endings);
     else if (passed_over->n)
-        warn("%s: %d files are passed over, for their names are not those of texts: %s (--input FILE reads one by name)",
-             dir, passed_over->n, endings);
+        warn(
+            "%s: %d files are passed over, for their names are not those of texts: %s (--input FILE reads one by name)",
+            dir, passed_over->n, endings);
     free(endings);
     return rc;
 }
@@ -127,8 +129,7 @@ static int add_directory(input_names *names, const char *path, text_content cont
     for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/';) dir[--n] = '\0';
     FTS *walk = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, NULL);
     if (!walk) rc = error_set(err, "%s: %s", path, strerror(errno));
-    for (FTSENT *e; rc == 0 && (errno = 0, e = fts_read(walk));)
-        rc = visit(names, &passed_over, walk, e, content, err);
+    for (FTSENT *e; rc == 0 && (errno = 0, e = fts_read(walk));) rc = visit(names, &passed_over, walk, e, content, err);
     if (rc == 0 && errno) rc = error_set(err, "%s: %s", path, strerror(errno));
     if (walk) fts_close(walk);
     if (rc == 0) rc = check_found(names->n - first, &passed_over, path, err);
@@ -177,7 +178,10 @@ static char *read_list(const char *path, size_t *n_bytes, moai_error *err)
 }
 
 /* Editors put it in front of UTF-8 as well. */
-static const char *behind_byte_order_mark(const char *text) { return text + (strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3); }
+static const char *behind_byte_order_mark(const char *text)
+{
+    return text + (strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3);
+}
 
 static int add_entry(input_names *names, char *name, size_t n, const char *path, int number, text_content content,
                      moai_error *err)
@@ -186,7 +190,8 @@ static int add_entry(input_names *names, char *name, size_t n, const char *path,
 
     name[n] = '\0';
     if (n == 0) return 0;
-    if (strcmp(name, "-") == 0) return error_config(err, "%s: name %d is -: standard input is no name of a list", path, number);
+    if (strcmp(name, "-") == 0)
+        return error_config(err, "%s: name %d is -: standard input is no name of a list", path, number);
     if (add_name(names, name, content, &why) == 0) return 0;
     error_set(err, "%s, name %d: %s", path, number, why.text);
     err->config = why.config;
@@ -201,10 +206,13 @@ static int add_list(input_names *names, const char *path, text_content content, 
     int rc = text ? 0 : -1, number = 0;
 
     if (rc == 0 && n_bytes > 1 && (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0))
-        rc = error_config(err, "%s: begins with the mark of UTF-16: file names are bytes; iconv -f UTF-16 -t UTF-8 "
-                               "makes a list of them", path);
+        rc = error_config(err,
+                          "%s: begins with the mark of UTF-16: file names are bytes; iconv -f UTF-16 -t UTF-8 "
+                          "makes a list of them",
+                          path);
     const char separator = rc == 0 && memchr(text, '\0', n_bytes) ? '\0' : '\n';
-    for (char *at = text + (rc == 0 ? behind_byte_order_mark(text) - text : 0), *stop; rc == 0 && at < end; at = stop + 1) {
+    for (char *at = text + (rc == 0 ? behind_byte_order_mark(text) - text : 0), *stop; rc == 0 && at < end;
+         at = stop + 1) {
         stop = memchr(at, separator, (size_t)(end - at));
         if (!stop) stop = end;
         size_t n = (size_t)(stop - at);
@@ -221,7 +229,7 @@ static int add_list(input_names *names, const char *path, text_content content, 
 typedef struct identity {
     dev_t dev;
     ino_t ino;
-    int i;                                    /* in the list */
+    int i; /* in the list */
 } identity;
 
 static int by_identity(const void *a, const void *b)
@@ -259,7 +267,8 @@ int input_names_read(input_names *names, const input_source *sources, int n_sour
 
     *names = (input_names){0};
     for (int i = 0; i < n_sources; i++) from_stdin += strcmp(sources[i].path, "-") == 0;
-    if (from_stdin > 1) return error_config(err, "standard input (-) can be read once, and is named %d times", from_stdin);
+    if (from_stdin > 1)
+        return error_config(err, "standard input (-) can be read once, and is named %d times", from_stdin);
     for (int i = 0; rc == 0 && i < n_sources; i++)
         rc = sources[i].is_list ? add_list(names, sources[i].path, content, err)
                                 : add_name(names, sources[i].path, content, err);

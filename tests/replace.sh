@@ -131,6 +131,30 @@ filled() {
     umount "$dir/disk"
 }
 
+# A run that reads the set which is replaced goes on with it.
+in_use() {
+    launch='' before=$old set=$dir/set/run
+    cp -r "$dir/old" "$set"
+    cat > "$dir/model.json" <<END
+{"model_type": "qwen3", "num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1,
+ "head_dim": 8, "vocab_size": 600, "max_position_embeddings": 64, "rope_theta": 10000}
+END
+    OMP_NUM_THREADS=1 "$MOAI_BIN/moai_train" --model "$dir/model.json" --data "$set" --output_dir "$dir/run" --device cpu --seq_length 16 \
+        --max_steps 1000000 --save_steps 0 --no_tensorboard --no_progress --lr_scheduler_type constant > "$dir/run.log" 2>&1 & run=$!
+    steps() { tail -n 1 "$dir/run/metrics.jsonl" 2> /dev/null | sed -n 's/.*"step":\([0-9]*\),.*/\1/p'; }
+    reaches() { for _ in $(seq 600); do [ "$(steps)" -ge "$1" ] 2> /dev/null && return; kill -0 $run 2> /dev/null || return; sleep 0.1; done; return 1; }
+    reaches 1
+    encode b "$set" --overwrite > "$dir/log" 2>&1 && [ "$(set_of "$set")" = "$new" ] &&
+        grep -q "^warning: $set: another job still reads the shards that were replaced" "$dir/log"
+    check $? "a set that a run reads is replaced, and its shards stay: $(others_in "$set" | tr '\n' ' ')"
+    at=$(steps)
+    reaches $((at + 300)); check $? "the run goes on, from step $at to $(steps)"
+    encode a "$set" --overwrite > "$dir/log" 2>&1 && [ "$(set_of "$set")" = "$old" ] && [ "$(others_in "$set" | grep -c '^train')" -gt 2 ]
+    check $? "replaced again, they are still there"
+    kill -9 $run; wait $run 2> /dev/null
+    goes_on "$set"; check $? "when it has ended the next encode removes them"
+}
+
 replace_test() {
     launch=
     encode a "$dir/old" > "$dir/log" 2>&1 && began=$(date +%s.%N) && encode b "$dir/new" > "$dir/log" 2>&1 || exit 1
@@ -140,4 +164,5 @@ replace_test() {
     twice "$1"
     killed "$2"
     filled "$3"
+    in_use
 }

@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int lock_error;                        /* what F_OFD_SETLK fails with; 0: it does its work */
+static int lock_error; /* what F_OFD_SETLK fails with; 0: it does its work */
 
 int fcntl(int fd, int command, ...)
 {
@@ -30,7 +30,7 @@ int fcntl(int fd, int command, ...)
     return (int)syscall(SYS_fcntl, fd, command, argument);
 }
 
-static char *dir, *file;                      /* file: DIR/.lock */
+static char *dir, *file; /* file: DIR/.lock */
 
 static void write_lock(const char *text)
 {
@@ -176,7 +176,8 @@ static void test_turns(void)
         waitpid(pids[i], &status, 0);
         n_alone += WIFEXITED(status) && WEXITSTATUS(status) == 0;
     }
-    ok(n_alone == N && !file_exists(file), "%d processes, each in and out 200 times: %d were alone each time", N, n_alone);
+    ok(n_alone == N && !file_exists(file), "%d processes, each in and out 200 times: %d were alone each time", N,
+       n_alone);
     free(inside);
 }
 

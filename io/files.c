@@ -175,6 +175,17 @@ int dir_make(const char *path, moai_error *err)
     return rc;
 }
 
+int dir_make_parent(const char *path, moai_error *err)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (!slash || slash == path) return 0;
+    char *dir = xasprintf("%.*s", (int)(slash - path), path);
+    int rc = dir_make(dir, err);
+    free(dir);
+    return rc;
+}
+
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where)
 {
     (void)st, (void)kind, (void)where;

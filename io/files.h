@@ -24,6 +24,7 @@ char *json_sealed(const char *object);
 bool json_seal_holds(const char *text, size_t n_bytes);
 
 int dir_make(const char *path, moai_error *err);           /* with its parents, for good; existing is well */
+int dir_make_parent(const char *path, moai_error *err);                    /* likewise, what `path` is to lie in */
 int dir_remove(const char *path, moai_error *err);                         /* with all below it; missing is well */
 int dir_sync_parent(const char *path, moai_error *err);                    /* fsyncs the directory that holds `path` */
 /* Renames `tmp` to `name`; a directory that has the name is then called `old` (what is there goes before).  The two

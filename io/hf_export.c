@@ -337,7 +337,8 @@ int hf_export(const char *dir, const char *to, const char *torch_dtype, int64_t 
     target t = target_of(to);
     export x = {
         .dir = t.tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
-    job_lock *lock = x.from ? file_lock(t.dir, "HF_DIR", 0, err) : NULL;
+    const bool has_place = x.from && dir_make_parent(t.dir, err) == 0;
+    job_lock *lock = has_place ? file_lock(t.dir, "HF_DIR", 0, err) : NULL;
     moai_error unused;
     int rc = lock ? target_prepare(&t, overwrite, err) : -1;
 

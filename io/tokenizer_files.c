@@ -21,17 +21,6 @@ static bool is_there(const char *path)
     return lstat(path, &st) == 0;
 }
 
-static int make_parent(const char *path, moai_error *err)
-{
-    const char *slash = strrchr(path, '/');
-
-    if (!slash || slash == path) return 0;
-    char *dir = xasprintf("%.*s", (int)(slash - path), path);
-    int rc = dir_make(dir, err);
-    free(dir);
-    return rc;
-}
-
 /* Behind a killed process: the list of pieces that belongs to the model that is there. */
 static void settle_vocab(const tokenizer_files *f)
 {
@@ -73,7 +62,7 @@ int tokenizer_files_begin(tokenizer_files *f, const char *prefix, int64_t n_piec
     *f = (tokenizer_files){.model = xasprintf("%s.model", prefix),
                            .vocab = xasprintf("%s.vocab", prefix),
                            .old_vocab = xasprintf("%s.vocab.old.tmp", prefix)};
-    if (make_parent(f->model, err) != 0) return -1;
+    if (dir_make_parent(f->model, err) != 0) return -1;
     f->lock = file_lock(f->model, "--output", 0, err);
     if (!f->lock) return -1;
     settle_vocab(f);

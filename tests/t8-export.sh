@@ -39,6 +39,7 @@ refused 1 'hf holds notes.txt, which no export writes' to --overwrite
 rm -r "$dir/hf"; mkdir "$dir/hf" "$dir/far"; ln -s far "$dir/link"
 to && same "$dir/hf" "$dir/fp32"; check $? "an empty directory is taken"
 "$tool" export "$dir/run/checkpoint-0" "$dir/link/" > "$dir/out" 2>&1 && same "$dir/far" "$dir/fp32" && [ -L "$dir/link" ]; check $? "also where it is a link"
+"$tool" export "$dir/run/checkpoint-0" "$dir/not/yet/there" > "$dir/out" 2>&1 && same "$dir/not/yet/there" "$dir/fp32"; check $? "parents are made"
 mkdir "$dir/mine.tmp"; echo dear > "$dir/mine.tmp/letter"
 refused 1 'mine.tmp: exists, and no export wrote it' "$tool" export "$dir/run/checkpoint-0" "$dir/mine"
 [ -s "$dir/mine.tmp/letter" ]; check $? "and it stays"

@@ -208,7 +208,7 @@ void warn_here(const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    vformat_elided(text, sizeof text, fmt, ap);
     va_end(ap);
     fprintf(stderr, "warning: %s%s%s%s\n", base_process.identity[0] ? "[" : "", base_process.identity,
             base_process.identity[0] ? "] " : "", text);

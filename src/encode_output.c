@@ -308,8 +308,8 @@ static int copy_tokenizer(const encode_output *o, const manifest *new, const cha
     return rc;
 }
 
-/* From .parts to the name it will have, which nothing has. */
-static int move_in(const encode_output *o, const char *path, moai_error *err)
+/* From .parts to the name it will have, which nothing has; n_bytes as written, or -1. */
+static int move_in(const encode_output *o, const char *path, int64_t n_bytes, moai_error *err)
 {
     char *from = encode_unfinished_path(o->parts, path);
     struct stat st;
@@ -317,6 +317,10 @@ static int move_in(const encode_output *o, const char *path, moai_error *err)
 
     if (lstat(path, &st) == 0)
         rc = error_set(err, "%s: somebody else has made it meanwhile", path);
+    else if (stat(from, &st) != 0)
+        rc = error_set(err, "%s: %s", from, strerror(errno));
+    else if (n_bytes >= 0 && st.st_size != n_bytes)
+        rc = error_set(err, "%s: %lld bytes, and %lld were written", from, (long long)st.st_size, (long long)n_bytes);
     else if (rename(from, path) != 0)
         rc = error_set(err, "%s: cannot be renamed to %s: %s", from, path, strerror(errno));
     free(from);
@@ -325,10 +329,11 @@ static int move_in(const encode_output *o, const char *path, moai_error *err)
 
 static int move_all(const encode_output *o, const manifest *new, moai_error *err)
 {
-    int rc = is_named(&o->old, name_of(new->tokenizer)) ? 0 : move_in(o, new->tokenizer, err);
+    int rc = is_named(&o->old, name_of(new->tokenizer)) ? 0 : move_in(o, new->tokenizer, -1, err);
 
     for (int i = 0; i < new->n_splits; i++)
-        for (int k = 0; rc == 0 && k < new->splits[i].n; k++) rc = move_in(o, new->splits[i].list[k].path, err);
+        for (int k = 0; rc == 0 && k < new->splits[i].n; k++)
+            rc = move_in(o, new->splits[i].list[k].path, new->splits[i].list[k].bytes, err);
     return rc == 0 ? dir_sync_parent(new->tokenizer, err) : rc;
 }
 

@@ -56,8 +56,10 @@ twice() {
     while [ $n -lt "$1" ]; do
         n=$((n + 1))
         prepare $n
-        encode b "$set" $option > "$dir/first" 2>&1 & first=$!
-        encode b "$set" $option > "$dir/second" 2>&1; second_status=$?
+        # each with a place of its own for Open MPI's files: one that ends removes what the other is about to use
+        mkdir -p "$dir/mpi-1" "$dir/mpi-2"
+        (export OMPI_MCA_orte_tmpdir_base="$dir/mpi-1"; encode b "$set" $option > "$dir/first" 2>&1) & first=$!
+        (export OMPI_MCA_orte_tmpdir_base="$dir/mpi-2"; encode b "$set" $option > "$dir/second" 2>&1); second_status=$?
         wait $first; first_status=$?
         cat "$dir/first" "$dir/second" > "$dir/log"
         # both may pass where one came after the other

@@ -98,9 +98,17 @@ int file_write(const char *path, const void *data, size_t n_bytes, moai_error *e
     return write_sync_close(fd, path, data, n_bytes, err);
 }
 
+bool file_is_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 int file_copy(const char *from, const char *to, moai_error *err)
 {
     size_t n_bytes;
+
+    if (file_is_same(from, to)) return 0;
     char *data = file_read(from, (size_t)1 << 30, &n_bytes, err);
 
     if (!data) return -1;

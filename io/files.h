@@ -15,7 +15,8 @@ char *file_read(const char *path, size_t max_bytes, size_t *n_bytes, moai_error 
 int file_read_at(int fd, const char *path, void *dst, size_t n_bytes, int64_t offset, moai_error *err);
 /* Creates or truncates, writes and fsyncs; no rename. */
 int file_write(const char *path, const void *data, size_t n_bytes, moai_error *err);
-int file_copy(const char *from, const char *to, moai_error *err);          /* fsynced */
+int file_copy(const char *from, const char *to, moai_error *err);          /* fsynced; onto itself: nothing */
+bool file_is_same(const char *a, const char *b);                           /* also by links and other spellings */
 int file_sync(const char *path, moai_error *err);                          /* a file or a directory */
 void file_xxh3_text(const void *data, size_t n_bytes, char hex[33]);       /* XXH3-128 as xxhsum -H2 prints it */
 

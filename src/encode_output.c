@@ -153,12 +153,6 @@ static void remove_set(const char *dir, const manifest *set, const manifest *cur
         }
 }
 
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 /* Removes a replaced set that nobody reads any more.  What was kept by an encode that was killed before it replaced
  * anything is the set itself. */
 static void end_replaced(const char *dir, const char *name, const manifest *current)
@@ -167,7 +161,7 @@ static void end_replaced(const char *dir, const char *name, const manifest *curr
     manifest set = {0};
     moai_error err;
 
-    if (is_same_file(path, manifest_path))
+    if (file_is_same(path, manifest_path))
         unlink(path);
     else if (is_read_locked(path))
         warn("%s: another job still reads the shards that were replaced: they stay until the next encode there", dir);

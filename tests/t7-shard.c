@@ -4,6 +4,7 @@
 #include "tap.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* HDF5 asks for as much memory as a damaged header says, and copes with not getting it. */
 #ifdef __SANITIZE_ADDRESS__
@@ -275,8 +276,28 @@ static void test_zero_chunk(void)
     free(path);
 }
 
+/* A file by another name of its own is not written over with itself. */
+static void test_copy(void)
+{
+    char *path = in_tmp("copied"), *other = in_tmp("copied-too"), *data;
+    struct stat before, after;
+    moai_error err;
+    size_t n;
+
+    write_whole(path, "a tokenizer", 11);
+    CHECK(symlink(path, other) == 0 && stat(path, &before) == 0, "%s", other);
+    bool well = file_copy(path, other, &err) == 0 && file_copy(other, path, &err) == 0 && stat(path, &after) == 0;
+    data = read_whole(path, &n);
+    ok(well && n == 11 && memcmp(data, "a tokenizer", n) == 0 && after.st_mtim.tv_nsec == before.st_mtim.tv_nsec,
+       "a file copied onto itself is not touched");
+    free(data);
+    free(path);
+    free(other);
+}
+
 int main(void)
 {
+    test_copy();
     test_hashes();
     test_round_trip(5000, "uint16");
     test_round_trip(128000, "uint32");

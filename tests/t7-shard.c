@@ -1,4 +1,5 @@
 /* t7-shard.c: token shards, manifests and hashes: what is written is read, damage is found and named. */
+#include "files.h"
 #include "h5.h"
 #include "shards.h"
 #include "tap.h"

@@ -1,6 +1,7 @@
 /* spike.c: see spike.h */
 #include "spike.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -35,7 +36,9 @@ static spike judge_one(const spike_watch *w, const char *measure, const double *
         squares += off * off;
     }
     const double deviation = fmax(sqrt(squares / (double)(w->window - 1)), least_deviation * fabs(mean));
-    return (spike){.measure = measure, .value = value, .mean = mean, .zscore = (value - mean) / deviation};
+    const double zscore = (value - mean) / deviation;     /* of zeros alone: infinite, which JSON has not, or no number */
+    return (spike){
+        .measure = measure, .value = value, .mean = mean, .zscore = zscore > DBL_MAX ? DBL_MAX : zscore};
 }
 
 spike spike_judge(const spike_watch *w, const run_config *run, double loss, double norm)

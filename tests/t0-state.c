@@ -77,6 +77,12 @@ static void test_judgement(void)
     spike_remember(&w, NAN, 1);
     spike_remember(&w, 1, INFINITY);
     ok(spike_judge(&w, &run, 12, 1).mean == 3.25, "what is not finite is not remembered");
+    for (int i = 0; i < 4; i++) spike_remember(&w, 0, 0);
+    left_out_list l = left_out_start();
+    left_out_add(&l, &(left_out_decision){.from = 1, .why = spike_judge(&w, &run, 1, 1), .samples = &w.n, .n_samples = 1});
+    ok(l.n_out == 1, "a spike above nothing but zeros is kept too: %lld left out", (long long)l.n_out);
+    left_out_free(&l);
+    ok(!spike_judge(&w, &run, 0, 0).measure, "zeros after zeros are none");
     spike_watch_free(&w);
 }
 

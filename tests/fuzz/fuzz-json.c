@@ -8,15 +8,7 @@
 
 void fuzz_start(void) {}
 
-void fuzz_seeds(void)
-{
-    fuzz_seed_text("kinds", "{\"text\": \"a\\u00e9\\\\ \\\"b\\\"\", \"n\": [1, -2.5e-3, null, true, false, {\"a\": "
-                            "[]}], \"k\\u0065y\": {}}");
-    fuzz_seed_text(
-        "odd", "{\"a\": NaN, \"b\": [-Infinity, 1e400], \"text\": \"\\ud800\", \"c\": 123456789012345678901234567890}");
-    fuzz_seed_text("deep", "[[[[{\"text\": [[{}]]}]]]]");
-    fuzz_seed_text("twice", "{\"text\": 1, \"te\\u0078t\": \"\\uD834\\uDD1E\\u0000\"}");
-}
+void fuzz_seeds(void) { fuzz_json_seeds(); }
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed)
 {

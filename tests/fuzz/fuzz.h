@@ -34,6 +34,7 @@ size_t fuzz_mutate_json(uint8_t *data, size_t size, size_t max_size, unsigned se
  * for others, with the first letter of the kind: s(tring) i(nteger) r(eal) t(rue) f(alse) n(ull) o(bject) a(rray);
  * '-': no such key; 0: it takes no such text, or no object. */
 char *fuzz_jansson(const char *text, size_t n, const char *key, size_t *n_text, char *kind);
+void fuzz_json_seeds(void);                       /* objects of every kind, odd and deep ones */
 uint64_t fuzz_draw(unsigned *seed, uint64_t n); /* of [0, n), n > 0 */
 
 /* A model of a few hundred weights: config.json and model.safetensors in `dir`, which is made. */

@@ -238,3 +238,13 @@ char *fuzz_jansson(const char *text, size_t n, const char *key, size_t *n_text, 
     json_decref(root);
     return copy;
 }
+
+void fuzz_json_seeds(void)
+{
+    fuzz_seed_text("kinds", "{\"text\": \"a\\u00e9\\\\ \\\"b\\\"\", \"n\": [1, -2.5e-3, null, true, false, {\"a\": "
+                            "[]}], \"k\\u0065y\": {}}");
+    fuzz_seed_text(
+        "odd", "{\"a\": NaN, \"b\": [-Infinity, 1e400], \"text\": \"\\ud800\", \"c\": 123456789012345678901234567890}");
+    fuzz_seed_text("deep", "[[[[{\"text\": [[{}]]}]]]]");
+    fuzz_seed_text("twice", "{\"text\": 1, \"te\\u0078t\": \"\\uD834\\uDD1E\\u0000\"}");
+}

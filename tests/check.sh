@@ -3,6 +3,7 @@
 #
 #   check STATUS TEXT    a TAP line, and the status again; behind a failure the ends of the files in $shown
 #   lacks TEXT TOOL...   is one of the tools missing?  Then a TAP line says that TEXT is skipped for want of it
+#   refused STATUS TEXT COMMAND...    the command ends with this status and one line that has the text (a pattern)
 #   done_testing         prints the plan; the script's status
 . tests/has.sh
 shown='' tests_run=0 tests_failed=0
@@ -30,6 +31,16 @@ lacks() {
         return 0
     done
     return 1
+}
+
+refused() {
+    wanted=$1 text=$2
+    shift 2
+    "$@" > "$TMPDIR/out" 2>&1
+    status=$? said=$(grep -c -e "$text" "$TMPDIR/out")
+    [ $status = "$wanted" ] && [ "$said" = 1 ] || sed 's/^/# /' "$TMPDIR/out" | tail -n 15
+    [ $status = "$wanted" ] && [ "$said" = 1 ]
+    check $? "$text: status $wanted (is $status), said once ($said times)"
 }
 
 done_testing() {

@@ -9,14 +9,6 @@ tokenize=$(realpath "$MOAI_BIN")/moai_tokenize
 "$tokenize" train --input src/*.c --vocab_size 500 --output "$dir/tok" > "$dir/out" 2>&1 || exit 1
 encode() { "${launch[@]}" "$tokenize" encode --tokenizer "$dir/tok.model" --validation_fraction 0.1 --no_progress "$@" > "$dir/out" 2>&1; }
 same() { diff -r "$dir/$1" "$dir/$2" > "$dir/out" 2>&1; check $? "$3"; }
-# refused STATUS TEXT COMMAND...
-refused() {
-    wanted=$1 text=$2
-    shift 2
-    "$@" > "$dir/out" 2>&1
-    status=$?
-    [ $status = "$wanted" ] && grep -q -e "$text" "$dir/out"; check $? "$text: status $wanted (is $status)"
-}
 launch=()
 
 # ---- 3000 names of 60 bytes: more than the 128 KiB that Open MPI has room for ----

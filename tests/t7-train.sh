@@ -9,14 +9,6 @@ tokenize=$MOAI_BIN/moai_tokenize
 mkdir "$dir/to" "$dir/new"
 cat src/*.c > "$dir/text.txt"
 train() { "$tokenize" train --input "$dir/text.txt" --vocab_size 500 --output "$dir/to/tok" "$@" > "$dir/out" 2>&1; }
-# refused STATUS TEXT COMMAND...
-refused() {
-    wanted=$1 text=$2
-    shift 2
-    "$@" > "$dir/out" 2>&1
-    status=$?
-    [ $status = "$wanted" ] && grep -q -e "$text" "$dir/out"; check $? "$text: status $wanted (is $status)"
-}
 # those DIR: its model and list of pieces are the old ones, the new ones, or none
 those() {
     now=$(cd "$1" && cat tok.model tok.vocab 2> /dev/null | sha256sum)

@@ -8,14 +8,6 @@ tool=$MOAI_BIN/moai_checkpoint
 "$tool" import tests/golden/tied "$dir/run" > "$dir/out" 2>&1 && "$tool" export "$dir/run/checkpoint-0" "$dir/fp32" > "$dir/out" 2>&1 &&
     "$tool" export --dtype bfloat16 "$dir/run/checkpoint-0" "$dir/bf16" > "$dir/out" 2>&1 || exit 1
 to() { "$tool" export "$@" "$dir/run/checkpoint-0" "$dir/hf" > "$dir/out" 2>&1; }
-# refused STATUS TEXT COMMAND...
-refused() {
-    wanted=$1 text=$2
-    shift 2
-    "$@" > "$dir/out" 2>&1
-    status=$?
-    [ $status = "$wanted" ] && grep -q -e "$text" "$dir/out"; check $? "$text: status $wanted (is $status)"
-}
 same() { diff -r "$1" "$2" > "$dir/out" 2>&1; }
 # hold FILE: another process has the lock
 hold() {

@@ -7,14 +7,6 @@ cat > "$dir/run.json" <<END
  "lr_scheduler_type": "constant", "max_steps": 1000000, "save_steps": 5, "tensorboard": false, "progress": false}
 END
 train="timeout 60 $MOAI_BIN/moai_train --config $dir/run.json"
-# refused STATUS TEXT COMMAND...
-refused() {
-    wanted=$1 text=$2
-    shift 2
-    "$@" > "$dir/out" 2>&1
-    status=$?
-    [ $status = "$wanted" ] && [ "$(grep -c -e "$text" "$dir/out")" = 1 ]; check $? "$text: status $wanted (is $status)"
-}
 
 # shellcheck disable=SC2086
 {

@@ -115,8 +115,8 @@ int checkpoint_choose(const char *output_dir, const checkpoint_names *, int chos
 /* What reads a checkpoint returns this where the bytes are not those that were written (a hash, a size, a file that
  * is gone), and -1 for everything else: a disk that does not answer, another version, another model. */
 enum { CHECKPOINT_DAMAGED = -2 };
-/* What a checkpoint consists of, as rank 0 reads it and tells the others: the same result on every rank.  Its meta holds
- * the model and belongs to it.  Collective over a host comm; comm_alone is one. */
+/* What a checkpoint consists of, as rank 0 reads it and tells the others: the same result on every rank.  Its meta
+ * holds the model and belongs to it.  Collective over a host comm; comm_alone is one. */
 typedef struct checkpoint_manifest checkpoint_manifest;
 int checkpoint_open(checkpoint_manifest **, const char *dir, const comm *world, moai_error *err);
 const checkpoint_meta *checkpoint_get_meta(const checkpoint_manifest *);
@@ -126,7 +126,8 @@ int checkpoint_read_files(checkpoint_files *, const checkpoint_manifest *, moai_
 /* What holds a weight or moment that is not finite is no checkpoint to go on from, however well its bytes have been
  * kept: checkpoint_write refuses it with this, naming the first, and to those who read it is damaged. */
 enum { CHECKPOINT_NOT_FINITE = -3 };
-int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);   /* checkpoint_meta_free; not collective */
+/* Not collective; checkpoint_meta_free frees it. */
+int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
 /* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
  * element of every parameter must be covered, or it fails naming it.  Not collective; the caller agrees. */
 int checkpoint_load(const checkpoint_manifest *, const checkpoint_state *, moai_error *err);

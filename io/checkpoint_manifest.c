@@ -194,7 +194,7 @@ static void get_small(reader *r, const json_t *o, small_file *f)
 
 static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
 {
-    const int64_t most_steps = (int64_t)1 << 40, most_samples = (int64_t)1 << 60;      /* of max_steps; to be added to */
+    const int64_t most_steps = (int64_t)1 << 40, most_samples = (int64_t)1 << 60;     /* of max_steps; to be added to */
     const json_t *g = json_object_get(root, "layout"), *run = json_object_get(root, "run"),
                  *state = json_object_get(root, "state");
 

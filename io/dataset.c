@@ -16,9 +16,9 @@ struct dataset {
     int64_t vocab_size;                       /* of the shards */
 };
 
-/* Shards that a split may hold open, for training and validation each; other descriptors are HDF5's (shard.c), MPI's and
- * the program's own.  The soft limit is often 1024 where the hard one is far beyond.  Not more in any case: a metadata
- * server remembers what each of thousands of ranks has open. */
+/* Shards that a split may hold open, for training and validation each; other descriptors are HDF5's (shard.c), MPI's
+ * and the program's own.  The soft limit is often 1024 where the hard one is far beyond.  Not more in any case: a
+ * metadata server remembers what each of thousands of ranks has open. */
 static int most_open(int n)
 {
     enum { MOST = 1024, OTHERS = 256, EACH = 2 };
@@ -49,7 +49,8 @@ static int look_at(const dataset *d, int i, moai_error *err)
  * case: its host may see another directory. */
 static int first_fault(const dataset *d, const dataset_readers *r, moai_error *err)
 {
-    const int64_t n = d->split->n, begin = share_begin(n, r->parts, r->part), end = share_begin(n, r->parts, r->part + 1);
+    const int64_t n = d->split->n;
+    const int64_t begin = share_begin(n, r->parts, r->part), end = share_begin(n, r->parts, r->part + 1);
 
     if (begin == end) return look_at(d, r->part % (int)n, err) ? r->part % (int)n : -1;
     for (int64_t i = begin; i < end; i++)
@@ -182,7 +183,8 @@ int dataset_sample(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, mo
                          (long long)dataset_samples(d, seq_len), d->split->name, (long long)d->split->tokens);
     for (int i = find_shard(d, at); at < end; i++) {
         int64_t n = min_i64(end, d->begin[i + 1]) - at, within = at - d->begin[i];
-        if (shard_pool_read(d->shards, i, within, n, ids, err) != 0 || check_ids(d, i, within, ids, n, err) != 0) return -1;
+        if (shard_pool_read(d->shards, i, within, n, ids, err) != 0) return -1;
+        if (check_ids(d, i, within, ids, n, err) != 0) return -1;
         at += n;
         ids += n;
     }

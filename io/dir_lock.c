@@ -1,7 +1,7 @@
 /* dir_lock.c: see dir_lock.h
  *
- * The holder removes the file while it holds the lock.  Whoever then gets the lock of a file that no longer has the name
- * opens the name anew: so two never hold two files of one name. */
+ * The holder removes the file while it holds the lock.  Whoever then gets the lock of a file that no longer has the
+ * name opens the name anew: so two never hold two files of one name. */
 #include "dir_lock.h"
 
 #include <errno.h>

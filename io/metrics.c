@@ -116,8 +116,8 @@ static int take_name(const char *path, const char *kept_path)
     return rc;
 }
 
-/* From resume_step on.  A file that loses lines is written anew beside its name, and that is the one that goes on; where
- * this fails the one from before does. */
+/* From resume_step on.  A file that loses lines is written anew beside its name, and that is the one that goes on;
+ * where this fails the one from before does. */
 static int open_lines(metrics *m, int64_t resume_step, moai_error *err)
 {
     char *kept_path = xasprintf("%s.tmp", m->path);

@@ -177,8 +177,8 @@ static int read_block(int fd, const char *path, const piece *p, int64_t row, int
     return own ? check_hash(path, p, &block, own, p->blocks[row / p->block_rows], err) : 0;
 }
 
-int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, piece_wants wants, piece_each each, void *to,
-               moai_error *err)
+int piece_scan(int fd, const char *dir, const piece_file *f, const piece *p, piece_wants wants, piece_each each,
+               void *to, moai_error *err)
 {
     const int64_t w = p->at.n_cols, step = p->blocks ? p->block_rows : max_i64(piece_block_elem / w, 1);
     char *path = xasprintf("%s/%s", dir, f->name);

@@ -37,7 +37,8 @@ typedef struct piece {
     char (*blocks)[33];                       /* have hashes of their own; owned */
 } piece;
 int64_t piece_n_blocks(const piece *);        /* of those with a hash */
-/* Elements that are read, written and hashed at once, and what has more gets blocks: 4 Mi, 16 MiB; tests make it less. */
+/* Elements that are read, written and hashed at once, and what has more gets blocks: 4 Mi, 16 MiB; tests make it
+ * less. */
 extern int64_t piece_block_elem;
 
 typedef struct piece_file {
@@ -69,10 +70,11 @@ int piece_write(piece_writer *, piece *, piece_fill fill, void *from, moai_error
 int piece_file_close(piece_writer *, piece_file *, moai_error *err);       /* fills bytes and structure_xxh3; fsynced */
 void piece_file_free(piece_file *);
 
-/* Reading.  piece_scan reads a piece in blocks of whole rows and hands them to `each` (may be NULL).  Of one whose blocks
- * have hashes it reads those that `wants` names, and each is checked before it is handed on; another, or one with
- * `wants` NULL, it reads whole, every hash checked, the whole's at the end.  `file` is opened by the caller with
- * piece_file_open, which checks the size.  Thread-safe.  What fails returns -1 or CHECKPOINT_DAMAGED, here and below. */
+/* Reading.  piece_scan reads a piece in blocks of whole rows and hands them to `each` (may be NULL).  Of one whose
+ * blocks have hashes it reads those that `wants` names, and each is checked before it is handed on; another, or one
+ * with `wants` NULL, it reads whole, every hash checked, the whole's at the end.  `file` is opened by the caller with
+ * piece_file_open, which checks the size.  Thread-safe.  What fails returns -1 or CHECKPOINT_DAMAGED, here and
+ * below. */
 int piece_file_open(const char *dir, const piece_file *, moai_error *err); /* a descriptor, or what failed */
 typedef bool (*piece_wants)(void *to, const piece *, rect block);
 typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
@@ -125,8 +127,8 @@ struct checkpoint_manifest {
 /* Reads and checks DIR/manifest.json: its own hash, every field, and that the pieces tile each
  * of their tensors exactly once. */
 int manifest_load(checkpoint_manifest *, const char *dir, moai_error *err);
-/* Rank 0 does, with config.json's model where asked to, and tells the others: the same result on every rank.  Theirs has
- * no tensors[].refs.  Collective over a host comm. */
+/* Rank 0 does, with config.json's model where asked to, and tells the others: the same result on every rank.  Theirs
+ * has no tensors[].refs.  Collective over a host comm. */
 int manifest_load_shared(checkpoint_manifest *, const char *dir, bool with_model, const comm *world, moai_error *err);
 void manifest_pack(struct pack *, const checkpoint_manifest *);            /* what travels; pack.h */
 void manifest_unpack(struct unpack *, checkpoint_manifest *);

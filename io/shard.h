@@ -44,7 +44,8 @@ int64_t shard_documents(const shard *);
 int shard_read(shard *, int64_t begin, int64_t n, int32_t *dst, moai_error *err);
 int shard_read_documents(shard *, int64_t begin, int64_t n, uint64_t *offsets, moai_error *err);
 /* Asleep a shard has no file open and remembers what it knows; nobody reads it until it wakes.  It does not wake when
- * the name is another file's by now, or the file has been written to: SHARD_REPLACED, and only shard_free may follow. */
+ * the name is another file's by now, or the file has been written to: SHARD_REPLACED, and only shard_free may
+ * follow. */
 enum { SHARD_REPLACED = 1 };
 void shard_sleep(shard *);
 int shard_wake(shard *, moai_error *err);

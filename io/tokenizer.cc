@@ -281,8 +281,8 @@ int tokenizer::load(const char *path, moai_error *err)
 size_t tokenizer::cut_anyway(const char *text) const
 {
     if (!has_warned.exchange(true))
-        warn("a text has %zu MiB in a row where each two neighbours may belong together (\"%.*s...\"): it is cut there, "
-             "and the tokens beside the cut may be others than SentencePiece's",
+        warn("a text has %zu MiB in a row where each two neighbours may belong together (\"%.*s...\"): it is cut "
+             "there, and the tokens beside the cut may be others than SentencePiece's",
              longest_unit >> 20, static_cast<int>(utf8_cut(text, 16)), text);
     return utf8_cut(text, longest_unit);
 }

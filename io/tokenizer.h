@@ -21,8 +21,8 @@ typedef struct tokenizer_train_options {
 
 /* BPE with byte fallback, pad id 0, <|endoftext|> (eos), <|im_start|>, <|im_end|>, digits split, no normalization
  * (decode(encode(text)) is text, but for U+2581, which is a space to SentencePiece).  Writes PREFIX.model and
- * PREFIX.vocab, whole or not at all, and locks PREFIX.model.lock meanwhile.  Inputs are files of text.h, looked at first
- * and read once, from the front; what was left out of them is warned about. */
+ * PREFIX.vocab, whole or not at all, and locks PREFIX.model.lock meanwhile.  Inputs are files of text.h, looked at
+ * first and read once, from the front; what was left out of them is warned about. */
 int tokenizer_train(const char *const *inputs, int n_inputs, const char *prefix, const tokenizer_train_options *,
                     moai_error *err);
 

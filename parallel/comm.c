@@ -48,8 +48,8 @@ static void receive_bytes(const comm *c, char **bytes, size_t *n_bytes, int from
     *n_bytes += n;
 }
 
-/* In the round of a distance, 1, 2, 4 and so on, every second of the ranks that are left gives what it has gathered, its
- * own and that of the ranks behind it, to the one at that distance before it. */
+/* In the round of a distance, 1, 2, 4 and so on, every second of the ranks that are left gives what it has gathered,
+ * its own and that of the ranks behind it, to the one at that distance before it. */
 char *comm_gather_bytes(const comm *c, const char *bytes, size_t n_bytes, size_t *n_all)
 {
     char *all = xmalloc(n_bytes + 1);

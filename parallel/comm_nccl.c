@@ -4,8 +4,8 @@
  * take the first, messages to lower ranks the second.  With one, stage s could wait to send forward while
  * stage s + 1 waits to send backward.
  *
- * Kernels of several lanes are on the GPU at once, and each holds its multiprocessors while it waits for its peers.  That
- * they cannot wait for each other in a circle rests on four things:
+ * Kernels of several lanes are on the GPU at once, and each holds its multiprocessors while it waits for its peers.
+ * That they cannot wait for each other in a circle rests on four things:
  *   order   The ranks of a lane begin its collectives in one order, that of the schedule, and what a rank's compute
  *           stream waits for has been begun by its peers without waiting for this rank's later work: a stage sends
  *           before it waits, and a receive is begun where its sender's data depend on nothing behind it.

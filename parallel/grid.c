@@ -8,8 +8,8 @@
 
 static int too_many(grid_shape size, moai_error *err)
 {
-    return error_set(err, "more than %d ranks in a process grid of tensor_parallel %d x context_parallel %d x data_parallel "
-                     "%d x pipeline_parallel %d", GRID_RANKS, size.tp, size.cp, size.dp, size.pp);
+    return error_set(err, "more than %d ranks in a process grid of tensor_parallel %d x context_parallel %d x "
+                     "data_parallel %d x pipeline_parallel %d", GRID_RANKS, size.tp, size.cp, size.dp, size.pp);
 }
 
 int grid_ranks(grid_shape size)

@@ -1,7 +1,7 @@
 /* mpi_check.h: no return of MPI goes unseen; for the files of parallel/ that include mpi.h.
  *
- * Communicators return their errors (process_start sets that), and a rank whose MPI has failed is broken: its peers wait
- * for what it cannot do, or hold values that it does not. */
+ * Communicators return their errors (process_start sets that), and a rank whose MPI has failed is broken: its peers
+ * wait for what it cannot do, or hold values that it does not. */
 #ifndef MOAI_MPI_CHECK_H
 #define MOAI_MPI_CHECK_H
 

@@ -33,10 +33,10 @@ static pthread_t main_thread;
 static process_hooks alone;                   /* the hooks of a single process, put back by process_finish */
 
 /* Only the main thread calls MPI (MPI_THREAD_FUNNELED), also in the end.  A loader, saver or encoder that dies, and the
- * watchdog, whose main thread may well be stuck inside MPI, leave instead: a rank that ends without MPI_Finalize and with a
- * status of its own makes the launcher end the job, as it does for a rank that the kernel has killed.  Seen with Open
- * MPI 4.1: mpirun ends all ranks and returns the status; so does srun --mpi=pmix, with and without --kill-on-bad-exit, but
- * with the status of the signal that it ends the others with. */
+ * watchdog, whose main thread may well be stuck inside MPI, leave instead: a rank that ends without MPI_Finalize and
+ * with a status of its own makes the launcher end the job, as it does for a rank that the kernel has killed.  Seen with
+ * Open MPI 4.1: mpirun ends all ranks and returns the status; so does srun --mpi=pmix, with and without
+ * --kill-on-bad-exit, but with the status of the signal that it ends the others with. */
 static void abort_mpi(int status)
 {
     exit_soon();

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HUGE_DOCUMENT = 1 << 26 };             /* bytes of a file that is one document, from which on it is warned about */
+enum { HUGE_DOCUMENT = 1 << 26 };             /* bytes of one document in a file, from which on it is warned about */
 
 /* What other ranks, or another opening, would not find under the same name. */
 static bool is_private(const char *path)

@@ -1,5 +1,5 @@
-/* encode_unknown.c: tokens that stand for text which the tokenizer has no piece for: where the first is, and the report;
- * see encode_parts.h */
+/* encode_unknown.c: tokens that stand for text which the tokenizer has no piece for: where the first is, and the
+ * report; see encode_parts.h */
 #include "encode_parts.h"
 
 #include <math.h>

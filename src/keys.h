@@ -50,8 +50,8 @@ char *key_range_fault(const key_spec *, double value);
 /* A line of --help without its end: "  --name TYPE" in so many columns, then what the key means. */
 void key_print_help(const key_spec *, int width);
 
-/* The object in a file of ours; duplicate keys and malformed text fail with line and column.  NULL on failure.  Files of
- * others: json_scan.h. */
+/* The object in a file of ours; duplicate keys and malformed text fail with line and column.  NULL on failure.  Files
+ * of others: json_scan.h. */
 json_t *json_read_object(const char *path, moai_error *err);
 json_t *json_object_of(const char *text, size_t n_bytes, const char *path, moai_error *err);   /* that path's text */
 /* Text with the fewest digits (15, 16 or 17) that read back as the same doubles.  Caller frees. */

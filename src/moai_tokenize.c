@@ -211,8 +211,8 @@ static void print_help(FILE *out)
     fputs("usage: moai_tokenize COMMAND ...      moai_tokenize COMMAND --help tells more\n\n", out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-8s %-53s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
-    fputs("\nText files are text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed by zstd, gzip, xz or bzip2.\n"
-          "Status: 0 well, 1 failed or damaged, 2 usage.\n",
+    fputs("\nText files are text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed by zstd, gzip, xz or "
+          "bzip2.\nStatus: 0 well, 1 failed or damaged, 2 usage.\n",
           out);
 }
 
@@ -220,11 +220,12 @@ static void print_command_help(const command *c)
 {
     printf("usage: moai_tokenize %s %s\n%s\n", c->name, c->arguments, c->help);
     if (!c->one_path)
-        printf("  --input FILE|DIR...            text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - is "
-               "standard\n"
+        printf("  --input FILE|DIR...            text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - "
+               "is standard\n"
                "                                 input; a directory: the files of such names below it, in the order of "
                "their bytes\n"
-               "  --input_list FILE...           files of such names, one a line or behind each a NUL; -: standard input\n");
+               "  --input_list FILE...           files of such names, one a line or behind each a NUL; -: standard "
+               "input\n");
     for (int i = 0; i < c->keys.n; i++) {
         const key_spec *k = &c->keys.list[i];
         const char *kind = k->type == KEY_STRING || k->type == KEY_CHOICE ? "TEXT"

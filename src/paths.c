@@ -55,8 +55,8 @@ static int expand(growing *g, const char *label, const char *text, moai_error *e
         if (append_variable(g, label, text, "HOME", 4, err)) return -1;
         p++;
     } else if (*p == '~') {
-        return error_config(err, "%s is \"%s\": ~ is put in before a / only; ./~ names a file that begins with ~", label,
-                            text);
+        return error_config(err, "%s is \"%s\": ~ is put in before a / only; ./~ names a file that begins with ~",
+                            label, text);
     }
     while (*p) {
         const size_t plain = strcspn(p, "$");

@@ -26,8 +26,8 @@ int batch_settle(batch_plan *b, const run_config *run, int dp, moai_error *err)
     }
     b->global = once * b->accumulation;
     if (b->global > MOST_SAMPLES)
-        return error_set(err, "%lld samples a step, more than %d: per_device_train_batch_size %lld x accumulation %lld x "
-                         "data_parallel %d", (long long)b->global, MOST_SAMPLES, (long long)b->micro_batch,
+        return error_set(err, "%lld samples a step, more than %d: per_device_train_batch_size %lld x accumulation %lld "
+                         "x data_parallel %d", (long long)b->global, MOST_SAMPLES, (long long)b->micro_batch,
                          (long long)b->accumulation, dp);
     return 0;
 }

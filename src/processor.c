@@ -63,8 +63,8 @@ __attribute__((constructor(101))) static void check_processor(void)
     if (!missing[0]) return;
     read_name(name);
     dprintf(STDERR_FILENO,
-            "moai: %s was built for a newer processor: this one, %s, lacks%s.  Build it here, or for all that it is to run "
-            "on: make ARCH=x86-64-v3, or x86-64\n",
+            "moai: %s was built for a newer processor: this one, %s, lacks%s.  Build it here, or for all that it is to "
+            "run on: make ARCH=x86-64-v3, or x86-64\n",
             program_invocation_short_name, name[0] ? name + strspn(name, " ") : "of no name", missing);
     _exit(STATUS_CONFIG);
 }

@@ -117,7 +117,8 @@ static int check(const run_config *then, const run_config *now, int64_t done, mo
     return 0;
 }
 
-/* A key that the checkpoint does not know counts as unchanged.  Paths may change, and no saved one is expanded again. */
+/* A key that the checkpoint does not know counts as unchanged.  Paths may change, and no saved one is expanded
+ * again. */
 int resume_keys_check(const run_config *now, const char *saved, int64_t done, moai_error *err)
 {
     const key_table keys = run_config_keys();

@@ -72,7 +72,8 @@ static const key_spec rows[] = {
     INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run; 0: the initial weights are saved"),
     INT(stop_at_step, "0", 0, 1ll << 40, "leave after this step as on SIGTERM, schedules unchanged; 0: at max_steps"),
     INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up; the first has 1/warmup_steps of the peak rate"),
-    INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls; the last has min_lr_ratio of the peak"),
+    INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls; the last has "
+        "min_lr_ratio of the peak"),
     INT(seed, "42", 0, 1ll << 52, "initial weights and data order"),
 
     BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere"),

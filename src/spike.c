@@ -36,7 +36,7 @@ static spike judge_one(const spike_watch *w, const char *measure, const double *
         squares += off * off;
     }
     const double deviation = fmax(sqrt(squares / (double)(w->window - 1)), least_deviation * fabs(mean));
-    const double zscore = (value - mean) / deviation;     /* of zeros alone: infinite, which JSON has not, or no number */
+    const double zscore = (value - mean) / deviation;     /* of zeros alone: infinite, not in JSON, or no number */
     return (spike){
         .measure = measure, .value = value, .mean = mean, .zscore = zscore > DBL_MAX ? DBL_MAX : zscore};
 }

@@ -324,8 +324,8 @@ static int train(trainer *t)
         stop = step_boundary(t);
         if (saver_spoiled(t->saver)) {
             if (t->grid.rank == 0)
-                fprintf(stderr, "moai: step %lld: weights or moments are not finite: no later checkpoint will be good\n",
-                        (long long)t->step);
+                fprintf(stderr, "moai: step %lld: weights or moments are not finite: no later checkpoint will be "
+                        "good\n", (long long)t->step);
             return give_up(t);
         }
     }

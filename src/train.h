@@ -6,8 +6,8 @@
 #include "grid.h"
 #include "plan.h"
 
-/* Runs to max_steps, stop_at_step or a signal (signals.h), whichever is first.  The configuration has passed every check
- * that needs no data.  Collective over all ranks.  Returns the exit status, the same on all ranks. */
+/* Runs to max_steps, stop_at_step or a signal (signals.h), whichever is first.  The configuration has passed every
+ * check that needs no data.  Collective over all ranks.  Returns the exit status, the same on all ranks. */
 int train_run(const run_config *, const model_config *, grid_shape size, const batch_plan *);
 
 #endif

@@ -201,7 +201,8 @@ static int read_left_out(trainer *t, moai_error *err)
 static int carry(trainer *t, moai_error *err)
 {
     const bool here = t->from.dir && t->grid.rank == 0;
-    const int failed = here ? carry_files(&t->files, &t->from, tokenizer_path(t), t->data.info.tokenizer_sha256, err) : 0;
+    const char *sha256 = t->data.info.tokenizer_sha256;
+    const int failed = here ? carry_files(&t->files, &t->from, tokenizer_path(t), sha256, err) : 0;
 
     return comm_agree(&t->grid.host_world, failed, err);
 }

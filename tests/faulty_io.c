@@ -3,7 +3,8 @@
  *   FAULTY_IO="pwrite:7:ENOSPC,fsync:3:EIO"    every 7th pwrite has no space, every 3rd fsync an I/O error
  *   FAULTY_IO="flip:5"                         every 5th pwrite succeeds and writes one bit wrong
  *   FAULTY_IO="short:2"                        every 2nd write and pwrite writes half
- *   FAULTY_IO="stale:5"                        every 5th pread finds its descriptor stale, and so do all that follow on it
+ *   FAULTY_IO="stale:5"                        every 5th pread finds its descriptor stale, and so do all that follow on
+ * it
  *
  * Only files whose path contains FAULTY_PATH, or else "/checkpoint-", count; each process counts for itself.
  * tests/t9-io-faults.sh builds it. */

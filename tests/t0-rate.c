@@ -1,4 +1,5 @@
-/* The learning rate of every schedule, step by step, against values worked out by hand from configs/README.md's table. */
+/* The learning rate of every schedule, step by step, against values worked out by hand from configs/README.md's
+ * table. */
 #include "optimizer.h"
 #include "tap.h"
 

@@ -49,8 +49,8 @@ static void give_back(int fd)
     close(master);
 }
 
-/* The widest of what was drawn from one \r to the next; -1 where something else than the end ended a line.  *n: how many
- * there are. */
+/* The widest of what was drawn from one \r to the next; -1 where something else than the end ended a line.  *n: how
+ * many there are. */
 static int widest(int *n)
 {
     int most = 0;

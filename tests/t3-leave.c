@@ -1,4 +1,5 @@
-/* A rank's ways out, for t3-process.sh: t3-leave [die | clogged | thread | config | truncate].  Without a word: a world of one rank. */
+/* A rank's ways out, for t3-process.sh: t3-leave [die | clogged | thread | config | truncate].  Without a word: a world
+ * of one rank. */
 #include "grid.h"
 #include "tap.h"
 

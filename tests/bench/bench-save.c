@@ -1,6 +1,6 @@
-/* bench-save [MODEL [DEVICE [DIR]]]: what a save costs training.  The state of MODEL (configs/bench.json; its weights and
- * moments, no activations), spread over the ranks, is saved with training waiting, and beside it.  DIR: where to write.
- * Under mpirun the slowest rank counts.  Best of ROUNDS. */
+/* bench-save [MODEL [DEVICE [DIR]]]: what a save costs training.  The state of MODEL (configs/bench.json; its weights
+ * and moments, no activations), spread over the ranks, is saved with training waiting, and beside it.  DIR: where to
+ * write. Under mpirun the slowest rank counts.  Best of ROUNDS. */
 #include "checkpoint.h"
 #include "device.h"
 #include "files.h"

@@ -1,5 +1,5 @@
-/* files_slow.c: a slow disk.  Preloaded into all (LD_PRELOAD), rank SLOW_RANK sleeps once for SLOW_SECONDS in its call SLOW_AFTER
- * (1: the first) of SLOW_CALL (fsync, pread or fflush) for a file whose path has SLOW_PART in it. */
+/* files_slow.c: a slow disk.  Preloaded into all (LD_PRELOAD), rank SLOW_RANK sleeps once for SLOW_SECONDS in its call
+ * SLOW_AFTER (1: the first) of SLOW_CALL (fsync, pread or fflush) for a file whose path has SLOW_PART in it. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>

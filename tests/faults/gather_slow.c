@@ -1,5 +1,5 @@
-/* gather_slow.c: a rank that takes its time.  Preloaded into all (LD_PRELOAD), rank SLOW_RANK sleeps for SLOW_MILLISECONDS
- * before each MPI_Iallgather, from its call SLOW_AFTER on. */
+/* gather_slow.c: a rank that takes its time.  Preloaded into all (LD_PRELOAD), rank SLOW_RANK sleeps for
+ * SLOW_MILLISECONDS before each MPI_Iallgather, from its call SLOW_AFTER on. */
 #include <mpi.h>
 #include <stdlib.h>
 #include <time.h>

@@ -1,5 +1,5 @@
-/* many_cpus.c: a host with more CPUs than a cpu_set_t has room for: 4096.  Preloaded (LD_PRELOAD), the kernel refuses smaller
- * masks, as it does there. */
+/* many_cpus.c: a host with more CPUs than a cpu_set_t has room for: 4096.  Preloaded (LD_PRELOAD), the kernel refuses
+ * smaller masks, as it does there. */
 #include <errno.h>
 #include <sched.h>
 #include <sys/syscall.h>

@@ -1,5 +1,5 @@
-/* mpi_fails.c: an MPI that fails.  Preloaded into all (LD_PRELOAD), call FAIL_AT (1: the first) of the function FAIL_CALL returns
- * MPI_ERR_OTHER on rank FAIL_RANK, having done nothing. */
+/* mpi_fails.c: an MPI that fails.  Preloaded into all (LD_PRELOAD), call FAIL_AT (1: the first) of the function
+ * FAIL_CALL returns MPI_ERR_OTHER on rank FAIL_RANK, having done nothing. */
 #include <mpi.h>
 #include <stdbool.h>
 #include <stdlib.h>

@@ -178,8 +178,8 @@ static inline void golden_feed(void *ids, moai_model *m, int micro_batch, int sl
     model_set_ids(m, slot, (const int32_t *)ids + sample * (m->opt.seq_len + 1));
 }
 
-/* Forward and backward of one batch: gradients of loss_scale times its mean loss, totals[0] the sum of the token losses of this
- * data-parallel rank on the last stage.  Collective over tp and pp. */
+/* Forward and backward of one batch: gradients of loss_scale times its mean loss, totals[0] the sum of the token losses
+ * of this data-parallel rank on the last stage.  Collective over tp and pp. */
 static inline void golden_run_scaled(moai_model *m, const int32_t *ids, double loss_scale)
 {
     const moai_grid *grid = m->ctx.grid;
@@ -231,7 +231,8 @@ static inline distance distance_of(const float *a, const float *b, int64_t n)
     return d;
 }
 
-/* This rank's block of every tensor in `flat`, host memory, against the results PREFIX + name: both distances within `tolerance`. */
+/* This rank's block of every tensor in `flat`, host memory, against the results PREFIX + name: both distances within
+ * `tolerance`. */
 static inline void golden_compare(const moai_model *m, const golden *g, const float *flat, const char *prefix,
                                   double tolerance, const char *what)
 {

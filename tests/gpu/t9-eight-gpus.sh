@@ -4,7 +4,7 @@
 . tests/gpu/gpus.sh
 
 [ "$device" != cpu ] || gpus=8
-[ "$gpus" -ge 4 ] || skip_all "$gpus GPUs here, four or eight are needed"
+[ "$gpus" -ge 4 ] || skip_all "four or eight GPUs are needed, $gpus here"
 model small 4 28 4 true
 data corpus 100
 

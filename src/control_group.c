@@ -13,15 +13,16 @@ typedef struct mount_line {
     char *root, *point, *type, *options;      /* root: the part of the hierarchy that is mounted */
 } mount_line;
 
-/* A blank in a path stands there as \040. */
+static bool is_octal(char c) { return c >= '0' && c <= '7'; }
+
+/* A blank in a path stands there as \040: always three digits, anything else is itself. */
 static void unescape(char *text)
 {
     char *to = text;
 
     for (const char *at = text; *at; to++) {
-        unsigned code;
-        const bool escaped = at[0] == '\\' && sscanf(at + 1, "%3o", &code) == 1;
-        *to = (char)(escaped ? (int)code : *at);
+        const bool escaped = at[0] == '\\' && is_octal(at[1]) && is_octal(at[2]) && is_octal(at[3]);
+        *to = (char)(escaped ? (at[1] - '0') * 64 + (at[2] - '0') * 8 + at[3] - '0' : *at);
         at += escaped ? 4 : 1;
     }
     *to = '\0';

@@ -85,6 +85,10 @@ static void test_odd(void)
     begin("prefix", "0::/docker/77\n", "25 24 0:22 /docker/7 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
     put("sys/fs/cgroup/cpu.max", "600000 100000\n");
     are("6 in /sys/fs/cgroup", "/docker/77 is not below /docker/7");
+    begin("backslash", "0::/\n", "25 24 0:22 / /a\\040b\\1 rw - cgroup2 cgroup2 rw\n"
+                                "26 24 0:23 / /\\ rw - cgroup2 c rw\n");
+    put("a b\\1/cpu.max", "600000 100000\n");
+    are("6 in /a b\\1", "a backslash without three digits, at the end of a path, is itself");
     begin("garbage", "x\n\n4:cpu\n0::/a\n", "25\n25 24 0:22 / /sys/fs/cgroup rw - cgroup2\n- cgroup2 x rw\n");
     are("", "lines that are none");
     begin("nothing", NULL, NULL);

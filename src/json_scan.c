@@ -261,8 +261,8 @@ int json_members_find(const json_members *m, const char *key, const json_member 
 
     for (size_t i = 0; i < m->n; i++) {
         const json_member *other = &m->list[i];
-        if (strcmp(other->key, key) || is_null(other)) continue;
-        if (one && !same_value(one, other)) {
+        if (strcmp(other->key, key)) continue;
+        if (one && !is_null(one) && !same_value(one, other)) {
             char *a = json_member_text(one, 80), *b = json_member_text(other, 80);
             error_set(err, "%s%s%s is there twice, %s (line %d) and %s (line %d)", m->name, m->between, key, a,
                       one->line, b, other->line);
@@ -272,7 +272,7 @@ int json_members_find(const json_members *m, const char *key, const json_member 
         }
         one = other;
     }
-    *found = one;
+    *found = one && !is_null(one) ? one : NULL;
     return 0;
 }
 

@@ -31,7 +31,8 @@ int json_members_scan(json_members *, const char *name, const char *text, size_t
 void json_members_free(json_members *);
 
 /* The value of a key: NULL where there is none or null.  -1 where Jansson cannot hold it, or the key is there twice
- * with values that differ.  A new reference. */
+ * with values that differ; a null before a value is none, as one behind it would be the value to Python.  A new
+ * reference. */
 int json_members_get(const json_members *, const char *key, json_t **value, moai_error *err);
 /* The member itself, the last of that key; NULL where there is none or null.  -1 as above. */
 int json_members_find(const json_members *, const char *key, const json_member **, moai_error *err);

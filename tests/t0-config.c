@@ -202,11 +202,12 @@ static void test_let_through(void)
     static const char *const more[] = {
         "\"rope_scaling\": null, \"rope_parameters\": null, \"layer_types\": null, \"quantization_config\": null, "
         "\"bos_token_id\": null, \"pad_token_id\": null, \"sliding_window\": null, \"architectures\": null, "
-        "\"head_dim\": null, \"max_position_embeddings\": null, \"tie_word_embeddings\": null, \"rms_norm_eps\": null, "
+        "\"tie_word_embeddings\": null, \"rms_norm_eps\": null, "
         "\"hidden_act\": null, \"attention_bias\": null, \"torch_dtype\": null, \"eos_token_id\": null",
         "\"model_max_length\": 1000000000000000019884624838656, \"a\": 1e400, \"b\": NaN, \"c\": -Infinity, "
         "\"d\": \"\\ud800\", \"e\": \"\\u0000\", \"\\u0000\": 1, \"f\": 18446744073709551615, \"g\": -0.0e-0",
-        "\"note\": 1, \"note\": \"two\", \"hidden_size\": 96, \"hidden_size\": 96, \"vocab_size\": null",
+        "\"note\": 1, \"note\": \"two\", \"hidden_size\": 96, \"hidden_size\": 96, \"pad_token_id\": null, "
+        "\"pad_token_id\": 3, \"note\": null",
         "\"tie_word_embedding\": true, \"hidden_sizes\": [1], \"rope_tetha\": 3, \"num_hidden_layer\": 7",
         "\"use_sliding_window\": false, \"sliding_window\": 4, \"max_window_layers\": 0",
         "\"use_sliding_window\": true, \"sliding_window\": 4, \"max_window_layers\": 4",
@@ -252,9 +253,11 @@ static void test_defaults_of_transformers(void)
     ok(!model_config_read(&c, file_of(MODEL("\"use_cache\": true")), &err) && c.rope_theta == 10000,
        "without rope_theta 10000 %s", err.text);
     const char *text = "{\"num_hidden_layers\": 1, \"hidden_size\": 64, \"intermediate_size\": 8, "
-                       "\"num_attention_heads\": 6, \"num_key_value_heads\": null, \"vocab_size\": 9}";
+                       "\"num_attention_heads\": 6, \"num_key_value_heads\": null, \"head_dim\": null, "
+                       "\"max_position_embeddings\": null, \"vocab_size\": 9}";
     ok(!model_config_read(&c, file_of(text), &err) && c.num_key_value_heads == 6,
        "num_key_value_heads null: as many as there are heads %s", err.text);
+    ok(c.head_dim == 128 && c.max_position_embeddings == 32768, "head_dim and max_position_embeddings null");
 }
 
 static void test_two_values(void)
@@ -287,6 +290,7 @@ static void test_two_values(void)
          "num_hidden_layers is 4 and layer_types has 1: two values"},
         {"\"rope_theta\": 5e5,\n\"use_qk_norm\": true,\n\"use_qk_norm\": false",
          "use_qk_norm is there twice, true (line 2) and false (line 3)"},
+        {"\"rope_theta\": 5e5, \"vocab_size\": null", "vocab_size is there twice, 100 (line 1) and null (line 1)"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *text = xasprintf("{" SHAPE ", %s}", cases[i].more);

@@ -9,7 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_THETA 10000.0                 /* Transformers' */
+/* Transformers' */
+#define DEFAULT_THETA 10000.0
+#define DEFAULT_WINDOW 4096
+#define DEFAULT_WINDOW_LAYERS 28              /* whole layers before the first that has the window */
 
 #define FIELD(f) offsetof(model_config, f)
 #define ROWS(t) ((key_table){t, (int)(sizeof(t) / sizeof((t)[0]))})
@@ -87,6 +90,16 @@ static int check_equal(const json_members *m, const char *key, const json_t *a, 
     return -1;
 }
 
+/* Python takes 1 and 0 for true and false. */
+static void settle_switch(json_t **value)
+{
+    const double number = json_number_value(*value);
+
+    if (!json_is_number(*value) || (number != 0 && number != 1)) return;
+    json_decref(*value);
+    *value = json_boolean(number != 0);
+}
+
 /* The row's key under its name or its alias; *given says whether. */
 static int read_key(const json_members *m, const key_spec *k, model_config *c, bool *given, moai_error *err)
 {
@@ -96,6 +109,7 @@ static int read_key(const json_members *m, const key_spec *k, model_config *c, b
     if (!status && k->alias) status = json_members_get(m, k->alias, &other, err);
     if (!status) status = check_equal(m, k->name, value, k->alias, other, err);
     *given = value || other;
+    if (k->type == KEY_BOOL) settle_switch(&value), settle_switch(&other);
     if (!status && *given) {
         char *label = xasprintf("%s%s%s", m->name, m->between, value ? k->name : k->alias);
         status = key_set_json(k, c, label, value ? value : other, err);
@@ -183,30 +197,42 @@ static bool has_key(const json_members *m, const char *key)
     return false;
 }
 
-/* The number under a key; 0 where there is no such key, infinity where it is null. */
-static int read_number(const json_members *m, const char *key, double *number, moai_error *err)
+/* The number under a key; `missing` where there is no such key, infinity where it is null. */
+static int read_number(const json_members *m, const char *key, double missing, double *number, moai_error *err)
 {
     json_t *value;
     int status = json_members_get(m, key, &value, err);
 
-    *number = value ? json_number_value(value) : has_key(m, key) ? INFINITY : 0;
+    *number = value ? json_number_value(value) : has_key(m, key) ? INFINITY : missing;
     if (!status && value && !json_is_number(value)) status = wrong_value(m, key, value, "a number", err);
     json_decref(value);
     return status;
 }
 
-/* A window in use counts but where the file says that it begins behind the last layer, is null, or is not narrower than
- * the positions reach. */
+/* true or false, also as 1 or 0; false where there is no such key, or null. */
+static int read_switch(const json_members *m, const char *key, bool *on, moai_error *err)
+{
+    json_t *value;
+    int status = json_members_get(m, key, &value, err);
+
+    settle_switch(&value);
+    *on = json_is_true(value);
+    if (!status && value && !json_is_boolean(value)) status = wrong_value(m, key, value, "true or false", err);
+    json_decref(value);
+    return status;
+}
+
+/* A window in use counts but where it begins behind the last layer, is null, or is not narrower than the positions
+ * reach; what is not given is Transformers' default. */
 static int check_window(const json_members *m, const model_config *c, moai_error *err)
 {
     double window, layers;
-    json_t *use;
+    bool used;
 
-    if (json_members_get(m, "use_sliding_window", &use, err)) return -1;
-    const bool used = json_is_true(use) || json_number_value(use) != 0;
-    json_decref(use);
+    if (read_switch(m, "use_sliding_window", &used, err)) return -1;
     if (!used) return 0;
-    if (read_number(m, "sliding_window", &window, err) || read_number(m, "max_window_layers", &layers, err)) return -1;
+    if (read_number(m, "sliding_window", DEFAULT_WINDOW, &window, err)) return -1;
+    if (read_number(m, "max_window_layers", DEFAULT_WINDOW_LAYERS, &layers, err)) return -1;
     if ((layers >= (double)c->num_hidden_layers && !isinf(layers)) || isinf(window)) return 0;
     if (window >= (double)c->max_position_embeddings && c->rope.kind == ROPE_DEFAULT) return 0;
     return error_set(err,

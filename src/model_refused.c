@@ -229,7 +229,7 @@ static bool is_off(const json_t *v, off_kind off, const model_config *c)
     case OFF_EMPTY: return is_empty(v);
     case OFF_COUNT: return is_empty(v) || is_number(v, 1);
     case OFF_ONE: return is_number(v, 1);
-    case OFF_TRUE: return json_is_true(v);
+    case OFF_TRUE: return is_one(v);
     case OFF_HEAD_DIM: return is_empty(v) || is_number(v, (double)c->head_dim);
     case OFF_HIDDEN_SIZE: return is_empty(v) || is_number(v, (double)c->hidden_size);
     case OFF_SOFTMAX_SCALE: return is_number(v, 1 / sqrt((double)c->head_dim));

@@ -19,9 +19,10 @@ static const char *file_of(const char *text)
     return path;
 }
 
-#define SHAPE                                                                                                          \
+#define SHAPE_BUT_POSITIONS                                                                                            \
     "\"num_hidden_layers\": 4, \"hidden_size\": 96, \"intermediate_size\": 64, \"num_attention_heads\": 14, "          \
-    "\"num_key_value_heads\": 2, \"head_dim\": 8, \"vocab_size\": 100, \"max_position_embeddings\": 128"
+    "\"num_key_value_heads\": 2, \"head_dim\": 8, \"vocab_size\": 100"
+#define SHAPE SHAPE_BUT_POSITIONS ", \"max_position_embeddings\": 128"
 #define MODEL(more) "{\"model_type\": \"qwen3\", \"architectures\": [\"Qwen3ForCausalLM\"], " SHAPE ", " more "}"
 
 /* moai-3b.json is the guide's model, number for number */
@@ -102,7 +103,20 @@ static void test_refused(void)
         {"{\"architectures\": [\"LlamaForCausalLM\"], " SHAPE ", \"rope_theta\": 1e6}",
          "architectures is [\"LlamaForCausalLM\"]"},
         {MODEL("\"rope_theta\": 1e6, \"attention_bias\": true"), "attention_bias is true, must be false"},
-        {MODEL("\"rope_theta\": 1e6, \"use_sliding_window\": true"), "use_sliding_window is true, must be false"},
+        {MODEL("\"use_sliding_window\": true, \"sliding_window\": 4, \"max_window_layers\": 0, \"rope_theta\": 1e6"),
+         "must be false: a window (sliding_window 4 of 128 positions, from layer 0 of 4 on)"},
+        {"{" SHAPE_BUT_POSITIONS ", \"rope_theta\": 1e6, \"use_sliding_window\": 1, \"max_window_layers\": 0}",
+         "a window (sliding_window 4096 of 32768 positions, from layer 0 of 4 on)"},
+        {MODEL("\"rope_theta\": 1e6, \"use_sliding_window\": \"true\", \"sliding_window\": 4"),
+         "use_sliding_window is \"true\", must be true or false"},
+        {MODEL("\"rope_theta\": 1e6, \"use_sliding_window\": []"), "use_sliding_window is [], must be true or false"},
+        {MODEL("\"rope_theta\": 1e6, \"use_sliding_window\": 2"), "use_sliding_window is 2, must be true or false"},
+        {MODEL("\"rope_theta\": 1e6, \"tie_word_embeddings\": \"false\""),
+         "tie_word_embeddings is \"false\", must be true or false"},
+        {MODEL("\"rope_theta\": 1e6, \"attention_bias\": \"true\""), "attention_bias is \"true\", must be false"},
+        {MODEL("\"rope_theta\": 1e6, \"use_qk_norm\": \"true\""), "use_qk_norm is \"true\", must be true"},
+        {MODEL("\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, \"truncate\": \"false\"}"),
+         "rope_scaling.truncate is \"false\", must be true or false"},
         {MODEL("\"rope_theta\": 1e6, \"layer_types\": [\"full_attention\", \"sliding_attention\"]"),
          "layer_types[1] is \"sliding_attention\""},
         {MODEL("\"rope_theta\": 1e6, \"use_sliding_window\": true, \"sliding_window\": 127, \"max_window_layers\": 3"),
@@ -213,6 +227,11 @@ static void test_let_through(void)
         "\"use_sliding_window\": true, \"sliding_window\": 4, \"max_window_layers\": 4",
         "\"use_sliding_window\": true, \"sliding_window\": 128, \"max_window_layers\": 0",
         "\"use_sliding_window\": true, \"sliding_window\": null",
+        "\"use_sliding_window\": true, \"sliding_window\": 4",
+        "\"use_sliding_window\": true",
+        "\"use_sliding_window\": 1, \"max_window_layers\": 0",
+        "\"use_sliding_window\": 0, \"sliding_window\": 4, \"max_window_layers\": 0, \"tie_word_embeddings\": 0",
+        "\"use_sliding_window\": null, \"sliding_window\": 4, \"max_window_layers\": 0",
         "\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\", \"full_attention\"]",
         "\"hc_mult\": 1, \"num_experts\": 0, \"num_local_experts\": null, \"num_experts_per_tok\": 8, "
         "\"moe_intermediate_size\": 768, \"attn_logit_softcapping\": null, \"final_logit_softcapping\": 0.0, "
@@ -258,6 +277,8 @@ static void test_defaults_of_transformers(void)
     ok(!model_config_read(&c, file_of(text), &err) && c.num_key_value_heads == 6,
        "num_key_value_heads null: as many as there are heads %s", err.text);
     ok(c.head_dim == 128 && c.max_position_embeddings == 32768, "head_dim and max_position_embeddings null");
+    ok(!model_config_read(&c, file_of(MODEL("\"tie_word_embeddings\": 1, \"rope_theta\": 1e6")), &err) &&
+           c.tie_word_embeddings, "1 is true %s", err.text);
 }
 
 static void test_two_values(void)

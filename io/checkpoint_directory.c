@@ -2,6 +2,7 @@
  * removed; see checkpoint.h and pieces.h */
 #include "pieces.h"
 #include "files.h"
+#include "place.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,8 +16,7 @@ char *save_path(const char *output_dir, int64_t step, const char *suffix)
     return xasprintf("%s/checkpoint-%lld%s", output_dir, (long long)step, suffix);
 }
 
-/* "checkpoint-120" and suffix ".tmp" or ".old" give the step, another name -1. */
-static int64_t step_of(const char *name, const char *suffix)
+int64_t checkpoint_step_of(const char *name, const char *suffix)
 {
     static const char prefix[] = "checkpoint-";
     char *end;
@@ -57,7 +57,7 @@ static int list_steps(const char *output_dir, const char *suffix, step_list *l, 
     *l = (step_list){0};
     if (!dir) return errno == ENOENT ? 0 : error_set(err, "%s: cannot be read: %s", output_dir, strerror(errno));
     for (struct dirent *e; errno = 0, (e = readdir(dir));) {
-        const int64_t step = step_of(e->d_name, suffix);
+        const int64_t step = checkpoint_step_of(e->d_name, suffix);
         if (step < 0) continue;
         if (l->n == room)
             CHECK(l->steps = realloc(l->steps, (size_t)(room = 2 * room + 16) * sizeof step), "out of host memory");
@@ -146,7 +146,7 @@ static int set_aside(const char *output_dir, const char *name, moai_error *err)
 
 int checkpoint_choose(const char *output_dir, const checkpoint_names *names, int chosen, moai_error *err)
 {
-    const int64_t old_step = step_of(names->list[chosen], ".old");
+    const int64_t old_step = checkpoint_step_of(names->list[chosen], ".old");
     int rc = 0;
 
     for (int i = 0; rc == 0 && i < chosen; i++) rc = set_aside(output_dir, names->list[i], err);
@@ -173,6 +173,17 @@ void checkpoint_clean(const char *output_dir)
     free(l.steps);
 }
 
+/* Whether nothing but the checkpoint's own, and what a user would lose with it in Transformers, lies there; else says
+ * what keeps it. */
+static bool may_go(const char *dir)
+{
+    char *other = place_other_in(dir);
+
+    if (other) warn("%s stays: %s in it is no part of a checkpoint; move that elsewhere", dir, other);
+    free(other);
+    return !other;
+}
+
 /* A checkpoint that was just being replaced when its run was killed. */
 static void settle_old(const char *output_dir)
 {
@@ -182,7 +193,8 @@ static void settle_old(const char *output_dir)
     if (list_steps(output_dir, ".old", &l, &err) != 0) warn("%s", err.text);
     for (int i = 0; i < l.n; i++) {
         char *old = save_path(output_dir, l.steps[i], ".old"), *name = save_path(output_dir, l.steps[i], "");
-        if (is_complete(output_dir, l.steps[i]) ? dir_remove(old, &err) != 0 : rename(old, name) != 0)
+        const bool replaced = is_complete(output_dir, l.steps[i]);
+        if (replaced ? may_go(old) && dir_remove(old, &err) != 0 : rename(old, name) != 0)
             warn("%s: cannot be cleaned up", old);
         free(old);
         free(name);
@@ -196,6 +208,11 @@ static void remove_checkpoint(const char *output_dir, int64_t step)
     char *name = save_path(output_dir, step, ""), *tmp = save_path(output_dir, step, ".tmp");
     moai_error err;
 
+    if (!may_go(name)) {
+        free(name);
+        free(tmp);
+        return;
+    }
     if (rename(name, tmp) != 0)
         warn("%s: cannot be removed: %s", name, strerror(errno));
     else if (dir_remove(tmp, &err) != 0)
@@ -243,6 +260,7 @@ int save_commit(const char *output_dir, int64_t step, moai_error *err)
          *old = save_path(output_dir, step, ".old");
     int rc = file_sync(tmp, err);
 
+    if (rc == 0 && !may_go(old)) rc = error_set(err, "%s is in the way of the checkpoint that it was", old);
     if (rc == 0) rc = dir_replace(tmp, name, old, err);
     if (rc == 0 && dir_sync_parent(name, err) != 0) {
         save_withdraw(output_dir, step);
@@ -271,7 +289,7 @@ void save_prune(const char *output_dir, int64_t written, int keep)
     step_list l;
     int kept = 1;
 
-    if (dir_remove(old, &err) != 0) warn("%s", err.text);
+    if (may_go(old) && dir_remove(old, &err) != 0) warn("%s", err.text);
     if (list_steps(output_dir, "", &l, &err) != 0) warn("%s", err.text);
     for (int i = 0; i < l.n && keep > 0; i++)
         if (l.steps[i] != written && is_complete(output_dir, l.steps[i]) && ++kept > keep)

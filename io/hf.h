@@ -22,7 +22,7 @@ void hf_close(hf_files *);
  * tokenizer (both made, but where an imported model brought its own: then those as they came), and the weights in one
  * model.safetensors or in shards of at most max_shard_bytes (one tensor at least) with their index.  `dir` is a
  * checkpoint, or again a Hugging Face directory; `torch_dtype` "float32" or "bfloat16".  hf_dir must not exist, or be
- * empty, or with `overwrite` hold an earlier export and nothing else.  It appears whole, by the rename of hf_dir.tmp;
+ * empty, or with `overwrite` hold an earlier export and nothing else, and not lie in a checkpoint.  It appears whole, by the rename of hf_dir.tmp;
  * one that it replaces is there until then.  hf_dir.lock is held meanwhile.  Holds one block of a tensor in memory, not
  * the model. */
 int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, bool overwrite,
@@ -41,7 +41,8 @@ int hf_compare_tokens(token_difference *, const char *name, const char *text, si
 /* output_dir/checkpoint-0 from a Hugging Face directory (also one made by Transformers, fp32, bf16 or fp16):
  * step 0, zero moments, which take no room on disk.  Seed, sequence length and batch of its metadata are 0:
  * not known.  The files of carried.h go along, and what stays behind is said.  output_dir is locked meanwhile.  One
- * that exists is replaced when it is whole and `overwrite` is given, else refused. */
+ * that exists is replaced when it is whole and `overwrite` is given, else refused.  So is an output_dir with later
+ * checkpoints, which a resume would take, and one that place.h does not let be written to. */
 int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_error *err);
 
 #endif

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "keys.h"
 #include "pieces.h"
+#include "place.h"
 #include "tokenizer.h"
 #include "weights.h"
 
@@ -337,7 +338,7 @@ int hf_export(const char *dir, const char *to, const char *torch_dtype, int64_t 
     target t = target_of(to);
     export x = {
         .dir = t.tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
-    const bool has_place = x.from && dir_make_parent(t.dir, err) == 0;
+    const bool has_place = x.from && place_check("HF_DIR", to, err) == 0 && dir_make_parent(t.dir, err) == 0;
     job_lock *lock = has_place ? file_lock(t.dir, "HF_DIR", 0, err) : NULL;
     moai_error unused;
     int rc = lock ? target_prepare(&t, overwrite, err) : -1;

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "json_scan.h"
 #include "pieces.h"
+#include "place.h"
 #include "weights.h"
 
 #include <dirent.h>
@@ -79,14 +80,23 @@ static bool is_taken(const char *name)
            (n > 12 && strcmp(name + n - 12, ".safetensors") == 0);
 }
 
-/* What of the directory is not in the checkpoint. */
-static void say_left(const char *hf_dir)
+static bool is_directory_at(const char *dir, const char *name, const char *output_dir)
+{
+    char *path = xasprintf("%s/%s", dir, name);
+    const bool same = file_is_same(path, output_dir);
+
+    free(path);
+    return same;
+}
+
+/* What of the directory is not in the checkpoint, which may lie below it. */
+static void say_left(const char *hf_dir, const char *output_dir)
 {
     DIR *dir = opendir(hf_dir);
     char *names = NULL;
 
     for (struct dirent *e; dir && (e = readdir(dir));) {
-        if (is_taken(e->d_name)) continue;
+        if (is_taken(e->d_name) || is_directory_at(hf_dir, e->d_name, output_dir)) continue;
         char *more = names ? xasprintf("%s, %s", names, e->d_name) : xstrdup(e->d_name);
         free(names);
         names = more;
@@ -94,6 +104,29 @@ static void say_left(const char *hf_dir)
     if (dir) closedir(dir);
     if (names) say("%s: not taken along: %s", hf_dir, names);
     free(names);
+}
+
+static int check_output(const char *hf_dir, const char *output_dir, moai_error *err)
+{
+    if (place_is_model(output_dir))
+        return error_config(err,
+                            "OUTPUT_DIR %s is a Hugging Face model: the run that is to go on from %s needs a directory "
+                            "of its own", output_dir, hf_dir);
+    return place_check("OUTPUT_DIR", output_dir, err);
+}
+
+/* A resume takes the newest checkpoint, and so does generation. */
+static int check_later(const char *output_dir, moai_error *err)
+{
+    char *later;
+    int rc = checkpoint_later(output_dir, 0, &later, err);
+
+    if (later)
+        rc = error_config(err,
+                          "OUTPUT_DIR %s holds %s, later than the checkpoint-0 that an import writes: name another "
+                          "directory, or move them away", output_dir, later);
+    free(later);
+    return rc;
 }
 
 int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_error *err)
@@ -111,8 +144,10 @@ int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_e
         rc = checkpoint_read_tokenizer(&files, weights_tokenizer(from), meta.tokenizer_sha256, err);
     if (rc == 0) rc = weights_carry(from, &files, err);
     if (rc == 0) rc = check_files(hf_dir, &files, err);
+    if (rc == 0) rc = check_output(hf_dir, output_dir, err);
     if (rc == 0) rc = dir_make(output_dir, err);
     if (rc == 0) rc = (lock = dir_lock(output_dir, "OUTPUT_DIR", 0, err)) ? 0 : -1;
+    if (rc == 0) rc = check_later(output_dir, err);
     if (rc == 0 && !overwrite && file_exists(name))
         rc = error_set(err, "%s: exists already; --overwrite replaces it", name);
     if (rc == 0) {
@@ -126,7 +161,7 @@ int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_e
         else
             save_abandon(output_dir, 0);
     }
-    if (rc == 0) say_left(hf_dir);
+    if (rc == 0) say_left(hf_dir, output_dir);
     job_unlock(lock);
     piece_file_free(&f);
     weights_free(from);

@@ -158,6 +158,8 @@ int manifest_save(const char *dir, const checkpoint_meta *, const char *entries,
  * name, and a checkpoint that had it is checkpoint-STEP.old until save_prune removes it, or save_withdraw puts it
  * back in the place of a new one that turned out bad.  Prune keeps the `keep` newest (0: all). */
 char *save_path(const char *output_dir, int64_t step, const char *suffix);
+/* "checkpoint-120" and suffix "", or with ".tmp" or ".old" behind it, give the step, another name -1. */
+int64_t checkpoint_step_of(const char *name, const char *suffix);
 int save_begin(const char *output_dir, int64_t step, moai_error *err);
 int save_describe(const char *output_dir, const checkpoint_meta *, const checkpoint_files *, moai_error *err);
 int save_commit(const char *output_dir, int64_t step, moai_error *err);

@@ -3,6 +3,7 @@
 
 #include "checkpoint.h"
 #include "files.h"
+#include "place.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,6 +13,33 @@
 #include <unistd.h>
 
 static const double patience = 5;             /* seconds: a run that was just ended may still be leaving */
+
+/* The run's directory of a checkpoint's.  Caller frees. */
+static char *parent_of(const char *checkpoint)
+{
+    size_t n = strlen(checkpoint);
+
+    while (n > 1 && checkpoint[n - 1] == '/') n--;
+    while (n > 0 && checkpoint[n - 1] != '/') n--;
+    while (n > 1 && checkpoint[n - 1] == '/') n--;
+    return n ? xasprintf("%.*s", (int)n, checkpoint) : xstrdup(".");
+}
+
+/* What may have been meant by a checkpoint or a model. */
+static int check_place(const char *dir, moai_error *err)
+{
+    if (place_is_model(dir))
+        return error_config(err,
+                            "output_dir %s is a Hugging Face model: `moai_checkpoint import %s RUN` makes "
+                            "RUN/checkpoint-0 of it, from which --output_dir RUN --resume_from_checkpoint auto goes on",
+                            dir, dir);
+    if (!place_is_checkpoint(dir)) return place_check("output_dir", dir, err);
+    char *run = parent_of(dir);
+    error_config(err, "output_dir %s is a checkpoint; to go on from it: --output_dir %s --resume_from_checkpoint %s",
+                 dir, run, dir);
+    free(run);
+    return -1;
+}
 
 static int write_probe(const char *dir, const char *path, moai_error *err)
 {
@@ -25,6 +53,7 @@ static int make(const char *dir, const char *probe, moai_error *err)
 {
     moai_error why;
 
+    if (check_place(dir, err)) return -1;
     if (dir_make(dir, &why) != 0) return error_set(err, "output_dir %s is not writable: %s", dir, why.text);
     return write_probe(dir, probe, err);
 }

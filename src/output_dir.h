@@ -6,9 +6,9 @@
 #include "config.h"
 #include "dir_lock.h"
 
-/* Makes it and sees that every rank can write to the same directory, and that no other job writes to it until
- * job_unlock(*lock); *lock is NULL on the ranks after the first.  -1 with the reason on every rank.  Collective over
- * the world. */
+/* Makes it, but for a checkpoint, what lies in one, and a Hugging Face model, and sees that every rank can write to the
+ * same directory, and that no other job writes to it until job_unlock(*lock); *lock is NULL on the ranks after the
+ * first.  -1 with the reason on every rank.  Collective over the world. */
 int output_dir_open(const run_config *, const comm *world, job_lock **lock, moai_error *err);
 /* A run that begins anew (step -1), or goes on from a checkpoint by name, finds no later checkpoints there:
  * save_total_limit would delete its own for them, and the next start go on from them.  Rank 0 looks; collective over

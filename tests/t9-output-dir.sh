@@ -6,6 +6,7 @@ cat > "$dir/run.json" <<END
 {"model": "$dir/model.json", "data": "$dir/data", "device": "cpu", "num_threads": 1, "seq_length": 32, "global_batch_size": 4,
  "lr_scheduler_type": "constant", "max_steps": 1000000, "save_steps": 5, "tensorboard": false, "progress": false}
 END
+bin=$(realpath "$MOAI_BIN")
 train="timeout 60 $MOAI_BIN/moai_train --config $dir/run.json"
 
 # shellcheck disable=SC2086
@@ -18,8 +19,33 @@ train="timeout 60 $MOAI_BIN/moai_train --config $dir/run.json"
     $train --output_dir "$dir/back" --resume_from_checkpoint "$dir/back/checkpoint-10" --stop_at_step 12 > "$dir/out" 2>&1
     check $? "with those moved away it goes on: $(grep ^resumed "$dir/out" | sed 's|.*/||')"
 
+    # a checkpoint is no place for a run, a model, tokens: the outer run removes it with all in it
+    refused 2 "output_dir $dir/back/checkpoint-10 is a checkpoint; to go on from it: --output_dir $dir/back --resume_from_checkpoint $dir/back/checkpoint-10$" \
+        $train --output_dir "$dir/back/checkpoint-10" --stop_at_step 1
+    cd "$dir/back" && refused 2 "output_dir checkpoint-10/ is a checkpoint; to go on from it: --output_dir . --resume" "$bin/moai_train" --config "$dir/run.json" --output_dir checkpoint-10/
+    cd "$OLDPWD" || exit 1
+    refused 2 "output_dir $dir/back/checkpoint-5/a/b lies in the checkpoint .*/back/checkpoint-5, " $train --output_dir "$dir/back/checkpoint-5/a/b"
+    refused 2 "output_dir $dir/back/checkpoint-40 is a checkpoint, or where its run saves one" $train --output_dir "$dir/back/checkpoint-40"
+    refused 2 "output_dir $dir/back/checkpoint-40.tmp is a checkpoint, or where" mpirun -np 2 $train --output_dir "$dir/back/checkpoint-40.tmp"
+    ln -s back/checkpoint-5 "$dir/link"
+    refused 2 "output_dir $dir/link/x lies in the checkpoint .*/back/checkpoint-5, " $train --output_dir "$dir/link/x"
+    refused 1 "HF_DIR $dir/back/checkpoint-5/hf lies in the checkpoint" "$MOAI_BIN/moai_checkpoint" export "$dir/back/checkpoint-10" "$dir/back/checkpoint-5/hf"
+    [ ! -e "$dir/back/checkpoint-40" ] && [ ! -e "$dir/back/checkpoint-5/a" ] && "$MOAI_BIN/moai_checkpoint" verify "$dir/back" > "$dir/out" 2>&1
+    check $? "nothing was made there"
+    $train --output_dir "$dir/checkpoint-1" --stop_at_step 1 > "$dir/out" 2>&1; check $? "a run that is called checkpoint-1, in no other's directory"
+
+    # what an earlier program let in there stays
+    mkdir "$dir/back/checkpoint-5/inner" && echo '{}' > "$dir/back/checkpoint-5/inner/metrics.jsonl" && echo good > "$dir/back/checkpoint-10/notes"
+    $train --output_dir "$dir/back" --resume_from_checkpoint auto --stop_at_step 20 --save_total_limit 1 > "$dir/out" 2>&1
+    check $? "save_total_limit 1"
+    grep -q "checkpoint-5 stays: .*checkpoint-5/inner/metrics.jsonl in it is no part of a checkpoint" "$dir/out" && [ -s "$dir/back/checkpoint-5/inner/metrics.jsonl" ] &&
+        [ ! -e "$dir/back/checkpoint-10" ] && [ -e "$dir/back/checkpoint-20" ]
+    check $? "another run in a checkpoint keeps it, notes do not"
+    rm -r "$dir/back/checkpoint-5"
+
     # a job is at work
-    "$MOAI_BIN/moai_checkpoint" export "$dir/back/checkpoint-10" "$dir/hf" > "$dir/out" 2>&1 || exit 1
+    "$MOAI_BIN/moai_checkpoint" export "$dir/back/checkpoint-20" "$dir/hf" > "$dir/out" 2>&1 || exit 1
+    refused 2 "output_dir $dir/hf is a Hugging Face model: .moai_checkpoint import $dir/hf RUN. makes RUN/checkpoint-0" $train --output_dir "$dir/hf"
     "$MOAI_BIN/moai_train" --config "$dir/run.json" --save_steps 0 --output_dir "$dir/run" > "$dir/first" 2>&1 &
     pid=$! n=0
     until grep -q '"step":12,' "$dir/run/metrics.jsonl" 2> /dev/null || [ $n -ge 300 ]; do sleep 0.1; n=$((n + 1)); done

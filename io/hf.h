@@ -9,14 +9,22 @@
 #include "tokenizer.h"
 
 typedef struct hf_files hf_files;
-/* Opens model.safetensors, or else every file that the directory's index names, and checks the headers. */
+/* Opens model.safetensors, or else every file that the directory's index names, and checks the headers.  Without
+ * either, says what the directory holds in their place. */
 hf_files *hf_open(const char *dir, moai_error *err);
 /* NULL when there is no such tensor; *file is where safetensors_read finds it: the file that the index names, where it
- * names one. */
+ * names one.  `name` is that of params.h; a saved Qwen3Model's lack the "model.". */
 const safetensors_entry *hf_find(const hf_files *, const char *name, safetensors **file);
+/* Why a tensor of the model cannot be read: another type, another name that is like it, an index that is wrong. */
+int hf_refuse(const hf_files *, const char *name, moai_error *err);
 /* How many stored tensors are neither the table's nor a head beside a tied embedding; *first is the name of one. */
 int hf_unknown(const hf_files *, const param_table *, const char **first);
+/* How many the index names that are neither the table's nor in the file that it says; *first is the name of one. */
+int hf_lacking(const hf_files *, const param_table *, const char **first);
 void hf_close(hf_files *);
+/* What weights a directory has that are not read, and what makes some of them that are: "holds pytorch_model.bin, ...".
+ * NULL: none.  Caller frees. */
+char *hf_other_weights(const char *dir);
 
 /* Writes what Transformers' Qwen3ForCausalLM.from_pretrained loads: config.json, generation_config.json, the
  * tokenizer (both made, but where an imported model brought its own: then those as they came), and the weights in one

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -75,6 +76,7 @@ static int get_entry(const safetensors *s, safetensors_entry *e, const char *nam
 
     e->name = xstrdup(name);
     if (!dt) return bad(s, name, "no dtype", err);
+    snprintf(e->type, sizeof e->type, "%s", dt);
     if (!json_is_array(shape) || !get_shape(e, shape, &n_elem))
         return bad(s, name, "shape is not a list of sizes", err);
     if (json_array_size(range) != 2 || !get_u64(json_array_get(range, 0), &e->begin) ||

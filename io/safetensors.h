@@ -10,6 +10,7 @@
 typedef struct safetensors safetensors;
 typedef struct safetensors_entry {
     char *name;
+    char type[16];                            /* as the file says it: "BF16", "F8_E4M3" */
     dtype dt;                                 /* F32, BF16, F16; others are listed but cannot be read */
     bool readable;                            /* 1-D or 2-D of a dtype above */
     int ndim;                                 /* may exceed 4 */

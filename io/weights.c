@@ -5,6 +5,8 @@
 #include "hf.h"
 #include "pieces.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -129,6 +131,20 @@ static bool shape_of(const weights *w, const char *name, int64_t *rows, int64_t 
     return t || (e && e->readable);
 }
 
+static void say_left_out(const weights *w, const param_table *t)
+{
+    const char *first;
+    const int n_unknown = hf_unknown(w->hf, t, &first);
+
+    if (n_unknown > 0)
+        warn("%s: tensors that are no part of config.json's model are left out: %d, one is %s", w->dir, n_unknown,
+             first);
+    const int n_lacking = hf_lacking(w->hf, t, &first);
+    if (n_lacking > 0)
+        warn("%s: the index names tensors that are not there, and no part of config.json's model: %d, one is %s",
+             w->dir, n_lacking, first);
+}
+
 static int check_names(const weights *w, moai_error *err)
 {
     param_table t;
@@ -139,17 +155,13 @@ static int check_names(const weights *w, moai_error *err)
         const param *p = &t.list[i];
         int64_t rows, cols;
         if (!shape_of(w, p->name, &rows, &cols))
-            rc = error_set(err, "%s: %s: no such weights of a readable type, which config.json asks for", w->dir,
-                           p->name);
+            rc = w->hf ? hf_refuse(w->hf, p->name, err)
+                       : error_set(err, "%s: %s: no such weights, which config.json asks for", w->dir, p->name);
         else if (rows != p->rows || cols != p->cols)
             rc = error_set(err, "%s: %s is %lld x %lld, config.json asks for %lld x %lld", w->dir, p->name,
                            (long long)rows, (long long)cols, (long long)p->rows, (long long)p->cols);
     }
-    const char *first;
-    const int n_unknown = rc == 0 && w->hf ? hf_unknown(w->hf, &t, &first) : 0;
-    if (n_unknown > 0)
-        warn("%s: tensors that are no part of config.json's model are left out: %d, one is %s", w->dir, n_unknown,
-             first);
+    if (rc == 0 && w->hf) say_left_out(w, &t);
     params_free(&t);
     return rc;
 }
@@ -224,16 +236,19 @@ static int read_ends(weights *w, moai_error *err)
 /* Neither a manifest nor a config.json is there. */
 static int name_newest(const char *dir, moai_error *err)
 {
-    char *newest = checkpoint_latest(dir);
+    char *newest = checkpoint_latest(dir), *other = newest ? NULL : hf_other_weights(dir);
 
     if (newest)
         error_config(err, "%s is no checkpoint; the newest in it is %s", dir, newest);
+    else if (other)
+        error_config(err, "%s is no checkpoint, and without config.json no Hugging Face directory: it %s", dir, other);
     else
         error_config(err,
                      "%s is no checkpoint, holds none (checkpoint-STEP/manifest.json), and is no Hugging Face "
                      "directory (config.json)",
                      dir);
     free(newest);
+    free(other);
     return -1;
 }
 
@@ -261,6 +276,21 @@ const model_config *weights_config(const weights *w) { return &w->cfg; }
 const token_list *weights_ends(const weights *w) { return &w->ends; }
 const char *weights_tokenizer(const weights *w) { return file_exists(w->tokenizer) ? w->tokenizer : NULL; }
 
+/* What others wrote may hold anything; a checkpoint of ours never did. */
+static int check_finite(const weights *w, const char *name, rect at, const float *x, int64_t stride, moai_error *err)
+{
+    for (int64_t i = 0; i < at.n_rows; i++, x += stride) {
+        bool finite = true;
+        for (int64_t j = 0; j < at.n_cols; j++) finite = finite & (fabsf(x[j]) <= FLT_MAX);
+        if (finite) continue;
+        int64_t j = 0;
+        while (isfinite(x[j])) j++;
+        return error_set(err, "%s: %s is %g at row %lld, column %lld: nothing can be computed with it", w->dir, name,
+                         (double)x[j], (long long)(at.row0 + i), (long long)(at.col0 + j));
+    }
+    return 0;
+}
+
 int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
                  int64_t stride, moai_error *err)
 {
@@ -278,7 +308,8 @@ int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int
         return read_stored(w, manifest_find(&w->m, STATE_WEIGHT, stored), (rect){row0, n_rows, col0, n_cols}, dst,
                            stride, err);
     const safetensors_entry *e = hf_find(w->hf, stored, &file);
-    return safetensors_read(file, e, row0, n_rows, col0, n_cols, dst, stride, err);
+    if (safetensors_read(file, e, row0, n_rows, col0, n_cols, dst, stride, err) != 0) return -1;
+    return check_finite(w, e->name, (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
 }
 
 void weights_free(weights *w)

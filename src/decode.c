@@ -246,8 +246,9 @@ void decoder_sample(decoder *d, decode_rows rows, sample_options how, int64_t n_
     c->ops->sync(c->dev);
     arena_release(c->scratch, mark);
     for (int64_t i = 0; i < rows.n_wanted; i++)
-        CHECK(ids[i] >= 0, "the logits behind position %d of sequence %d are no finite numbers",
-              (int)rows.pos[rows.wanted[i]], (int)rows.seq[rows.wanted[i]]);
+        CHECK(ids[i] >= 0, "the logits behind position %d of sequence %d are no finite numbers in %s%s",
+              (int)rows.pos[rows.wanted[i]], (int)rows.seq[rows.wanted[i]], dtype_name(d->opt.dt),
+              d->opt.dt == DT_F32 ? ": the weights are too large to compute with" : ": --dtype fp32 reaches further");
 }
 
 /* What the scratch stack grows to: a forward of every row on the device that does nothing. */

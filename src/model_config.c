@@ -133,6 +133,12 @@ static int check_model_type(const json_members *m, moai_error *err)
     return status;
 }
 
+/* A base model saved alone is the same one, see hf.h. */
+static bool is_architecture(const char *name)
+{
+    return !strcmp(name, "Qwen3ForCausalLM") || !strcmp(name, "Qwen3Model");
+}
+
 static int check_architecture(const json_members *m, moai_error *err)
 {
     json_t *list, *one;
@@ -141,7 +147,7 @@ static int check_architecture(const json_members *m, moai_error *err)
     size_t i;
 
     json_array_foreach(list, i, one)
-        known = known && json_is_string(one) && !strcmp(json_string_value(one), "Qwen3ForCausalLM");
+        known = known && json_is_string(one) && is_architecture(json_string_value(one));
     if (!status && list && !known)
         status = wrong_value(m, "architectures", list, "[\"Qwen3ForCausalLM\"]", err);
     json_decref(list);

@@ -229,6 +229,7 @@ static void test_let_through(void)
         "\"use_sliding_window\": true, \"sliding_window\": null",
         "\"use_sliding_window\": true, \"sliding_window\": 4",
         "\"use_sliding_window\": true",
+        "\"architectures\": [\"Qwen3Model\"]",
         "\"use_sliding_window\": 1, \"max_window_layers\": 0",
         "\"use_sliding_window\": 0, \"sliding_window\": 4, \"max_window_layers\": 0, \"tie_word_embeddings\": 0",
         "\"use_sliding_window\": null, \"sliding_window\": 4, \"max_window_layers\": 0",

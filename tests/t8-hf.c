@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <jansson.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -223,10 +224,15 @@ static void wrong(void)
 
     refused("model-00002-of-00004.safetensors", NULL, NULL, "model-00002-of-00004.safetensors: No such file");
     refused("config.json", NULL, NULL, "config.json");
-    refused("model.safetensors.index.json", NULL, NULL, "model.safetensors: No such file");
+    refused("model.safetensors.index.json", NULL, NULL, "model.safetensors: No such file or directory; ");
+    refused("model.safetensors.index.json", NULL, NULL,
+            "holds model-00001-of-00004.safetensors, but not model.safetensors.index.json");
     refused("model.safetensors.index.json", "weight_map", "weights", "weight_map");
-    refused("model.safetensors.index.json", "\"model-00004", "\"../model-00004", "not a plain file name");
-    refused("model.safetensors.index.json", "model-00004", "model-00001", "and is not");
+    refused("model.safetensors.index.json", "\"model-00004", "\"../model-00004",
+            "is in \"../model-00004-of-00004.safetensors\": not a plain file name");
+    refused("model.safetensors.index.json", "\"model-00004", "\"./../model-00004", "not a plain file name");
+    refused("model.safetensors.index.json", "model-00004", "model-00001",
+            " is said to be in model-00001-of-00004.safetensors and is not");
     refused("model.safetensors.index.json", "}", "", "index.json:");
     refused("config.json", "Qwen3ForCausalLM", "LlamaForCausalLM", "LlamaForCausalLM");
     refused("config.json", "\"vocab_size\": 6", "\"vocab_size\": 7", "config.json asks for");
@@ -240,8 +246,20 @@ static void wrong(void)
     free(full), free(file), free(run);
 }
 
-/* All tensors of `from` in one file, the one called `changed` all ones, and behind them the embedding as `more`. */
-static void write_copy(const char *from, const char *dir, const char *file, const char *changed, const char *more)
+/* A name with `before` in front; "-": without "model.". */
+static char *renamed(const char *name, const char *before)
+{
+    const bool cut = strcmp(before, "-") == 0;
+
+    return xasprintf("%s%s", cut ? "" : before, cut && strncmp(name, "model.", 6) == 0 ? name + 6 : name);
+}
+
+static float changed_to = 1;
+
+/* All tensors of `from` in one file, under names with `before`, the one called `changed` all changed_to, and behind
+ * them the embedding as `more`. */
+static void write_named(const char *from, const char *dir, const char *file, const char *changed, const char *more,
+                        const char *before)
 {
     char *path = xasprintf("%s/%s", dir, file);
     moai_error err;
@@ -254,15 +272,17 @@ static void write_copy(const char *from, const char *dir, const char *file, cons
     const param *embed = params_find(&t, "model.embed_tokens.weight");
     for (int i = 0; i < t.n + (more != NULL); i++) {
         const param *p = i < t.n ? &t.list[i] : embed;
-        safetensors_declare(out, i < t.n ? p->name : more, DT_F32, p->ndim,
-                            p->ndim == 2 ? (int64_t[]){p->rows, p->cols} : &p->cols);
+        char *name = renamed(i < t.n ? p->name : more, before);
+        safetensors_declare(out, name, DT_F32, p->ndim, p->ndim == 2 ? (int64_t[]){p->rows, p->cols} : &p->cols);
+        free(name);
     }
     for (int i = 0; i < t.n + (more != NULL); i++) {
         const param *p = i < t.n ? &t.list[i] : embed;
         const int64_t n = p->rows * p->cols;
         float *x = xmalloc((size_t)n * sizeof *x);
         CHECK(weights_read(w, p->name, 0, p->rows, 0, p->cols, x, p->cols, &err) == 0, "%s", err.text);
-        for (int64_t e = 0; i < t.n && changed && strcmp(p->name, changed) == 0 && e < n; e++) x[e] = 1;
+        for (int64_t e = 0; i < t.n && changed && strcmp(p->name, changed) == 0 && e < n; e++)
+            x[e] = changed_to;
         CHECK(safetensors_write(out, x, n, &err) == 0, "%s", err.text);
         free(x);
     }
@@ -270,6 +290,11 @@ static void write_copy(const char *from, const char *dir, const char *file, cons
     params_free(&t);
     weights_free(w);
     free(path);
+}
+
+static void write_copy(const char *from, const char *dir, const char *file, const char *changed, const char *more)
+{
+    write_named(from, dir, file, changed, more, "");
 }
 
 /* A directory with the config.json of `from` and no weights yet. */
@@ -344,6 +369,138 @@ static void stale_copies(void)
     free(index), free(dir);
 }
 
+static void no_weights(const char *dir, const char *words)
+{
+    moai_error err = {.text = ""};
+    weights *w = weights_open(dir, &err);
+
+    ok(!w && strstr(err.text, dir) && strstr(err.text, words), "%s", err.text);
+    weights_free(w);
+}
+
+/* A Qwen3Model's names, and those that wrappers make. */
+static void other_names(void)
+{
+    moai_error err = {.text = ""};
+    char *dir = new_directory("tests/golden/tied");
+
+    write_named("tests/golden/tied", dir, "model.safetensors", NULL, NULL, "-");
+    ok(n_different("tests/golden/tied", dir, false, &err) == 0, "a base model with a tied head %s", err.text);
+    write_named("tests/golden/tied", dir, "model.safetensors", NULL, "lm_head.weight", "-");
+    ok(n_different("tests/golden/tied", dir, false, &err) == 0, "that is stored too %s", err.text);
+    write_named("tests/golden/tied", dir, "model.safetensors", NULL, NULL, "module.");
+    no_weights(dir, ": no model.embed_tokens.weight, but module.model.embed_tokens.weight (F32): the names have "
+                    "\"module.\" before them");
+    write_named("tests/golden/tied", dir, "model.safetensors", NULL, NULL, "_orig_mod.");
+    no_weights(dir, "have \"_orig_mod.\" before");
+    write_named("tests/golden/tied", dir, "model.safetensors", NULL, NULL, "x");
+    no_weights(dir, "but xmodel.embed_tokens.weight (F32)");
+    free(dir);
+
+    dir = new_directory("tests/golden/gqa7");
+    write_named("tests/golden/gqa7", dir, "model.safetensors", NULL, NULL, "-");
+    ok(n_different("tests/golden/gqa7", dir, false, &err) == 0, "a base model's names with a head beside them %s",
+       err.text);
+    free(dir);
+    char *gqa7 = new_directory("tests/golden/gqa7");
+    write_named("tests/golden/tied", gqa7, "model.safetensors", NULL, NULL, "-");
+    no_weights(gqa7, "config.json asks for");
+    free(gqa7);
+}
+
+/* The whole file with each `from` become `to`, as long. */
+static void change_bytes(const char *path, const char *from, const char *to)
+{
+    moai_error err;
+    size_t n;
+    char *data = file_read(path, 1 << 30, &n, &err);
+
+    CHECK(data, "%s", err.text);
+    for (char *at = data; (at = memmem(at, n - (size_t)(at - data), from, strlen(from))); at++)
+        memcpy(at, to, strlen(from));
+    scratch_write(path, data, n);
+    free(data);
+}
+
+static void other_values(void)
+{
+    const char *from = "tests/golden/gqa7", *norm = "model.layers.1.post_attention_layernorm.weight";
+    moai_error err = {.text = ""};
+    char *dir = new_directory(from), *path = xasprintf("%s/model.safetensors", dir);
+    float x[2];
+
+    changed_to = NAN;
+    write_copy(from, dir, "model.safetensors", norm, NULL);
+    changed_to = 1;
+    weights *w = weights_open(dir, &err);
+    ok(w && weights_read(w, norm, 0, 1, 1, 2, x, 2, &err) != 0 && strstr(err.text, dir) && strstr(err.text, norm) &&
+           strstr(err.text, "is nan at row 0, column 1"), "%s", err.text);
+    weights_free(w);
+    write_copy(from, dir, "model.safetensors", NULL, NULL);
+    change_bytes(path, "\"F32\"", "\"I32\"");
+    no_weights(dir, "is I32, must be F32, BF16 or F16");
+    write_copy(from, dir, "model.safetensors", NULL, NULL);
+    change_bytes(path, "lm_head.weight", "ln_head.weight");
+    no_weights(dir, ": no lm_head.weight, and tie_word_embeddings is false");
+    write_copy(from, dir, "model.safetensors", NULL, NULL);
+    change_bytes(path, "k_norm", "k_nerm");
+    no_weights(dir, "no model.layers.0.self_attn.k_norm.weight, which config.json asks for; of its ");
+    free(path), free(dir);
+}
+
+/* The index names tensors of no use that are nowhere, and a file by "./". */
+static void index_of_more(void)
+{
+    const char *from = "tests/golden/tied";
+    char *dir = new_directory(from), *index = xasprintf("%s/model.safetensors.index.json", dir);
+    static const char text[] = "{\"weight_map\": {\"model.embed_tokens.weight\": \"./a.safetensors\", "
+                               "\"model.rotary_emb.inv_freq\": \"a.safetensors\", "
+                               "\"lm_head.weight\": \"a.safetensors\"}}";
+    moai_error err = {.text = ""};
+    const char *first = "";
+    param_table t;
+
+    write_copy(from, dir, "a.safetensors", NULL, NULL);
+    scratch_write(index, text, sizeof text - 1);
+    ok(n_different(from, dir, false, &err) == 0, "an index that names more than there is %s", err.text);
+    weights *w = weights_open(dir, &err);
+    hf_files *h = hf_open(dir, &err);
+    CHECK(w && h, "%s", err.text);
+    params_whole(&t, weights_config(w));
+    const int n = hf_lacking(h, &t, &first);
+    ok(n == 2, "is said: %d, %s", n, first);
+    params_free(&t);
+    hf_close(h);
+    weights_free(w);
+    free(index), free(dir);
+}
+
+static void other_forms(void)
+{
+    static const struct {
+        const char *file, *says;
+    } cases[] = {
+        {"training_args.bin", "holds no weights: was all of it fetched?"},
+        {"pytorch_model.bin", "holds pytorch_model.bin, which is not read: in Python, AutoModelForCausalLM"},
+        {"pytorch_model-00001-of-00002.bin", "save_pretrained(NEW, safe_serialization=True)"},
+        {"adapter_model.safetensors", "an adapter, which is no model: in Python, AutoPeft"},
+        {"adapter_config.json", "merge it into its model first"},
+        {"qwen3-q4_k_m.gguf", "holds qwen3-q4_k_m.gguf, llama.cpp's format"},
+        {"model-00002-of-00002.safetensors", "but not model.safetensors.index.json"},
+        {"model.fp16.safetensors", "holds model.fp16.safetensors, but only model.safetensors is read"},
+        {"consolidated.00.pth", "holds consolidated.00.pth, which is not read"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *dir = new_directory("tests/golden/tied"), *path = xasprintf("%s/%s", dir, cases[i].file),
+             *config = xasprintf("%s/config.json", dir);
+        scratch_write(path, "x", 1);
+        no_weights(dir, cases[i].says);
+        CHECK(unlink(config) == 0, "%s", config);
+        no_weights(dir, i ? cases[i].says : "is no checkpoint, holds none");
+        free(dir), free(path), free(config);
+    }
+}
+
 int main(void)
 {
     static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn"};
@@ -354,6 +511,10 @@ int main(void)
     wrong();
     more_than_asked();
     stale_copies();
+    other_names();
+    other_values();
+    index_of_more();
+    other_forms();
     device_close_cpu(dev);
     return tap_done();
 }

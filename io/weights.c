@@ -4,6 +4,7 @@
 #include "files.h"
 #include "hf.h"
 #include "pieces.h"
+#include "shard.h"
 
 #include <float.h>
 #include <math.h>
@@ -255,17 +256,17 @@ static int name_newest(const char *dir, moai_error *err)
 weights *weights_open(const char *dir, moai_error *err)
 {
     weights *w = xmalloc(sizeof *w);
-    char *manifest = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/config.json", dir);
+    char *path = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/config.json", dir);
 
     w->dir = xstrdup(dir);
     w->tokenizer = xasprintf("%s/tokenizer.model", dir);
-    int rc = file_exists(manifest)  ? open_checkpoint(w, err)
+    int rc = file_exists(path)      ? open_checkpoint(w, err)
              : file_missing(config) ? name_newest(dir, err)
                                     : open_hf(w, err);
     if (rc == 0) rc = check_names(w, err);
     if (rc == 0) rc = check_tied_head(w, err);
     if (rc == 0) rc = read_ends(w, err);
-    free(manifest);
+    free(path);
     free(config);
     if (rc == 0) return w;
     weights_free(w);
@@ -288,6 +289,14 @@ static int check_finite(const weights *w, const char *name, rect at, const float
         return error_set(err, "%s: %s is %g at row %lld, column %lld: nothing can be computed with it", w->dir, name,
                          (double)x[j], (long long)(at.row0 + i), (long long)(at.col0 + j));
     }
+    return 0;
+}
+
+int weights_tokenizer_sha256(const weights *w, char hex[65], moai_error *err)
+{
+    hex[0] = '\0';
+    if (w->hf) return file_exists(w->tokenizer) ? file_sha256(w->tokenizer, hex, err) : 0;
+    memcpy(hex, w->m.meta.tokenizer_sha256, 65);
     return 0;
 }
 

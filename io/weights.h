@@ -16,6 +16,8 @@ const token_list *weights_ends(const weights *);
 /* Adds the files of carried.h in the directory. */
 int weights_carry(const weights *, checkpoint_files *, moai_error *err);
 const char *weights_tokenizer(const weights *); /* path of tokenizer.model in the directory, or NULL */
+/* Of the tokenizer that the model was trained with; "" where nobody knows. */
+int weights_tokenizer_sha256(const weights *, char hex[65], moai_error *err);
 /* The block [row0, row0+n_rows) x [col0, col0+n_cols) of the named tensor (a vector has one row)
  * as fp32, row i at dst + i*stride.  An element that is not finite is an error. */
 int weights_read(weights *, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,

@@ -24,7 +24,7 @@ static const key_choice dtypes[] = {
 
 static const key_spec rows[] = {
     TEXT(prompt, "", "text to go on from; \"\" begins a document"),
-    PATH(prompt_file, "", "a file with one prompt a line; empty lines are left out"),
+    PATH(prompt_file, "", "a file with one prompt a line, - for standard input; empty lines are left out"),
     TEXT(input_ids, "", "the prompt as token numbers, 1,2,3; needs no tokenizer"),
     INT(max_new_tokens, "0", 0, INT32_MAX, "tokens to write; 0: 128, or what the model's positions leave"),
     REAL(temperature, "0.8", 0, 1e6, "0: always the most probable token"),

@@ -4,6 +4,8 @@
 #include "files.h"
 #include "generate.h"
 #include "generate_flags.h"
+#include "prompt_file.h"
+#include "shard.h"
 #include "text_stream.h"
 
 #include <errno.h>
@@ -32,9 +34,16 @@ typedef struct session {
     device device;
     weights *weights;
     tokenizer *tokenizer; /* NULL: ids in, ids out */
+    const char *tokenizer_path;
+    char *file_text; /* of --prompt_file */
+    size_t n_file_bytes;
     decoder decoder;
     prompt *prompts;
     int64_t n_prompts;
+    struct {
+        int64_t n_tokens, n_prompts;
+        char first[256]; /* "prompts.txt:3 ("¿")" */
+    } unknown;           /* <unk> in the prompts */
     int64_t max_new_tokens, longest; /* longest prompt */
     sequence *list;                  /* (n_prompts * num_return_sequences), sequences of a prompt together */
     output *outputs;
@@ -70,6 +79,18 @@ static int open_weights(session *s, const char *dir, moai_error *err)
     return -1;
 }
 
+/* Another than the model was trained with may be meant, but seldom is. */
+static int check_tokenizer(const session *s, const char *dir, moai_error *err)
+{
+    char given[65], own[65];
+
+    if (file_sha256(s->flags->tokenizer, given, err) || weights_tokenizer_sha256(s->weights, own, err)) return -1;
+    if (own[0] && strcmp(given, own) != 0)
+        warn("--tokenizer %s (SHA-256 %.12s...) is another than that of %s (%.12s...): its tokens are not those that the "
+             "model was trained on", s->flags->tokenizer, given, dir, own);
+    return 0;
+}
+
 static int open_tokenizer(session *s, const char *dir, moai_error *err)
 {
     const generate_flags *f = s->flags;
@@ -80,6 +101,8 @@ static int open_tokenizer(session *s, const char *dir, moai_error *err)
     if (*f->tokenizer && file_given("tokenizer", path, err)) return -1;
     s->tokenizer = tokenizer_open(path, err);
     if (!s->tokenizer) return -1;
+    s->tokenizer_path = path;
+    if (*f->tokenizer && check_tokenizer(s, dir, err)) return -1;
     if (tokenizer_vocab_size(s->tokenizer) > weights_config(s->weights)->vocab_size)
         return error_config(err, "%s has %lld tokens, more than vocab_size %lld of %s: not this model's tokenizer",
                             path, (long long)tokenizer_vocab_size(s->tokenizer),
@@ -95,6 +118,28 @@ static prompt *add_prompt(session *s, char *name)
     return &s->prompts[s->n_prompts++];
 }
 
+static void count_unknown(session *s, const prompt *p, const char *text, size_t n_bytes)
+{
+    const int32_t unknown = tokenizer_unknown(s->tokenizer);
+    int64_t n = 0;
+    char found[64] = "";
+
+    for (int64_t i = 0; i < p->n; i++) n += p->ids[i] == unknown;
+    s->unknown.n_tokens += n;
+    if (n == 0 || s->unknown.n_prompts++ > 0) return;
+    tokenizer_find_unknown(s->tokenizer, text, n_bytes, found, sizeof found);
+    format_elided(s->unknown.first, sizeof s->unknown.first, "%s%s%s%s", p->name, found[0] ? " (\"" : "", found,
+                  found[0] ? "\")" : "");
+}
+
+static void report_unknown(const session *s)
+{
+    if (s->unknown.n_tokens > 0)
+        warn("%lld of the tokens, in %lld of the %lld prompts, are <unk>: %s has no piece for what stood there, and it "
+             "is lost; the first: %s", (long long)s->unknown.n_tokens, (long long)s->unknown.n_prompts,
+             (long long)s->n_prompts, s->tokenizer_path, s->unknown.first);
+}
+
 /* An empty text is the beginning of a document, where the model has always seen the end of another. */
 static int add_text(session *s, char *name, const char *text, size_t n_bytes, moai_error *err)
 {
@@ -103,6 +148,7 @@ static int add_text(session *s, char *name, const char *text, size_t n_bytes, mo
 
     if (tokenizer_encode(s->tokenizer, text, n_bytes, &p->ids, &p->n, &p->capacity, &why))
         return error_config(err, "%s: %s", name, why.text);
+    count_unknown(s, p, text, n_bytes);
     if (p->n > 0) return 0;
     const int32_t eos = tokenizer_eos(s->tokenizer);
     if (eos < 0)
@@ -112,24 +158,39 @@ static int add_text(session *s, char *name, const char *text, size_t n_bytes, mo
     return 0;
 }
 
+static int add_line(session *s, char *name, const char *line, size_t n, moai_error *err)
+{
+    const char *nul = memchr(line, 0, n);
+
+    if (!nul) return add_text(s, name, line, n, err);
+    add_prompt(s, name);
+    return error_config(err, "%s: byte %zu is NUL: this is no text", name, (size_t)(nul - line));
+}
+
+/* Rank 0 alone has standard input. */
+static int share_prompt_file(session *s, moai_error *err)
+{
+    const comm *world = &s->grid.host_world;
+    const char *path = s->flags->prompt_file;
+    int failed = 0;
+
+    if (!*path) return 0;
+    if (world->rank == 0) failed = prompt_file_read(path, &s->file_text, &s->n_file_bytes, err);
+    if (comm_agree(world, failed, err)) return -1;
+    comm_broadcast_bytes(world, &s->file_text, &s->n_file_bytes, 0);
+    return 0;
+}
+
 static int add_lines(session *s, const char *path, moai_error *err)
 {
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t n;
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path, *line;
+    prompt_lines lines = {s->file_text, s->file_text + s->n_file_bytes, 0};
     int status = 0;
+    size_t n;
 
-    if (file_given("prompt_file", path, err)) return -1;
-    FILE *f = fopen(path, "r");
-    if (!f) return error_set(err, "--prompt_file %s: %s", path, strerror(errno));
-    for (int64_t number = 1; !status && (n = getline(&line, &room, f)) >= 0; number++) {
-        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
-        if (n > 0) status = add_text(s, xasprintf("%s:%lld", path, (long long)number), line, (size_t)n, err);
-    }
-    if (!status && ferror(f)) status = error_set(err, "--prompt_file %s: %s", path, strerror(errno));
+    while (!status && prompt_lines_next(&lines, &line, &n))
+        status = add_line(s, xasprintf("%s:%lld", name, (long long)lines.number), line, n, err);
     if (!status && s->n_prompts == 0) status = error_config(err, "--prompt_file %s holds no prompt", path);
-    free(line);
-    fclose(f);
     return status;
 }
 
@@ -225,7 +286,9 @@ static int session_open(session *s, moai_error *err)
     const double begin = now_seconds();
     failed = comm_agree(world, open_weights(s, dir, err), err);
     if (!failed) failed = comm_agree(world, open_tokenizer(s, dir, err), err);
+    if (!failed) failed = share_prompt_file(s, err);
     if (!failed) failed = comm_agree(world, read_prompts(s, err), err);
+    if (!failed) report_unknown(s);
     if (!failed) failed = comm_agree(world, settle_lengths(s, err), err);
     if (!failed) failed = comm_agree(world, open_decoder(s, err), err);
     if (!failed) failed = comm_agree(world, decoder_load(&s->decoder, s->weights, err), err);
@@ -252,6 +315,7 @@ static void session_close(session *s)
         free(s->outputs[i].text);
     }
     free(s->prompts);
+    free(s->file_text);
     free(s->list);
     free(s->outputs);
     grid_free(&s->grid);

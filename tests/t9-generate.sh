@@ -97,6 +97,34 @@ for prompt in 'Twelve' 'A café in' 'My grandmother' 'When the lamp burned out w
     n=$((n + 1))
 done
 
+# prompts from standard input, packed, with a byte order mark, with the line ends of other systems
+write "$dir/run" --prompt_file - --temperature 0 --jsonl --batch_size 2 < "$dir/prompts" | sort | cmp -s - "$dir/batch"; check $? "the same from standard input"
+write_on 2 "$dir/run" --prompt_file - --temperature 0 --jsonl --batch_size 2 < "$dir/prompts" | sort | cmp -s - "$dir/batch"; check $? "and on two ranks"
+printf '\357\273\277Twelve\r\rA café in\r\nMy grandmother\n\n\rWhen the lamp burned out we read' > "$dir/marked"
+write "$dir/run" --prompt_file "$dir/marked" --temperature 0 --jsonl --batch_size 2 | sort | cmp -s - "$dir/batch"; check $? "a byte order mark, and \\r alone as line end"
+if ! lacks "packed prompts" zstd; then
+    zstd -q "$dir/prompts" -o "$dir/prompts.zst" && write "$dir/run" --prompt_file "$dir/prompts.zst" --temperature 0 --jsonl --batch_size 2 | sort | cmp -s - "$dir/batch"
+    check $? "packed by zstd"
+fi
+
+# tokens that the tokenizer lacks, and another tokenizer
+perl -e 'sub v { my ($n, $s) = (shift, ""); for (; $n > 127; $n >>= 7) { $s .= chr($n & 127 | 128) } $s . chr $n }
+    sub b { v($_[0] << 3 | 2) . v(length $_[1]) . $_[1] }
+    sub piece { b(1, b(1, $_[0]) . v(2 << 3 | 5) . pack("f<", -1) . v(3 << 3) . v($_[1])) }
+    print piece("<unk>", 2), piece("</s>", 3), map({ piece($_, 1) } "a" .. "z", "\xE2\x96\x81", "\n"), b(2, v(3 << 3) . v(4)),
+        b(3, v(3 << 3) . v(0) . v(4 << 3) . v(0))' > "$dir/char.model"
+warned() { n=$(grep -c -e "warning: $1" "$dir/err"); [ "$n" = "$2" ]; check $? "warned $2 times (is $n): $1"; }
+printf 'all known\n\nthis {is} not\n{\n' > "$dir/odd"
+write_on 2 "$dir/run" --prompt_file "$dir/odd" --tokenizer "$dir/char.model" --max_new_tokens 1 > "$dir/out"
+warned "3 of the tokens, in 2 of the 3 prompts, are <unk>: $dir/char.model has no piece for what stood there, and it is lost; the first: $dir/odd:3 (\"{\")" 1
+warned "--tokenizer $dir/char.model (SHA-256 $(sha256sum < "$dir/char.model" | cut -c 1-12)...) is another than that of $dir/run/checkpoint-300 ($(sha256sum < "$dir/tok.model" | cut -c 1-12)" 1
+rm "$dir/hf/generation_config.json"
+write "$dir/hf" --prompt 'A{' --tokenizer "$dir/char.model" --max_new_tokens 1 > "$dir/out"
+warned '1 of the tokens, in 1 of the 1 prompts, are <unk>: .*; the first: --prompt ("A{")' 1
+warned "--tokenizer .* is another than that of $dir/hf (" 1
+cp "$dir/tok.model" "$dir/tok-again.model"
+write "$dir/run" --prompt 'Twelve' --tokenizer "$dir/tok-again.model" --max_new_tokens 1 > "$dir/out"; warned '' 0
+
 # logits against Transformers'
 for name in gqa7 tied linear dynamic yarn; do
     golden=tests/golden/$name
@@ -139,6 +167,11 @@ refused 1 2 "--logits_out $dir/nowhere/x: No such file" "$dir/run" --input_ids 1
 refused 2 2 "--prompt_file $dir/nowhere: No such file" "$dir/run" --prompt_file "$dir/nowhere"
 : > "$dir/empty"
 refused 2 1 "--prompt_file $dir/empty holds no prompt" "$dir/run" --prompt_file "$dir/empty"
+printf '\377\376T\000w\000e\000l\000v\000e\000\n\000' > "$dir/wide"
+refused 2 2 "--prompt_file $dir/wide: UTF-16, which is not read" "$dir/run" --prompt_file "$dir/wide"
+{ yes 'a line of text that is long enough' | head -n 100; printf 'a\000b\n'; } > "$dir/nul"
+refused 2 1 "$dir/nul:101: byte 1 is NUL" "$dir/run" --prompt_file "$dir/nul"
+refused 2 1 "--prompt_file $dir/run/checkpoint-300/rank-00000.h5: HDF5" "$dir/run" --prompt_file "$dir/run/checkpoint-300/rank-00000.h5"
 printf 'fine\nnot \377 fine\n' > "$dir/bytes"
 refused 2 1 "$dir/bytes:2: byte 0xff" "$dir/run" --prompt_file "$dir/bytes"
 done_testing

@@ -115,15 +115,36 @@ char *json_file_read(const char *path, size_t *n_bytes, moai_error *err)
 
 /* -- the text -- */
 
+static bool begins(const char *at, const char *end, const char *word)
+{
+    return (size_t)(end - at) >= strlen(word) && memcmp(at, word, strlen(word)) == 0;
+}
+
+/* What JavaScript and Python allow. */
+static const char *habit(const json_scanner *s, const char *at)
+{
+    static const char *const words[] = {"True", "False", "None"};
+    const char *before = at;
+
+    if (begins(at, s->end, "//") || begins(at, s->end, "/*") || begins(at, s->end, "#"))
+        return "; JSON has no comments";
+    if (begins(at, s->end, "'")) return "; JSON has strings in \" alone";
+    for (int i = 0; i < 3; i++)
+        if (begins(at, s->end, words[i])) return "; JSON has true, false and null";
+    if (!begins(at, s->end, "}") && !begins(at, s->end, "]")) return "";
+    while (before > s->begin && strchr(" \t\r\n", before[-1]) && before[-1]) before--;
+    return before > s->begin && before[-1] == ',' ? "; JSON has no comma behind the last" : "";
+}
+
 static int bad(const json_scanner *s, const char *name, moai_error *err)
 {
     const char *at = s->begin + s->fault.at;
     int line, column;
 
     place_of(s->begin, at, &line, &column);
-    return error_set(err, "%s: line %d, column %d: %s", name, line, column,
+    return error_set(err, "%s: line %d, column %d: %s%s", name, line, column,
                      strncmp(s->fault.why, "ends", 4) == 0 ? "the text ends before the object does: it was cut off"
-                                                           : s->fault.why);
+                                                           : s->fault.why, habit(s, at));
 }
 
 /* -- the members -- */

@@ -88,11 +88,18 @@ void keys_free(key_table t, void *base)
         }
 }
 
-char *key_range_fault(const key_spec *k, double value)
+/* "seed is 9007199254740993, must be between 0 and 4503599627370496": the value as it is written. */
+static int range_fault(const key_spec *k, const char *label, const char *text, moai_error *err)
 {
-    if (value >= k->min && value <= k->max) return NULL;
-    if (isinf(k->max)) return xasprintf("is %.17g, must be at least %.15g", value, k->min);
-    return xasprintf("is %.17g, must be between %.15g and %.15g", value, k->min, k->max);
+    const bool whole = k->type == KEY_INT, open = isinf(k->max);
+    char *low = whole ? xasprintf("%lld", (long long)k->min) : xasprintf("%.15g", k->min),
+         *high = open ? xstrdup("") : whole ? xasprintf("%lld", (long long)k->max) : xasprintf("%.15g", k->max);
+
+    error_set(err, "%s is %s, must be %s %s%s%s", label, text, open ? "at least" : "between", low, open ? "" : " and ",
+              high);
+    free(low);
+    free(high);
+    return -1;
 }
 
 static int set_number(const key_spec *k, void *base, const char *label, const char *text, moai_error *err)
@@ -103,17 +110,12 @@ static int set_number(const key_spec *k, void *base, const char *label, const ch
 
     errno = 0;
     if (k->type == KEY_INT)
-        value = (double)(whole = strtoll(text, &end, 10));
+        value = (double)(whole = strtoll(text, &end, 10));     /* the nearest that there is, where it is too large */
     else
         value = strtod(text, &end);
-    if (end == text || *end || (k->type == KEY_INT && errno) || !isfinite(value))
+    if (end == text || *end || !isfinite(value))
         return error_set(err, "%s is \"%s\", must be %s", label, text, k->type == KEY_INT ? "an integer" : "a number");
-    char *fault = key_range_fault(k, value);
-    if (fault) {
-        error_set(err, "%s %s", label, fault);
-        free(fault);
-        return -1;
-    }
+    if (!(value >= k->min && value <= k->max) || (k->type == KEY_INT && errno)) return range_fault(k, label, text, err);
     if (k->type == KEY_INT)
         *(int64_t *)field_of(k, base) = whole;
     else
@@ -242,13 +244,15 @@ json_t *json_string_repaired(const char *text)
 json_t *json_object_of(const char *text, size_t n_bytes, const char *path, moai_error *err)
 {
     json_error_t at;
+    json_members members = {0};
     json_t *object = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &at);
 
     if (json_is_object(object)) return object;
     if (object)
         error_set(err, "%s: not a JSON object ({...})", path);
-    else
+    else if (json_members_scan(&members, path, text, n_bytes, err) == 0)     /* which says more of what is no JSON */
         error_set(err, "%s: line %d, column %d: %s", path, at.line, at.column, at.text);
+    json_members_free(&members);
     json_decref(object);
     return NULL;
 }

@@ -44,8 +44,6 @@ int key_set_json(const key_spec *, void *base, const char *label, const json_t *
 json_t *key_get_json(const key_spec *, const void *base);               /* a new reference */
 /* What JSON can hold of any bytes: U+FFFD for what is not UTF-8.  A new reference, never NULL. */
 json_t *json_string_repaired(const char *);
-/* "is -1, must be at least 0" for a number outside the row's range; NULL when it is inside.  Caller frees. */
-char *key_range_fault(const key_spec *, double value);
 
 /* A line of --help without its end: "  --name TYPE" in so many columns, then what the key means. */
 void key_print_help(const key_spec *, int width);

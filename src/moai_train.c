@@ -1,5 +1,6 @@
 /* moai_train: trains a model.  mpirun -np 32 moai_train --config run.json [--key value ...] */
 #include "config.h"
+#include "files.h"
 #include "fit.h"
 #include "signals.h"
 #include "train.h"
@@ -7,6 +8,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+/* A Hugging Face directory is more than the model file, which is the shape alone. */
+static int read_model_file(model_config *cfg, const char *path, moai_error *err)
+{
+    struct stat st;
+
+    if (file_given("model", path, err)) return -1;
+    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return model_config_read(cfg, path, err);
+    char *inside = xasprintf("%s/config.json", path);
+    if (file_exists(inside))
+        error_config(err, "--model %s is a directory; the model file in it is --model %s (its weights come by "
+                          "`moai_checkpoint import`)", path, inside);
+    else
+        error_config(err, "--model %s is a directory without a config.json, must be the model file", path);
+    free(inside);
+    return -1;
+}
 
 /* Rank 0 for all. */
 static int read_model(model_config *cfg, const char *path, moai_error *err)
@@ -15,7 +34,7 @@ static int read_model(model_config *cfg, const char *path, moai_error *err)
     char *bytes = (char *)cfg;
     size_t n_bytes = sizeof *cfg;
 
-    if (process_share(reads && model_config_read(cfg, path, err) != 0, &bytes, &n_bytes, err)) return -1;
+    if (process_share(reads && read_model_file(cfg, path, err) != 0, &bytes, &n_bytes, err)) return -1;
     if (reads) return 0;
     memcpy(cfg, bytes, sizeof *cfg);
     free(bytes);

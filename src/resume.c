@@ -2,6 +2,7 @@
 #include "resume.h"
 
 #include "files.h"
+#include "place.h"
 #include "resume_keys.h"
 
 #include <stdio.h>
@@ -169,6 +170,11 @@ static void refuse_none(const char *dir, const comm *world, moai_error *err)
     comm_all_reduce(world, &found, 1, DT_I32, REDUCE_MAX);
     err->config = err->config || !found;
     if (newest && !found) error_config(err, "%s is no checkpoint; the newest in it is %s", dir, newest);
+    if (!newest && !found && place_is_model(dir))
+        error_config(err,
+                     "%s is a Hugging Face model, no checkpoint: `moai_checkpoint import %s RUN` makes "
+                     "RUN/checkpoint-0 of it, from which --output_dir RUN --resume_from_checkpoint auto goes on", dir,
+                     dir);
     free(newest);
 }
 

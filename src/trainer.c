@@ -52,6 +52,29 @@ static int check_eos(const trainer *t, int64_t eos, moai_error *err)
     return status;
 }
 
+/* What else than token shards may be named. */
+static int check_data(const char *path, moai_error *err)
+{
+    static const char hdf5[] = "\x89HDF\r\n";
+    char *inside = xasprintf("%s/manifest.json", path), head[64] = "";
+    FILE *f = fopen(path, "rb");
+    const size_t n = f ? fread(head, 1, sizeof head - 1, f) : 0;     /* none of a directory */
+    int rc = file_given("data", path, err);
+
+    if (f) fclose(f);
+    if (rc == 0 && n == 0 && file_missing(inside))
+        rc = error_config(err, "--data %s holds no manifest.json: `moai_tokenize encode` makes token shards with one",
+                          path);
+    else if (rc == 0 && n > 6 && memcmp(head, hdf5, 6) == 0)
+        rc = error_config(err, "--data %s is a token shard; --data takes the directory of the shards, or its "
+                               "manifest.json", path);
+    else if (rc == 0 && n > 0 && head[strspn(head, " \t\r\n")] != '{')
+        rc = error_config(err, "--data %s is no manifest.json of token shards, which `moai_tokenize encode` makes of "
+                               "text", path);
+    free(inside);
+    return rc;
+}
+
 /* Rank 0 for all. */
 static int read_manifest(trainer *t, moai_error *err)
 {
@@ -61,7 +84,7 @@ static int read_manifest(trainer *t, moai_error *err)
     const char *sha256 = run->tokenizer[0] ? given : NULL;
 
     if (sha256 && (file_given("tokenizer", run->tokenizer, err) || file_sha256(run->tokenizer, given, err))) return -1;
-    if (file_given("data", run->data, err) || manifest_read(&t->data, run->data, err)) return -1;
+    if (check_data(run->data, err) || manifest_read(&t->data, run->data, err)) return -1;
     if (dataset_check(m, run->data, t->cfg->vocab_size, sha256, err)) return -1;
     if (read_tokenizer(t, tokenizer_path(t), err)) return -1;
     return check_eos(t, m->info.eos, err);

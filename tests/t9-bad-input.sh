@@ -73,7 +73,10 @@ refused 2 3 'pipeline_parallel 3 is larger than num_hidden_layers 2' --pipeline_
 # the model file
 model llama llama
 refused 2 2 'llama.json: model_type is "llama", must be "qwen3"' --model "$dir/llama.json"
-refused 2 2 'nowhere.json: No such file or directory' --model "$dir/nowhere.json"
+refused 2 2 "--model $dir/nowhere.json: No such file or directory" --model "$dir/nowhere.json"
+mkdir "$dir/shape" && cp "$dir/model.json" "$dir/shape/config.json"
+refused 2 2 "--model $dir/shape is a directory; the model file in it is --model $dir/shape/config.json" --model "$dir/shape"
+refused 2 1 "--model $dir/data is a directory without a config.json" --model "$dir/data"
 # rank 0 reads the small files: the others need none, even where the name leads nowhere
 mkdir "$dir/host0" && cp "$dir/model.json" "$dir/host0"
 echo "{\"seq_length\": 16, \"model\": \"model.json\", \"data\": \"$dir/data\", \"output_dir\": \"$dir/host-out\", \"max_steps\": 2}" > "$dir/host0/job.json"
@@ -114,6 +117,11 @@ grep -q 'checkpoint-5/manifest.json: damaged: its last line is not the hash' "$d
 
 # the data
 refused 2 2 "--data $dir/nothing: No such file or directory" --data "$dir/nothing"
+refused 2 2 "--data $(find "$dir/data" -name 'train*.h5' | head -n 1) is a token shard; --data takes the directory of the shards, or its manifest.json" \
+    --data "$(find "$dir/data" -name 'train*.h5' | head -n 1)"
+refused 2 1 "--data $dir/shape holds no manifest.json" --data "$dir/shape"
+echo 'Once upon a time.' > "$dir/story.txt"
+refused 2 1 "--data $dir/story.txt is no manifest.json of token shards" --data "$dir/story.txt"
 refused 2 2 "--tokenizer $dir/nowhere.model: No such file or directory" --tokenizer "$dir/nowhere.model"
 mkdir "$dir/few" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/few" 97 1 16 || exit 1
 refused 2 2 'few: a split of 17 tokens has fewer than one sample of seq_length 32' --seq_length 32 --data "$dir/few" --output_dir "$dir/few-out"
@@ -177,6 +185,7 @@ disagrees 'checkpoint-2 is of another model: intermediate_size' --model "$dir/wi
 "$MOAI_BIN/moai_checkpoint" export "$dir/out-dir/checkpoint-2" "$dir/hf" > "$dir/out" 2>&1 && cp "$dir/other.model" "$dir/hf/tokenizer.model" &&
     "$MOAI_BIN/moai_checkpoint" import "$dir/hf" "$dir/foreign-weights" > "$dir/out" 2>&1
 check $? "weights with a tokenizer of their own are imported"
+refused 2 2 "$dir/hf is a Hugging Face model, no checkpoint: \`moai_checkpoint import $dir/hf RUN\`" --resume_from_checkpoint "$dir/hf" --output_dir "$dir/hf-out"
 disagrees "foreign-weights/checkpoint-0: was trained with tokenizer $(sha256sum < "$dir/other.model" | cut -c 1-64), the data has 000" \
     --resume_from_checkpoint "$dir/foreign-weights/checkpoint-0" --output_dir "$dir/foreign-out"
 disagrees 'was trained with seq_length 16, this run has 8' --seq_length 8 --resume_from_checkpoint "$dir/out-dir/checkpoint-2"

@@ -136,6 +136,7 @@ void text_counts_add(text_counts *c, const text_counts *more)
     c->empty += more->empty;
     c->null += more->null;
     c->replaced += more->replaced;
+    c->nul += more->nul;
     c->repaired += more->repaired;
     c->bad_lines += more->bad_lines;
 }

@@ -21,7 +21,7 @@ typedef struct text_format {
     text_separation separation;               /* of a text; JSON lines have a document per line */
     const char *literal;                      /* SEPARATE_LITERAL: the line that separates */
     const char *text_key;                     /* of JSON lines: "text" */
-    bool replace_invalid;                     /* U+FFFD, not an error, for what is not UTF-8, and lone surrogates */
+    bool replace_invalid;                     /* U+FFFD, not an error, for NUL, lone surrogates, what is not UTF-8 */
     text_content content;                     /* of all files; auto: as each one's name says */
     bool skip_bad_lines;                      /* of JSON lines: without a text that can be read, counted */
 } text_format;
@@ -53,7 +53,7 @@ int64_t text_position(const text_file *);     /* of a sequential file: bytes of 
 /* What became of documents: of a block's so far, or of many blocks'. */
 typedef struct text_counts {
     int64_t empty, null;                      /* documents left out for they have no text; null in JSON among them */
-    int64_t replaced, repaired;               /* U+FFFD put for what is no UTF-8, into so many documents */
+    int64_t replaced, nul, repaired;          /* U+FFFD put for what is no UTF-8 or NUL, into so many documents */
     int64_t bad_lines;                        /* left out by skip_bad_lines */
 } text_counts;
 void text_counts_add(text_counts *, const text_counts *more);

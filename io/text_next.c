@@ -24,33 +24,62 @@ static char *document_room(text_block *b, size_t n_bytes)
     return b->document;
 }
 
-/* ---- UTF-8 ---- */
+/* ---- UTF-8 without NUL ---- (JSON may have it as \u0000: somebody wrote that) */
 
-static int not_utf8(const text_block *b, const char *text, size_t n, int64_t bad, moai_error *err)
+/* The offset of the first byte that no text has: a NUL, or one that is not UTF-8; -1: all is well. */
+static int64_t find_bad(const char *text, size_t n)
+{
+    const char *nul = n > 0 ? memchr(text, '\0', n) : NULL;
+    const size_t n_before = nul ? (size_t)(nul - text) : n;
+    const int64_t invalid = utf8_find_invalid(text, n_before);
+
+    return invalid < 0 && nul ? (int64_t)n_before : invalid;
+}
+
+static int bad_byte(const text_block *b, const char *text, size_t n, int64_t bad, moai_error *err)
 {
     const size_t from = bad > MANY_BYTES / 2 ? (size_t)bad - MANY_BYTES / 2 : 0;
     const byte_counts c = text_count_bytes(text + from, n - from < MANY_BYTES ? n - from : MANY_BYTES);
     const long long at = offset_of(b, text + bad);
+    const bool nul = !text[bad];
 
-    return error_set(
-        err, "%s: byte 0x%02x at %s %lld (line %lld) is not UTF-8%s; --invalid_utf8 replace puts U+FFFD there",
-        b->file->name, (unsigned char)text[bad], b->file->unpacker ? "offset of the decompressed text" : "offset", at,
-        text_line_number(b, at), text_encoding_hint(&c));
+    return error_set(err, "%s: byte 0x%02x at %s %lld (line %lld) is %s%s; --invalid_utf8 replace puts U+FFFD there",
+                     b->file->name, (unsigned char)text[bad],
+                     b->file->unpacker ? "offset of the decompressed text" : "offset", at, text_line_number(b, at),
+                     nul ? "a NUL, which no text has" : "not UTF-8", nul ? "" : text_encoding_hint(&c));
+}
+
+/* U+FFFD for each NUL; takes the text, and gives another. */
+static char *replace_nuls(char *text, size_t *n, size_t n_nul)
+{
+    char *out = xmalloc(*n + 2 * n_nul), *to = out;
+
+    for (size_t i = 0; i < *n; i++)
+        if (text[i])
+            *to++ = text[i];
+        else
+            to = mempcpy(to, "\xEF\xBF\xBD", 3);
+    *n = (size_t)(to - out);
+    free(text);
+    return out;
 }
 
 /* Checks or repairs what is at *text, a part of the block's data. */
 static int check_utf8(text_block *b, const char **text, size_t *n, moai_error *err)
 {
-    const int64_t bad = utf8_find_invalid(*text, *n);
+    const int64_t bad = find_bad(*text, *n);
 
     b->n_checked += (int64_t)*n;
     if (bad < 0) return 0;
-    if (!b->file->format->replace_invalid) return not_utf8(b, *text, *n, bad, err);
-    b->n_invalid += (int64_t)text_count_bytes(*text, *n).invalid;
-    b->counts.replaced += utf8_count_invalid(*text, *n);
+    if (!b->file->format->replace_invalid) return bad_byte(b, *text, *n, bad, err);
+    const byte_counts c = text_count_bytes(*text, *n);
+    b->n_invalid += (int64_t)(c.invalid + c.nul);
+    b->counts.replaced += utf8_count_invalid(*text, *n) + (int64_t)c.nul;
+    b->counts.nul += (int64_t)c.nul;
     b->counts.repaired++;
     free(b->document);
     b->document = utf8_repair(*text, *n, n);
+    if (c.nul > 0) b->document = replace_nuls(b->document, n, c.nul);
     b->document_room = *n;
     *text = b->document;
     return 0;
@@ -61,7 +90,8 @@ static int check_share(const text_block *b, moai_error *err)
 {
     if (b->n_checked < MANY_BYTES || b->n_invalid * 100 <= b->n_checked * MOSTLY_BAD_PERCENT) return 0;
     return error_set(err,
-                     "%s: %lld of the %lld bytes of text behind byte %lld are not UTF-8: no text to replace a few in",
+                     "%s: %lld of the %lld bytes of text behind byte %lld are NUL or not UTF-8: no text to replace a "
+                     "few in",
                      b->file->name, (long long)b->n_invalid, (long long)b->n_checked, (long long)b->offset);
 }
 

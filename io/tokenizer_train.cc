@@ -87,8 +87,9 @@ private:
 void document_lines::report() const
 {
     if (counts.replaced > 0)
-        warn("%lld characters that are not UTF-8, in %lld documents, were replaced by U+FFFD",
-             static_cast<long long>(counts.replaced), static_cast<long long>(counts.repaired));
+        warn("%lld characters that are not UTF-8, in %lld documents, were replaced by U+FFFD (%lld of them NUL)",
+             static_cast<long long>(counts.replaced), static_cast<long long>(counts.repaired),
+             static_cast<long long>(counts.nul));
     if (counts.bad_lines > 0)
         warn("%lld lines of JSON were left out, as --bad_lines skip has it: %s",
              static_cast<long long>(counts.bad_lines), first_bad.text);

@@ -356,8 +356,8 @@ static void report(const encode_options *o, const manifest *m, const encode_part
                    double seconds)
 {
     const text_counts *c = &parts->counts;
-    double sums[] = {(double)parts->n_bytes, (double)c->empty,    (double)c->null,
-                     (double)c->replaced,    (double)c->repaired, (double)c->bad_lines};
+    double sums[] = {(double)parts->n_bytes, (double)c->empty,     (double)c->null, (double)c->replaced,
+                     (double)c->repaired,    (double)c->bad_lines, (double)c->nul};
 
     comm_all_reduce(world, sums, sizeof sums / sizeof *sums, DT_F64, REDUCE_SUM);
     int64_t documents[2] = {0}, tokens = 0;
@@ -371,7 +371,8 @@ static void report(const encode_options *o, const manifest *m, const encode_part
         seconds, sums[0] / 1e6 / seconds, o->output);
     if (sums[1] > 0) warn("%.0f documents without text were left out, %.0f of them null", sums[1], sums[2]);
     if (sums[3] > 0)
-        warn("%.0f characters that are not UTF-8, in %.0f documents, were replaced by U+FFFD", sums[3], sums[4]);
+        warn("%.0f characters that are not UTF-8, in %.0f documents, were replaced by U+FFFD (%.0f of them NUL)",
+             sums[3], sums[4], sums[6]);
     if (sums[5] > 0) {
         warn("%.0f lines of JSON were left out, as --bad_lines skip has it", sums[5]);
         report_bad_lines(parts, world);

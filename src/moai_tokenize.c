@@ -50,7 +50,7 @@ static const key_choice bad_words[] = {{"stop", BAD_STOP}, {"skip", BAD_SKIP}, {
 #define TEXT_KEY TEXT(text_key, "text", "key of the text in a line of JSON")
 #define INVALID_UTF8                                                                                                   \
     ROW(KEY_CHOICE, invalid_utf8, "error", .choices = invalid_words,                                                   \
-        .help = "error, or replace: U+FFFD for what is not UTF-8")
+        .help = "error, or replace: U+FFFD for what is not UTF-8, or NUL")
 
 static const key_spec train_rows[] = {
     PATH(output, NULL, "PREFIX of the files PREFIX.model and PREFIX.vocab"),

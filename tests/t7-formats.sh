@@ -71,6 +71,11 @@ refused 2 'Apache Parquet' "with --format txt, for a tokenizer" \
 refused 2 'want: no file below it has the name of a text' "a directory without a text" $encode --input "$dir/text.txt" "$dir/want" --output "$dir/b"
 
 # ---- counted, and said at the end ----
+(for i in $(seq 9000); do echo "line $i"; done; head -c 1000000 /dev/zero) > "$dir/nuls.txt"
+! $encode --input "$dir/nuls.txt" --output "$dir/b" > "$dir/out" 2>&1 && said 'nuls.txt: byte 0x00 at offset .* (line 9001) is a NUL'
+check $? "a text that ends in NULs ends the encode"
+! $tokenize train --input "$dir/nuls.txt" --vocab_size 300 --output "$dir/t" > "$dir/out" 2>&1 && said 'nuls.txt: byte 0x00 at offset .* (line 9001) is a NUL'
+check $? "and the training of a tokenizer"
 printf '{"text": "one"}\n{"text": null}\n{"text": ""}\n{"text": "caf\xe9 \\ud800"}\nno JSON\n{"text": [1]}\n{"text": "three"}\n' > "$dir/odd.jsonl"
 ! $encode --input "$dir/odd.jsonl" --output "$dir/b" > "$dir/out" 2>&1 && said 'odd.jsonl:\|(line 4) is not UTF-8'
 check $? "what is not UTF-8 ends the encode"

@@ -238,6 +238,8 @@ static void test_utf8(void)
     free(text);
 }
 
+#define T(text) text, sizeof text - 1
+
 /* ---- JSON ---- */
 
 static void test_json(void)
@@ -343,6 +345,35 @@ static void test_json_extremes(void)
     wanted.skip_bad_lines = false;
 }
 
+/* As a file has them that was given room and lost what should be there, or that a damaged disk gave back. */
+static void test_nuls(void)
+{
+    enum { N_TEXT = 70000, N = 270000 };
+    char *text = xmalloc(N), *path = in_tmp("nul.jsonl");
+    moai_error err = {.text = ""};
+    size_t n;
+
+    memset(text, 'a', N_TEXT);
+    refuses("NULs at the end", "nul.txt", text, N, "file", "byte 0x00 at offset 70000 (line 1) is a NUL");
+    wanted.replace_invalid = true;
+    refuses("which are too many to replace", "nul.txt", text, N, "file", "NUL or not UTF-8: no text to replace");
+    memset(text, '\n', N_TEXT - 5);
+    memcpy(text + N_TEXT - 5, "\0b\xff\n", 4);
+    ok(gives("nul.txt", text, N_TEXT - 1, "blank_line", "\1\xEF\xBF\xBD\x62\xEF\xBF\xBD") && counts.replaced == 2 &&
+           counts.nul == 1 && counts.repaired == 1,
+       "one is replaced as what is not UTF-8 is, and counted");
+    wanted.replace_invalid = false;
+    text[N_TEXT - 3] = 'c';
+    refuses("or is an error", "nul.txt", text, N_TEXT - 1, "line", "byte 0x00 at offset 69995 (line 69996) is a NUL");
+    refuses("in JSON lines too", "nul.jsonl", T("{\"text\":\"a\0b\"}\n"), "file", "NUL bytes");
+    write_whole(path, T("{\"text\":\"a\\u0000b\"}\n"));
+    char *got = read_all(path, "file", 100, &n, &err);
+    ok(got && n == 4 && memcmp(got, "\1a\0b", 4) == 0, "but \\u0000 is what somebody wrote: %s", err.text);
+    free(got);
+    free(path);
+    free(text);
+}
+
 static void test_replaced(void)
 {
     static const char text[] = "one \xff\xfe\ntwo\nthr\xe2\x82"
@@ -358,14 +389,13 @@ static void test_replaced(void)
     memset(late, 'a', 200000);
     for (int i = 200000; i < 400000; i++) late[i] = (char)(i % 3 ? 0x80 + i % 64 : 'a');
     for (int i = 99; i < 400000; i += 100) late[i] = '\n';
-    refuses("a file that is binary from its middle on", "late.txt", late, 400000, "line", "are not UTF-8: no text");
+    refuses("a file that is binary from its middle on", "late.txt", late, 400000, "line",
+            "are NUL or not UTF-8: no text");
     wanted.replace_invalid = false;
     free(late);
 }
 
 /* ---- what a file is ---- */
-
-#define T(text) text, sizeof text - 1
 
 static void test_names(void)
 {
@@ -547,6 +577,7 @@ int main(void)
     test_json();
     test_json_extremes();
     test_replaced();
+    test_nuls();
     test_names();
     test_foreign();
     test_utf8();

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 #ifdef MOAI_GZIP
 #include <zlib.h>
 #endif
@@ -18,6 +19,11 @@
 
 enum { PIECE = 1 << 18 };                     /* bytes read at a time */
 
+/* A file says how far back its copies reach, and libraries allocate that at once: 2 GiB, zstd's --long=31 and more than
+ * xz makes (1.5 GiB), and not the 4 GiB and more that sixty bytes can claim. */
+enum { LONGEST_WINDOW_LOG = 31 };
+static const char too_wide[] = "needs more memory than it gets"; /* what a step says then */
+
 struct unpacker {
     int fd;
     const char *name;
@@ -27,6 +33,7 @@ struct unpacker {
     bool at_eof;                              /* nothing is left to read behind `end` */
     bool inside;                              /* of a member: its end is still to come */
     int64_t n_read, n_members;
+    int64_t n_needed; /* bytes, where a step says too_wide; 0: more than there are */
     void *state;
 };
 
@@ -58,7 +65,7 @@ static const char *step_plain(unpacker *u, output *o)
 static bool open_zstd(unpacker *u)
 {
     u->state = ZSTD_createDStream();
-    if (u->state) ZSTD_DCtx_setParameter(u->state, ZSTD_d_windowLogMax, 31); /* zstd --long=31, not just its 27 */
+    if (u->state) ZSTD_DCtx_setParameter(u->state, ZSTD_d_windowLogMax, LONGEST_WINDOW_LOG);
     return u->state != NULL;
 }
 
@@ -73,6 +80,7 @@ static const char *step_zstd(unpacker *u, output *o)
     u->at = in.pos;
     o->n = out.pos;
     u->inside = left != 0;
+    if (ZSTD_getErrorCode(left) == ZSTD_error_frameParameter_windowTooLarge) return too_wide;
     return ZSTD_isError(left) ? ZSTD_getErrorName(left) : NULL;
 }
 
@@ -176,13 +184,14 @@ static const char *step_bzip2(unpacker *u, output *o)
 static bool open_xz(unpacker *u)
 {
     static const lzma_stream empty = LZMA_STREAM_INIT;
+    const uint64_t most = ((uint64_t)1 << LONGEST_WINDOW_LOG) + (1 << 20); /* and the decoder itself */
     lzma_stream *z = xmalloc(sizeof *z);
 
     *z = empty;
     u->state = z;
     u->inside = true;
-    return (u->packing == PACKED_XZ ? lzma_stream_decoder(z, UINT64_MAX, LZMA_CONCATENATED)
-                                    : lzma_alone_decoder(z, UINT64_MAX)) == LZMA_OK;
+    return (u->packing == PACKED_XZ ? lzma_stream_decoder(z, most, LZMA_CONCATENATED) : lzma_alone_decoder(z, most)) ==
+           LZMA_OK;
 }
 
 static void close_xz(unpacker *u)
@@ -202,6 +211,10 @@ static const char *step_xz(unpacker *u, output *o)
     u->at = u->end - z->avail_in;
     o->n = o->room - z->avail_out;
     if (status == LZMA_STREAM_END) u->inside = false;
+    if (status == LZMA_MEMLIMIT_ERROR) {
+        u->n_needed = (int64_t)lzma_memusage(z);
+        return too_wide;
+    }
     return status == LZMA_OK || status == LZMA_STREAM_END || status == LZMA_BUF_ERROR ? NULL
            : status == LZMA_MEM_ERROR                                                 ? "out of host memory"
            : status == LZMA_FORMAT_ERROR                                              ? "something else than xz data"
@@ -305,6 +318,20 @@ void unpacker_close(unpacker *u)
 packing unpacker_packing(const unpacker *u) { return u->packing; }
 int64_t unpacker_position(const unpacker *u) { return u->n_read; }
 
+static int refuse_wide(const unpacker *u, moai_error *err)
+{
+    const char *name = codecs[u->packing].name;
+    char *needed = u->n_needed ? xasprintf("%lld", (long long)(u->n_needed >> 20)) : xstrdup("more than 2048");
+
+    error_config(
+        err,
+        "%s: the %s data needs %s MiB of memory to unpack, and gets 2048 at most: unpack it by %s and give the "
+        "text (--input - reads a pipe), or pack it anew",
+        u->name, name, needed, name);
+    free(needed);
+    return -1;
+}
+
 int unpacker_read(unpacker *u, void *dst, size_t room, size_t *n, moai_error *err)
 {
     const codec *c = &codecs[u->packing];
@@ -315,6 +342,7 @@ int unpacker_read(unpacker *u, void *dst, size_t room, size_t *n, moai_error *er
         output o = {dst, room < PIECE ? room : PIECE, 0};
         const size_t before = u->at;
         const char *wrong = c->step(u, &o);
+        if (wrong == too_wide) return refuse_wide(u, err);
         if (wrong)
             return error_set(err, "%s: damaged %s data: %s (byte %lld of the file, or a little before)", u->name,
                              c->name, wrong, (long long)u->n_read - (long long)(u->end - u->at));

@@ -155,6 +155,39 @@ static void test_padding(void)
     free(gz), free(zst);
 }
 
+/* Sixty bytes can claim a window of many GiB, which a library allocates at once. */
+static void test_wide(void)
+{
+    static const struct {
+        const char *name, *bytes, *needs; /* NULL: they are read */
+        size_t n, at;                     /* what differs from the packing's bytes */
+        int packing;
+    } wide[] = {
+        {"gib.xz", "\x24\x00\x00\x00\x5e\x1f\xc7\xf9", NULL, 8, 16, 2},
+        {"wide.xz", "\x27\x00\x00\x00\xb0\xb0\x72\xeb", "needs 3072 MiB of memory", 8, 16, 2},
+        {"widest.xz", "\x28\x00\x00\x00\xe6\xa0\x11\xb3", "needs 4096 MiB of memory", 8, 16, 2},
+        {"wide.lzma", "\x00\xc0", "needs 3072 MiB of memory", 2, 3, 3},
+    };
+    char *zst = in_tmp("wide.zst");
+
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
+        char packed[100], *path = in_tmp(wide[i].name);
+        const size_t n = packings[wide[i].packing].n;
+        memcpy(packed, packings[wide[i].packing].packed, n);
+        memcpy(packed + wide[i].at, wide[i].bytes, wide[i].n);
+        write_whole(path, packed, n);
+        const char *got = read_text(path, 5);
+        ok((wide[i].needs ? strstr(got, path) && strstr(got, wide[i].needs) : strcmp(got, "one|two|three|") == 0) ||
+               strstr(got, "does not read"),
+           "%s: %s", wide[i].name, got);
+        free(path);
+    }
+    write_whole(zst, "\x28\xb5\x2f\xfd\x00\xb0\x21\x00\x00one\n", 13); /* a window of 2^32 bytes */
+    const char *got = read_text(zst, 5);
+    ok(strstr(got, zst) && strstr(got, "needs more than 2048 MiB of memory"), "%s", got);
+    free(zst);
+}
+
 static void test_inside(void)
 {
     char *path = in_tmp("a.txt.zst"), *packed = xmalloc(4096), content[1024] = {0};
@@ -230,6 +263,7 @@ int main(void)
         free(path);
     }
     test_padding();
+    test_wide();
     test_inside();
     test_pipe();
     return tap_done();

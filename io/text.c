@@ -44,7 +44,7 @@ static const char *why_not_packed(const struct stat *st, const char *head, size_
 }
 
 /* How the file is read: by offsets, or as a stream. */
-static int choose_reading(text_file *f, const struct stat *st, moai_error *err)
+static int choose_reading(text_file *f, const struct stat *st, bool stream, moai_error *err)
 {
     const packing named = text_name_of(f->name).packed;
     char head[PACKING_HEAD];
@@ -54,7 +54,7 @@ static int choose_reading(text_file *f, const struct stat *st, moai_error *err)
     f->n_bytes = S_ISREG(st->st_mode) ? (int64_t)st->st_size : 0;
     if (S_ISREG(st->st_mode) && (n = pread(f->fd, head, sizeof head, 0)) < 0)
         return error_set(err, "%s: %s", f->name, strerror(errno));
-    if (!S_ISREG(st->st_mode) || packing_of(head, (size_t)n) != PACKED_NOT)
+    if (stream || !S_ISREG(st->st_mode) || packing_of(head, (size_t)n) != PACKED_NOT)
         if (!(f->unpacker = unpacker_open(f->fd, f->name, err))) return -1;
     if (named != PACKED_NOT && (!f->unpacker || unpacker_packing(f->unpacker) == PACKED_NOT))
         return error_config(err, "%s: not %s, though named so%s", f->name, packing_name(named),
@@ -62,16 +62,16 @@ static int choose_reading(text_file *f, const struct stat *st, moai_error *err)
     return 0;
 }
 
-static int open_file(text_file *f, moai_error *err)
+static int open_file(text_file *f, bool stream, moai_error *err)
 {
     struct stat st;
 
     f->fd = open_input(f->path);
     if (f->fd < 0 || fstat(f->fd, &st) != 0) return error_file(err, f->name);
-    return choose_reading(f, &st, err);
+    return choose_reading(f, &st, stream, err);
 }
 
-text_file *text_open_as(const char *path, const char *name, const text_format *format, moai_error *err)
+static text_file *open_as(const char *path, const char *name, const text_format *format, bool stream, moai_error *err)
 {
     text_file *f = xmalloc(sizeof *f);
 
@@ -79,12 +79,16 @@ text_file *text_open_as(const char *path, const char *name, const text_format *f
     f->path = xstrdup(path);
     f->name = xstrdup(name);
     f->format = format;
-    f->jsonl =
-        format->content == CONTENT_AUTO ? text_name_of(name).kind == NAME_JSON_LINES : format->content == CONTENT_JSONL;
-    if (open_file(f, err) == 0) return f;
-        text_close(f);
-        return NULL;
-    }
+    f->jsonl = text_is_jsonl(name, format);
+    if (open_file(f, stream, err) == 0) return f;
+    text_close(f);
+    return NULL;
+}
+
+text_file *text_open_as(const char *path, const char *name, const text_format *format, moai_error *err)
+{
+    return open_as(path, name, format, false, err);
+}
 
 text_file *text_open(const char *path, const text_format *format, moai_error *err)
 {
@@ -98,25 +102,17 @@ bool text_reopens(const char *path)
     return stat(strcmp(path, "-") == 0 ? "/dev/stdin" : path, &st) != 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode);
 }
 
-int text_spool(const char *path, const char *to, moai_error *err)
+int text_spool(const char *path, const char *to, const text_format *format, moai_error *err)
 {
-    const int in = open_input(path), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    char *piece = xmalloc(PIECE);
-    ssize_t got = 1, put;
-    int status = in < 0 ? error_file(err, path) : out < 0 ? error_file(err, to) : 0;
+    const int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    text_file *f = out < 0 ? NULL : open_as(path, path, format, true, err);
+    int status = out < 0 ? error_file(err, to) : f ? unpacker_copy_to(f->unpacker, out, to, err) : -1;
 
-    while (status == 0 && got != 0) {
-        got = read(in, piece, PIECE);
-        if (got < 0 && errno != EINTR) status = error_set(err, "%s: %s", path, strerror(errno));
-        for (ssize_t done = 0; status == 0 && done < got; done += max_i64(put, 0)) {
-            put = write(out, piece + done, (size_t)(got - done));
-            if (put < 0 && errno != EINTR) status = error_set(err, "%s: cannot write: %s", to, strerror(errno));
-        }
-    }
-    if (in >= 0) close(in);
+    if (status == 0) status = text_judge(f, err);
+    if (status == 0) status = unpacker_pass(f->unpacker, err);
+    text_close(f);
     if (out >= 0 && close(out) != 0 && status == 0)
         status = error_set(err, "%s: cannot write: %s", to, strerror(errno));
-    free(piece);
     return status;
 }
 

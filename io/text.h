@@ -39,8 +39,9 @@ text_file *text_open_as(const char *path, const char *name, const text_format *f
 void text_close(text_file *);                 /* blocks read from it stay good */
 /* Whether `path`, or "-", is a file: what it gives can be read again, and by others. */
 bool text_reopens(const char *path);
-/* Copies all that a pipe or "-" gives, as it comes, to the file `to`: what can be opened again, and by other ranks. */
-int text_spool(const char *path, const char *to, moai_error *err);
+/* Copies all that a pipe or "-" gives, as it comes, to the file `to`: what can be opened again, and by other ranks.
+ * Its beginning is judged (text_judge) before the rest is waited for: it may have no end. */
+int text_spool(const char *path, const char *to, const text_format *, moai_error *err);
 /* Looks at the first 64 KiB of text, before a block is read.  -1: it is a known other format, binary data, another
  * encoding, JSON lines by another name: by name, and with the way out, whatever replace_invalid says. */
 int text_judge(text_file *, moai_error *err);

@@ -25,8 +25,8 @@ enum { LONGEST_WINDOW_LOG = 31 };
 static const char too_wide[] = "needs more memory than it gets"; /* what a step says then */
 
 struct unpacker {
-    int fd;
-    const char *name;
+    int fd, copy; /* copy: gets what is read; -1: there is none */
+    const char *name, *copy_name;
     packing packing;
     unsigned char *in;                        /* PIECE bytes, [at, end) of them read and not yet taken */
     size_t at, end;
@@ -273,6 +273,24 @@ packing packing_of(const void *head, size_t n)
     return PACKED_NOT;
 }
 
+static int copy_bytes(const unpacker *u, const unsigned char *data, size_t n, moai_error *err)
+{
+    ssize_t put;
+
+    for (size_t done = 0; u->copy >= 0 && done < n; done += (size_t)max_i64(put, 0)) {
+        put = write(u->copy, data + done, n - done);
+        if (put < 0 && errno != EINTR) return error_set(err, "%s: cannot write: %s", u->copy_name, strerror(errno));
+    }
+    return 0;
+}
+
+int unpacker_copy_to(unpacker *u, int out, const char *to, moai_error *err)
+{
+    u->copy = out;
+    u->copy_name = to;
+    return copy_bytes(u, u->in, u->end, err);
+}
+
 /* One read; at_eof where nothing comes. */
 static int refill(unpacker *u, moai_error *err)
 {
@@ -285,7 +303,18 @@ static int refill(unpacker *u, moai_error *err)
     u->end += (size_t)got;
     u->n_read += got;
     u->at_eof = got == 0;
-    return 0;
+    return copy_bytes(u, u->in + u->end - got, (size_t)got, err);
+}
+
+int unpacker_pass(unpacker *u, moai_error *err)
+{
+    int status = 0;
+
+    while (status == 0 && !u->at_eof) {
+        u->at = u->end;
+        status = refill(u, err);
+    }
+    return status;
 }
 
 unpacker *unpacker_open(int fd, const char *name, moai_error *err)
@@ -293,7 +322,7 @@ unpacker *unpacker_open(int fd, const char *name, moai_error *err)
     unpacker *u = xmalloc(sizeof *u);
     int status = 0;
 
-    *u = (unpacker){.fd = fd, .name = name, .in = xmalloc(PIECE)};
+    *u = (unpacker){.fd = fd, .copy = -1, .name = name, .in = xmalloc(PIECE)};
     while (status == 0 && u->end < PACKING_HEAD && !u->at_eof) status = refill(u, err);
     u->packing = packing_of(u->in, u->end);
     const codec *c = &codecs[u->packing];

@@ -1,8 +1,8 @@
 /* unpack.h: the bytes of a file from the front, as they are or decompressed: gzip, zstd, xz, lzma and bzip2, told by
  * their first bytes, with all members, frames or streams that lie one behind the other (gzip -c a b, pigz, bgzip,
  * pzstd, multistream bzip2).  Checksums are checked; data that end too early, are damaged, or are followed by something
- * else (zeros behind gzip, as tapes have them, excepted) are an error, never a shorter text.  What needs more than 2 GiB of memory to
- * unpack is refused. */
+ * else (zeros behind gzip, as tapes have them, excepted) are an error, never a shorter text.  What needs more than
+ * 2 GiB of memory is refused. */
 #ifndef MOAI_UNPACK_H
 #define MOAI_UNPACK_H
 
@@ -22,6 +22,10 @@ packing unpacker_packing(const unpacker *);
 int64_t unpacker_position(const unpacker *);  /* bytes read from fd */
 /* Some bytes, at most `room`; *n 0: the end. */
 int unpacker_read(unpacker *, void *dst, size_t room, size_t *n, moai_error *err);
+/* Before the first read: what comes from fd, the head too, goes to the descriptor `out` as well, as it is.  Both are
+ * borrowed; `to` is the name of `out` for messages. */
+int unpacker_copy_to(unpacker *, int out, const char *to, moai_error *err);
+int unpacker_pass(unpacker *, moai_error *err); /* reads, and copies, all that is left */
 void unpacker_close(unpacker *);              /* NULL is well */
 
 #endif

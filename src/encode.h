@@ -1,7 +1,8 @@
 /* encode.h: text files to token shards, over the threads of all ranks.
  *
  * An input that is no regular file (a pipe, "-") is copied to OUTPUT/.parts/input-N by rank 0 first, as it comes, so
- * that every rank can open it, and again.  All inputs are judged (text_judge) before any is encoded.
+ * that every rank can open it, and again.  All inputs are judged (text_judge) before any is encoded, and what is copied
+ * before it is copied.
  *
  * The shards depend on the inputs, their order and the options alone, not on the number of threads or ranks:
  *   1. Each file's text is cut in blocks of a size that the inputs decide; a block owns the documents that start in

@@ -63,7 +63,7 @@ static int copy_inputs(const encode_options *o, encode_parts *p, moai_error *err
     for (int i = 0; status == 0 && i < o->n_inputs; i++) {
         if (!p->inputs[i].is_copied) continue;
         char *copy = encode_input_path(o, p, i);
-        status = text_spool(o->inputs[i], copy, err);
+        status = text_spool(o->inputs[i], copy, &o->format, err);
         free(copy);
         if (status == 0) status = look_at(o, p, i, err);
     }

@@ -70,6 +70,13 @@ refused 2 'Apache Parquet' "with --format txt, for a tokenizer" \
     $tokenize train --input "$dir/x.parquet" --vocab_size 300 --output "$dir/t" --format txt --invalid_utf8 replace
 refused 2 'want: no file below it has the name of a text' "a directory without a text" $encode --input "$dir/text.txt" "$dir/want" --output "$dir/b"
 
+# ---- what has no end is not waited for ----
+ulimit -f 400000                              # in KiB: should it be copied all the same
+refused 2 'Apache Parquet' "Parquet from a pipe, and zeros without end" timeout 60 $encode --input - --output "$dir/b" < <(cat "$dir/x.parquet" /dev/zero)
+refused 2 'inside it is Apache Parquet' "packed" timeout 60 $encode --input - --output "$dir/b" < <(zstd -qc "$dir/x.parquet" && cat /dev/zero | zstd -qc)
+refused 2 'urandom: ' "noise" timeout 60 $encode --input /dev/urandom --output "$dir/b"
+[ -z "$(ls -A "$dir/b")" ]; check $? "nothing is left of them"
+
 # ---- counted, and said at the end ----
 (for i in $(seq 9000); do echo "line $i"; done; head -c 1000000 /dev/zero) > "$dir/nuls.txt"
 ! $encode --input "$dir/nuls.txt" --output "$dir/b" > "$dir/out" 2>&1 && said 'nuls.txt: byte 0x00 at offset .* (line 9001) is a NUL'

@@ -1,7 +1,7 @@
 /* text_judge.c: whether a file is what it is taken for, see text_judge in text.h. */
 #include "text_file.h"
 
-#include "json_line.h"
+#include "json_shape.h"
 #include "text_kind.h"
 
 #include <stdlib.h>
@@ -19,77 +19,48 @@ static const char *first_line(const char *head, size_t *n)
     return head + at;
 }
 
-/* Whether the line, whose end the head may not reach, is a JSON object, and not just {}. */
-static bool is_object(const char *line, size_t n, bool whole)
+/* JSON in a shape that is not read, or under a name that does not say it. */
+static int judge_json(const text_file *f, json_shape shape, moai_error *err)
 {
-    json_found m;
-    json_fault fault;
-    char key[8];
+    static const struct {
+        const char *what, *way;
+    } words[] = {
+        [JSON_LINES] = {"its lines are JSON objects", "name it .jsonl, or --format jsonl says it"},
+        [JSON_ARRAY] = {"a JSON array is not read", "jq -c '.[]' FILE > FILE.jsonl makes a line of each element"},
+        [JSON_SPREAD] = {"JSON over several lines is not read",
+                         "jq -c . FILE > FILE.jsonl makes a line of each object"},
+        [JSON_NOTEBOOK] = {"a Jupyter notebook is not read", "jupyter nbconvert --to markdown makes text of it"},
+        [JSON_JOINED] = {"several JSON objects on a line are not read",
+                         "jq -c . FILE > FILE.jsonl makes a line of each"},
+        [JSON_COMMAS] = {"JSON objects with commas between them are not read",
+                         "sed 's/,[[:space:]]*$//' FILE > FILE.jsonl makes JSON lines of it, if each is on its own"},
+        [JSON_RECORDS] = {"JSON with record separators (0x1e) is not read",
+                          "tr -d '\\036' < FILE > FILE.jsonl makes JSON lines of it"},
+        [JSON_CR] = {"JSON lines that end with CR alone are not read",
+                     "tr '\\r' '\\n' < FILE > FILE.jsonl gives them line ends"},
+    };
 
-    if (n == 0 || line[0] != '{') return false;
-    if (json_find(line, n, "", &m, &fault) != 0 && (whole || fault.at < n)) return false;
-    json_keys(line, n, key, sizeof key);
-    return key[0] || !whole;
+    return error_config(err, "%s: %s: %s (--format txt: its JSON is the text)", f->name, words[shape].what,
+                        words[shape].way);
 }
 
-/* Whether the first line, or with `all` each line that is not blank, is a JSON object. */
-static bool has_json_lines(const char *head, size_t n, bool at_end, bool all)
+/* A file of which nobody has said what it is, but its name. */
+static int judge_name(const text_file *f, const char *head, size_t n, moai_error *err)
 {
-    const char *line = first_line(head, &n), *end = line + n, *next;
-    bool found = false;
-
-    for (; line < end; line = next) {
-        const char *newline = memchr(line, '\n', (size_t)(end - line));
-        const size_t length = (size_t)((newline ? newline : end) - line);
-        next = newline ? newline + 1 : end;
-        if (length == 0 || (length == 1 && line[0] == '\r')) continue;
-        if (!is_object(line, length, newline || at_end)) return false;
-        found = true;
-        if (!all) break;
-    }
-    return found;
-}
-
-static int judge_json(const text_file *f, const char *head, size_t n, bool at_end, moai_error *err)
-{
+    const text_name name = text_name_of(f->name);
+    const json_shape shape = json_shape_of(head, n, name.kind != NAME_TEXT);
     size_t n_first = n;
-    const char *first = first_line(head, &n_first);
+    const char *first = first_line(head, &n_first), *way = name.way;
+    const char *what = name.kind == NAME_FOREIGN ? name.what : text_markup(first, n_first, &way);
 
-    if (has_json_lines(head, n, at_end, false) || (n_first > 1 && memcmp(first, "{}", 2) == 0))
+    if (what)
+        return error_config(err, "%s: %s is not read: %s (--format txt takes it with all its marks)", f->name, what,
+                            way);
+    if (shape != JSON_NONE) return judge_json(f, shape, err);
+    if (name.kind == NAME_JSON)
         return error_config(err,
-                            "%s: .json may be anything; its first line is a JSON object: name it .jsonl, or --format "
-                            "jsonl says it (--format txt: its JSON is the text)",
-                            f->name);
-    if (n_first > 0 && first[0] == '[')
-        return error_config(
-            err, "%s: a JSON array is not read; jq -c '.[]' FILE > FILE.jsonl makes a line of each element", f->name);
-    if (n_first > 0 && first[0] == '{')
-        return error_config(err,
-                            "%s: JSON over several lines is not read; jq -c . FILE > FILE.jsonl makes a line of each "
-                            "object",
-                            f->name);
-    return error_config(err,
-                        "%s: .json is neither text nor a document a line; if it is the latter, name it .jsonl, or "
-                        "--format jsonl|txt says it",
-                        f->name);
-}
-
-/* A file that is taken for text by its name. */
-static int judge_name(const text_file *f, const char *head, size_t n, bool at_end, moai_error *err)
-{
-    const name_kind kind = text_name_of(f->name).kind;
-
-    if (kind == NAME_JSON_LINES) return 0;
-    if (kind == NAME_JSON) return judge_json(f, head, n, at_end, err);
-    if (has_json_lines(head, n, at_end, kind == NAME_TEXT))
-        return error_config(err,
-                            "%s: its %s JSON object: name it .jsonl, or --format jsonl says it (--format txt: its JSON "
-                            "is the text)",
-                            f->name, kind == NAME_TEXT ? "lines are each a" : "first line is a");
-    if (n > 5 && memcmp(head, "WARC/", 5) == 0)
-        return error_config(err,
-                            "%s: web archive records (WARC): the texts in them must be got out first (--format txt "
-                            "takes it with all its headers)",
+                            "%s: .json is neither text nor a document a line; if it is the latter, name it .jsonl, or "
+                            "--format jsonl|txt says it",
                             f->name);
     return 0;
 }
@@ -111,8 +82,10 @@ int text_judge(text_file *f, moai_error *err)
         status = error_config(err, "%s: %s%s, which is not read: %s", f->name,
                               f->unpacker && unpacker_packing(f->unpacker) != PACKED_NOT ? "inside it is " : "",
                               foreign, way);
-    else if (n > 0 && f->format->content == CONTENT_AUTO)
-        status = judge_name(f, w->data, n, at_end, err);
+    else if (n > 0 && f->jsonl && !f->format->skip_bad_lines)
+        status = text_judge_line(f, w->data, n, at_end, err);
+    else if (n > 0 && !f->jsonl && f->format->content == CONTENT_AUTO)
+        status = judge_name(f, w->data, n, err);
     free(local.data);
     return status;
 }

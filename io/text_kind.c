@@ -15,6 +15,33 @@ static bool takes_ending(const char *path, size_t *n, const char *ending)
     return has;
 }
 
+#define CONVERT "convert it to JSON lines (DuckDB, pyarrow or Hugging Face's datasets do)"
+#define EXTRACT "unpack it and give the texts in it"
+#define UNPACK "decompress it, or pack it with zstd, gzip, xz or bzip2"
+#define ICONV(from) "iconv -f " from " -t UTF-8 makes text of it"
+#define TEXT_OF "what text there is in it must be got out first"
+#define PANDOC "pandoc -t plain makes text of it"
+#define NOTEBOOK "jupyter nbconvert --to markdown makes text of it"
+
+/* Written as text, but not to be read: what stands between the words is the format's. */
+static const struct {
+    const char *ending, *what, *way;
+} foreign_names[] = {
+    {"csv", "a table (CSV)", CONVERT},
+    {"tsv", "a table (TSV)", CONVERT},
+    {"xml", "XML", TEXT_OF},
+    {"html", "HTML", PANDOC},
+    {"htm", "HTML", PANDOC},
+    {"xhtml", "HTML", PANDOC},
+    {"svg", "an image (SVG)", TEXT_OF},
+    {"rtf", "RTF", PANDOC},
+    {"ps", "PostScript", "ps2ascii makes text of it"},
+    {"eps", "PostScript", "ps2ascii makes text of it"},
+    {"ipynb", "a Jupyter notebook", NOTEBOOK},
+    {"pkl", "a Python pickle", CONVERT},
+    {"pickle", "a Python pickle", CONVERT},
+};
+
 text_name text_name_of(const char *path)
 {
     static const struct {
@@ -36,13 +63,16 @@ text_name text_name_of(const char *path)
                  {"json-lines", NAME_JSON_LINES},
                  {"ldjson", NAME_JSON_LINES},
                  {"json", NAME_JSON}};
-    text_name name = {NAME_OTHER, PACKED_NOT};
+    text_name name = {.kind = NAME_OTHER, .packed = PACKED_NOT};
     size_t n = strlen(path);
 
     for (size_t i = 0; i < sizeof packings / sizeof *packings && name.packed == PACKED_NOT; i++)
         if (takes_ending(path, &n, packings[i].ending)) name.packed = packings[i].packed;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds && name.kind == NAME_OTHER; i++)
         if (takes_ending(path, &n, kinds[i].ending)) name.kind = kinds[i].kind;
+    for (size_t i = 0; i < sizeof foreign_names / sizeof *foreign_names && name.kind == NAME_OTHER; i++)
+        if (takes_ending(path, &n, foreign_names[i].ending))
+            name = (text_name){NAME_FOREIGN, name.packed, foreign_names[i].what, foreign_names[i].way};
     return name;
 }
 
@@ -65,12 +95,6 @@ byte_counts text_count_bytes(const char *head, size_t n_bytes)
     }
     return c;
 }
-
-#define CONVERT "convert it to JSON lines (DuckDB, pyarrow or Hugging Face's datasets do)"
-#define EXTRACT "unpack it and give the texts in it"
-#define UNPACK "decompress it, or pack it with zstd, gzip, xz or bzip2"
-#define ICONV(from) "iconv -f " from " -t UTF-8 makes text of it"
-#define TEXT_OF "what text there is in it must be got out first"
 
 /* A text may begin so, too: most names count only where some of the first 512 bytes are no text's, the shortest where
  * the whole head is none. */
@@ -161,6 +185,32 @@ static const struct {
     AT(4, "ftyp", "a video (MP4) or image (HEIF)", TEXT_OF),
 };
 // clang-format on
+
+const char *text_markup(const char *head, size_t n, const char **way)
+{
+    static const struct {
+        const char *begin, *name, *way;
+    } kinds[] = {{"WARC/", "web archive records (WARC)", TEXT_OF},
+                 {"<?xml", "XML", TEXT_OF},
+                 {"<mediawiki", "a dump of MediaWiki (XML)", "wikiextractor --json makes JSON lines of it"},
+                 {"<!doctype html", "HTML", PANDOC},
+                 {"<html>", "HTML", PANDOC},
+                 {"<html ", "HTML", PANDOC},
+                 {"{\\rtf", "RTF", PANDOC},
+                 {"%!PS", "PostScript", "ps2ascii makes text of it"},
+                 {"(lp0\n", "a Python pickle", CONVERT},
+                 {"(dp0\n", "a Python pickle", CONVERT},
+                 {"(lp1\n", "a Python pickle", CONVERT},
+                 {"(dp1\n", "a Python pickle", CONVERT},
+                 {"ccopy_reg\n", "a Python pickle", CONVERT}};
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (n > strlen(kinds[i].begin) && strncasecmp(head, kinds[i].begin, strlen(kinds[i].begin)) == 0) {
+            *way = kinds[i].way;
+            return kinds[i].name;
+        }
+    return NULL;
+}
 
 /* The packings that are read, where they stand inside another. */
 static const char *packed_again(const char *head, size_t n)

@@ -129,6 +129,12 @@ static const char *json_hint(const text_block *b, const char *line, size_t n, co
 
     if (ends && last) return "; it is the last line and has no line end: was the file cut short?";
     if (offset_of(b, line) > 3) return "";
+    if (!ends && line[fault->at] == '\x1e') return "; tr -d '\\036' takes record separators out";
+    if (!ends && line[fault->at] == ',' && fault->at > 0)
+        return "; sed 's/,[[:space:]]*$//' takes commas off line ends";
+    if (!ends && line[fault->at] == '{' && fault->at > 0)
+        return memchr(line, '\r', fault->at) ? "; if its lines end with CR alone, tr '\\r' '\\n' makes others of them"
+                                             : "; jq -c . makes a line of each object";
     if (ends) return "; if the file is one object over several lines, jq -c . makes lines of it";
     return line[fault->at] == '[' && !fault->why ? "; if the file is one array, jq -c '.[]' makes lines of it" : "";
 }
@@ -198,17 +204,24 @@ static int unescape(text_block *b, const char *line, const char **text, size_t *
     return 0;
 }
 
+/* The text of a line of JSON, or null. */
+static int find_text(const text_block *b, const char *line, size_t n, json_found *m, moai_error *err)
+{
+    json_fault fault;
+
+    if (json_find(line, n, b->file->format->text_key, m, &fault) != 0) return bad_json(b, line, n, &fault, err);
+    return m->kind == VALUE_STRING || m->kind == VALUE_NULL ? 0 : no_text(b, line, n, m, err);
+}
+
 /* One line of JSON, *n bytes at *text: *text becomes the string under the key; 0 bytes: empty or null. */
 static int read_json(text_block *b, const char **text, size_t *n, moai_error *err)
 {
     const size_t mark = *n >= 3 && memcmp(*text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; /* of files joined to one */
     const char *line = *text += mark;
     json_found m;
-    json_fault fault;
 
     *n -= mark;
-    if (json_find(line, *n, b->file->format->text_key, &m, &fault) != 0) return bad_json(b, line, *n, &fault, err);
-    if (m.kind != VALUE_STRING && m.kind != VALUE_NULL) return no_text(b, line, *n, &m, err);
+    if (find_text(b, line, *n, &m, err) != 0) return -1;
     b->counts.null += m.kind == VALUE_NULL;
     *n = m.kind == VALUE_NULL ? 0 : m.n_bytes;
     *text = m.value;
@@ -254,6 +267,25 @@ static bool is_blank(const char *text, size_t n)
     size_t i = 0;
     while (i < n && (text[i] == ' ' || text[i] == '\t' || text[i] == '\r')) i++;
     return i == n;
+}
+
+int text_judge_line(text_file *f, const char *head, size_t n, bool at_end, moai_error *err)
+{
+    text_block b = {.file = f, .data = (char *)(uintptr_t)head, .n_bytes = n, .line = 1};
+    const char *line;
+    size_t length;
+    json_found m;
+    json_fault fault;
+
+    if (n >= 3 && memcmp(head, "\xEF\xBB\xBF", 3) == 0) b.at = 3;
+    do
+        if (!next_lines(&b, &line, &length)) return 0;
+    while (is_blank(line, length));
+    if (line + length == head + n && !at_end) /* the rest of it is not here */
+        if (json_find(line, length, "", &m, &fault) == 0 || fault.at == length) return 0;
+    if (find_text(&b, line, length, &m, err) == 0) return 0;
+    err->config = true;
+    return -1;
 }
 
 /* A line that cannot be read, described by *err: passed over and counted if that is wanted, else an error. */

@@ -397,6 +397,155 @@ static void test_replaced(void)
 
 /* ---- what a file is ---- */
 
+/* JSON of any shape is none of the texts, under a name that says text or nothing; what just looks like it is one. */
+static void test_shapes(void)
+{
+    static const struct {
+        const char *text, *why; /* why: in the words for .txt and for another name */
+    } shapes[] = {
+        {"{\"text\": \"a\"}\n{\"text\": \"b\"}\n", "name it .jsonl"},
+        {"[{\"text\": \"a\"}, {\"text\": \"b\"}]\n", "jq -c '.[]'"},
+        {"[\n  {\n    \"text\": \"a\"\n  },\n", "jq -c '.[]'"},
+        {"[\"one text\", \"another\"]\n", "jq -c '.[]'"},
+        {"[[\"id\", \"text\"], [1, \"a\"]]", "jq -c '.[]'"},
+        {"{\n \"text\": \"a\",\n \"n\": 1\n}\n{\n \"text\": \"b\"\n}\n", "over several lines"},
+        {"{\"a\": {\"b\": [\n1,\n", "over several lines"},
+        {"{\n \"cells\": [\n  {\n   \"cell_type\": \"markdown\"", "notebook"},
+        {"{\"text\": \"a\"}{\"text\": \"b\"}", "on a line"},
+        {"{\"text\": \"a\"} {\"text\": \"b\"}\n", "on a line"},
+        {"{\"text\": \"a\"},\n{\"text\": \"b\"},\n", "commas"},
+        {"{\"text\": \"a\"}\r{\"text\": \"b\"}\r", "CR alone"},
+        {"\x1e{\"text\": \"a\"}\n\x1e{\"text\": \"b\"}\n", "record separators"},
+        {"{}\n{\"text\": \"b\"}\n", "name it .jsonl"},
+        {"null\n{\"text\": \"b\"}\n", "name it .jsonl"},
+        {"# made by hand\n// twice\n\n{\"text\": \"b\"}\n", "name it .jsonl"},
+        {"\xEF\xBB\xBF\r\n{\"text\": \"a\"}\r\n{\"text\": \"b\"}\r\n", "name it .jsonl"},
+        {"{\"n\": 1}\n{\"n\": 2}\nbroken\n{\"n\": 3}\n{\"n\": 4}\n{\"n\": 5", "name it .jsonl"},
+    };
+    static const char *const texts[] = {"[Illustration]\n\nCHAPTER I",
+                                        "[1] see [2]",
+                                        "[1, 2, 3]",
+                                        "[\"Well,\" he said.] And left",
+                                        "{{Infobox person}}",
+                                        "{ int x = 1; }",
+                                        "{\"quoted\"} words",
+                                        "{'a': 1}",
+                                        "{\"a\": see below}",
+                                        "# Title\n\nText",
+                                        "// C\nint x;",
+                                        "null and void",
+                                        "{}",
+                                        "{",
+                                        "[",
+                                        "[[wiki]] link",
+                                        "[{",
+                                        "{\"",
+                                        "12\n13",
+                                        "\"quoted\"\n\"lines\"",
+                                        "{\\it TeX}",
+                                        "{#if x}{/if}",
+                                        "[\"a\" => 1]",
+                                        "{\"a\", \"b\"};",
+                                        "[[1, 2], x]",
+                                        ", and",
+                                        "7 {\"a\": 1}"};
+    static const char *const names[] = {"shape.txt", "shape", "shape.log"};
+
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (size_t k = 0; k < 2; k++)
+            refuses(k ? "and" : "JSON", names[k], shapes[i].text, strlen(shapes[i].text), "file", shapes[i].why);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char want[64];
+        bool read = true;
+        snprintf(want, sizeof want, "\1%s", texts[i]);
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+            read &= gives(names[k], texts[i], strlen(texts[i]), "file", want);
+        ok(read, "a text: %.*s", (int)strcspn(texts[i], "\n"), texts[i]);
+    }
+    wanted.content = CONTENT_TXT;
+    ok(gives("shape.txt", T("[{\"text\": \"a\"}]"), "file", "\1[{\"text\": \"a\"}]"),
+       "as is what --format txt says to be one");
+    wanted.content = CONTENT_AUTO;
+}
+
+/* Files of many kinds that are written as text, by name and by what they begin with. */
+static void test_markup(void)
+{
+    static const struct {
+        const char *name, *text, *what;
+    } kinds[] = {
+        {"a.csv", "id,text\n", "a table (CSV)"},
+        {"a.TSV", "id\ttext\n", "a table (TSV)"},
+        {"a.xml", "<a>text</a>\n", "XML"},
+        {"a.html", "<p>text\n", "HTML"},
+        {"a.htm", "<p>text\n", "HTML"},
+        {"a.rtf", "text\n", "RTF"},
+        {"a.ps", "text\n", "PostScript"},
+        {"a.ipynb", "{\n \"cells\": []\n}\n", "a Jupyter notebook"},
+        {"a.pkl", "(lp0\nS'text'\n", "a Python pickle"},
+        {"a.txt", "<?xml version=\"1.0\"?>\n", "XML"},
+        {"a", "\xEF\xBB\xBF<mediawiki xmlns=\n", "MediaWiki"},
+        {"a.txt", "\n<!doctype HTML>\n", "HTML"},
+        {"a.txt", "<HTML>\n<body>\n", "HTML"},
+        {"a.txt", "{\\rtf1\\ansi text}\n", "RTF"},
+        {"a", "%!PS-Adobe-3.0\n", "PostScript"},
+        {"a", "(lp0\nS'text'\n", "pickle"},
+        {"a", "ccopy_reg\n_reconstructor\n", "pickle"},
+    };
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        refuses("written as text", kinds[i].name, kinds[i].text, strlen(kinds[i].text), "file", kinds[i].what);
+    char *packed = in_tmp("a.csv.zst");
+    write_zstd(packed, "id,text\n", 8);
+    refuses("packed", "a.csv.zst", NULL, 0, "file", "a table (CSV)");
+    free(packed);
+    wanted.content = CONTENT_TXT;
+    ok(gives("a.csv", "a,b\n", 4, "line", "\1a,b") && gives("a.txt", "<html>\n", 7, "line", "\1<html>"),
+       "and taken where --format txt says so");
+    wanted.content = CONTENT_AUTO;
+    ok(gives("a.txt", "<htmlx>", 7, "line", "\1<htmlx>") && gives("xml", "a", 1, "line", "\1a"), "others are texts");
+}
+
+/* The first line of JSON lines is looked at before the work begins: the file is what it is called, or it is not. */
+static void test_first_line(void)
+{
+    static const struct {
+        const char *text, *why;
+    } lines[] = {
+        {"\n \n{\"id\": 1, \"content\": \"a\"}\n", ":3: no text under the key `text`: the object has `id`, `content`"},
+        {"id,text\n1,a\n", ":1: not JSON: expected an object near 'id,text'"},
+        {"[{\"text\": \"a\"},\n", "jq -c '.[]'"},
+        {"{\n", "jq -c ."},
+        {"{\"text\": \"a\"}{\"text\": \"b\"}\n", "jq -c . makes a line of each"},
+        {"{\"text\": \"a\"}\r{\"text\": \"b\"}\r", "CR alone"},
+        {"{\"text\": \"a\"},\n", "takes commas off"},
+        {"\x1e{\"text\": \"a\"}\n", "record separators"},
+        {"{\"text\": 5}\n", "it is a number, 5"},
+    };
+    text_format format = {.text_key = "text"};
+    char *path = in_tmp("first.jsonl"), *longer = xmalloc(200000);
+
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        for (int skip = 0; skip < 2; skip++) {
+            moai_error err = {.text = ""};
+            format.skip_bad_lines = skip;
+            write_whole(path, lines[i].text, strlen(lines[i].text));
+            text_file *f = text_open(path, &format, &err);
+            const int judged = text_judge(f, &err);
+            if (skip)
+                ok(judged == 0, "but not where lines may be bad");
+            else
+                ok(judged != 0 && err.config && strstr(err.text, lines[i].why), "status 2: %s", err.text);
+            text_close(f);
+        }
+    memset(longer, 'x', 200000);
+    memcpy(longer, "{\"a\":\"", 6);
+    memcpy(longer + 199980, "\",\"text\":\"far\"}\n", 16);
+    ok(gives("long.jsonl", longer, 199996, "file", "\1far"), "a first line of which the head is looked at");
+    free(longer);
+    free(path);
+}
+
 static void test_names(void)
 {
     static const char line[] = "{\"text\":\"a\"}\n";
@@ -443,7 +592,7 @@ static void test_names(void)
     memset(longer, 'x', 200000);
     memcpy(longer, "{\"text\":\"", 9);
     memcpy(longer + 199997, "\"}\n", 3);
-    refuses("a long line of JSON", "long.bak", longer, 200000, "file", "first line is a JSON object");
+    refuses("a long line of JSON", "long.bak", longer, 200000, "file", "lines are JSON objects");
     free(longer);
 }
 
@@ -578,6 +727,9 @@ int main(void)
     test_json_extremes();
     test_replaced();
     test_nuls();
+    test_shapes();
+    test_markup();
+    test_first_line();
     test_names();
     test_foreign();
     test_utf8();

@@ -39,10 +39,15 @@ static void sort_from(input_names *names, int first)
 
 /* ---- directories ------------------------------------------------------------------------------------------------ */
 
+/* ".txt", ".jsonl.zst" */
 static const char *ending(const char *name)
 {
-    const char *dot = strrchr(name, '.');
-    return dot && dot > name ? dot : "without an ending";
+    const char *dot = strrchr(name, '.'), *before = dot;
+
+    if (!dot || dot == name) return "without an ending";
+    if (text_name_of(name).packed == PACKED_NOT) return dot;
+    while (before > name && *--before != '.') continue;
+    return before > name ? before : dot;
 }
 
 /* "3 .parquet, 1 .pdf"; caller frees */
@@ -67,7 +72,8 @@ static bool is_text_name(const char *name, text_content content)
 {
     const name_kind kind = text_name_of(name).kind;
 
-    return kind == NAME_TEXT || kind == NAME_JSON_LINES || (kind == NAME_JSON && content != CONTENT_AUTO);
+    return kind == NAME_JSON_LINES || (kind == NAME_JSON && content != CONTENT_AUTO) ||
+           (kind == NAME_TEXT && content != CONTENT_JSONL);
 }
 
 /* One step of the walk: a file is added, or its ending to those passed over. */
@@ -103,18 +109,42 @@ static int visit(input_names *names, input_names *passed_over, FTS *walk, FTSENT
     return 0;
 }
 
-static int check_found(int n_found, input_names *passed_over, const char *dir, moai_error *err)
+/* What is read of a directory is said, for a file may lie there that was not meant: a README beside JSON lines. */
+static void tell_found(const input_names *names, int first, const char *dir)
 {
+    input_names found = {0};
+    int n_texts = 0;
+
+    for (int i = first; i < names->n; i++) {
+        const char *slash = strrchr(names->list[i], '/'), *name = slash ? slash + 1 : names->list[i];
+        add(&found, xstrdup(ending(name)));
+        n_texts += text_name_of(name).kind == NAME_TEXT;
+    }
+    char *endings = count_endings(&found);
+    if (n_texts > 0 && n_texts < found.n)
+        warn("%s: JSON lines and other texts are read alike: %s (--format jsonl: those alone)", dir, endings);
+    else
+        say("%s: %s are read", dir, endings);
+    free(endings);
+    input_names_free(&found);
+}
+
+static int check_found(const input_names *names, int first, input_names *passed_over, const char *dir,
+                       text_content content, moai_error *err)
+{
+    const char *wanted = content == CONTENT_JSONL ? "JSON lines" : "a text or of JSON lines";
     char *endings = count_endings(passed_over);
     int rc = 0;
 
-    if (n_found == 0)
-        rc = error_config(err, "%s: no file below it has the name of a text or of JSON lines%s%s", dir,
-                          passed_over->n ? "; there are " : "", endings);
-    else if (passed_over->n)
-        warn(
-            "%s: %d files are passed over, for their names are not those of texts: %s (--input FILE reads one by name)",
-            dir, passed_over->n, endings);
+    if (names->n == first)
+        rc = error_config(err, "%s: no file below it has the name of %s%s%s%s", dir, wanted,
+                          passed_over->n ? "; there are " : "", endings,
+                          passed_over->n ? " (--input FILE reads one by name)" : "");
+    else
+        tell_found(names, first, dir);
+    if (rc == 0 && passed_over->n)
+        warn("%s: %d files are passed over, for their names are not those of %s: %s (--input FILE reads one by name)",
+             dir, passed_over->n, content == CONTENT_JSONL ? wanted : "texts", endings);
     free(endings);
     return rc;
 }
@@ -132,7 +162,7 @@ static int add_directory(input_names *names, const char *path, text_content cont
     for (FTSENT *e; rc == 0 && (errno = 0, e = fts_read(walk));) rc = visit(names, &passed_over, walk, e, content, err);
     if (rc == 0 && errno) rc = error_set(err, "%s: %s", path, strerror(errno));
     if (walk) fts_close(walk);
-    if (rc == 0) rc = check_found(names->n - first, &passed_over, path, err);
+    if (rc == 0) rc = check_found(names, first, &passed_over, path, content, err);
     sort_from(names, first);
     input_names_free(&passed_over);
     free(dir);

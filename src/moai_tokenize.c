@@ -222,8 +222,9 @@ static void print_command_help(const command *c)
     if (!c->one_path)
         printf("  --input FILE|DIR...            text, or JSON lines (.jsonl .ndjson .jsonlines), plain or packed; - "
                "is standard\n"
-               "                                 input; a directory: the files of such names below it, in the order of "
-               "their bytes\n"
+               "                                 input; a directory: the files of such names below it (with --format "
+               "jsonl of\n"
+               "                                 JSON lines alone), in the order of their bytes\n"
                "  --input_list FILE...           files of such names, one a line or behind each a NUL; -: standard "
                "input\n");
     for (int i = 0; i < c->keys.n; i++) {

@@ -1,7 +1,7 @@
 #!/bin/bash
 # t7-inputs.sh: thousands of inputs: on a long command line, by lists and by directories, with and without mpirun; which files of a
 # directory are read, and in what order.
-# needs: perl
+# needs: perl zstd
 . tests/check.sh
 dir=$TMPDIR
 shown="$dir/out"
@@ -47,11 +47,18 @@ echo '{"text": "linked"}' > "$dir/elsewhere/far.jsonl"
 ln -s ../elsewhere "$dir/tree/link"; ln -s .. "$dir/tree/b/loop"
 echo hidden > "$dir/tree/.git/x.txt"; echo hidden > "$dir/tree/.y.txt"; echo no > "$dir/tree/table.parquet"; echo no > "$dir/tree/b/table.parquet"; echo no > "$dir/tree/README"
 encode --input "$dir/tree//" --output "$dir/tree-out"; check $? "a tree"
+cp "$dir/out" "$dir/tree-said"
 grep -q 'tree//: 3 files are passed over.*: 2 .parquet, 1 without an ending' "$dir/out"; check $? "says what it passes over"
 grep -q 'tree/b/loop leads back to .*/tree: passed over' "$dir/out"; check $? "and a loop"
 (cd "$dir/tree" && find -L . -name '.?*' -prune -o -type f -print0 2> /dev/null) | sed -z 's|^\./||' | grep -z -v 'parquet\|README' | LC_ALL=C sort -z | sed -z "s|^|$dir/tree/|" > "$dir/sorted"
 encode --input_list "$dir/sorted" --output "$dir/sorted-out"; check $? "its $(tr -dc '\0' < "$dir/sorted" | wc -c) files in the order of their bytes"
 same tree-out sorted-out "give the same"
+grep -q 'warning: .*tree//: JSON lines and other texts are read alike: 1 .JSONL, 1 .jsonl, 1 .md, 6 .txt' "$dir/tree-said"; check $? "says what it reads, where texts are mixed"
+mkdir "$dir/set"; cp "$dir/elsewhere/far.jsonl" "$dir/set/a.jsonl"; cp "$dir/elsewhere/far.jsonl" "$dir/set/b.json"; zstd -q "$dir/set/a.jsonl" -o "$dir/set/c.x.jsonl.zst"
+for f in README.md LICENSE stats.csv page.html notes.txt; do echo "no JSON" > "$dir/set/$f"; done
+encode --format jsonl --validation_fraction 0 --input "$dir/set" --output "$dir/set-out" && grep -q 'set: 1 .json, 1 .jsonl, 1 .jsonl.zst are read' "$dir/out" &&
+    grep -q 'set: 5 files are passed over.* JSON lines: 1 .csv, 1 .html, 1 .md, 1 .txt, 1 without' "$dir/out"; check $? "a data set's README ends no --format jsonl"
+encode --validation_fraction 0 --input "$dir/set" --output "$dir/set-out" --overwrite && grep -q 'alike: 1 .jsonl, 1 .jsonl.zst, 1 .md, 1 .txt' "$dir/out"; check $? "and is warned about without"
 encode --input "$dir/tree/link/far.jsonl" "$dir/elsewhere/far.jsonl" "$dir/elsewhere" --validation_fraction 0 --output "$dir/twice" && grep -q '2 of the 3 inputs are files that were named before, such as .*far.jsonl' "$dir/out"
 check $? "files named twice are warned about"
 mkdir "$dir/none" "$dir/dangling"; touch "$dir/none/a.parquet"; ln -s nowhere "$dir/dangling/x.txt"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 enum { PIECE = 1 << 18 };                     /* bytes read at a time */
+enum { MOST_BLANKS = 256 };                   /* behind a separator, its line end among them: it is found backwards */
 
 void text_format_parse(text_format *f, const char *separator)
 {
@@ -135,6 +136,7 @@ void text_counts_add(text_counts *c, const text_counts *more)
     c->nul += more->nul;
     c->repaired += more->repaired;
     c->bad_lines += more->bad_lines;
+    c->separators += more->separators;
 }
 
 bool text_sequential(const text_file *f) { return f->unpacker != NULL; }
@@ -204,20 +206,29 @@ size_t text_line_length(const char *line, size_t n)
     return n;
 }
 
+static size_t without_blanks(const char *line, size_t n)
+{
+    while (n > 0 && (line[n - 1] == ' ' || line[n - 1] == '\t' || line[n - 1] == '\r')) n--;
+    return n;
+}
+
 bool text_is_separator(const text_file *f, const char *line, size_t n)
 {
-    size_t length = text_line_length(line, n);
+    const char *literal = f->format->separation == SEPARATE_BLANK_LINE ? "" : f->format->literal;
+    const size_t length = without_blanks(line, text_line_length(line, n));
 
-    if (f->format->separation == SEPARATE_BLANK_LINE) return length == 0;
-    return length == strlen(f->format->literal) && memcmp(line, f->format->literal, length) == 0;
+    return n - length <= MOST_BLANKS && length == without_blanks(literal, strlen(literal)) &&
+           memcmp(line, literal, length) == 0;
 }
 
 bool text_line_is_document(const text_file *f) { return f->jsonl || f->format->separation == SEPARATE_LINE; }
 
-/* The longest separator line with its line end, and the line end before it: what tells whether a document starts. */
+/* The longest separator line with its blanks and line end, and the line end before it: what tells whether a document
+ * starts. */
 static int64_t context_bytes(const text_file *f)
 {
-    return f->format->separation == SEPARATE_LITERAL ? (int64_t)strlen(f->format->literal) + 3 : 3;
+    return f->format->separation == SEPARATE_LITERAL ? (int64_t)strlen(f->format->literal) + MOST_BLANKS + 1
+                                                     : MOST_BLANKS + 1;
 }
 
 /* A document starts at a line's start: at any where lines are documents, else behind a separator. */

@@ -2,10 +2,10 @@
  * readers.
  *
  * A file holds documents: each line of JSON lines (the string under a key), the whole of a text, or the parts of a text
- * between separator lines.  A block [begin, begin + n) of the file's text (decompressed) owns the documents that
- * start in it, so that blocks laid end to end own every document once, whatever their size.  Separator lines belong
- * to no document, nor does the line end before one.  Empty documents are skipped.  A byte order mark at the start of a
- * file is not text.
+ * between separator lines (which may end in blanks; a blank line may be of blanks).  A block [begin, begin + n) of the
+ * file's text (decompressed) owns the documents that start in it, so that blocks laid end to end own every document
+ * once, whatever their size.  Separator lines belong to no document, nor does the line end before one.  Empty documents
+ * are skipped.  A byte order mark at the start of a file is not text.
  *
  * Which of the two a file is, its name says (text_kind.h) or the format; a name that is not known is that of a text.
  * The packing is told by the first bytes.  What does not look like what it is taken for, text_judge refuses. */
@@ -19,7 +19,8 @@ typedef enum { CONTENT_AUTO, CONTENT_JSONL, CONTENT_TXT } text_content;
 
 typedef struct text_format {
     text_separation separation;               /* of a text; JSON lines have a document per line */
-    const char *literal;                      /* SEPARATE_LITERAL: the line that separates */
+    const char *literal;                      /* SEPARATE_LITERAL: the line that separates; else what asked for it, */
+                                              /* or NULL: nobody did */
     const char *text_key;                     /* of JSON lines: "text" */
     bool replace_invalid;                     /* U+FFFD, not an error, for NUL, lone surrogates, what is not UTF-8 */
     text_content content;                     /* of all files; auto: as each one's name says */
@@ -56,6 +57,7 @@ typedef struct text_counts {
     int64_t empty, null;                      /* documents left out for they have no text; null in JSON among them */
     int64_t replaced, nul, repaired;          /* U+FFFD put for what is no UTF-8 or NUL, into so many documents */
     int64_t bad_lines;                        /* left out by skip_bad_lines */
+    int64_t separators;                       /* lines between documents of a text */
 } text_counts;
 void text_counts_add(text_counts *, const text_counts *more);
 

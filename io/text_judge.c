@@ -44,6 +44,16 @@ static int judge_json(const text_file *f, json_shape shape, moai_error *err)
                         words[shape].way);
 }
 
+/* Lines are what LF ends: where none is and CR is, those that were asked for would be one. */
+static int judge_line_ends(const text_file *f, const char *head, size_t n, moai_error *err)
+{
+    if (text_undivided(f) || !f->format->literal || memchr(head, '\n', n) || !memchr(head, '\r', n)) return 0;
+    return error_config(err,
+                        "%s: its lines end with CR alone, so there is no line for --document_separator %s: "
+                        "tr '\\r' '\\n' < FILE gives it lines",
+                        f->name, f->format->literal);
+}
+
 /* A file of which nobody has said what it is, but its name. */
 static int judge_name(const text_file *f, const char *head, size_t n, moai_error *err)
 {
@@ -86,6 +96,7 @@ int text_judge(text_file *f, moai_error *err)
         status = text_judge_line(f, w->data, n, at_end, err);
     else if (n > 0 && !f->jsonl && f->format->content == CONTENT_AUTO)
         status = judge_name(f, w->data, n, err);
+    if (status == 0 && n > 0 && !f->jsonl) status = judge_line_ends(f, w->data, n, err);
     free(local.data);
     return status;
 }

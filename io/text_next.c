@@ -253,6 +253,7 @@ static bool next_lines(text_block *b, const char **text, size_t *n)
         const bool separator = !by_line && text_is_separator(b->file, line, (size_t)(next - line));
         if (separator || by_line) {
             *n = (size_t)((separator ? line : next) - begin);
+            b->counts.separators += separator;
             b->at = (size_t)(next - b->data);
             break;
         }

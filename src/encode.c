@@ -352,12 +352,24 @@ static void report_bad_lines(const encode_parts *parts, const comm *world)
     }
 }
 
+/* A separator that is nowhere: misspelt, or the texts are divided otherwise. */
+static void report_undivided(const encode_options *o, const encode_parts *parts)
+{
+    const text_separation s = o->format.separation;
+    int n_texts = 0;
+
+    for (int i = 0; i < o->n_inputs; i++) n_texts += !parts->inputs[i].is_jsonl;
+    if (n_texts > 0 && (s == SEPARATE_BLANK_LINE || s == SEPARATE_LITERAL))
+        warn("--document_separator %s: there is no such line in the %d texts: each is one document", o->format.literal,
+             n_texts);
+}
+
 static void report(const encode_options *o, const manifest *m, const encode_parts *parts, const comm *world,
                    double seconds)
 {
     const text_counts *c = &parts->counts;
     double sums[] = {(double)parts->n_bytes, (double)c->empty,     (double)c->null, (double)c->replaced,
-                     (double)c->repaired,    (double)c->bad_lines, (double)c->nul};
+                     (double)c->repaired,    (double)c->bad_lines, (double)c->nul,  (double)c->separators};
 
     comm_all_reduce(world, sums, sizeof sums / sizeof *sums, DT_F64, REDUCE_SUM);
     int64_t documents[2] = {0}, tokens = 0;
@@ -377,6 +389,7 @@ static void report(const encode_options *o, const manifest *m, const encode_part
         warn("%.0f lines of JSON were left out, as --bad_lines skip has it", sums[5]);
         report_bad_lines(parts, world);
     }
+    if (sums[7] == 0) report_undivided(o, parts);
     encode_report_unknown(o, parts, world, tokens);
     if (documents[1] == 0 && (o->validation_fraction > 0 || o->validation_documents > 0))
         warn("no document fell to the validation split: --validation_documents N takes N of them, "

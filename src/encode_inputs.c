@@ -33,6 +33,7 @@ static int look_at(const encode_options *o, encode_parts *p, int i, moai_error *
         p->inputs[i].n_bytes = text_bytes(f);
         p->inputs[i].is_sequential = text_sequential(f);
         p->inputs[i].is_undivided = text_undivided(f);
+        p->inputs[i].is_jsonl = text_is_jsonl(o->inputs[i], &o->format);
     }
     text_close(f);
     free(path);

@@ -19,6 +19,7 @@ typedef struct encoded_block {
 typedef struct encode_input {
     int64_t n_bytes;                          /* of the file */
     bool is_sequential, is_undivided;         /* as text.h says */
+    bool is_jsonl;
     bool is_copied;                           /* a pipe or the like: its copy in .parts is read */
 } encode_input;
 

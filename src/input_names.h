@@ -2,10 +2,9 @@
  *
  * A list has a name a line, or names that end with NUL (find -print0); "-" is standard input.  Names in it are taken as
  * they are, from the directory that the program was started in.  A directory stands for the files below it whose names
- * are of texts or JSON lines (text_kind.h; of the latter alone with --format jsonl), sorted by the bytes of their paths;
- * links are followed.  How many of which ending there are is said.  Hidden files and directories are passed over, files
- * of other names are too and warned about.  A file that is named twice counts twice,
- * with a warning. */
+ * are of texts or JSON lines (text_kind.h; of the latter alone with --format jsonl), sorted by the bytes of their
+ * paths; links are followed.  How many of which ending there are is said.  Hidden files and directories are passed
+ * over, files of other names are too and warned about.  A file that is named twice counts twice, with a warning. */
 #ifndef MOAI_INPUT_NAMES_H
 #define MOAI_INPUT_NAMES_H
 

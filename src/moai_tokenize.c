@@ -72,7 +72,7 @@ static const key_spec encode_rows[] = {
     INT(shard_tokens, "100000000", 1, 1ll << 40, "tokens of a shard; the last document goes beyond it"),
     TEXT(document_separator, "file",
          "of a .txt: file (all is one document), line (each line one), blank_line, or any other text: lines equal to "
-         "it"),
+         "it, but for blanks at the end"),
     FORMAT,
     TEXT_KEY,
     BAD_LINES,

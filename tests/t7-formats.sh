@@ -70,6 +70,14 @@ refused 2 'Apache Parquet' "with --format txt, for a tokenizer" \
     $tokenize train --input "$dir/x.parquet" --vocab_size 300 --output "$dir/t" --format txt --invalid_utf8 replace
 refused 2 'want: no file below it has the name of a text' "a directory without a text" $encode --input "$dir/text.txt" "$dir/want" --output "$dir/b"
 
+# ---- separators that are nowhere ----
+$encode --input "$dir/text.txt" --document_separator '<|end|>' --output "$dir/b" > "$dir/out" 2>&1 &&
+    said '--document_separator <|end|>: there is no such line in the 1 texts'; check $? "a separator that is nowhere"
+$encode --input "$dir/text.txt" "$dir/x.jsonl" --document_separator blank_line --output "$dir/b" > "$dir/out" 2>&1 && ! said 'no such line'
+check $? "or in one of the texts"
+$encode --input "$dir/x.jsonl" --document_separator '<|end|>' --output "$dir/b" > "$dir/out" 2>&1 && ! said 'no such line'; check $? "or not needed"
+rm -rf "$dir/b"
+
 # ---- what has no end is not waited for ----
 ulimit -f 400000                              # in KiB: should it be copied all the same
 refused 2 'Apache Parquet' "Parquet from a pipe, and zeros without end" timeout 60 $encode --input - --output "$dir/b" < <(cat "$dir/x.parquet" /dev/zero)

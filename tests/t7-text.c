@@ -7,6 +7,8 @@
 
 #include <zstd.h>
 
+#define T(text) text, sizeof text - 1
+
 static text_format wanted = {.text_key = "text"};             /* but for the separator: what tests set */
 static text_counts counts;                    /* of the last read_all */
 
@@ -49,7 +51,7 @@ static char *random_text(size_t n, const char *separator, uint64_t seed)
     for (uint64_t i = 0; at < n; i++) {
         double u = rng_uniform(seed, 2 * i);
         if (u < 0.2)
-            at += (size_t)sprintf(text + at, "%s", separator);
+            at += (size_t)sprintf(text + at, "%s%s", separator, u < 0.05 ? " \t" : "");
         else if (u < 0.8)
             for (int k = (int)(rng_uniform(seed, 2 * i + 1) * 40); k > 0; k--)
                 text[at++] = (char)('a' + (i + (uint64_t)k) % 26);
@@ -72,7 +74,7 @@ static char *split_plainly(const char *text, const char *separator, size_t *n)
         const char *newline = strchr(line, '\n');
         next = newline ? newline + 1 : line + strlen(line);
         size_t bare = (size_t)(next - line) - (newline != NULL);
-        if (bare > 0 && line[bare - 1] == '\r') bare--;
+        while (bare > 0 && strchr(" \t\r", line[bare - 1])) bare--;
         bool separates =
             by_line || (by_blank ? bare == 0 : bare == strlen(separator) && memcmp(line, separator, bare) == 0);
         if (by_line || !separates) {
@@ -173,6 +175,26 @@ static void refuses(const char *what, const char *name, const char *content, siz
     free(path);
 }
 
+/* Lines that end in blanks separate too, up to a bound; what has no lines is not taken for one. */
+static void test_blanks(void)
+{
+    char *text = xmalloc(1000), *end = text;
+
+    ok(gives("a.txt", T("one\n \t \r\ntwo\n"), "blank_line", "\1one\1two") && counts.separators == 1,
+       "a line of blanks is a blank line");
+    ok(gives("a.txt", T("one\n--- \t\r\ntwo\n---- \nthree"), "---", "\1one\1two\n---- \nthree") &&
+           counts.separators == 1,
+       "blanks behind a separator do not count");
+    ok(gives("a.txt", T("one\n---\ntwo\n--- -\n"), "---  ", "\1one\1two\n--- -"), "nor those of the option");
+    for (int n = 255; n <= 257; n++) end += sprintf(end, "%d\n%*s\n", n, n - 1, "");
+    gives("a.txt", text, (size_t)(end - text), "blank_line", "");
+    ok(counts.separators == 2, "256 bytes of them are a blank line, 257 are not: %lld", (long long)counts.separators);
+    refuses("lines that end with CR", "a.txt", T("one\rtwo\r\rthree\r"), "blank_line", "CR alone");
+    refuses("for each separator", "a.txt", T("one\rtwo\r\rthree\r"), "line", "--document_separator line: tr");
+    ok(gives("a.txt", T("one\rtwo\r"), "file", "\1one\rtwo\r"), "which are a document all the same");
+    free(text);
+}
+
 static void test_refusals(void)
 {
     char *packed = in_tmp("whole.txt.zst"), *text = random_text(20000, "---", 3);
@@ -237,8 +259,6 @@ static void test_utf8(void)
     ok(found, "a bad byte is found at each place");
     free(text);
 }
-
-#define T(text) text, sizeof text - 1
 
 /* ---- JSON ---- */
 
@@ -737,6 +757,7 @@ int main(void)
     test_separator("blank_line");
     test_separator("<|endoftext|>");
     test_separator("-");
+    test_blanks();
     test_forms();
     test_refusals();
     return tap_done();

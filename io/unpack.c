@@ -81,6 +81,7 @@ static const char *step_zstd(unpacker *u, output *o)
     o->n = out.pos;
     u->inside = left != 0;
     if (ZSTD_getErrorCode(left) == ZSTD_error_frameParameter_windowTooLarge) return too_wide;
+    if (ZSTD_getErrorCode(left) == ZSTD_error_prefix_unknown) return "something else follows the zstd data";
     return ZSTD_isError(left) ? ZSTD_getErrorName(left) : NULL;
 }
 
@@ -104,6 +105,7 @@ static const char *step_gzip(unpacker *u, output *o)
     while (!u->inside && u->n_members > 0 && u->at < u->end && u->in[u->at] == 0) u->at++;
     if (!u->inside) {
         if (u->at == u->end) return NULL;
+        if (u->in[u->at] != 0x1f) return "something else follows the gzip data";
         inflateReset(z);
         u->inside = true;
     }
@@ -181,17 +183,23 @@ static const char *step_bzip2(unpacker *u, output *o)
 #endif
 
 #ifdef MOAI_XZ
+/* Before each stream. */
+static bool start_xz(unpacker *u)
+{
+    const uint64_t most = ((uint64_t)1 << LONGEST_WINDOW_LOG) + (1 << 20); /* and the decoder itself */
+    lzma_stream *z = u->state;
+
+    u->inside = true;
+    return (u->packing == PACKED_XZ ? lzma_stream_decoder(z, most, 0) : lzma_alone_decoder(z, most)) == LZMA_OK;
+}
+
 static bool open_xz(unpacker *u)
 {
     static const lzma_stream empty = LZMA_STREAM_INIT;
-    const uint64_t most = ((uint64_t)1 << LONGEST_WINDOW_LOG) + (1 << 20); /* and the decoder itself */
-    lzma_stream *z = xmalloc(sizeof *z);
 
-    *z = empty;
-    u->state = z;
-    u->inside = true;
-    return (u->packing == PACKED_XZ ? lzma_stream_decoder(z, most, LZMA_CONCATENATED) : lzma_alone_decoder(z, most)) ==
-           LZMA_OK;
+    u->state = xmalloc(sizeof empty);
+    *(lzma_stream *)u->state = empty;
+    return start_xz(u);
 }
 
 static void close_xz(unpacker *u)
@@ -204,7 +212,13 @@ static const char *step_xz(unpacker *u, output *o)
 {
     lzma_stream *z = u->state;
 
-    if (!u->inside) return u->at < u->end ? "something else follows the lzma data" : NULL;
+    if (!u->inside) { /* xz has zeros between streams, and streams */
+        while (u->packing == PACKED_XZ && u->at < u->end && u->in[u->at] == 0) u->at++;
+        if (u->at == u->end) return NULL;
+        if (u->packing == PACKED_LZMA) return "something else follows the lzma data";
+        if (u->in[u->at] != 0xfd) return "something else follows the xz data";
+        if (!start_xz(u)) return "out of host memory";
+    }
     z->next_in = u->in + u->at, z->avail_in = u->end - u->at;
     z->next_out = o->data, z->avail_out = o->room;
     const lzma_ret status = lzma_code(z, u->at_eof ? LZMA_FINISH : LZMA_RUN);
@@ -217,9 +231,9 @@ static const char *step_xz(unpacker *u, output *o)
     }
     return status == LZMA_OK || status == LZMA_STREAM_END || status == LZMA_BUF_ERROR ? NULL
            : status == LZMA_MEM_ERROR                                                 ? "out of host memory"
-           : status == LZMA_FORMAT_ERROR                                              ? "something else than xz data"
-           : status == LZMA_OPTIONS_ERROR                                             ? "made with options unknown here"
-                                                                                      : "a checksum or code is wrong";
+           : status == LZMA_FORMAT_ERROR  ? "something else follows the xz data"
+           : status == LZMA_OPTIONS_ERROR ? "made with options unknown here"
+                                          : "a checksum or code is wrong";
 }
 #define XZ                                                                                                             \
     {                                                                                                                  \

@@ -1,8 +1,8 @@
 /* unpack.h: the bytes of a file from the front, as they are or decompressed: gzip, zstd, xz, lzma and bzip2, told by
  * their first bytes, with all members, frames or streams that lie one behind the other (gzip -c a b, pigz, bgzip,
  * pzstd, multistream bzip2).  Checksums are checked; data that end too early, are damaged, or are followed by something
- * else (zeros behind gzip, as tapes have them, excepted) are an error, never a shorter text.  What needs more than
- * 2 GiB of memory is refused. */
+ * else (zeros behind gzip and xz, as tapes have them, excepted) are an error, never a shorter text.  What needs more
+ * than 2 GiB of memory is refused. */
 #ifndef MOAI_UNPACK_H
 #define MOAI_UNPACK_H
 

@@ -126,7 +126,11 @@ static void test_packing(const char *what, const char *name, const char *packed,
         ok(holds(path, "one|two|three|"), "and before something: %s", read_text(path, 5));
     }
     write_joined(path, packed, n, "garbage behind the data", 23);
-    ok(strstr(read_text(path, 5), path), "%s with garbage behind it: %s", what, read_text(path, 5));
+    ok(strstr(read_text(path, 5), path) && strstr(read_text(path, 5), "something else follows"),
+       "%s with garbage behind it: %s", what, read_text(path, 5));
+    write_joined(path, packed, n, "\n", 1);
+    ok(strstr(read_text(path, 5), path) && strstr(read_text(path, 5), "something else follows"),
+       "and with a line end: %s", read_text(path, 5));
     write_joined(path, packed, n, packed, n - 3);
     ok(strstr(read_text(path, 5), path), "and with another member, cut: %s", read_text(path, 5));
     write_whole(path, text, sizeof text - 1);
@@ -147,6 +151,8 @@ static void test_padding(void)
         write_joined(gz, packings[0].packed, packings[0].n, zeros, sizeof zeros);
         ok(holds(gz, "one|two|three|") || strstr(read_text(gz, 5), "does not read"), "zeros behind gzip: %s",
            read_text(gz, 5));
+        write_joined(gz, packings[2].packed, packings[2].n, zeros, 8);
+        ok(holds(gz, "one|two|three|") || strstr(read_text(gz, 5), "does not read"), "and xz: %s", read_text(gz, 5));
     }
     write_joined(zst, "\x5e\x2a\x4d\x18\x04\0\0\0skip", 12, frame, n);
     ok(holds(zst, "one|two|three|"), "a skippable frame before zstd: %s", read_text(zst, 5));

@@ -3,6 +3,7 @@
 
 #include "utf8.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -226,17 +227,42 @@ static bool is_wide(size_t zeros, size_t others, size_t pairs)
            (others == 0 && zeros > 3 && (zeros > 7 || 20 * zeros > pairs));
 }
 
+/* The zeros at each place of the units that are not all zeros, which are no characters; how many units these are. */
+static size_t count_zeros(const char *head, size_t n, size_t unit, size_t zeros[4])
+{
+    size_t n_units = 0;
+
+    for (size_t i = 0; i + unit <= n; i += unit) {
+        if (memcmp(head + i, "\0\0\0", unit) == 0) continue;
+        for (size_t k = 0; k < unit; k++) zeros[k] += head[i + k] == 0;
+        n_units++;
+    }
+    return n_units;
+}
+
 /* UTF-16 and UTF-32 without a byte order mark: what is ASCII in them has NULs at one byte of two, or three of four. */
 static const char *wide_characters(const char *head, size_t n)
 {
-    size_t zeros[4] = {0}, words = n / 4, pairs = n / 2;
+    size_t of_four[4] = {0}, of_two[4] = {0};
+    const size_t words = count_zeros(head, n, 4, of_four), pairs = count_zeros(head, n, 2, of_two);
 
-    for (size_t i = 0; i < n; i++) zeros[i % 4] += head[i] == 0;
-    if (words && 10 * zeros[3] > 9 * words && 10 * zeros[2] > 9 * words) return "UTF-32LE";
-    if (words && 10 * zeros[0] > 9 * words && 10 * zeros[1] > 9 * words) return "UTF-32BE";
-    const size_t even = zeros[0] + zeros[2], odd = zeros[1] + zeros[3];
-    if (is_wide(odd, even, pairs)) return "UTF-16LE";
-    return is_wide(even, odd, pairs) ? "UTF-16BE" : NULL;
+    if (words && 10 * of_four[3] > 9 * words && 10 * of_four[2] > 9 * words) return "UTF-32LE";
+    if (words && 10 * of_four[0] > 9 * words && 10 * of_four[1] > 9 * words) return "UTF-32BE";
+    if (is_wide(of_two[1], of_two[0], pairs)) return "UTF-16LE";
+    return is_wide(of_two[0], of_two[1], pairs) ? "UTF-16BE" : NULL;
+}
+
+/* The first header of a tar archive, old ones too, which have no mark: its bytes add up to what it says in octal. */
+static bool is_tar(const char *head, size_t n)
+{
+    enum { HEADER = 512, SUM = 148, SUM_BYTES = 8 };
+    char digits[SUM_BYTES + 1] = "", *end;
+    long sum = ' ' * SUM_BYTES;
+
+    if (n < HEADER) return false;
+    memcpy(digits, head + SUM, SUM_BYTES);
+    for (int i = 0; i < HEADER; i++) sum += i < SUM || i >= SUM + SUM_BYTES ? (unsigned char)head[i] : 0;
+    return head[0] && strtol(digits, &end, 8) == sum && end > digits;
 }
 
 static bool is_safetensors(const char *head, size_t n)
@@ -256,6 +282,14 @@ const char *text_foreign(const char *head, size_t n, const char **way)
     if (name) return name;
     *way = TEXT_OF;
     if (is_safetensors(head, n)) return "safetensors";
+    if (c.nul == n) {
+        *way = "what should be there is lost, or was never written";
+        return "nothing but NUL bytes";
+    }
+    if (nuls && is_tar(head, n)) {
+        *way = EXTRACT;
+        return "a tar archive";
+    }
     for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
         if (magics[i].at + (size_t)magics[i].n > n || memcmp(head + magics[i].at, magics[i].bytes, magics[i].n) != 0)
             continue;
@@ -274,7 +308,8 @@ const char *text_foreign(const char *head, size_t n, const char **way)
         return name;
     }
     if (nuls) {
-        *way = "if it is text, tr -d '\\000' takes the NUL bytes out";
+        *way = 100 * (c.control + c.invalid) > n ? "if it is packed, as Brotli is without a mark of its own, unpack it"
+                                                 : "if it is text, tr -d '\\000' takes the NUL bytes out";
         return "binary data: it holds NUL bytes";
     }
     *way = "if it is text in another encoding (GBK, Shift JIS, Windows-1251, ...), iconv -f ... -t UTF-8 converts it";

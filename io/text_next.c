@@ -182,9 +182,10 @@ static int no_text(const text_block *b, const char *line, size_t n, const json_f
         return error_set(err, "%s:%lld: no text under the key `%s`: the object has %s%s", b->file->name, number, key,
                          keys[0] ? keys : "no keys", keys[0] ? " (--text_key names another)" : "");
     }
+    const bool says_all = m->kind == VALUE_TRUE || m->kind == VALUE_FALSE;
     excerpt(near, m->value, m->n_bytes);
-    return error_set(err, "%s:%lld: no text under the key `%s`: it is %s, %s", b->file->name, number, key,
-                     json_kind_name(m->kind), near);
+    return error_set(err, "%s:%lld: no text under the key `%s`: it is %s%s%s", b->file->name, number, key,
+                     json_kind_name(m->kind), says_all ? "" : ", ", says_all ? "" : near);
 }
 
 /* *text is a string as it stands between its quotes, in the line or repaired in the document. */

@@ -18,14 +18,17 @@
 #include "exceptions.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <atomic>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <sentencepiece_processor.h>
 #include <string>
+#include <sys/stat.h>
 #include <vector>
 #include <xxhash.h>
 
@@ -260,8 +263,30 @@ bool tokenizer::read_pieces()
     return all;
 }
 
+/* What is not SentencePiece's is named before SentencePiece says less. */
+static int look_at_model(const char *path, moai_error *err)
+{
+    char head[64] = "";
+    struct stat st;
+
+    if (stat(path, &st) != 0) return error_set(err, "%s: %s", path, strerror(errno));
+    FILE *f = S_ISREG(st.st_mode) ? fopen(path, "rb") : nullptr;
+    if (f) fread(head, 1, sizeof head - 1, f);
+    if (f) fclose(f);
+    const char *first = head + strspn(head, " \t\r\n");
+    if (S_ISDIR(st.st_mode)) return error_config(err, "%s: is a directory: the tokenizer.model in it is meant?", path);
+    if (S_ISREG(st.st_mode) && st.st_size == 0) return error_config(err, "%s: is empty: no tokenizer", path);
+    if (*first == '{')
+        return error_config(
+            err, "%s: is JSON (a Hugging Face tokenizer.json?); SentencePiece's tokenizer.model is read", path);
+    if (strncmp(head, "version https://git-lfs", 23) == 0)
+        return error_config(err, "%s: is a Git LFS pointer: git lfs pull fetches the file itself", path);
+    return 0;
+}
+
 int tokenizer::load(const char *path, moai_error *err)
 {
+    if (look_at_model(path, err) != 0) return -1;
     auto status = sp.Load(path);
     if (!status.ok())
         return error_set(err, "%s: cannot load as a SentencePiece model: %s", path, status.ToString().c_str());
@@ -384,7 +409,9 @@ tokenizer *tokenizer_open(const char *model_path, moai_error *err)
 {
     tokenizer *t = nullptr;
 
-    if (guarded("SentencePiece", err, [&] { return (t = new tokenizer)->load(model_path, err); }) == 0) return t;
+    const auto load = [&] { return (t = new tokenizer)->load(model_path, err); };
+
+    if (guarded(model_path, err, load) == 0) return t;
     delete t;
     return nullptr;
 }

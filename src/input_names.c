@@ -2,6 +2,7 @@
 #include "input_names.h"
 
 #include "text_kind.h"
+#include "utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -213,18 +214,46 @@ static const char *behind_byte_order_mark(const char *text)
     return text + (strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3);
 }
 
-static int add_entry(input_names *names, char *name, size_t n, const char *path, int number, text_content content,
-                     moai_error *err)
+/* '?' for what no terminal should get. */
+static void make_printable(char *text)
+{
+    size_t n = strlen(text);
+
+    for (size_t i = 0; i < n;) {
+        const int length = utf8_length(text + i, n - i);
+        if (length < 0 || (unsigned char)text[i] < 0x20 || text[i] == 0x7f) text[i] = '?';
+        i += (size_t)(length < 0 ? 1 : length);
+    }
+}
+
+/* What may be behind a name that is none. */
+static char *name_hint(const char *name)
+{
+    char *dir = NULL, *hint;
+
+    if (name[0] == '#') return xstrdup("; a list has no comments");
+    if (strchr(name, '\r')) return xstrdup("; CR alone ends no line: tr '\\r' '\\n' makes a list of it");
+    if (name[0] == '/' || !(dir = getcwd(NULL, 0))) return xstrdup("");
+    hint = xasprintf("; it is looked for from %s on", dir);
+    free(dir);
+    return hint;
+}
+
+static int add_entry(input_names *names, char *name, size_t n, const char *path, const char *unit, int number,
+                     text_content content, moai_error *err)
 {
     moai_error why = {0};
 
     name[n] = '\0';
     if (n == 0) return 0;
     if (strcmp(name, "-") == 0)
-        return error_config(err, "%s: name %d is -: standard input is no name of a list", path, number);
+        return error_config(err, "%s, %s %d: -: standard input is no name of a list", path, unit, number);
     if (add_name(names, name, content, &why) == 0) return 0;
-    error_set(err, "%s, name %d: %s", path, number, why.text);
+    char *hint = access(name, F_OK) == 0 ? xstrdup("") : name_hint(name);
+    make_printable(why.text);
+    error_set(err, "%s, %s %d: %s%s", path, unit, number, why.text, hint);
     err->config = why.config;
+    free(hint);
     return -1;
 }
 
@@ -240,6 +269,9 @@ static int add_list(input_names *names, const char *path, text_content content, 
                           "%s: begins with the mark of UTF-16: file names are bytes; iconv -f UTF-16 -t UTF-8 "
                           "makes a list of them",
                           path);
+    if (rc == 0 && packing_of(text, n_bytes) != PACKED_NOT)
+        rc = error_config(err, "%s: is %s: a list is of names as they are; unpacked it comes through --input_list -",
+                          path, packing_name(packing_of(text, n_bytes)));
     const char separator = rc == 0 && memchr(text, '\0', n_bytes) ? '\0' : '\n';
     for (char *at = text + (rc == 0 ? behind_byte_order_mark(text) - text : 0), *stop; rc == 0 && at < end;
          at = stop + 1) {
@@ -247,7 +279,7 @@ static int add_list(input_names *names, const char *path, text_content content, 
         if (!stop) stop = end;
         size_t n = (size_t)(stop - at);
         if (separator == '\n' && n > 0 && at[n - 1] == '\r') n--;
-        rc = add_entry(names, at, n, path, ++number, content, err);
+        rc = add_entry(names, at, n, path, separator ? "line" : "name", ++number, content, err);
     }
     if (rc == 0 && names->n == first) rc = error_config(err, "%s: no name in this list", path);
     free(text);

@@ -95,9 +95,12 @@ static bool skip_digits(json_scanner *s)
 
 static bool skip_word(json_scanner *s, const char *word)
 {
+    const char *begin = s->at;
+
     for (; *word; word++, s->at++)
         if (!json_next_is(s, *word))
-            return json_fail(s, s->at, s->at < s->end ? "a word that JSON does not have" : "ends inside a word");
+            return s->at < s->end ? json_fail(s, begin, "a word that JSON does not have")
+                                  : json_fail(s, s->at, "ends inside a word");
     return true;
 }
 

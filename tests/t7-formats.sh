@@ -68,7 +68,17 @@ refused 2 'Apache Parquet' "Parquet" $encode --input "$dir/x.parquet" --output "
 refused 2 'Apache Parquet' "with --invalid_utf8 replace" $encode --input "$dir/x.parquet" --output "$dir/b" --invalid_utf8 replace
 refused 2 'Apache Parquet' "with --format txt, for a tokenizer" \
     $tokenize train --input "$dir/x.parquet" --vocab_size 300 --output "$dir/t" --format txt --invalid_utf8 replace
+tar --format=v7 -cf "$dir/old.bak" -C "$dir" text.txt && refused 2 'a tar archive' "a tar archive of 1979's kind" $encode --input "$dir/old.bak" --output "$dir/b"
+refused 2 'zero: nothing but NUL bytes' "zeros without end" $encode --input /dev/zero --output "$dir/b"
 refused 2 'want: no file below it has the name of a text' "a directory without a text" $encode --input "$dir/text.txt" "$dir/want" --output "$dir/b"
+
+# ---- what is no tokenizer ----
+: > "$dir/empty.model"; echo '{"version": "1.0"}' > "$dir/tokenizer.json"; echo 'words' > "$dir/words.model"
+with() { $tokenize encode --tokenizer "$1" --input "$dir/text.txt" --output "$dir/b"; }
+refused 2 'empty.model: is empty' "an empty tokenizer" with "$dir/empty.model"
+refused 2 'tokenizer.json: is JSON (a Hugging Face tokenizer.json?)' "Hugging Face's" with "$dir/tokenizer.json"
+refused 2 'want: is a directory: the tokenizer.model in it' "a directory" with "$dir/want"
+refused 1 'words.model: cannot load as a SentencePiece model' "words" with "$dir/words.model"
 
 # ---- separators that are nowhere ----
 $encode --input "$dir/text.txt" --document_separator '<|end|>' --output "$dir/b" > "$dir/out" 2>&1 &&

@@ -68,7 +68,12 @@ refused 1 'dangling/x.txt: a link to nothing' "$tokenize" encode --tokenizer "$d
 # ---- lists that are none ----
 echo > "$dir/empty"; printf 'src/audit.c\nno-such.txt\n' > "$dir/wrong"; iconv -f UTF-8 -t UTF-16 "$dir/list" > "$dir/utf16"
 refused 2 'empty: no name in this list' mpirun -np 2 "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/empty"
-refused 2 'wrong, name 2: no-such.txt: No such file' mpirun -np 2 "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/wrong"
+refused 2 'wrong, line 2: no-such.txt: No such file or directory; it is looked for from ' mpirun -np 2 "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/wrong"
+printf '# comment\n' > "$dir/comment"; printf 'a.txt\rb.txt\r' > "$dir/cr"; zstd -q "$dir/list" -o "$dir/list.zst"; printf 'src/audit.c\0no\033-such.txt\0' > "$dir/nuls"
+refused 2 'comment, line 1: # comment: No such file or directory; a list has no comments' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/comment"
+refused 2 'cr, line 1: a.txt?b.txt: No such file or directory; CR alone ends no line' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/cr"
+refused 2 'list.zst: is zstd: a list is of names' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/list.zst"
+refused 2 'nuls, name 2: no?-such.txt: No such file' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/nuls"
 refused 2 'utf16: begins with the mark of UTF-16' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/utf16"
 refused 2 'no-list: No such file' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/no-list"
 refused 2 'standard input (-) can be read once' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list - --input -

@@ -297,6 +297,7 @@ static void test_json(void)
         {"{\"text\":[\"a\"]}", NULL, "it is an array, [\"a\"]", 0},
         {"{\"text\":{\"a\":1}}", NULL, "it is an object", 0},
         {"{\"text\":true}", NULL, "it is true", 0},
+        {"{\"text\":\"a\",\"n\":None}", NULL, "does not have near 'None}' (column 17)", 0},
         {"{\"id\":1,\"content\":\"a\"}", NULL, "the object has `id`, `content` (--text_key names another)", 0},
         {"{}", NULL, "the object has no keys", 0},
         {"{\"text\":\"a\"} {\"text\":\"b\"}", NULL, "something follows the object near '{\"text\":\"b\"}' (column 14)",
@@ -679,6 +680,8 @@ static void test_foreign(void)
         F("a long text and then\xff \0 some", "NUL"),
         F("ORC\x1d\x0a\x03words", "ORC"),
         F("ab\0cd", "NUL"),
+        F("\0\0\0\0\0\0\0\0", "nothing but NUL bytes"),
+        F("\x1b\x40\0\xf8\x8d\x94\x6e\xde\x44\x55\x86", "Brotli"),
         F("\x10\x11\x12\x80\x81\xff\xfe", "not UTF-8"),
 #undef F
         {"ustar", "tar", 5, 257},

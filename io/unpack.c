@@ -229,11 +229,15 @@ static const char *step_xz(unpacker *u, output *o)
         u->n_needed = (int64_t)lzma_memusage(z);
         return too_wide;
     }
-    return status == LZMA_OK || status == LZMA_STREAM_END || status == LZMA_BUF_ERROR ? NULL
-           : status == LZMA_MEM_ERROR                                                 ? "out of host memory"
-           : status == LZMA_FORMAT_ERROR  ? "something else follows the xz data"
-           : status == LZMA_OPTIONS_ERROR ? "made with options unknown here"
-                                          : "a checksum or code is wrong";
+    switch (status) {
+    case LZMA_OK:
+    case LZMA_STREAM_END:
+    case LZMA_BUF_ERROR: return NULL;
+    case LZMA_MEM_ERROR: return "out of host memory";
+    case LZMA_FORMAT_ERROR: return "something else follows the xz data";
+    case LZMA_OPTIONS_ERROR: return "made with options unknown here";
+    default: return "a checksum or code is wrong";
+    }
 }
 #define XZ                                                                                                             \
     {                                                                                                                  \

@@ -5,7 +5,6 @@
 #include "signals.h"
 #include "train.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -62,14 +61,6 @@ static int check(run_config *run, model_config *cfg, grid_shape *size, batch_pla
     return 0;
 }
 
-/* The plan goes to standard error, where it is the product.  A run's is its checkpoints and metrics.jsonl: that its
- * lines on standard output are lost is a warning (metrics.c) and no failure, for which a job would start it again. */
-static int output_status(const run_config *run, int status)
-{
-    if (!run->plan) return status;
-    return output_end(status == STATUS_OK && ferror(stderr) ? STATUS_FAILED : status);
-}
-
 int main(int argc, char **argv)
 {
     base_start();
@@ -93,9 +84,11 @@ int main(int argc, char **argv)
     const int too_big = fit_settle(&run, &cfg, size, &batch, room, &err);
     plan_print(&run, &cfg, size, &batch, room.gpu, room.bytes);
     if (too_big && !run.plan) error_leave(&err);
-    if (too_big) say("           it does not fit: %s", err.text);
+    if (too_big) plan_say(&run, "           it does not fit: %s", err.text);
     if (!run.plan) status = train_run(&run, &cfg, size, &batch);
-    status = output_status(&run, status);
+    /* A run's product is its checkpoints and metrics.jsonl: that its lines on standard output are lost is a warning
+     * (metrics.c) and no failure, for which a job would start it again. */
+    if (run.plan) status = output_end(status);
     run_config_free(&run);
     process_finish();
     return status;

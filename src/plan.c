@@ -110,6 +110,19 @@ void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, 
     model_free(&m);
 }
 
+void plan_say(const run_config *run, const char *fmt, ...)
+{
+    FILE *to = run->plan ? stdout : stderr;
+    va_list ap;
+
+    if (!base_process.printer) return;
+    va_start(ap, fmt);
+    vfprintf(to, fmt, ap);
+    va_end(ap);
+    fputc('\n', to);
+    if (to == stderr) fflush(to);
+}
+
 /* One row a stage. */
 static void print_memory(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
                          bool gpu, size_t room)
@@ -117,9 +130,12 @@ static void print_memory(const run_config *run, const model_config *cfg, grid_sh
     const bool copies = plan_copies(run);
     size_t worst = 0, copy = 0;
 
-    say("memory per rank, GiB:  stage  layers     weights   gradients   optimizer activations     scratch%s"
-        "       total",
-        gpu ? "     backend" : copies ? "        copy" : "");
+    plan_say(run,
+             "memory per rank, GiB:  stage  layers     weights   gradients   optimizer activations     scratch%s"
+             "       total",
+             gpu      ? "     backend"
+             : copies ? "        copy"
+                      : "");
     for (int stage = 0; stage < size.pp; stage++) {
         plan_memory p;
         char row[128] = "";
@@ -128,21 +144,25 @@ static void print_memory(const run_config *run, const model_config *cfg, grid_sh
         for (int a = 0; a < N_ARENAS; a++)
             n += snprintf(row + n, sizeof row - (size_t)n, "%12.4f", gib(p.arenas[a]));
         if (gpu || copies) snprintf(row + n, sizeof row - (size_t)n, "%12.4f", gib(gpu ? p.backend : p.copy));
-        say("                       %5d  %3lld-%-3lld%s%12.4f", stage, (long long)p.first_layer,
-            (long long)(p.first_layer + p.n_layers - 1), row, gib(p.total));
+        plan_say(run, "                       %5d  %3lld-%-3lld%s%12.4f", stage, (long long)p.first_layer,
+                 (long long)(p.first_layer + p.n_layers - 1), row, gib(p.total));
         worst = p.total > worst ? p.total : worst;
         copy = p.copy > copy ? p.copy : copy;
     }
     if (copy)
-        say("saves      while training goes on, from a copy: %.4f GiB of host memory a rank%s (--no_async_save: none)",
+        plan_say(
+            run,
+            "saves      while training goes on, from a copy: %.4f GiB of host memory a rank%s (--no_async_save: none)",
             gib(copy), gpu ? " beside the above" : "");
     if (run->device_memory > 0)
-        say("fit        the largest rank takes %.4f GiB of the %.15g that device_memory gives it", gib(worst),
-            run->device_memory);
+        plan_say(run, "fit        the largest rank takes %.4f GiB of the %.15g that device_memory gives it", gib(worst),
+                 run->device_memory);
     else if (gpu)
-        say("fit        the largest rank takes %.4f GiB of the %.1f that are free on its GPU", gib(worst), gib(room));
+        plan_say(run, "fit        the largest rank takes %.4f GiB of the %.1f that are free on its GPU", gib(worst),
+                 gib(room));
     else
-        say("fit        the largest rank takes %.4f GiB; a host's ranks share %.1f for each", gib(worst), gib(room));
+        plan_say(run, "fit        the largest rank takes %.4f GiB; a host's ranks share %.1f for each", gib(worst),
+                 gib(room));
 }
 
 void plan_print(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *b, bool gpu,
@@ -151,25 +171,28 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
     char n[32], tokens[32];
     const double products = model_flops_products(cfg), attention = model_flops_attention(cfg, run->seq_length);
 
-    say("model      %s parameters: %lld layers, hidden %lld, heads %lld:%lld of %lld, "
-        "intermediate %lld, vocabulary %lld%s",
-        with_commas(n, model_n_params(cfg)), (long long)cfg->num_hidden_layers, (long long)cfg->hidden_size,
-        (long long)cfg->num_attention_heads, (long long)cfg->num_key_value_heads, (long long)cfg->head_dim,
-        (long long)cfg->intermediate_size, (long long)cfg->vocab_size, cfg->tie_word_embeddings ? " (tied)" : "");
-    say("grid       %d ranks = TP %d x CP %d x DP %d x PP %d", size.tp * size.cp * size.dp * size.pp, size.tp, size.cp,
-        size.dp, size.pp);
-    say("batch      %lld samples of %lld tokens (%s tokens) a step = "
-        "%lld micro-batch x %lld accumulation x %d data parallel",
-        (long long)b->global, (long long)run->seq_length, with_commas(tokens, b->global * run->seq_length),
-        (long long)b->micro_batch, (long long)b->accumulation, size.dp);
-    say("output     %s", run->output_dir);
-    say("numbers    %s, recomputation %s",
-        run->bf16   ? "bf16 with fp32 master weights and moments"
-        : run->fp16 ? "fp16 with fp32 master weights and moments, dynamic loss scaling"
-                    : "fp32",
-        recompute_name(run->gradient_checkpointing));
-    say("FLOPs      %.4g G a token = products %.4g G + causal attention %.4g G, "
-        "forward and backward, recomputation not counted",
-        (products + attention) * 1e-9, products * 1e-9, attention * 1e-9);
+    plan_say(run,
+             "model      %s parameters: %lld layers, hidden %lld, heads %lld:%lld of %lld, "
+             "intermediate %lld, vocabulary %lld%s",
+             with_commas(n, model_n_params(cfg)), (long long)cfg->num_hidden_layers, (long long)cfg->hidden_size,
+             (long long)cfg->num_attention_heads, (long long)cfg->num_key_value_heads, (long long)cfg->head_dim,
+             (long long)cfg->intermediate_size, (long long)cfg->vocab_size, cfg->tie_word_embeddings ? " (tied)" : "");
+    plan_say(run, "grid       %d ranks = TP %d x CP %d x DP %d x PP %d", size.tp * size.cp * size.dp * size.pp, size.tp,
+             size.cp, size.dp, size.pp);
+    plan_say(run,
+             "batch      %lld samples of %lld tokens (%s tokens) a step = "
+             "%lld micro-batch x %lld accumulation x %d data parallel",
+             (long long)b->global, (long long)run->seq_length, with_commas(tokens, b->global * run->seq_length),
+             (long long)b->micro_batch, (long long)b->accumulation, size.dp);
+    plan_say(run, "output     %s", run->output_dir);
+    plan_say(run, "numbers    %s, recomputation %s",
+             run->bf16   ? "bf16 with fp32 master weights and moments"
+             : run->fp16 ? "fp16 with fp32 master weights and moments, dynamic loss scaling"
+                         : "fp32",
+             recompute_name(run->gradient_checkpointing));
+    plan_say(run,
+             "FLOPs      %.4g G a token = products %.4g G + causal attention %.4g G, "
+             "forward and backward, recomputation not counted",
+             (products + attention) * 1e-9, products * 1e-9, attention * 1e-9);
     print_memory(run, cfg, size, b, gpu, room);
 }

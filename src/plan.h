@@ -33,8 +33,10 @@ void plan_stage(plan_memory *, const run_config *, const model_config *, grid_sh
 /* Saves on the way are made from a copy of the state in host memory. */
 static inline bool plan_copies(const run_config *run) { return run->async_save && run->save_steps > 0; }
 
-/* Prints (on stderr, the printing rank) layout, counts, FLOPs, the table of bytes by arena and
- * stage, and the room there is. */
+/* A line of the plan, by the printing rank: on standard output where --plan asked for it, else, ahead of a run, on
+ * standard error. */
+void plan_say(const run_config *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Layout, counts, FLOPs, the table of bytes by arena and stage, and the room there is. */
 void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *, bool gpu, size_t room);
 
 #endif

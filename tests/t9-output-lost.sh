@@ -16,6 +16,7 @@ export_to="$MOAI_BIN/moai_checkpoint export $dir/run/checkpoint-2"
 # each prints to standard output
 cat > "$dir/commands" <<END
 $MOAI_BIN/moai_train --help
+$train --plan
 $MOAI_BIN/moai_tokenize --help
 $MOAI_BIN/moai_tokenize encode --help
 $MOAI_BIN/moai_tokenize inspect $dir/data --tokens 4000
@@ -68,8 +69,14 @@ status=$?
 [ $status = 0 ] && [ "$(grep -c '^warning: standard output: No space left on device; training goes on, and .*/full/metrics.jsonl has the record$' "$dir/err")" = 1 ] &&
     [ "$(grep -c '"loss"' "$dir/full/metrics.jsonl")" = 4 ] && [ -e "$dir/full/checkpoint-4/manifest.json" ]
 check $? "moai_train > /dev/full: status $status, one warning, the record whole"
-$train --plan > "$dir/out" 2> /dev/full
-[ $? = 1 ]; check $? "the plan, which goes to standard error, is lost: status 1"
+
+# standard error has reports and warnings: nobody's product
+$train --plan 2> /dev/full > "$dir/out" && grep -q '^memory per rank' "$dir/out" && grep -q '^fit  ' "$dir/out"; check $? "a plan whose warnings are lost"
+"$MOAI_BIN/moai_tokenize" train --input "$dir/text.jsonl" --output "$dir/tok2" --vocab_size 272 2> /dev/full && cmp "$dir/tok.model" "$dir/tok2.model"
+check $? "a tokenizer whose report is lost"
+"$MOAI_BIN/moai_tokenize" encode --tokenizer "$dir/tok.model" --input "$dir/text.jsonl" --output "$dir/shards2" --validation_fraction 0 2> /dev/full &&
+    "$MOAI_BIN/moai_tokenize" audit "$dir/shards2" > "$dir/out" 2>&1
+check $? "and shards"
 
 # texts are not written for nobody
 timeout 20 $generate --max_new_tokens 60 --num_return_sequences 100000 --jsonl > /dev/full 2> "$dir/err"

@@ -44,7 +44,8 @@ bool text_reopens(const char *path);
  * Its beginning is judged (text_judge) before the rest is waited for: it may have no end. */
 int text_spool(const char *path, const char *to, const text_format *, moai_error *err);
 /* Looks at the first 64 KiB of text, before a block is read.  -1: it is a known other format, binary data, another
- * encoding, JSON lines by another name: by name, and with the way out, whatever replace_invalid says. */
+ * encoding, whatever replace_invalid and the format say; or, where nobody has said what it is, JSON or markup; or JSON
+ * lines whose first has no text, unless skip_bad_lines: by name, and with the way out. */
 int text_judge(text_file *, moai_error *err);
 /* Packed, or no regular file (a pipe, a device): blocks only in order, one thread at a time. */
 bool text_sequential(const text_file *);

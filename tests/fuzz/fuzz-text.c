@@ -48,6 +48,9 @@ void fuzz_seeds(void)
     seed("blank", 0, 2, REPLACE, 2, "one\ntwo\n\n\n  \nthree\n\nfour");
     seed("literal", 2, 3, 0, 5, "one\n---\n---\ntwo\n----\nthree\r\n---\r\nfour\n---");
     seed("jsonl", 1, 0, REPLACE | SKIP, 7, json);
+    seed("array", 2, 0, 0, 7, "[\n {\"text\": \"one\"}, [1, \"two\"]\n]");
+    seed("joined", 0, 1, 0, 7, "# a comment\n{}\n{\"text\": \"one\"},{\"cells\": {\n}}\r\x1e[\"two\"]");
+    seed("nuls", 0, 1, REPLACE, 7, "one\n--- \t\r\ntwo \n \n<?xml\r");
     seed("surrogate", 1, 0, REPLACE, 7,
          "{\"text\": \"\\ud800 \\udc00\", \"text\": \"\\ud800\\u0041\", \"\\u0074ext\": \"x\"}\n");
     for (int i = 1; i < FUZZ_PACKINGS; i++) {

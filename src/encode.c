@@ -398,7 +398,7 @@ static void report(const encode_options *o, const manifest *m, const encode_part
 
 static int open_tokenizer(const encode_options *o, tokenizer **tok, manifest *m, moai_error *err)
 {
-    *tok = tokenizer_open(o->tokenizer, err);
+    *tok = file_given("tokenizer", o->tokenizer, err) == 0 ? tokenizer_open(o->tokenizer, err) : NULL;
     if (!*tok || file_sha256(o->tokenizer, m->info.tokenizer_sha256, err) != 0) return -1;
     m->info.vocab_size = tokenizer_vocab_size(*tok);
     m->info.eos = tokenizer_eos(*tok);

@@ -2,6 +2,8 @@
 #include "encode_output.h"
 
 #include "files.h"
+#include "keys.h"
+#include "place.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -232,6 +234,18 @@ static int choose_generation(encode_output *o, moai_error *err)
     return 0;
 }
 
+/* A JSON object, and another's: what is damaged is not known to be. */
+static bool is_of_others(const char *path)
+{
+    moai_error why;
+    json_t *object = json_read_object(path, &why);
+    const char *format = json_string_value(json_object_get(object, "format"));
+    const bool theirs = object && (!format || strcmp(format, "moai-manifest") != 0);
+
+    json_decref(object);
+    return theirs;
+}
+
 static int look_at_old(encode_output *o, bool overwrite, moai_error *err)
 {
     char *path = join(o->dir, manifest_name);
@@ -246,6 +260,8 @@ static int look_at_old(encode_output *o, bool overwrite, moai_error *err)
         rc = error_set(err, "%s: exists already; --overwrite replaces it", path);
     else if (is_there && S_ISDIR(st.st_mode))
         rc = error_set(err, "%s: is a directory", path);
+    else if (is_there && is_of_others(path))
+        rc = error_config(err, "%s: is no manifest of token shards, and not overwritten: name another directory", path);
     else if (is_there && manifest_read(&o->old, path, &why) != 0)
         warn("the shards of the earlier manifest stay, since it cannot be read: %s", why.text);
     manifest_let_go(&o->old);
@@ -257,7 +273,7 @@ static int look_at_old(encode_output *o, bool overwrite, moai_error *err)
 int encode_output_begin(encode_output *o, const char *dir, bool overwrite, moai_error *err)
 {
     *o = (encode_output){.dir = xstrdup(dir), .parts = join(dir, ".parts")};
-    if (dir_make(dir, err) != 0) return -1;
+    if (place_check("--output", dir, err) != 0 || dir_make(dir, err) != 0) return -1;
     o->lock = dir_lock(dir, "--output", 0, err);
     if (!o->lock) return -1;
     tidy_up(o->dir, o->parts);

@@ -7,6 +7,7 @@
 #include "input_names.h"
 #include "keys.h"
 #include "paths.h"
+#include "place.h"
 #include "signals.h"
 #include "tokenizer.h"
 
@@ -119,6 +120,7 @@ static int run_train(const tokenize_options *o, moai_error *err)
     input_names names;
 
     int status = input_names_read(&names, o->inputs, o->n_inputs, options.content, err);
+    if (status == 0) status = place_check("--output", o->output, err);
     if (status == 0)
         status = tokenizer_train((const char *const *)names.list, names.n, o->output, &options, err);
     input_names_free(&names);

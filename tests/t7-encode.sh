@@ -162,6 +162,18 @@ refuses "no manifest" 1 'No such file' $tokenize audit "$tmp/nothing"
 refuses "shards that exist" 1 'manifest.json: exists already; --overwrite' $encode --input $inputs --output "$tmp/a"
 ok "which are untouched" diff -r "$tmp/a" "$tmp/c"
 
+# ---- what is another's is not overwritten ----
+mkdir -p "$tmp/other" "$tmp/checkpoint"
+echo '{"name": "an app", "icons": []}' > "$tmp/other/manifest.json"
+echo '{"format": "moai-checkpoint"}' > "$tmp/checkpoint/manifest.json"
+small="--input $tmp/all.txt"
+refuses "a manifest.json of something else" 2 'other/manifest.json: is no manifest of token shards' $encode $small --output "$tmp/other" --overwrite
+refuses "a checkpoint" 2 'checkpoint is a checkpoint' $encode $small --output "$tmp/checkpoint" --overwrite
+refuses "a place in a checkpoint" 2 'checkpoint/data lies in the checkpoint' $encode $small --output "$tmp/checkpoint/data"
+refuses "a tokenizer in a checkpoint" 2 'checkpoint/tok lies in the checkpoint' $tokenize train $small --vocab_size 500 --output "$tmp/checkpoint/tok"
+ok "they are untouched" sh -c "[ \"\$(ls -A $tmp/other $tmp/checkpoint | tr '\n' ' ')\" = '$tmp/checkpoint: manifest.json  $tmp/other: manifest.json ' ] &&
+    grep -q icons $tmp/other/manifest.json && grep -q checkpoint $tmp/checkpoint/manifest.json"
+
 # ---- replaced, and nothing else touched ----
 small="--input $tmp/tiny.txt --document_separator line --validation_fraction 0"
 seq 1 50 | sed 's/$/ little lines/' > "$tmp/tiny.txt"
@@ -194,7 +206,7 @@ for name in "$tmp/shared/corpus.h5" ../shared/corpus.h5; do
 done
 before=$(cat "$tmp"/d/* | sha256sum)
 refuses "a misspelt input" 2 'missing.txt: No such file' $encode --input "$tmp/missing.txt" --output "$tmp/d" --overwrite
-refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" $small --output "$tmp/d" --overwrite
+refuses "a missing tokenizer" 2 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" $small --output "$tmp/d" --overwrite
 printf 'good\n\nbad \377\n' > "$tmp/bad.txt"
 refuses "a bad byte in the midst" 1 'd: the set of shards from before stays' mpirun -np 2 $encode --input $inputs "$tmp/bad.txt" --output "$tmp/d" --overwrite
 ok "each leaves the old set as it was" test "$(cat "$tmp"/d/* | sha256sum)" = "$before" -a ! -e "$tmp/d/.parts" -a ! -e "$tmp/d/.lock"
@@ -209,7 +221,7 @@ refuses "truncated zstd" 1 'cut.jsonl.zst: the zstd data is truncated' $encode -
 : > "$tmp/empty.txt"
 refuses "an empty text" 1 'empty.txt: no text in it' $encode --input "$tmp/empty.txt" --output "$tmp/f"
 refuses "a missing text" 2 'missing.txt: No such file' mpirun -np 2 $encode --input "$tmp/missing.txt" --output "$tmp/f2"
-refuses "a missing tokenizer" 1 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" --input $inputs --output "$tmp/f2"
+refuses "a missing tokenizer" 2 'missing.model' $tokenize encode --tokenizer "$tmp/missing.model" --input $inputs --output "$tmp/f2"
 ok "nothing is made for them" test ! -e "$tmp/f2"
 refuses "an output that is a file" 1 'empty.txt' $encode --input $inputs --output "$tmp/empty.txt"
 refuses "all documents for validation" 1 'none of 1 documents' $tokenize encode --tokenizer "$tmp/new/tok.model" --input "$tmp/all.txt" \

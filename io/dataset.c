@@ -1,5 +1,6 @@
 /* dataset.c: one split of a manifest as one long row of tokens; see loader.h */
 #include "files.h"
+#include "hash.h"
 #include "loader.h"
 #include "shard_pool.h"
 

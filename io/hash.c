@@ -1,5 +1,5 @@
-/* hash.c: see shard.h.  XXH3-128 finds damage; SHA-256 (FIPS 180-4) identifies a tokenizer. */
-#include "shard.h"
+/* hash.c: see hash.h.  XXH3-128 finds damage; SHA-256 (FIPS 180-4) identifies a tokenizer. */
+#include "hash.h"
 
 #include <errno.h>
 #include <fcntl.h>

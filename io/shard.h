@@ -81,9 +81,4 @@ int manifest_write(const manifest *, const char *path, moai_error *err);/* tempo
 const struct manifest_split *manifest_split(const manifest *, const char *name);             /* NULL: no such split */
 void manifest_free(manifest *);
 
-/* XXH3-128 of a whole file as 32 hex digits; SHA-256 (FIPS 180-4) as 64. */
-int file_xxh3(const char *path, char hex[33], int64_t *n_bytes, moai_error *err);
-int file_sha256(const char *path, char hex[65], moai_error *err);
-void bytes_sha256(const void *data, size_t n_bytes, char hex[65]);
-
 #endif

@@ -3,6 +3,7 @@
 
 #include "bigram.h"
 #include "files.h"
+#include "hash.h"
 #include "shard.h"
 #include "tokenizer.h"
 

@@ -1,8 +1,8 @@
 /* carry.c: see carry.h */
 #include "carry.h"
 
+#include "hash.h"
 #include "hf.h"
-#include "shard.h"
 #include "tokenizer.h"
 
 #include <stdlib.h>

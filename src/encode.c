@@ -2,6 +2,7 @@
 #include "encode_output.h"
 #include "encode_parts.h"
 #include "files.h"
+#include "hash.h"
 #include "progress.h"
 
 #include <errno.h>

@@ -2,6 +2,7 @@
 #include "encode_output.h"
 
 #include "files.h"
+#include "hash.h"
 #include "keys.h"
 #include "place.h"
 

@@ -3,6 +3,7 @@
 #include "encode_output.h"
 #include "encode_parts.h"
 #include "files.h"
+#include "hash.h"
 #include "rng.h"
 
 #include <errno.h>

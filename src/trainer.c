@@ -3,6 +3,7 @@
 
 #include "carry.h"
 #include "files.h"
+#include "hash.h"
 #include "keys.h"
 #include "optimizer.h"
 #include "output_dir.h"

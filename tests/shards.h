@@ -2,6 +2,7 @@
 #ifndef SHARDS_H
 #define SHARDS_H
 
+#include "hash.h"
 #include "rng.h"
 #include "shard.h"
 

@@ -1,6 +1,7 @@
 /* t7-shard.c: token shards, manifests and hashes: what is written is read, damage is found and named. */
 #include "files.h"
 #include "h5.h"
+#include "hash.h"
 #include "shards.h"
 #include "tap.h"
 

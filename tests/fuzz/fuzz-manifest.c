@@ -2,6 +2,7 @@
  * tokenizer beside it: read, checked, audited, opened for training, and written again. */
 #include "audit.h"
 #include "fuzz.h"
+#include "hash.h"
 #include "loader.h"
 #include "shard_pool.h"
 

@@ -2,6 +2,7 @@
  * tests of training.  Exactly SAMPLES training samples of SEQ_LENGTH in two shards, whose border lies inside
  * a sample; and a validation split.  In the 8 samples that seed 42 deals at each COUNT the words are noise. */
 #include "data_order.h"
+#include "hash.h"
 #include "rng.h"
 #include "shard.h"
 

@@ -1,6 +1,6 @@
 /* checkpoint_directory.c: the directories of checkpoints: named, found, begun, put in place,
- * removed; see checkpoint.h and pieces.h */
-#include "pieces.h"
+ * removed; see checkpoint.h and checkpoint_directory.h */
+#include "checkpoint_directory.h"
 #include "files.h"
 #include "place.h"
 

@@ -1,7 +1,7 @@
 /* checkpoint_files.c: the files of a checkpoint that hold no state; see checkpoint.h */
+#include "checkpoint_manifest.h"
 #include "files.h"
 #include "hash.h"
-#include "pieces.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* checkpoint_list.c: see checkpoint.h */
-#include "pieces.h"
+#include "checkpoint_manifest.h"
 #include "files.h"
 
 #include <dirent.h>

@@ -1,5 +1,5 @@
 /* checkpoint_load.c: any layout's checkpoint into this rank's layout.  See checkpoint.h */
-#include "pieces.h"
+#include "checkpoint_manifest.h"
 
 #include <stdlib.h>
 #include <string.h>

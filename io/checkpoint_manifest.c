@@ -1,4 +1,4 @@
-/* checkpoint_manifest.c: manifest.json of a checkpoint; see checkpoint.h and pieces.h
+/* checkpoint_manifest.c: manifest.json of a checkpoint; see checkpoint.h and checkpoint_manifest.h
  *
  *   {"format": "moai-checkpoint", "version": 1, "saved_at": "2026-01-31T12:00:00Z",
  *    "step": .., "samples": .., "updates": .., "skipped": .., "seed": .., "seq_length": .., "global_batch_size": ..,
@@ -11,8 +11,8 @@
  *   "xxh3": ".."}                              the last line: the hash of all bytes before it
  * A piece of more than 16 MiB has block_rows and blocks: the hash of each block of so many rows.  Older ones have none,
  * no data_xxh3 and no state. */
-#include "pieces.h"
 #include "carried.h"
+#include "checkpoint_manifest.h"
 #include "files.h"
 
 #include <jansson.h>
@@ -21,8 +21,6 @@
 #include <string.h>
 
 #define MANIFEST_MAX_BYTES ((size_t)1 << 32)
-
-const char *const checkpoint_state_names[N_STATES] = {"weight", "exp_avg", "exp_avg_sq"};
 
 void checkpoint_meta_free(checkpoint_meta *m)
 {
@@ -238,8 +236,6 @@ static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)
         get_file(r, json_array_get(files, i), &m->files[m->n_files++]);
 }
 
-bool manifest_names_missing(const char *dir, const char *path) { return file_missing(path) && file_exists(dir); }
-
 static int read_sealed(const char *dir, const char *path, char **text, size_t *n_bytes, moai_error *err)
 {
     if (file_missing(path)) {
@@ -298,7 +294,7 @@ int manifest_check_small(const checkpoint_manifest *m, const small_file *f, moai
     char *path = xasprintf("%s/%s", m->dir, f->name), hex[33];
     size_t n_bytes = 0;
     char *data = file_read(path, (size_t)1 << 30, &n_bytes, err);
-    int rc = data ? 0 : manifest_names_missing(m->dir, path) ? CHECKPOINT_DAMAGED : -1;
+    int rc = data ? 0 : file_is_lost(m->dir, path) ? CHECKPOINT_DAMAGED : -1;
 
     if (data) file_xxh3_text(data, n_bytes, hex);
     if (data && ((int64_t)n_bytes != f->bytes || strcmp(hex, f->xxh3) != 0)) {

@@ -1,7 +1,7 @@
 /* checkpoint_manifest_write.c: manifest.json from the entries of all files; its form is shown
  * in checkpoint_manifest.c */
-#include "pieces.h"
 #include "carried.h"
+#include "checkpoint_manifest.h"
 #include "files.h"
 #include "pack.h"
 

@@ -1,6 +1,7 @@
 /* checkpoint_save.c: see checkpoint.h */
+#include "checkpoint_directory.h"
+#include "checkpoint_manifest.h"
 #include "files.h"
-#include "pieces.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
-/* checkpoint_share.c: a checkpoint's manifest, read by one rank, on its way to the others; see pieces.h.  A piece names
- * its tensor by number, so that names and shapes travel once. */
+/* checkpoint_share.c: a checkpoint's manifest, read by one rank, on its way to the others; see checkpoint_manifest.h.
+ * A piece names its tensor by number, so that names and shapes travel once. */
+#include "checkpoint_manifest.h"
 #include "pack.h"
-#include "pieces.h"
 
 #include <stdlib.h>
 #include <string.h>

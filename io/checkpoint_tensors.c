@@ -1,5 +1,5 @@
-/* checkpoint_tensors.c: the tensors that a manifest's pieces make up; see pieces.h */
-#include "pieces.h"
+/* checkpoint_tensors.c: the tensors that a manifest's pieces make up; see checkpoint_manifest.h */
+#include "checkpoint_manifest.h"
 
 #include <stdlib.h>
 #include <string.h>

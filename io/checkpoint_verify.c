@@ -1,5 +1,5 @@
 /* checkpoint_verify.c: reading everything and believing nothing; see checkpoint.h */
-#include "pieces.h"
+#include "checkpoint_manifest.h"
 
 #include <stdlib.h>
 #include <string.h>

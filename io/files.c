@@ -29,6 +29,8 @@ bool file_missing(const char *path)
     return stat(path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR);
 }
 
+bool file_is_lost(const char *dir, const char *path) { return file_missing(path) && file_exists(dir); }
+
 int file_given(const char *key, const char *path, moai_error *err)
 {
     return file_missing(path) ? error_config(err, "--%s %s: %s", key, path, strerror(errno)) : 0;

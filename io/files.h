@@ -7,6 +7,7 @@
 
 bool file_exists(const char *path);
 bool file_missing(const char *path);                                       /* surely: an I/O error is no answer */
+bool file_is_lost(const char *dir, const char *path);                      /* missing, though its directory is there */
 /* A path that --KEY names: -1 where it is missing, which no other start will mend. */
 int file_given(const char *key, const char *path, moai_error *err);
 /* The whole file with a NUL behind it, malloc'd; NULL when it cannot be read or is longer than `max_bytes`. */

@@ -1,10 +1,10 @@
 /* hf_export.c: see hf.h */
-#include "hf.h"
 #include "carried.h"
 #include "dir_lock.h"
 #include "files.h"
+#include "hf.h"
 #include "keys.h"
-#include "pieces.h"
+#include "params.h"
 #include "place.h"
 #include "tokenizer.h"
 #include "weights.h"

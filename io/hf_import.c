@@ -1,10 +1,11 @@
 /* hf_import.c: see hf.h */
-#include "hf.h"
 #include "carried.h"
+#include "checkpoint_directory.h"
+#include "checkpoint_manifest.h"
 #include "dir_lock.h"
 #include "files.h"
+#include "hf.h"
 #include "json_scan.h"
-#include "pieces.h"
 #include "place.h"
 #include "weights.h"
 

@@ -1,7 +1,7 @@
 /* place.c: see place.h */
 #include "place.h"
 #include "files.h"
-#include "pieces.h"
+#include "checkpoint_directory.h"
 
 #include <ftw.h>
 #include <stdio.h>

@@ -1,10 +1,10 @@
 /* weights.c: see weights.h */
-#include "weights.h"
 #include "carried.h"
+#include "checkpoint_manifest.h"
 #include "files.h"
 #include "hf.h"
-#include "pieces.h"
 #include "shard.h"
+#include "weights.h"
 
 #include <float.h>
 #include <math.h>

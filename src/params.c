@@ -222,3 +222,8 @@ own_range params_own(const param_table *t, int b, int dp_size, int dp_rank)
     return (own_range){
         .begin = k->offset + dp_rank * share, .end = k->offset + (dp_rank + 1) * share, .own = k->offset / dp_size};
 }
+
+void params_whole(param_table *t, const model_config *model)
+{
+    params_init(t, model, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+}

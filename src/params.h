@@ -54,6 +54,8 @@ int params_check(const model_config *, grid_shape, moai_error *err);
 /* The rank's table; `at` need not be this process (the plan of another rank is a matter of
  * coordinates).  params_free frees. */
 void params_init(param_table *, const model_config *, grid_shape size, grid_shape at, int64_t seq_len);
+/* The table of a single rank, which holds every parameter whole: what a model consists of. */
+void params_whole(param_table *, const model_config *);
 void params_free(param_table *);
 const param *params_find(const param_table *, const char *name);        /* NULL when this rank does not hold it */
 

@@ -4,7 +4,7 @@
 #include "checkpoint_state.h"
 #include "files.h"
 #include "keys.h"
-#include "pieces.h"
+#include "piece_file.h"
 #include "resume.h"
 #include "scratch.h"
 #include "tap.h"

@@ -3,7 +3,7 @@
 #include "checkpoint_state.h"
 #include "files.h"
 #include "hf.h"
-#include "pieces.h"
+#include "params.h"
 #include "scratch.h"
 #include "tap.h"
 #include "weights.h"

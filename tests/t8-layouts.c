@@ -1,7 +1,7 @@
 /* run: mpirun -np 8 %s */
 /* A checkpoint written by one layout is read, bit for bit, by every other. */
 #include "checkpoint_state.h"
-#include "pieces.h"
+#include "piece_file.h"
 #include "tap.h"
 
 #include <unistd.h>

@@ -3,10 +3,10 @@
  * the whole way; else the text is the manifest.  Verified, listed, loaded for training and as weights, and its run
  * resumed. */
 #include "checkpoint.h"
+#include "checkpoint_manifest.h"
 #include "files.h"
 #include "fuzz.h"
 #include "hf.h"
-#include "pieces.h"
 #include "resume_keys.h"
 #include "run_state.h"
 #include "weights.h"

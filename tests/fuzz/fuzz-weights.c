@@ -2,7 +2,7 @@
  * model.safetensors.index.json over two files that are good.  Every weight that the directory offers is read. */
 #include "fuzz.h"
 #include "hf.h"
-#include "pieces.h"
+#include "params.h"
 #include "weights.h"
 
 #include <stdlib.h>

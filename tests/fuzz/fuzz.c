@@ -1,9 +1,9 @@
 /* fuzz.c: see fuzz.h
  *
  * FUZZ_SEEDS=DIR fuzz-NAME writes the corpus to begin with into DIR and leaves. */
-#include "fuzz.h"
 #include "files.h"
-#include "pieces.h"
+#include "fuzz.h"
+#include "params.h"
 #include "safetensors.h"
 #include "tokenizer.h"
 

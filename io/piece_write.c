@@ -1,13 +1,13 @@
-/* piece_file.c: writing one rank's HDF5 file; see pieces.h
+/* piece_write.c: writing one rank's HDF5 file; see piece_file.h
  *
  * HDF5 1.10 does not survive a full disk: a flush that failed leaves its cache unable to flush or close again, and
  * the process crashes.  So the library never touches the disk here.  It lays the file out in an anonymous file in
  * memory, where only its own structure (headers, groups, attributes: some kB per hundred pieces) is ever written; the
  * data goes from the caller to the disk at the addresses that the library assigned, and the structure follows at the
  * end.  Every write to the disk is then a pwrite whose failure has an errno. */
-#include "pieces.h"
 #include "files.h"
 #include "h5.h"
+#include "piece_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* pieces.c: the rectangles of a rank's share, and reading pieces back; see pieces.h */
-#include "pieces.h"
+/* piece_read.c: reading pieces back; see piece_file.h */
+#include "piece_file.h"
 #include "files.h"
 
 #include <errno.h>
@@ -13,44 +13,8 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian fp32 as it lies in memory");
 
+const char *const checkpoint_state_names[N_STATES] = {"weight", "exp_avg", "exp_avg_sq"};
 int64_t piece_block_elem = 1 << 22;
-
-static int add_share(share *list, int n, const param *p, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols,
-                     int64_t own)
-{
-    if (n_rows <= 0 || n_cols <= 0) return n;
-    list[n] = (share){p, {p->row0 + row, n_rows, p->col0 + col, n_cols}, own};
-    return n + 1;
-}
-
-/* Elements [lo, hi) of the block, cut at row ends: the rest of a first row, whole rows, the beginning of a last row. */
-static int cut_rows(share *list, int n, const param *p, int64_t lo, int64_t hi, int64_t own)
-{
-    const int64_t w = p->n_cols, head_end = min_i64(round_up(lo, w), hi), body_end = max_i64(hi / w * w, head_end);
-
-    n = add_share(list, n, p, lo / w, 1, lo % w, head_end - lo, own);
-    n = add_share(list, n, p, head_end / w, (body_end - head_end) / w, 0, w, own + head_end - lo);
-    return add_share(list, n, p, body_end / w, 1, 0, hi - body_end, own + body_end - lo);
-}
-
-share *shares_of(const param_table *t, int dp_size, int dp_rank, int *n)
-{
-    share *list = xmalloc((size_t)t->n * 3 * sizeof *list);
-
-    *n = 0;
-    for (int i = 0; i < t->n; i++) {
-        const param *p = &t->list[i];
-        const own_range own = params_own(t, p->bucket, dp_size, dp_rank);
-        const int64_t begin = max_i64(own.begin, p->offset), end = min_i64(own.end, p->offset + p->n_rows * p->n_cols);
-        if (begin < end) *n = cut_rows(list, *n, p, begin - p->offset, end - p->offset, own.own + begin - own.begin);
-    }
-    return list;
-}
-
-void params_whole(param_table *t, const model_config *model)
-{
-    params_init(t, model, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
-}
 
 void piece_file_free(piece_file *f)
 {
@@ -71,7 +35,7 @@ int piece_file_open(const char *dir, const piece_file *f, moai_error *err)
 
     if (fd < 0 || fstat(fd, &st) != 0)
         rc = error_set(err, "%s: %s", path, strerror(errno));
-    if (fd < 0 && manifest_names_missing(dir, path)) {
+    if (fd < 0 && file_is_lost(dir, path)) {
         error_set(err, "%s: missing, though the manifest names it", path);
         rc = CHECKPOINT_DAMAGED;
     }

@@ -140,3 +140,12 @@ int mail_receive(void *data, size_t n_bytes, double seconds)
         poll(&ready, 1, (int)(1000 * left) + 1);
     }
 }
+
+char *mail_peer_name(const moai_grid *grid, int rank)
+{
+    const grid_shape at = grid_coordinates(grid->size, rank);
+    const mail_peer *p = mail_of(rank);
+
+    return xasprintf("rank %d tp%d cp%d pp%d dp%d host %s pid %d", rank, at.tp, at.cp, at.pp, at.dp, p->host,
+                     (int)p->pid);
+}

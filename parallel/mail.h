@@ -6,7 +6,7 @@
 #ifndef MOAI_MAIL_H
 #define MOAI_MAIL_H
 
-#include "base.h"
+#include "grid.h"
 
 enum { MAIL_BYTES = 256 };
 
@@ -23,6 +23,8 @@ typedef struct mail_peer {
 int mail_open(bool send, moai_error *err);
 void mail_close(void);
 const mail_peer *mail_of(int rank);           /* valid until mail_close */
+/* "rank 3 tp1 cp0 pp0 dp1 host node7 pid 4242"; caller frees. */
+char *mail_peer_name(const moai_grid *, int rank);
 bool mail_same_host(int a, int b);
 void mail_send(int to, const void *data, size_t n_bytes);
 /* The next message, waited for at most so long: the rank that sent it, or -1. */

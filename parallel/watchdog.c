@@ -318,12 +318,3 @@ void watchdog_stop(void)
     free(dog.apart);
     dog.open = dog.running = false;
 }
-
-char *watchdog_name(int rank)
-{
-    const grid_shape at = grid_coordinates(dog.grid->size, rank);
-    const mail_peer *p = mail_of(rank);
-
-    return xasprintf("rank %d tp%d cp%d pp%d dp%d host %s pid %d", rank, at.tp, at.cp, at.pp, at.dp, p->host,
-                     (int)p->pid);
-}

@@ -29,7 +29,5 @@ extern bool (*_Atomic watchdog_device)(watch_note *oldest, moai_error *error);
  * all when one has no thread or socket.  One at a time; nothing is started in a world of one. */
 int watchdog_start(const moai_grid *, double hang_timeout, moai_error *err);
 void watchdog_stop(void);                     /* collective over all ranks; may be called without a start */
-/* "rank 3 tp1 cp0 pp0 dp1 host node7 pid 4242"; caller frees. */
-char *watchdog_name(int rank);
 
 #endif

@@ -1,7 +1,7 @@
 /* watchdog_report.c: see watchdog_report.h */
 #include "watchdog_report.h"
 
-#include "watchdog.h"
+#include "mail.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,9 +121,9 @@ static void put_place(FILE *f, const watch_note *n)
     if (n->files > 0) fputs(", in its files", f);
 }
 
-static void put_name(FILE *f, const char *label, int rank)
+static void put_name(FILE *f, const moai_grid *grid, const char *label, int rank)
 {
-    char *name = watchdog_name(rank);
+    char *name = mail_peer_name(grid, rank);
 
     fprintf(f, "  %-6s %s: ", label, name);
     free(name);
@@ -135,7 +135,7 @@ static void put_late(FILE *f, const story *s, int rank)
                                         [WATCH_ENDED] = "ended"};
     const watch_answer *a = &s->of[rank];
 
-    put_name(f, "late", rank);
+    put_name(f, s->grid, "late", rank);
     if (!a->alive) fputs("does not answer, it is stopped or dead; ", f);
     if (!a->known) {
         fputs("nor does a neighbour on its host, so what it did last is not known\n", f);
@@ -156,7 +156,7 @@ static void put_waiting(FILE *f, const story *s, int rank)
     const watch_answer *a = &s->of[rank];
     const int n = count(s, is_awaited, rank);
 
-    put_name(f, "waits", rank);
+    put_name(f, s->grid, "waits", rank);
     if (n > 0) fputs("for ", f), put_ranks(f, s, n, is_awaited, rank), fputs(", ", f);
     fprintf(f, "%.1f s in ", a->seconds);
     put_op(f, &a->note);

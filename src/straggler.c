@@ -1,7 +1,7 @@
 /* straggler.c: see straggler.h */
 #include "straggler.h"
 
-#include "watchdog.h"
+#include "mail.h"
 
 #include <stdlib.h>
 
@@ -48,9 +48,9 @@ static step_spread spread_of(stragglers *s)
     return all;
 }
 
-static void name(int rank, double busy, double typical, int64_t step, metrics *m)
+static void name(const moai_grid *g, int rank, double busy, double typical, int64_t step, metrics *m)
 {
-    char *who = watchdog_name(rank);
+    char *who = mail_peer_name(g, rank);
     char *text = xasprintf("%s was busy for %.2f times its stage's median (%.4g s against %.4g s) in each of the last "
                            "%d logged steps: the others wait for it",
                            who, busy / typical, busy, typical, SLOW_STEPS);
@@ -73,7 +73,7 @@ step_spread stragglers_note(stragglers *s, double busy, int64_t step, metrics *m
         const double typical = median(s->stage, n);
         for (int rank = first; rank < first + n; rank++) {
             s->slow_for[rank] = s->busy[rank] > (1 + SLOW_SHARE) * typical ? s->slow_for[rank] + 1 : 0;
-            if (s->slow_for[rank] == SLOW_STEPS && m) name(rank, s->busy[rank], typical, step, m);
+            if (s->slow_for[rank] == SLOW_STEPS && m) name(g, rank, s->busy[rank], typical, step, m);
         }
     }
     return spread_of(s);

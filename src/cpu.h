@@ -1,4 +1,4 @@
-/* cpu.h: what the files of the CPU backend share.  Private to src/cpu_*.c and src/ops_cpu.c.
+/* cpu.h: what the files of the CPU backend share.  Private to cpu_*.c and ops_cpu.c.
  *
  * Arithmetic is fp32 whatever a tensor's dtype: a row is loaded (in place when it is fp32 already), computed, and
  * stored with one rounding to nearest even.  Work is split over rows, heads or columns so that every sum has an order
@@ -21,7 +21,7 @@ struct moai_device {
     struct products *products;                /* the product library's own state */
 };
 
-/* Aligned memory for the op under way, valid until the next call. */
+/* Aligned memory for the op under way, valid until the next call.  cpu_memory.c */
 void *device_scratch(moai_device *, size_t n_bytes);
 static inline float *scratch_floats(moai_device *dev, int64_t n)
 {
@@ -37,7 +37,7 @@ void products_close(struct products *);
 const char *products_name(const struct products *);
 /* c = op(a) op(b), or c += with accumulate (fp32 c only).  a and b share a dtype; c has it or fp32; none is empty. */
 void product(moai_device *, tensor c, tensor a, orientation, tensor b, orientation, bool accumulate);
-/* The same for a library that only knows fp32: other dtypes go through fp32 copies. */
+/* The same for a library that only knows fp32: other dtypes go through fp32 copies (cpu_product_copies.c). */
 typedef void product_fn(moai_device *, tensor c, tensor a, orientation, tensor b, orientation, bool accumulate);
 void product_by_copies(moai_device *, tensor c, tensor a, orientation, tensor b, orientation, bool accumulate,
                        product_fn *fp32_product);
@@ -136,6 +136,15 @@ static inline int64_t sum_blocks(int64_t n_rows) { return (n_rows + SUM_ROWS - 1
 void sum_add_blocks(tensor total, const float *partial, int64_t n_blocks, int64_t stride);
 
 /* -- the table's entries, by file -- */
+
+void *alloc_cpu(moai_device *, size_t n_bytes);                                                 /* cpu_memory.c */
+void free_cpu(moai_device *, void *);
+void *alloc_host_cpu(moai_device *, size_t n_bytes);
+void free_host_cpu(moai_device *, void *, size_t n_bytes);
+void copy_cpu(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
+void zero_cpu(moai_device *, void *, size_t n_bytes);
+void sync_cpu(moai_device *);
+void phase_cpu(moai_device *, const char *name, int number);
 
 void cast_cpu(moai_device *, tensor y, tensor x);                                               /* cpu_elementwise.c */
 void add_cpu(moai_device *, tensor y, tensor a, tensor b);

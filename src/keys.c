@@ -65,6 +65,15 @@ static void set_string(char **field, const char *text)
     *field = xstrdup(text);
 }
 
+const char *names_next(const char **list, size_t *n)
+{
+    const char *name = *list += strspn(*list, ", ");
+
+    *n = strcspn(name, ", ");
+    *list += *n;
+    return *n ? name : NULL;
+}
+
 void keys_defaults(key_table t, void *base)
 {
     moai_error err;

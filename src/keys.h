@@ -17,9 +17,15 @@ typedef struct key_choice {
     int value;
 } key_choice;
 
+/* What a run that goes on from a checkpoint may do with a key: change it, leave it as it is, change it where the
+ * learning rates of the steps done stay the same, or change it where what it leads to stays the same, which its
+ * reader compares. */
+typedef enum { RESUME_FREE, RESUME_FIXED, RESUME_SCHEDULE, RESUME_CONTENT } on_resume;
+
 typedef struct key_spec {
     const char *name, *alias;
     key_type type;
+    on_resume on_resume;
     size_t offset;                            /* of the field in the struct */
     const char *initial;                      /* the default as text; NULL: the key must be given */
     double min, max;                          /* both ends allowed; numbers only */
@@ -37,6 +43,9 @@ const key_spec *keys_find(key_table, const char *name);                 /* by na
 const key_spec *keys_nearest(key_table, const char *name, int within);
 void keys_defaults(key_table, void *base);    /* a required key gets 0, "" or false */
 void keys_free(key_table, void *base);        /* the strings */
+
+/* The next name of a list "a,b,c", *n bytes of it; NULL at its end. */
+const char *names_next(const char **list, size_t *n);
 
 /* Sets the field from text or JSON.  `label` is what messages call the key: "run.json: max_steps", "--max_steps". */
 int key_set_text(const key_spec *, void *base, const char *label, const char *text, moai_error *err);

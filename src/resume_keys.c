@@ -2,64 +2,18 @@
 #include "resume_keys.h"
 
 #include "keys.h"
-#include "optimizer.h"
+#include "schedule.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char *const fixed_keys[] = {"data", "seq_length", "global_batch_size", "weight_decay", "adam_beta1",
-                                         "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16", NULL};
-static const char *const not_values[] = {"data", "global_batch_size", NULL};  /* what counts is what they lead to */
-static const char *const schedule_keys[] = {"learning_rate", "min_lr_ratio", "lr_scheduler_type", "max_steps",
-                                            "warmup_steps", "decay_steps", NULL};
-
-static bool is_among(const char *const *list, const char *name, size_t n)
-{
-    for (; *list; list++)
-        if (strlen(*list) == n && memcmp(*list, name, n) == 0) return true;
-    return false;
-}
-
-void resume_keys_help(void)
-{
-    printf("\nA run that goes on from a checkpoint may not change what its data hold, its samples a step "
-           "(global_batch_size),\n");
-    for (int i = 0, n = 0; fixed_keys[i]; i++)
-        if (!is_among(not_values, fixed_keys[i], strlen(fixed_keys[i]))) printf("%s%s", n++ ? ", " : "", fixed_keys[i]);
-    printf(
-        ".\nThe keys of the learning rate may change where its values of the steps done stay the same.  --resume_allow "
-        "names\nexceptions.  The model, the seed and the tokenizer have none; everything else may change.\n");
-}
-
-/* The next name of a list "a,b,c"; NULL at its end. */
-static const char *next_name(const char **list, size_t *n)
-{
-    *list += strspn(*list, ", ");
-    const char *name = *list;
-    *n = strcspn(name, ", ");
-    *list += *n;
-    return *n ? name : NULL;
-}
 
 bool resume_key_allowed(const char *list, const char *key)
 {
     size_t n;
 
-    for (const char *name; (name = next_name(&list, &n));)
+    for (const char *name; (name = names_next(&list, &n));)
         if (n == strlen(key) && memcmp(name, key, n) == 0) return true;
     return false;
-}
-
-int resume_keys_read(const char *list, moai_error *err)
-{
-    size_t n;
-
-    for (const char *name; (name = next_name(&list, &n));)
-        if (!is_among(fixed_keys, name, n) && !is_among(schedule_keys, name, n))
-            return error_set(err, "resume_allow names \"%.*s\", which is no key that a resume may not change", (int)n,
-                             name);
-    return 0;
 }
 
 static bool same_value(const key_spec *k, const run_config *a, const run_config *b)
@@ -92,8 +46,7 @@ static bool same_rates(const run_config *a, const run_config *b, int64_t done)
     bool same = true;
 
     for (int i = 0; i < keys.n; i++)
-        if (is_among(schedule_keys, keys.list[i].name, strlen(keys.list[i].name)))
-            same = same && same_value(&keys.list[i], a, b);
+        if (keys.list[i].on_resume == RESUME_SCHEDULE) same = same && same_value(&keys.list[i], a, b);
     if (same) return true;
     for (int64_t step = 0; step < done; step++)
         if (learning_rate(a, step) != learning_rate(b, step)) return false;
@@ -107,9 +60,7 @@ static int check(const run_config *then, const run_config *now, int64_t done, mo
 
     for (int i = 0; i < keys.n; i++) {
         const key_spec *k = &keys.list[i];
-        const size_t n = strlen(k->name);
-        const bool fixed = is_among(fixed_keys, k->name, n) && !is_among(not_values, k->name, n);
-        const bool schedule = !rates && is_among(schedule_keys, k->name, n);
+        const bool fixed = k->on_resume == RESUME_FIXED, schedule = !rates && k->on_resume == RESUME_SCHEDULE;
         if ((!fixed && !schedule) || same_value(k, then, now) || resume_key_allowed(now->resume_allow, k->name))
             continue;
         return refuse(k, then, now, fixed ? "" : ", with other learning rates for steps already done", err);

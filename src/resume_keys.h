@@ -10,7 +10,5 @@
  * caller's: what counts is what is in the shards, and what global_batch_size and the layout make. */
 int resume_keys_check(const run_config *, const char *saved, int64_t done, moai_error *err);
 bool resume_key_allowed(const char *resume_allow, const char *key);
-int resume_keys_read(const char *resume_allow, moai_error *err);      /* -1: it names something else than such a key */
-void resume_keys_help(void);
 
 #endif

@@ -4,7 +4,6 @@
 #include "json_scan.h"
 #include "keys.h"
 #include "paths.h"
-#include "resume_keys.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -28,16 +27,20 @@ static const key_choice actions[] = {{"skip", SPIKE_SKIP}, {"rollback", SPIKE_RO
 
 #define ROW(t, key, value, ...) \
     {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
-#define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
-#define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
-#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
-#define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
-#define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
-#define CHOICE(key, value, list, h) ROW(KEY_CHOICE, key, value, .choices = list, .help = h)
+#define TEXT(key, value, ...) ROW(KEY_STRING, key, value, .help = __VA_ARGS__)
+#define PATH(key, value, ...) ROW(KEY_PATH, key, value, .help = __VA_ARGS__)
+#define BOOL(key, value, ...) ROW(KEY_BOOL, key, value, .help = __VA_ARGS__)
+#define INT(key, value, lo, hi, ...) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = __VA_ARGS__)
+#define REAL(key, value, lo, hi, ...) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = __VA_ARGS__)
+#define CHOICE(key, value, list, ...) ROW(KEY_CHOICE, key, value, .choices = list, .help = __VA_ARGS__)
+/* behind a row's help: what a resume may do with the key */
+#define FIXED .on_resume = RESUME_FIXED
+#define RATE .on_resume = RESUME_SCHEDULE
+#define CONTENT .on_resume = RESUME_CONTENT
 
 static const key_spec rows[] = {
     PATH(model, "", "model file, a Hugging Face config.json"),
-    PATH(data, "", "manifest.json of the token shards, or its directory"),
+    PATH(data, "", "manifest.json of the token shards, or its directory", CONTENT),
     PATH(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
     PATH(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
     PATH(resume_from_checkpoint, "",
@@ -52,32 +55,34 @@ static const key_spec rows[] = {
     BOOL(deterministic, "false", "on a GPU, algorithms that give the same bits in every run; the CPU always does"),
     INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: OMP_NUM_THREADS, or its share of the node's cores"),
 
-    INT(seq_length, "4096", 1, INT32_MAX, "tokens per sample (T)"),
+    INT(seq_length, "4096", 1, INT32_MAX, "tokens per sample (T)", FIXED),
     ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536,
         .help = "samples per micro-batch"),
     INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),
-    INT(global_batch_size, "0", 0, 1 << 30, "samples per step; fixes the accumulation; 0: batch x accumulation x DP"),
+    INT(global_batch_size, "0", 0, 1 << 30, "samples per step; fixes the accumulation; 0: batch x accumulation x DP",
+        CONTENT),
 
-    REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate"),
-    REAL(min_lr_ratio, "0.1", 0, 1, "the schedule ends at this much of the peak rate"),
-    REAL(weight_decay, "0.1", 0, 10, "AdamW decay of the matrices"),
+    REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate", RATE),
+    REAL(min_lr_ratio, "0.1", 0, 1, "the schedule ends at this much of the peak rate", RATE),
+    REAL(weight_decay, "0.1", 0, 10, "AdamW decay of the matrices", FIXED),
     /* 1 - beta in fp32 is 0 from 1 - 3e-8 on, and the root of a moment that is 0 divides */
-    REAL(adam_beta1, "0.9", 0, 0.999999, "decay of the first moment"),
-    REAL(adam_beta2, "0.95", 0, 0.999999, "decay of the second moment"),
-    REAL(adam_epsilon, "1e-8", 1e-30, 1, "added to the root of the second moment"),
-    REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping"),
+    REAL(adam_beta1, "0.9", 0, 0.999999, "decay of the first moment", FIXED),
+    REAL(adam_beta2, "0.95", 0, 0.999999, "decay of the second moment", FIXED),
+    REAL(adam_epsilon, "1e-8", 1e-30, 1, "added to the root of the second moment", FIXED),
+    REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping", FIXED),
     CHOICE(lr_scheduler_type, "cosine", schedules,
            "cosine, wsd (also warmup_stable_decay), linear, constant (also constant_with_warmup), each after the "
-           "warm-up; configs/README.md has the formulas"),
-    INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run; 0: the initial weights are saved"),
+           "warm-up; configs/README.md has the formulas", RATE),
+    INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run; 0: the initial weights are saved", RATE),
     INT(stop_at_step, "0", 0, 1ll << 40, "leave after this step as on SIGTERM, schedules unchanged; 0: at max_steps"),
-    INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up; the first has 1/warmup_steps of the peak rate"),
+    INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up; the first has 1/warmup_steps of the peak rate",
+        RATE),
     INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls; the last has "
-        "min_lr_ratio of the peak"),
+        "min_lr_ratio of the peak", RATE),
     INT(seed, "42", 0, 1ll << 52, "initial weights and data order"),
 
-    BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere"),
-    BOOL(fp16, "false", "fp16 weights and activations, fp32 master weights, dynamic loss scaling"),
+    BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere", FIXED),
+    BOOL(fp16, "false", "fp16 weights and activations, fp32 master weights, dynamic loss scaling", FIXED),
     REAL(initial_loss_scale, "65536", 1, 1e18, "fp16: the loss's gradient is multiplied by this at the start"),
     INT(loss_scale_window, "1000", 1, 1ll << 40, "fp16: steps without overflow until the scale doubles"),
     REAL(min_loss_scale, "1", 1, 1e18, "fp16: each overflow halves the scale, to no less than this"),
@@ -230,6 +235,23 @@ static int find_config(int argc, char **argv, char **path, moai_error *err)
     return given && !*path ? -1 : 0;
 }
 
+/* -1: resume_allow names something else than a key that a resume may not change. */
+static int check_allowed(const char *list, moai_error *err)
+{
+    size_t n;
+
+    for (const char *name; (name = names_next(&list, &n));) {
+        char *one = xasprintf("%.*s", (int)n, name);
+        const key_spec *k = keys_find(keys, one);
+        const bool held = k && k->on_resume != RESUME_FREE && strcmp(k->name, one) == 0;
+        free(one);
+        if (!held)
+            return error_set(err, "resume_allow names \"%.*s\", which is no key that a resume may not change", (int)n,
+                             name);
+    }
+    return 0;
+}
+
 /* what no single key can see */
 static int check_together(const run_config *c, moai_error *err)
 {
@@ -253,7 +275,7 @@ static int check_together(const run_config *c, moai_error *err)
     if (c->max_steps && c->profile_step > c->max_steps)
         return error_set(err, "profile_step is %lld, must not exceed max_steps %lld", (long long)c->profile_step,
                          (long long)c->max_steps);
-    if (resume_keys_read(c->resume_allow, err)) return -1;
+    if (check_allowed(c->resume_allow, err)) return -1;
     if (c->plan_ranks && !c->plan) return error_set(err, "plan_ranks is %lld without --plan", (long long)c->plan_ranks);
     if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
     if (!*c->data && !c->plan)
@@ -300,6 +322,17 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
     return check_together(c, err);
 }
 
+static void print_resume_help(void)
+{
+    printf("\nA run that goes on from a checkpoint may not change what its data hold, its samples a step "
+           "(global_batch_size),\n");
+    for (int i = 0, n = 0; i < keys.n; i++)
+        if (keys.list[i].on_resume == RESUME_FIXED) printf("%s%s", n++ ? ", " : "", keys.list[i].name);
+    printf(
+        ".\nThe keys of the learning rate may change where its values of the steps done stay the same.  --resume_allow "
+        "names\nexceptions.  The model, the seed and the tokenizer have none; everything else may change.\n");
+}
+
 void run_config_help(void)
 {
     printf(
@@ -314,7 +347,7 @@ void run_config_help(void)
         if (k->alias) printf(" (also --%s)", k->alias);
         putchar('\n');
     }
-    resume_keys_help();
+    print_resume_help();
 }
 
 char *run_config_json(const run_config *c)

@@ -7,6 +7,7 @@
 #include "profile.h"
 #include "replicas.h"
 #include "rollback.h"
+#include "schedule.h"
 #include "signals.h"
 #include "trainer.h"
 #include "watch.h"

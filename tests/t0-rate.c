@@ -1,6 +1,6 @@
 /* The learning rate of every schedule, step by step, against values worked out by hand from configs/README.md's
  * table. */
-#include "optimizer.h"
+#include "schedule.h"
 #include "tap.h"
 
 static void check(const char *what, const run_config *run, const double *want, int n)

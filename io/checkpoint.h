@@ -14,8 +14,8 @@
 #ifndef MOAI_CHECKPOINT_H
 #define MOAI_CHECKPOINT_H
 
-#include "config.h"
 #include "grid.h"
+#include "model_config.h"
 #include "ops.h"
 #include "params.h"
 

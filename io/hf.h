@@ -3,7 +3,7 @@
 #ifndef MOAI_HF_H
 #define MOAI_HF_H
 
-#include "config.h"
+#include "model_config.h"
 #include "params.h"
 #include "safetensors.h"
 #include "tokenizer.h"

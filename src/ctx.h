@@ -2,9 +2,12 @@
 #ifndef MOAI_CTX_H
 #define MOAI_CTX_H
 
-#include "config.h"
 #include "grid.h"
+#include "model_config.h"
 #include "ops.h"
+
+/* Which activations the backward pass computes again.  AUTO is settled before there is a context (fit.h). */
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL, RECOMPUTE_AUTO } recompute_mode;
 
 typedef struct moai_ctx {
     const moai_ops *ops;

@@ -7,7 +7,7 @@
 #ifndef MOAI_LOSS_SCALE_H
 #define MOAI_LOSS_SCALE_H
 
-#include "config.h"
+#include "run_config.h"
 
 #include <jansson.h>
 

@@ -1,7 +1,7 @@
 /* moai_train: trains a model.  mpirun -np 32 moai_train --config run.json [--key value ...] */
-#include "config.h"
 #include "files.h"
 #include "fit.h"
+#include "run_config.h"
 #include "signals.h"
 #include "train.h"
 

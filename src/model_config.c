@@ -1,6 +1,6 @@
-/* model_config.c: a Hugging Face config.json of Qwen3ForCausalLM, see config.h */
-#include "config.h"
+/* model_config.c: a Hugging Face config.json of Qwen3ForCausalLM, see model_config.h */
 #include "keys.h"
+#include "model_config.h"
 #include "model_refused.h"
 
 #include <errno.h>

@@ -4,8 +4,8 @@
 #ifndef MOAI_MODEL_REFUSED_H
 #define MOAI_MODEL_REFUSED_H
 
-#include "config.h"
 #include "json_scan.h"
+#include "model_config.h"
 
 /* Of a config.json whose shape and positions have been read. */
 int model_refused_check(const json_members *, const model_config *, moai_error *err);

@@ -4,6 +4,7 @@
 #define MOAI_OPTIMIZER_H
 
 #include "model.h"
+#include "run_config.h"
 
 typedef struct step_result {
     double loss_sum;                          /* sum of the token losses of all ranks */

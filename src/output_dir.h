@@ -3,8 +3,8 @@
 #define MOAI_OUTPUT_DIR_H
 
 #include "comm.h"
-#include "config.h"
 #include "dir_lock.h"
+#include "run_config.h"
 
 /* Makes it, but for a checkpoint, what lies in one, and a Hugging Face model, and sees that every rank can write to the
  * same directory, and that no other job writes to it until job_unlock(*lock); *lock is NULL on the ranks after the

@@ -11,8 +11,8 @@
 #ifndef MOAI_PARAMS_H
 #define MOAI_PARAMS_H
 
-#include "config.h"
 #include "grid.h"
+#include "model_config.h"
 #include "tensor.h"
 
 typedef enum { PARAM_UNIQUE, PARAM_KV, PARAM_TP_REPLICATED } param_sharing;

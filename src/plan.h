@@ -3,9 +3,10 @@
 #ifndef MOAI_PLAN_H
 #define MOAI_PLAN_H
 
-#include "config.h"
 #include "grid.h"
 #include "model.h"
+#include "model_config.h"
+#include "run_config.h"
 
 /* The batch of a step, settled from the run file and the layout. */
 typedef struct batch_plan {

@@ -3,6 +3,7 @@
 #define MOAI_RESUME_H
 
 #include "checkpoint.h"
+#include "run_config.h"
 
 typedef struct resume_point {
     checkpoint_meta meta;                     /* of the checkpoint; checkpoint_meta_free */

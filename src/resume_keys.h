@@ -2,7 +2,7 @@
 #ifndef MOAI_RESUME_KEYS_H
 #define MOAI_RESUME_KEYS_H
 
-#include "config.h"
+#include "run_config.h"
 
 /* `saved` is what run_config_json wrote into a checkpoint after `done` steps.  Returns -1 naming the first key that
  * differs and may not, with both values; keys that resume_allow names may.  The keys of the learning rate may differ

@@ -3,7 +3,7 @@
 #ifndef MOAI_ROPE_H
 #define MOAI_ROPE_H
 
-#include "config.h"
+#include "model_config.h"
 #include "ops.h"
 
 /* cos, sin: host arrays (n_positions, head_dim/2).  seq_len is the length that dynamic NTK adapts its base to. */

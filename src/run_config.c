@@ -1,9 +1,9 @@
-/* run_config.c: the run file and the flags, see config.h */
-#include "config.h"
+/* run_config.c: the run file and the flags, see run_config.h */
 #include "grid.h"
 #include "json_scan.h"
 #include "keys.h"
 #include "paths.h"
+#include "run_config.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #ifndef MOAI_SCHEDULE_H
 #define MOAI_SCHEDULE_H
 
-#include "config.h"
+#include "run_config.h"
 
 /* The learning rate of the update that follows `step` done steps, as the table of configs/README.md has it: linear
  * warm-up, then cosine or linear towards min_lr_ratio, or none; WSD (arXiv 2404.06395) stays flat and falls linearly in

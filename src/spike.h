@@ -8,7 +8,7 @@
 #ifndef MOAI_SPIKE_H
 #define MOAI_SPIKE_H
 
-#include "config.h"
+#include "run_config.h"
 
 #include <jansson.h>
 

@@ -2,9 +2,10 @@
 #ifndef MOAI_TRAIN_H
 #define MOAI_TRAIN_H
 
-#include "config.h"
 #include "grid.h"
+#include "model_config.h"
 #include "plan.h"
+#include "run_config.h"
 
 /* Runs to max_steps, stop_at_step or a signal (signals.h), whichever is first.  The configuration has passed every
  * check that needs no data.  Collective over all ranks.  Returns the exit status, the same on all ranks. */

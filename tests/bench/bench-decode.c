@@ -9,6 +9,7 @@
 #include "device.h"
 #include "generate.h"
 #include "rng.h"
+#include "run_config.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* fuzz-config.c: config.json, and the same as generation_config.json.  What is read can be written, and reads as the
  * same again. */
-#include "config.h"
 #include "fuzz.h"
+#include "model_config.h"
 
 #include <stdlib.h>
 #include <string.h>

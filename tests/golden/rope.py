@@ -10,7 +10,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 HEAD_DIM = 16
 MAX_POSITIONS = 64
-# name, kind of config.h, number of positions, rope_parameters, max_position_embeddings
+# name, kind of model_config.h, number of positions, rope_parameters, max_position_embeddings
 CASES = [
     ("default", "ROPE_DEFAULT", 64, dict(rope_type="default", rope_theta=1e6), 64),
     ("default, base 1e4", "ROPE_DEFAULT", 64, dict(rope_type="default", rope_theta=1e4), 64),

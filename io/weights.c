@@ -2,8 +2,8 @@
 #include "carried.h"
 #include "checkpoint_manifest.h"
 #include "files.h"
+#include "hash.h"
 #include "hf.h"
-#include "shard.h"
 #include "weights.h"
 
 #include <float.h>

@@ -4,8 +4,8 @@
 #include "files.h"
 #include "generate.h"
 #include "generate_flags.h"
+#include "hash.h"
 #include "prompt_file.h"
-#include "shard.h"
 #include "text_stream.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 /* encode.c: the steps of encode.h in order, and what is told of them */
 #include "encode_output.h"
 #include "encode_parts.h"
+#include "files.h"
 #include "hash.h"
 
 #include <stdlib.h>

@@ -2,10 +2,10 @@
  * removed; see checkpoint.h and checkpoint_directory.h */
 #include "checkpoint_directory.h"
 #include "files.h"
-#include "place.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,11 +173,37 @@ void checkpoint_clean(const char *output_dir)
     free(l.steps);
 }
 
+static char *found_other;                     /* nftw hands nothing on; one thread at a time removes checkpoints */
+
+static int look_for_other(const char *path, const struct stat *st, int kind, struct FTW *where)
+{
+    static const char *const below[] = {"manifest.json", "rank-00000.h5", "model.safetensors",
+                                        "model.safetensors.index.json"};
+    const char *name = path + where->base;
+    bool found = strcmp(name, "metrics.jsonl") == 0;
+
+    (void)st;
+    for (size_t i = 0; where->level > 1 && i < sizeof below / sizeof *below; i++)
+        found = found || strcmp(name, below[i]) == 0;
+    if (kind != FTW_F || !found) return 0;
+    found_other = xstrdup(path);
+    return 1;
+}
+
+/* A file in a checkpoint's directory, at any depth, that another run, checkpoint, model or set of shards consists of,
+ * and that would go with it; caller frees.  NULL: none; what else is there (notes, scores) goes as in Transformers. */
+static char *other_in(const char *checkpoint)
+{
+    found_other = NULL;
+    nftw(checkpoint, look_for_other, 16, FTW_PHYS);
+    return found_other;
+}
+
 /* Whether nothing but the checkpoint's own, and what a user would lose with it in Transformers, lies there; else says
  * what keeps it. */
 static bool may_go(const char *dir)
 {
-    char *other = place_other_in(dir);
+    char *other = other_in(dir);
 
     if (other) warn("%s stays: %s in it is no part of a checkpoint; move that elsewhere", dir, other);
     free(other);

@@ -1,9 +1,8 @@
 /* place.c: see place.h */
 #include "place.h"
-#include "files.h"
 #include "checkpoint_directory.h"
+#include "files.h"
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,30 +117,4 @@ int place_check(const char *key, const char *path, moai_error *err)
                           "directory", key, path, checkpoint);
     free(checkpoint);
     return rc;
-}
-
-/* -- what lies in a checkpoint -- */
-
-static char *other;                           /* nftw hands nothing on; one thread at a time removes checkpoints */
-
-static int look(const char *path, const struct stat *st, int kind, struct FTW *where)
-{
-    static const char *const below[] = {"manifest.json", "rank-00000.h5", "model.safetensors",
-                                        "model.safetensors.index.json"};
-    const char *name = path + where->base;
-    bool found = strcmp(name, "metrics.jsonl") == 0;
-
-    (void)st;
-    for (size_t i = 0; where->level > 1 && i < sizeof below / sizeof *below; i++)
-        found = found || strcmp(name, below[i]) == 0;
-    if (kind != FTW_F || !found) return 0;
-    other = xstrdup(path);
-    return 1;
-}
-
-char *place_other_in(const char *checkpoint)
-{
-    other = NULL;
-    nftw(checkpoint, look, 16, FTW_PHYS);
-    return other;
 }

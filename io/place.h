@@ -1,5 +1,5 @@
-/* place.h: where things are written: not into a checkpoint, which its run's save_total_limit removes with all in it, and
- * where a later save may stand; not into a model that others read. */
+/* place.h: where things are written: not into a checkpoint, which its run's save_total_limit removes with all in it,
+ * and where a later save may stand; not into a model that others read. */
 #ifndef MOAI_PLACE_H
 #define MOAI_PLACE_H
 
@@ -15,8 +15,5 @@ bool place_is_model(const char *dir);         /* Hugging Face's: config.json and
 char *place_checkpoint(const char *path, bool *itself);
 /* A wrong configuration where `path`, which messages call `key`, is in such a place. */
 int place_check(const char *key, const char *path, moai_error *err);
-/* A file in a checkpoint's directory, at any depth, that another run, checkpoint, model or set of shards consists of,
- * and that would go with it; caller frees.  NULL: none; what else is there (notes, scores) goes as in Transformers. */
-char *place_other_in(const char *checkpoint);
 
 #endif

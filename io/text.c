@@ -91,6 +91,11 @@ text_file *text_open_as(const char *path, const char *name, const text_format *f
     return open_as(path, name, format, false, err);
 }
 
+text_file *text_open_stream(const char *path, const text_format *format, moai_error *err)
+{
+    return open_as(path, path, format, true, err);
+}
+
 text_file *text_open(const char *path, const text_format *format, moai_error *err)
 {
     return text_open_as(path, path, format, err);
@@ -101,20 +106,6 @@ bool text_reopens(const char *path)
     struct stat st;
 
     return stat(strcmp(path, "-") == 0 ? "/dev/stdin" : path, &st) != 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode);
-}
-
-int text_spool(const char *path, const char *to, const text_format *format, moai_error *err)
-{
-    const int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    text_file *f = out < 0 ? NULL : open_as(path, path, format, true, err);
-    int status = out < 0 ? error_file(err, to) : f ? unpacker_copy_to(f->unpacker, out, to, err) : -1;
-
-    if (status == 0) status = text_judge(f, err);
-    if (status == 0) status = unpacker_pass(f->unpacker, err);
-    text_close(f);
-    if (out >= 0 && close(out) != 0 && status == 0)
-        status = error_set(err, "%s: cannot write: %s", to, strerror(errno));
-    return status;
 }
 
 void text_close(text_file *f)

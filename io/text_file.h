@@ -33,6 +33,8 @@ int window_reach(text_file *, window *, int64_t end, moai_error *err);
 /* The number, from 1, of the line at `offset` of the text, which the block holds: for messages, so a plain file may be
  * read again. */
 long long text_line_number(const text_block *, int64_t offset);
+/* As a stream, whatever its kind: for text_spool. */
+text_file *text_open_stream(const char *path, const text_format *, moai_error *err);
 /* Whether the first line of JSON lines, as far as `head` holds it, is an object with a text.  -1: status 2. */
 int text_judge_line(text_file *, const char *head, size_t n_bytes, bool at_end, moai_error *err);
 bool text_is_separator(const text_file *, const char *line, size_t n_bytes); /* the line with its end */

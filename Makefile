@@ -88,8 +88,8 @@ sanitizers = -O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=un
 # half precision is a type for storage only in clang 14 on x86
 OPT       = $(if $(FUZZ),$(sanitizers) -fsanitize=fuzzer-no-link -Wno-c2x-extensions -Wno-pass-failed $(no_half),$(if $(ASAN),$(sanitizers),-O3 -g))
 no_half  := $(if $(FUZZ),$(shell echo '_Float16 x;' | $(CC) -fsyntax-only -x c - 2>/dev/null || echo -D_Float16=__fp16))
-CPPFLAGS += -Isrc -Iparallel -Iio -D_GNU_SOURCE -MMD -MP $(CUDA_CPPFLAGS) $(PREFIX_CFLAGS)
-# gnu11: vectors, _Float16 and unnamed parameters are used; its leave to contract products and sums is taken in cpu_*.c only
+CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP $(CUDA_CPPFLAGS) $(PREFIX_CFLAGS)
+# gnu11: vectors, _Float16 and unnamed parameters are used; its leave to contract products and sums is taken in src/cpu only
 CFLAGS   += -std=gnu11 -ffp-contract=off $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
 CXXFLAGS += -std=c++17 $(OPT) -Wall -Wextra -march=$(ARCH)
 LDLIBS    = $(PREFIX_LIBS) $(CUDA_LIBS) $(MPI_LIBS) $(HDF5_LIBS) $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS)) -lsentencepiece -lsentencepiece_train \
@@ -102,7 +102,7 @@ CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(or $(shell command -v nvcc),$(wildcard /u
 NVCC      ?= $(CUDA_HOME)/bin/nvcc
 $(if $(shell command -v $(NVCC)),,$(error CUDA=$(CUDA): nvcc is not found.  Name its place (CUDA_HOME=/usr/local/cuda), or build without: make))
 NVCCFLAGS += -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a$(comma)code=sm_$a) -Xcompiler -Wall$(comma)-Wextra
-CUDA_CPPFLAGS = -DMOAI_CUDA -iquote cuda -isystem $(CUDA_HOME)/include
+CUDA_CPPFLAGS = -DMOAI_CUDA -isystem $(CUDA_HOME)/include
 missing_cuda := $(strip $(call no_header,cublasLt.h:cuBLASLt nccl.h:NCCL))
 $(if $(missing_cuda),$(error CUDA=$(CUDA): no headers of $(missing_cuda) in $(CUDA_HOME)/include or where the compiler looks (libnccl-dev; PREFIXES=)))
 # cuDNN's fused attention, through its header-only frontend (PyPI nvidia-cudnn-frontend): CUDNN_FRONTEND=/where/its/include/is; CUDNN= without
@@ -110,21 +110,21 @@ CUDNN_FRONTEND ?= $(shell python3 -c 'import cudnn, os; print(os.path.join(os.pa
 CUDNN ?= $(and $(wildcard $(CUDNN_FRONTEND)/cudnn_frontend.h),$(if $(call no_header,cudnn.h:cudnn),,1))
 $(BUILD)/cuda/%.o: CPPFLAGS += $(if $(CUDNN),-DMOAI_CUDNN -DCUDNN_FRONTEND_SKIP_JSON_LIB -isystem $(CUDNN_FRONTEND))
 CUDA_LIBS     = -L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcublasLt -lnccl $(if $(CUDNN),-lcudnn -lnvrtc) -lcudart
-cuda_sources  = $(filter-out $(if $(CUDNN),,cuda/attend_cudnn.cc),$(wildcard cuda/*.c cuda/*.cc cuda/*.cu)) parallel/comm_nccl.c
+cuda_sources  = $(filter-out $(if $(CUDNN),,cuda/attend/attend_cudnn.cc),$(wildcard $(foreach e,c cc cu,cuda/*.$e cuda/attend/*.$e cuda/gpu/*.$e))) \
+                $(wildcard parallel/nccl/*.c)
 cuda_benches  = $(wildcard cuda/bench/*.c)
 $(BUILD)/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(if $(Q),echo "  NVCC $<")
-	$(Q)$(NVCC) $(filter-out -iquote cuda,$(CPPFLAGS)) $(NVCCFLAGS) -c -o $@ $<
+	$(Q)$(NVCC) $(CPPFLAGS) $(NVCCFLAGS) -c -o $@ $<
 endif
 
 programs = moai_train moai_tokenize moai_checkpoint moai_generate
-sources  = $(filter-out parallel/comm_nccl.c,$(wildcard src/*.c parallel/*.c io/*.c))
-library  = $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(programs:%=src/%.c),$(sources))) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard io/*.cc)) \
-           $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(cuda_sources))))
-binaries = $(patsubst src/%.c,$(BUILD)/%,$(wildcard $(programs:%=src/%.c)))
+sources  = $(filter-out src/programs/% parallel/nccl/%,$(wildcard $(foreach d,src parallel io,$d/*/*.c $d/*/*.cc)))
+library  = $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(sources)))) $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(cuda_sources))))
+binaries = $(programs:%=$(BUILD)/%)
 # linked by name: nothing calls it, it runs before main
-processor = $(BUILD)/src/processor.o
+processor = $(BUILD)/src/host/processor.o
 fuzz_parts = fuzz fuzz_json pack_text
 fuzzers  = $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz-*.c))
 tests    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/t*.c tests/tools/*.c tests/slow/*.c tests/bench/*.c) $(cuda_benches))
@@ -135,10 +135,10 @@ build-fuzzers: $(fuzzers)
 
 $(BUILD)/parallel/%.o: CPPFLAGS += $(MPI_CFLAGS)
 $(BUILD)/io/%.o $(BUILD)/tests/t7-shard.o: CPPFLAGS += $(HDF5_CFLAGS)
-$(BUILD)/io/unpack.o $(BUILD)/tests/fuzz/pack_text.o: CPPFLAGS += $(if $(filter gzip,$(PACKINGS)),-DMOAI_GZIP) $(if $(filter xz,$(PACKINGS)),-DMOAI_XZ) $(if $(filter bzip2,$(PACKINGS)),-DMOAI_BZIP2)
+$(BUILD)/io/text/unpack.o $(BUILD)/tests/fuzz/pack_text.o: CPPFLAGS += $(if $(filter gzip,$(PACKINGS)),-DMOAI_GZIP) $(if $(filter xz,$(PACKINGS)),-DMOAI_XZ) $(if $(filter bzip2,$(PACKINGS)),-DMOAI_BZIP2)
 $(BUILD)/tests/fuzz/%.o: CPPFLAGS += $(MPI_CFLAGS) $(HDF5_CFLAGS)
-$(BUILD)/src/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
-$(BUILD)/src/cpu_%.o: CFLAGS += -ffp-contract=fast
+$(BUILD)/src/cpu/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
+$(BUILD)/src/cpu/cpu_%.o: CFLAGS += -ffp-contract=fast
 $(processor): CFLAGS := $(filter-out -march=%,$(CFLAGS))
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -151,7 +151,7 @@ $(BUILD)/%.o: %.cc $(BUILD)/flags
 	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 $(BUILD)/libmoai.a: $(library)
 	@rm -f $@; ar rcs $@ $^
-$(binaries): $(BUILD)/%: $(BUILD)/src/%.o $(processor) $(BUILD)/libmoai.a
+$(binaries): $(BUILD)/%: $(BUILD)/src/programs/%.o $(processor) $(BUILD)/libmoai.a
 	@$(if $(Q),echo "  LD   $@")
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(tests): $(BUILD)/%: $(BUILD)/%.o $(processor) $(BUILD)/libmoai.a

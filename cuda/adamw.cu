@@ -1,5 +1,5 @@
 /* adamw.cu: the clip factor and AdamW over flat buffers (arXiv 1711.05101) */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 /* cross_entropy.cu: cross-entropy over a vocabulary that may be split: statistics of the part, then loss and gradient.
  * A block takes a row. */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#include "cuda_device.h"
+#include "cuda/cuda_device.h"
 
 typedef struct staging staging;               /* pinned buffers between host and device: staging.c */
 typedef struct product_plans product_plans;   /* the algorithm chosen for each shape: matmul.c */

@@ -3,8 +3,8 @@
 #ifndef MOAI_CUDA_DEVICE_H
 #define MOAI_CUDA_DEVICE_H
 
-#include "clock.h"
-#include "ops.h"
+#include "src/ops/clock.h"
+#include "src/ops/ops.h"
 
 extern const moai_ops ops_cuda;
 extern const clock_ops clock_cuda;

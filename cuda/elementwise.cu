@@ -1,5 +1,5 @@
 /* elementwise.cu: casts, sums, fills, normal random numbers */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 
@@ -39,7 +39,7 @@ template <typename T, int W> struct fill_op {
     }
 };
 
-/* Philox4x32-10, as in src/rng.c */
+/* Philox4x32-10, as in src/base/rng.c */
 __device__ uint4 philox(uint64_t key, uint64_t counter)
 {
     uint4 c = make_uint4((uint32_t)counter, (uint32_t)(counter >> 32), 0, 0);

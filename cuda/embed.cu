@@ -2,7 +2,7 @@
  *
  * The backward sorts the tokens by the row they name (stable: equal ones stay in order); where a new row begins in
  * that order, its tokens' gradients are added one after another, so the sum's order is that of the tokens. */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 #include <cub/device/device_radix_sort.cuh>
 

@@ -6,7 +6,7 @@
 #ifndef MOAI_KERNELS_CUH
 #define MOAI_KERNELS_CUH
 
-#include "cuda.h"
+#include "cuda/cuda.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -1,5 +1,5 @@
 /* kv_append.cu: new keys and values into their rows of the cache */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

@@ -10,7 +10,7 @@
  * The first product of a shape asks the library for its candidates, runs each on the operands themselves and keeps the
  * fastest for the device's life; a deterministic device keeps the library's first choice, since a timing may decide
  * otherwise next time. Any one algorithm gives the same bits every time. */
-#include "matmul_few.h"
+#include "cuda/matmul_few.h"
 
 #include <math.h>
 #include <stdlib.h>

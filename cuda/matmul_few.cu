@@ -5,9 +5,9 @@
  * 2t + 1, 2t + 8, 2t + 9 of two products.  Since x and W agree on it, the order of features does not matter to their
  * sum, and nothing is exchanged between lanes.  The warps of a block share out the features; their sums meet in the
  * order of warps.  A row's bits do not depend on the other rows. */
-#include "matmul_few.h"
+#include "cuda/matmul_few.h"
 
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

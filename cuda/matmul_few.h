@@ -2,7 +2,7 @@
 #ifndef MOAI_MATMUL_FEW_H
 #define MOAI_MATMUL_FEW_H
 
-#include "cuda.h"
+#include "cuda/cuda.h"
 
 #ifdef __cplusplus
 extern "C" {

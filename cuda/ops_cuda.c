@@ -1,5 +1,5 @@
 /* ops_cuda.c: the GPU's table of operations */
-#include "cuda.h"
+#include "cuda/cuda.h"
 
 static int supports_cuda(const op_needs *n, moai_error *err)
 {

@@ -4,9 +4,9 @@
  *
  * L neighbouring lanes share a head; a lane has the same packs of both halves and so holds whole pairs.  A block is
  * (WARP, warps of a row, rows); where a row has more warps, the grid's second dimension takes it in parts. */
-#include "qknorm_rope_few.h"
+#include "cuda/qknorm_rope_few.h"
 
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

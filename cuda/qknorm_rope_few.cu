@@ -1,8 +1,8 @@
 /* qknorm_rope_few.cu: RMSNorm of q and k heads and their rotation, see qknorm_rope.cu, where there are too few rows to
  * fill the card with warps of several heads: a warp takes one head of one row. */
-#include "qknorm_rope_few.h"
+#include "cuda/qknorm_rope_few.h"
 
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

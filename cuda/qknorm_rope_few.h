@@ -2,7 +2,7 @@
 #ifndef MOAI_QKNORM_ROPE_FEW_H
 #define MOAI_QKNORM_ROPE_FEW_H
 
-#include "cuda.h"
+#include "cuda/cuda.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -6,7 +6,7 @@
  * A block takes one row after another, P packs a thread.  A thread keeps its columns' weights, and asks for its part
  * of the next row before the block sums over this one.  The backward's threads sum dw as they go; the blocks' sums are
  * added in order. */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

@@ -1,4 +1,4 @@
-/* sample.cu: the next token of each row of logits, as in src/sample.h, without sorting a vocabulary
+/* sample.cu: the next token of each row of logits, as in src/ops/sample.h, without sorting a vocabulary
  *
  * A token's weight is exp((logit - largest) / temperature) in steps of 2^-44, so that sums are exact in any order and
  * the choice does not depend on it.  In the order of falling logits the token that exceeds a given sum of weights is
@@ -9,7 +9,7 @@
  *
  * Blocks: (PARTS of a row, rows).  The last block of a row to finish draws the conclusion that the next launch needs.
  */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

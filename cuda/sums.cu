@@ -1,5 +1,5 @@
 /* sums.cu: sums over long arrays into a double, and of the partial sums that blocks leave, all in a fixed order */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

@@ -1,5 +1,5 @@
 /* swiglu.cu: act = silu(gate) up, and its backward (arXiv 2002.05202) */
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace {
 

@@ -1,9 +1,9 @@
 /* the model file and the run file: what is read, what is refused and in which words */
-#include "tap.h"
+#include "tests/lib/tap.h"
 
-#include "model_config.h"
-#include "resume_keys.h"
-#include "run_config.h"
+#include "src/config/model_config.h"
+#include "src/train/resume_keys.h"
+#include "src/train/run_config.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Which of a host's cores a process may use, from directories made up like /proc and /sys, and from OMP_NUM_THREADS. */
-#include "host_cores.h"
-#include "made_up.h"
-#include "tap.h"
+#include "src/host/host_cores.h"
+#include "tests/lib/made_up.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

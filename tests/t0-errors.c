@@ -1,5 +1,5 @@
 /* Texts that find no room: what they begin with and the reason at their end stay, whole characters only. */
-#include "tap.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

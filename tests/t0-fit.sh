@@ -1,7 +1,7 @@
 #!/bin/sh
 # What fits into how much memory: the plan's figures against the choice of recomputation, the refusal and the way out.
 set -u
-. tests/check.sh
+. tests/lib/check.sh
 shown="$TMPDIR/out"
 plan() { "$MOAI_BIN/moai_train" --plan --model configs/moai-3b.json --bf16 --device cuda "$@" > "$TMPDIR/out" 2>&1; }
 # the GiB that a rank takes

@@ -1,8 +1,8 @@
 /* One job at a time (dir_lock.h): who is inside is named, a killed holder's file stands in nobody's way, and files that
  * come and go never let two in.  fcntl() is this test's own, so that a file system can be without locks. */
-#include "dir_lock.h"
-#include "files.h"
-#include "tap.h"
+#include "src/base/dir_lock.h"
+#include "src/base/files.h"
+#include "tests/lib/tap.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* How much memory a host has, from directories made up like /proc and /sys. */
-#include "host_memory.h"
-#include "made_up.h"
-#include "tap.h"
+#include "src/host/host_memory.h"
+#include "tests/lib/made_up.h"
+#include "tests/lib/tap.h"
 
 static const char two[] = "25 24 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
                   one[] = "31 24 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"

@@ -1,10 +1,10 @@
 /* needs: perl */
 /* metrics.jsonl and the TensorBoard files: full precision, a resume tells one story, bad output directories are
  * named */
-#include "tap.h"
+#include "tests/lib/tap.h"
 
-#include "keys.h"
-#include "metrics.h"
+#include "io/metrics/metrics.h"
+#include "src/config/keys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -251,7 +251,7 @@ static char *events_of(int resumed_at)
 
     CHECK(!glob(pattern, 0, NULL, &files), "no %s", pattern);
     for (size_t i = 0; i < files.gl_pathc && !found; i++) {
-        char *command = xasprintf("perl tests/tfevents.pl '%s'", files.gl_pathv[i]), *text = xmalloc(1 << 16),
+        char *command = xasprintf("perl tests/lib/tfevents.pl '%s'", files.gl_pathv[i]), *text = xmalloc(1 << 16),
              start[32];
         FILE *pipe = popen(command, "r");
         size_t n = fread(text, 1, (1 << 16) - 1, pipe);

@@ -1,7 +1,7 @@
 /* Paths as people write them: what is put in, what is refused, and that a name that exists is that name. */
-#include "keys.h"
-#include "paths.h"
-#include "tap.h"
+#include "src/config/keys.h"
+#include "src/config/paths.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

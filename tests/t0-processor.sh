@@ -2,7 +2,7 @@
 # A program on a processor older than it was built for says what is missing, with status 2, and meets no unknown instruction.
 # needs: qemu-x86_64 gcc
 set -u
-. tests/check.sh
+. tests/lib/check.sh
 [ "$(uname -m)" = x86_64 ] || { echo "1..0 # SKIP this is no x86-64"; exit 0; }
 shown="$TMPDIR/out"
 # on CPU PROGRAM...: $status
@@ -15,8 +15,8 @@ on() {
 # built ARCH: a small program that checks its processor as all do
 built() {
     echo 'int main(void) { return 7; }' > "$TMPDIR/main.c"
-    gcc -O2 -Isrc -D_GNU_SOURCE -march="$1" -c -o "$TMPDIR/needs.o" src/processor_needs.c &&
-        gcc -O2 -Isrc -D_GNU_SOURCE -o "$TMPDIR/$1" "$TMPDIR/main.c" src/processor.c "$TMPDIR/needs.o"
+    gcc -O2 -I. -D_GNU_SOURCE -march="$1" -c -o "$TMPDIR/needs.o" src/host/processor_needs.c &&
+        gcc -O2 -I. -D_GNU_SOURCE -o "$TMPDIR/$1" "$TMPDIR/main.c" src/host/processor.c "$TMPDIR/needs.o"
     check $? "built for $1"
 }
 built x86-64

@@ -1,7 +1,7 @@
 /* The learning rate of every schedule, step by step, against values worked out by hand from configs/README.md's
  * table. */
-#include "schedule.h"
-#include "tap.h"
+#include "src/train/schedule.h"
+#include "tests/lib/tap.h"
 
 static void check(const char *what, const run_config *run, const double *want, int n)
 {

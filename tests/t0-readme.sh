@@ -13,7 +13,7 @@ for f in $(grep -o '`[a-z]*/[a-z0-9_./-]*\.[a-z]*`' README.md | tr -d '`' | sort
 if [ -z "$missing" ]; then echo "ok 2 - the files that README.md names exist"; else echo "not ok 2 - README.md names$missing"; failed=1; fi
 missing=
 # shellcheck disable=SC2016
-for key in $(sed -n 's/.*{"\([a-z_]*\)", OFF_.*/\1/p' src/model_refused.c); do grep -q "\`$key\`" configs/README.md || missing="$missing $key"; done
+for key in $(sed -n 's/.*{"\([a-z_]*\)", OFF_.*/\1/p' src/config/model_refused.c); do grep -q "\`$key\`" configs/README.md || missing="$missing $key"; done
 if [ -z "$missing" ]; then echo "ok 3 - configs/README.md has every refused key of a model file"; else
     echo "not ok 3 - configs/README.md does not name$missing"; failed=1
 fi

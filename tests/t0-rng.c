@@ -1,6 +1,6 @@
 /* Philox4x32-10 against a text of the algorithm that passes the authors' known answers; the streams made from it. */
-#include "rng.h"
-#include "tap.h"
+#include "src/base/rng.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

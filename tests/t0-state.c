@@ -1,8 +1,8 @@
 /* What a run remembers from step to step: the loss scale, the window that spikes are judged by, the samples left out;
  * and that all of it comes back from a checkpoint's text. */
-#include "keys.h"
-#include "run_state.h"
-#include "tap.h"
+#include "src/config/keys.h"
+#include "src/train/run_state.h"
+#include "tests/lib/tap.h"
 
 #include <math.h>
 #include <stdlib.h>

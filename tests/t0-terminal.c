@@ -1,7 +1,7 @@
 /* Bars on terminals of any width: none of their lines is as wide as the terminal, or it would go on in the next one. */
-#include "metrics.h"
-#include "progress.h"
-#include "tap.h"
+#include "io/metrics/metrics.h"
+#include "src/host/progress.h"
+#include "tests/lib/tap.h"
 
 #include <errno.h>
 #include <fcntl.h>

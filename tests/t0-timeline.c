@@ -1,8 +1,8 @@
 /* What a timeline notes and how it is read, on a clock that the test sets: streams, lanes, growth.  The table of timed
  * ops is whole. */
-#include "ops_timed.h"
-#include "tap.h"
-#include "timeline.h"
+#include "src/observe/ops_timed.h"
+#include "src/observe/timeline.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Without a tool the tests that need it are skipped by name; without network or root the rest runs, unless the build lacks something.
 set -u
-. tests/check.sh
+. tests/lib/check.sh
 shown="$TMPDIR/out"
 t=$TMPDIR
 one_test() { # one_test NAME NEEDS LINE

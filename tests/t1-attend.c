@@ -1,6 +1,6 @@
 /* Causal grouped-query attention, its backward, and decoding over a cache, against fp64; -d names the device.  On a GPU
  * each implementation runs. */
-#include "battery.h"
+#include "tests/lib/battery.h"
 
 static bool on_tensor_cores; /* may 16-bit types be computed there? */
 

@@ -1,7 +1,7 @@
 /* cast, add, fill, fill_normal, SwiGLU and the memory entries against fp64; -d names the device. */
-#include "battery.h"
+#include "tests/lib/battery.h"
 
-#include "rng.h"
+#include "src/base/rng.h"
 
 static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
 

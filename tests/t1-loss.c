@@ -1,6 +1,6 @@
 /* The two ends of the model against fp64: embedding rows and their gradient, and cross-entropy over a split vocabulary;
  * -d names the device. */
-#include "battery.h"
+#include "tests/lib/battery.h"
 
 /* -- embedding: ids of this part, of others, and padding -- */
 

@@ -1,6 +1,6 @@
 /* RMSNorm, the residual sum before it, and QK-norm with the rotation, forward and backward, against fp64;
  * -d names the device. */
-#include "battery.h"
+#include "tests/lib/battery.h"
 
 static const double eps = 1e-6;
 

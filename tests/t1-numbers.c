@@ -1,6 +1,6 @@
 /* The CPU backend's own numbers: exp in vectors, and bf16 against every float that could round wrongly. */
-#include "battery.h"
-#include "cpu.h"
+#include "src/cpu/cpu.h"
+#include "tests/lib/battery.h"
 
 static void check_exp(void)
 {

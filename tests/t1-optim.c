@@ -1,5 +1,5 @@
 /* Sums, clipping and AdamW against fp64; -d names the device. */
-#include "battery.h"
+#include "tests/lib/battery.h"
 
 static double *device_double(double value) { return to_device(&value, sizeof value); }
 static double read_double(const double *p)

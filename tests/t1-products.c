@@ -1,5 +1,5 @@
 /* The three products of a linear map, fp32, bf16 and fp16, packed and strided, odd sizes, against fp64.  -d: device. */
-#include "battery.h"
+#include "tests/lib/battery.h"
 
 /* c (m, n) += sum over l of a[i * ar + l * ac] b[l * br + j * bc] */
 static void multiply(double *c, int64_t m, int64_t n, int64_t k, const double *a, int64_t ar, int64_t ac,

@@ -1,10 +1,10 @@
 /* Rotation angles of every scaling against Transformers' (tests/golden/rope.py). */
-#include "rope.h"
-#include "tap.h"
+#include "src/model/rope.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 
-#include "golden/rope.h"
+#include "tests/golden/rope.h"
 
 enum { HEAD_DIM = 16, HALF = HEAD_DIM / 2 };
 

@@ -1,5 +1,5 @@
 /* Sampling against its definition, worked out by sorting; -d names the device. */
-#include "battery.h"
+#include "tests/lib/battery.h"
 
 typedef struct token {
     float logit;

@@ -1,8 +1,8 @@
 /* run: mpirun -np 4 %s */
 /* Decoding against the forward of training, on 1, 2 and 4 tensor ranks (4 > 2 KV heads: replicated; odd shares of
  * the vocabulary). */
-#include "generate.h"
-#include "tap.h"
+#include "src/serve/generate.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

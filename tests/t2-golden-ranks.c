@@ -2,7 +2,7 @@
 /* t2-golden-ranks: the gradients of parallel layouts against Transformers' and three steps against torch.optim.AdamW;
  * each rank holds its blocks against the golden tensors.  The layouts of 4 ranks, or of 2 when it runs on 2; `-d cuda`
  * on GPUs. */
-#include "golden/golden.h"
+#include "tests/golden/golden.h"
 
 typedef struct layout {
     const char *name;

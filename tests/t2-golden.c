@@ -2,7 +2,7 @@
  * every gradient and three steps in all recomputation modes, bf16 and fp16; `-d cuda` on a GPU.  With arguments WEIGHTS
  * RESULTS ... it holds the weights of a checkpoint or Hugging Face directory against the results of another
  * (tests/slow/t9-hf-roundtrip.sh). */
-#include "golden/golden.h"
+#include "tests/golden/golden.h"
 
 static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn", "long"};
 static const char *const mode_names[] = {"none", "selective", "full"};

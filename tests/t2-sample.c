@@ -1,7 +1,7 @@
 /* Sampling: which tokens are kept, with what probabilities, and that draws follow them. */
-#include "rng.h"
-#include "sample.h"
-#include "tap.h"
+#include "src/base/rng.h"
+#include "src/ops/sample.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 

@@ -1,8 +1,8 @@
 /* run: mpirun -np 4 %s */
 /* Every collective against what plain arithmetic says, for dtypes, sizes, in place, overlapping, and in pieces. */
-#include "comm_mpi.h"
-#include "grid.h"
-#include "tap.h"
+#include "parallel/comm/comm_mpi.h"
+#include "parallel/comm/grid.h"
+#include "tests/lib/tap.h"
 
 #include <limits.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* run: mpirun -np 4 %s   Host memory is shared: unequal stages fit into what they need together. */
-#include "fit.h"
-#include "tap.h"
+#include "src/train/fit.h"
+#include "tests/lib/tap.h"
 
 int main(int argc, char **argv)
 {

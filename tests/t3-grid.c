@@ -1,8 +1,8 @@
 /* run: mpirun -np 8 %s */
 /* Who shares an axis with whom, on several shapes; factoring of the world. */
-#include "comm_mpi.h"
-#include "grid.h"
-#include "tap.h"
+#include "parallel/comm/comm_mpi.h"
+#include "parallel/comm/grid.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

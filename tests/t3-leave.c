@@ -1,7 +1,7 @@
 /* A rank's ways out, for t3-process.sh: t3-leave [die | clogged | thread | config | truncate].  Without a word: a world
  * of one rank. */
-#include "grid.h"
-#include "tap.h"
+#include "parallel/comm/grid.h"
+#include "tests/lib/tap.h"
 
 #include <fcntl.h>
 #include <pthread.h>

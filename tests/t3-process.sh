@@ -2,7 +2,7 @@
 # The ways out: one broken rank ends all; a configuration error is said once; a program needs no mpirun.
 set -u
 program=$MOAI_BIN/tests/t3-leave
-. tests/check.sh
+. tests/lib/check.sh
 shown="$TMPDIR/out"
 # run RANKS HOW: output to $TMPDIR/out, status to $status; a hang is cut off and fails
 run() {

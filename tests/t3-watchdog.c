@@ -1,8 +1,8 @@
 /* run: mpirun -np 4 %s   Who is late, from what the ranks have answered. */
-#include "mail.h"
-#include "tap.h"
-#include "watchdog.h"
-#include "watchdog_report.h"
+#include "parallel/watch/mail.h"
+#include "parallel/watch/watchdog.h"
+#include "parallel/watch/watchdog_report.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

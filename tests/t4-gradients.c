@@ -1,11 +1,11 @@
 /* run: mpirun -np 8 %s */
 /* One step's loss, gradient norm and every gradient tensor, on layouts of eight ranks against one rank alone. */
-#include "grid.h"
-#include "model.h"
-#include "pipeline.h"
-#include "rng.h"
-#include "tap.h"
-#include "zero.h"
+#include "parallel/axes/zero.h"
+#include "parallel/comm/grid.h"
+#include "parallel/pipeline/pipeline.h"
+#include "src/base/rng.h"
+#include "src/model/model.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Tensor parallelism trains the same model: 20 steps of fp32 on TP 2, 4 and 14 against one rank.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 200

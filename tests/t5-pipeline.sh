@@ -1,6 +1,6 @@
 #!/bin/sh
 # The pipeline trains the same model: 20 steps of fp32 on PP 2, 3 (uneven) and with TP, against one rank.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 200

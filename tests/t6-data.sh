@@ -1,6 +1,6 @@
 #!/bin/sh
 # Data parallelism with ZeRO-1, alone and with the other axes: 20 steps of fp32 against one rank, samples included.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 200

@@ -1,10 +1,10 @@
 /* run: mpirun -np 4 %s */
 /* replicas_check: quiet on weights as they should be, on every layout; one bit changed in one copy on one rank is found
  * and named; a bit in a weight that has no copy cannot be. */
-#include "checkpoint_state.h"
-#include "model.h"
-#include "replicas.h"
-#include "tap.h"
+#include "src/model/model.h"
+#include "src/train/replicas.h"
+#include "tests/lib/checkpoint_state.h"
+#include "tests/lib/tap.h"
 
 static moai_device *device;
 static moai_grid grid;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # replica_check_steps in a run: quiet on every layout; a rank whose memory turns a bit stops the run, named, and nothing is saved of it.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 200

@@ -1,7 +1,7 @@
 /* t7-bigram.c: the bigram model is a distribution, and finds the entropy of a source that is a bigram. */
-#include "bigram.h"
-#include "rng.h"
-#include "tap.h"
+#include "src/base/rng.h"
+#include "src/corpus/bigram.h"
+#include "tests/lib/tap.h"
 
 enum { V = 50, TOKENS = 400000 };
 

@@ -1,8 +1,8 @@
 /* Random single bytes of a data set's files, shards and manifest, are changed: the audit finds each and names the file.
  * Argument: how many (200). */
-#include "audit.h"
-#include "shards.h"
-#include "tap.h"
+#include "src/corpus/audit.h"
+#include "tests/lib/shards.h"
+#include "tests/lib/tap.h"
 
 #include <sys/stat.h>
 

@@ -22,12 +22,12 @@ refuses() {                                   # refuses WHAT STATUS WORDS COMMAN
 }
 flip() { perl -e 'open F, "+<", $ARGV[0]; seek F, $ARGV[1], 0; read F, $b, 1; seek F, $ARGV[1], 0; print F chr(ord($b) ^ 64)' "$1" "$2"; }
 tmp=$TMPDIR
-. tests/has.sh
+. tests/lib/has.sh
 
 # ---- the texts: this repository's own files, as .txt, zstd, and .jsonl ----
-cat src/*.c > "$tmp/all.txt"
-perl -0pe 's/\n\n+/\n---\n/g' README.md src/*.h > "$tmp/marked.txt" 2> /dev/null
-for f in io/*.c; do perl -MJSON::PP -0ne 'print JSON::PP->new->ascii->encode({name => $ARGV, text => $_}), "\n"' "$f"; done > "$tmp/files.jsonl"
+cat src/*/*.c > "$tmp/all.txt"
+perl -0pe 's/\n\n+/\n---\n/g' README.md src/*/*.h > "$tmp/marked.txt" 2> /dev/null
+for f in io/*/*.c; do perl -MJSON::PP -0ne 'print JSON::PP->new->ascii->encode({name => $ARGV, text => $_}), "\n"' "$f"; done > "$tmp/files.jsonl"
 zstd -q "$tmp/files.jsonl" -o "$tmp/more.jsonl.zst"
 inputs="$tmp/all.txt $tmp/files.jsonl $tmp/more.jsonl.zst"
 ok "train" $tokenize train --input $inputs --vocab_size 700 --output "$tmp/new/tok"
@@ -177,7 +177,7 @@ ok "they are untouched" sh -c "[ \"\$(ls -A $tmp/other $tmp/checkpoint | tr '\n'
 # ---- replaced, and nothing else touched ----
 small="--input $tmp/tiny.txt --document_separator line --validation_fraction 0"
 seq 1 50 | sed 's/$/ little lines/' > "$tmp/tiny.txt"
-$tokenize train --input io/*.c --vocab_size 500 --output "$tmp/new/other" > "$tmp/out" 2>&1
+$tokenize train --input io/*/*.c --vocab_size 500 --output "$tmp/new/other" > "$tmp/out" 2>&1
 ok "a tokenizer that lies in the output is not written over" sh -c "mkdir $tmp/own && cp $tmp/new/tok.model $tmp/own/tokenizer.model &&
     $tokenize encode --tokenizer $tmp/new/other.model $small --output $tmp/own && cmp $tmp/new/tok.model $tmp/own/tokenizer.model && $tokenize audit $tmp/own"
 ok "nor where it is the one to encode with" sh -c "mkdir $tmp/self && cp $tmp/new/tok.model $tmp/self/tokenizer.model &&

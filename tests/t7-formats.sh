@@ -3,10 +3,10 @@
 # needs: zstd
 set -u
 dir=$TMPDIR
-. tests/check.sh
+. tests/lib/check.sh
 shown="$dir/out"
 tokenize=$MOAI_BIN/moai_tokenize
-cat src/*.h > "$dir/text.txt"
+cat src/*/*.h > "$dir/text.txt"
 $tokenize train --input "$dir/text.txt" --vocab_size 400 --output "$dir/tok" > "$dir/out" 2>&1
 check $? "train"
 encode="$tokenize encode --tokenizer $dir/tok.model --validation_fraction 0 --no_progress --overwrite"

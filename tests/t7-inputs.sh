@@ -2,11 +2,11 @@
 # t7-inputs.sh: thousands of inputs: on a long command line, by lists and by directories, with and without mpirun; which files of a
 # directory are read, and in what order.
 # needs: perl zstd
-. tests/check.sh
+. tests/lib/check.sh
 dir=$TMPDIR
 shown="$dir/out"
 tokenize=$(realpath "$MOAI_BIN")/moai_tokenize
-"$tokenize" train --input src/*.c --vocab_size 500 --output "$dir/tok" > "$dir/out" 2>&1 || exit 1
+"$tokenize" train --input src/*/*.c --vocab_size 500 --output "$dir/tok" > "$dir/out" 2>&1 || exit 1
 encode() { "${launch[@]}" "$tokenize" encode --tokenizer "$dir/tok.model" --validation_fraction 0.1 --no_progress "$@" > "$dir/out" 2>&1; }
 same() { diff -r "$dir/$1" "$dir/$2" > "$dir/out" 2>&1; check $? "$3"; }
 launch=()
@@ -66,10 +66,10 @@ refused 2 'none: no file below it has the name of a text or of JSON lines; there
 refused 1 'dangling/x.txt: a link to nothing' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input "$dir/dangling"
 
 # ---- lists that are none ----
-echo > "$dir/empty"; printf 'src/audit.c\nno-such.txt\n' > "$dir/wrong"; iconv -f UTF-8 -t UTF-16 "$dir/list" > "$dir/utf16"
+echo > "$dir/empty"; printf 'src/corpus/audit.c\nno-such.txt\n' > "$dir/wrong"; iconv -f UTF-8 -t UTF-16 "$dir/list" > "$dir/utf16"
 refused 2 'empty: no name in this list' mpirun -np 2 "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/empty"
 refused 2 'wrong, line 2: no-such.txt: No such file or directory; it is looked for from ' mpirun -np 2 "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/wrong"
-printf '# comment\n' > "$dir/comment"; printf 'a.txt\rb.txt\r' > "$dir/cr"; zstd -q "$dir/list" -o "$dir/list.zst"; printf 'src/audit.c\0no\033-such.txt\0' > "$dir/nuls"
+printf '# comment\n' > "$dir/comment"; printf 'a.txt\rb.txt\r' > "$dir/cr"; zstd -q "$dir/list" -o "$dir/list.zst"; printf 'src/corpus/audit.c\0no\033-such.txt\0' > "$dir/nuls"
 refused 2 'comment, line 1: # comment: No such file or directory; a list has no comments' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/comment"
 refused 2 'cr, line 1: a.txt?b.txt: No such file or directory; CR alone ends no line' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/cr"
 refused 2 'list.zst: is zstd: a list is of names' "$tokenize" encode --tokenizer "$dir/tok.model" --output "$dir/f" --input_list "$dir/list.zst"

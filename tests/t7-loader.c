@@ -1,9 +1,9 @@
 /* t7-loader.c: the loader against its formulas computed the plain way: samples, epochs, layouts, workers, resume,
  * damage. */
-#include "loader.h"
-#include "shard_pool.h"
-#include "shards.h"
-#include "tap.h"
+#include "io/data/loader.h"
+#include "io/data/shard_pool.h"
+#include "tests/lib/shards.h"
+#include "tests/lib/tap.h"
 
 #include <dirent.h>
 #include <sys/resource.h>

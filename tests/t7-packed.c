@@ -1,9 +1,9 @@
 /* t7-packed.c: packed texts: read with all members that lie one behind the other; truncated, damaged or followed by
  * something else they are an error with the file's name, never a shorter text. */
-#include "shards.h"
-#include "tap.h"
-#include "text.h"
-#include "unpack.h"
+#include "io/text/text.h"
+#include "io/text/unpack.h"
+#include "tests/lib/shards.h"
+#include "tests/lib/tap.h"
 
 #include <sys/stat.h>
 #include <sys/wait.h>

@@ -1,9 +1,9 @@
 /* t7-shard.c: token shards, manifests and hashes: what is written is read, damage is found and named. */
-#include "files.h"
-#include "h5.h"
-#include "hash.h"
-#include "shards.h"
-#include "tap.h"
+#include "io/file/h5.h"
+#include "io/file/hash.h"
+#include "src/base/files.h"
+#include "tests/lib/shards.h"
+#include "tests/lib/tap.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

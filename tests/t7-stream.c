@@ -1,7 +1,7 @@
 /* Text that comes token by token: well-formed at every moment, and in the end what decoding the whole list gives. */
-#include "tap.h"
-#include "text_stream.h"
-#include "utf8.h"
+#include "src/base/utf8.h"
+#include "src/serve/text_stream.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

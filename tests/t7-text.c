@@ -1,9 +1,9 @@
 /* t7-text.c: documents of text files in blocks of any size, plain and zstd; what is not text is named with its place.
  * */
-#include "shards.h"
-#include "tap.h"
-#include "text.h"
-#include "utf8.h"
+#include "io/text/text.h"
+#include "src/base/utf8.h"
+#include "tests/lib/shards.h"
+#include "tests/lib/tap.h"
 
 #include <zstd.h>
 

@@ -1,7 +1,7 @@
 /* t7-tokenizer.c: training, text to tokens and back byte for byte, and the same tokens as SentencePiece's. */
-#include "shards.h"
-#include "tap.h"
-#include "tokenizer.h"
+#include "io/text/tokenizer.h"
+#include "tests/lib/shards.h"
+#include "tests/lib/tap.h"
 
 #include <glob.h>
 #include <pthread.h>
@@ -462,7 +462,7 @@ int main(void)
     char *prefix = in_tmp("tokenizer"), *model = in_tmp("tokenizer.model");
     moai_error err = {.text = ""};
 
-    CHECK(glob("src/*.[ch]", 0, NULL, &sources) == 0, "run from the top of the repository");
+    CHECK(glob("src/*/*.[ch]", 0, NULL, &sources) == 0, "run from the top of the repository");
     ok(train((const char *const *)sources.gl_pathv, (int)sources.gl_pathc, prefix, 600, &err),
        "trained on %zu files %s", sources.gl_pathc, err.text);
     tokenizer *t = tokenizer_open(model, &err);

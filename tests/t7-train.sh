@@ -2,12 +2,12 @@
 # moai_tokenize train beside others: one job for a model, an existing one goes only when asked and when the new one is whole, also when
 # the trainer is killed or the disk is full.
 # needs: perl
-. tests/check.sh
+. tests/lib/check.sh
 dir=$TMPDIR
 shown="$dir/out"
 tokenize=$MOAI_BIN/moai_tokenize
 mkdir "$dir/to" "$dir/new"
-cat src/*.c > "$dir/text.txt"
+cat src/*/*.c > "$dir/text.txt"
 train() { "$tokenize" train --input "$dir/text.txt" --vocab_size 500 --output "$dir/to/tok" "$@" > "$dir/out" 2>&1; }
 # those DIR: its model and list of pieces are the old ones, the new ones, or none
 those() {
@@ -33,7 +33,7 @@ refused 1 'tok.vocab: exists already' train --output "$dir/list/tok"
 
 # while another one trains
 : > "$dir/to/tok.model.lock"
-"$tokenize" train --input src/*.c io/*.c --vocab_size 3000 --output "$dir/to/tok" --overwrite > "$dir/first" 2>&1 & pid=$!
+"$tokenize" train --input src/*/*.c io/*/*.c --vocab_size 3000 --output "$dir/to/tok" --overwrite > "$dir/first" 2>&1 & pid=$!
 until grep -q "pid $pid" "$dir/to/tok.model.lock" || ! kill -0 $pid 2> /dev/null; do sleep 0.02; done
 refused 1 "output $dir/to/tok.model: another job is writing there (host $(hostname) pid $pid job" train --overwrite
 kill -9 $pid; wait $pid 2> /dev/null

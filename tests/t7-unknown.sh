@@ -1,7 +1,7 @@
 #!/bin/bash
 # t7-unknown.sh: a tokenizer without pieces for bytes: what it lacks becomes <unk>, which encode and audit count, and tell the first place of.
 # needs: perl zstd
-. tests/check.sh
+. tests/lib/check.sh
 dir=$TMPDIR
 shown="$dir/out"
 tokenize=$MOAI_BIN/moai_tokenize

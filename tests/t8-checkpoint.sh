@@ -1,7 +1,7 @@
 #!/bin/sh
 # moai_checkpoint from the command line, and what h5dump, h5py and a JSON reader see in what it and moai_train write.
 # needs: perl:JSON::PP
-. tests/layouts.sh
+. tests/lib/layouts.sh
 checkpoint=$MOAI_BIN/moai_checkpoint
 
 # says STATUS WORDS COMMAND...: ends with the status and says the words
@@ -53,7 +53,7 @@ lacks "h5py puts tensors together from their pieces" python:h5py || {
 
 says 1 '/run is no checkpoint; the newest in it is .*run/checkpoint-4$' "$checkpoint" export "$runs/run" "$runs/hf"
 
-cat src/layer.c src/model.c > "$runs/text.txt"
+cat src/model/layer.c src/model/model.c > "$runs/text.txt"
 "$MOAI_BIN/moai_tokenize" train --input "$runs/text.txt" --vocab_size 400 --output "$runs/tokenizer" > "$runs/log" 2>&1
 "$checkpoint" export "$saved" "$runs/hf" > /dev/null
 cp "$runs/tokenizer.model" "$runs/hf/tokenizer.model"

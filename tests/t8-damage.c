@@ -1,13 +1,13 @@
 /* run: mpirun -np 4 %s */
 /* Damage of every kind is found and named, never believed, and a run goes on from the checkpoint before.  Arguments:
  * flipped bytes, mutated manifests (200 and 300). */
-#include "checkpoint_state.h"
-#include "files.h"
-#include "keys.h"
-#include "piece_file.h"
-#include "resume.h"
-#include "scratch.h"
-#include "tap.h"
+#include "io/checkpoint/piece_file.h"
+#include "src/base/files.h"
+#include "src/config/keys.h"
+#include "src/train/resume.h"
+#include "tests/lib/checkpoint_state.h"
+#include "tests/lib/scratch.h"
+#include "tests/lib/tap.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 #!/bin/sh
 # export and import beside others: one job at a time, nothing old goes before the new is whole, and a killed one leaves nothing to do by hand.
 # needs: perl:Fcntl
-. tests/check.sh
+. tests/lib/check.sh
 dir=$TMPDIR
 shown="$dir/out"
 tool=$MOAI_BIN/moai_checkpoint

@@ -1,12 +1,12 @@
 /* Hugging Face directories in and out: what Transformers wrote becomes a checkpoint and a
  * directory again, element for element. */
-#include "checkpoint_state.h"
-#include "files.h"
-#include "hf.h"
-#include "params.h"
-#include "scratch.h"
-#include "tap.h"
-#include "weights.h"
+#include "io/hf/hf.h"
+#include "io/hf/weights.h"
+#include "src/base/files.h"
+#include "src/params/params.h"
+#include "tests/lib/checkpoint_state.h"
+#include "tests/lib/scratch.h"
+#include "tests/lib/tap.h"
 
 #include <dirent.h>
 #include <jansson.h>

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What an import, the runs that go on from it and an export carry along, and what they say of a model's positions.
-. tests/small.sh
+. tests/lib/small.sh
 checkpoint=$MOAI_BIN/moai_checkpoint
 
 # variant NAME FROM TO: tests/golden/yarn with one thing changed in its config.json, exported; what is said is in $dir/out

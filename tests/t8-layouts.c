@@ -1,8 +1,8 @@
 /* run: mpirun -np 8 %s */
 /* A checkpoint written by one layout is read, bit for bit, by every other. */
-#include "checkpoint_state.h"
-#include "piece_file.h"
-#include "tap.h"
+#include "io/checkpoint/piece_file.h"
+#include "tests/lib/checkpoint_state.h"
+#include "tests/lib/tap.h"
 
 #include <unistd.h>
 

@@ -1,10 +1,10 @@
 /* safetensors: what Hugging Face's own library wrote is read and written again byte for byte;
  * hostile headers are refused. */
-#include "files.h"
-#include "rng.h"
-#include "scratch.h"
-#include "safetensors.h"
-#include "tap.h"
+#include "io/hf/safetensors.h"
+#include "src/base/files.h"
+#include "src/base/rng.h"
+#include "tests/lib/scratch.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

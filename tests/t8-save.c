@@ -1,8 +1,8 @@
 /* run: mpirun -np 4 %s */
 /* What a save leaves behind: the last N, nothing half-written, and after a failure (a full disk, an unusable
  * directory) the checkpoints of before. */
-#include "checkpoint_state.h"
-#include "tap.h"
+#include "tests/lib/checkpoint_state.h"
+#include "tests/lib/tap.h"
 
 #include <errno.h>
 #include <sys/mount.h>

@@ -1,9 +1,9 @@
 /* run: mpirun -np 4 %s */
 /* Saves while training goes on: what is saved is the state of the step that asked, whatever happens to it afterwards;
  * one save at a time; failures are told and leave the checkpoints from before. */
-#include "checkpoint_state.h"
-#include "saver.h"
-#include "tap.h"
+#include "src/train/saver.h"
+#include "tests/lib/checkpoint_state.h"
+#include "tests/lib/tap.h"
 
 #include <errno.h>
 #include <sys/stat.h>

@@ -4,7 +4,7 @@ set -u
 export OMP_NUM_THREADS=1
 train=$(cd "$MOAI_BIN" && pwd)/moai_train
 dir=$TMPDIR
-. tests/check.sh
+. tests/lib/check.sh
 shown="$dir/out"
 # refused STATUS RANKS TEXT [flags]: status and text, one line of it from all ranks together, within 20 s; 124 is timeout's
 refused() {

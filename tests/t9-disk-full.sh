@@ -11,7 +11,7 @@ if ! mount -t tmpfs -o size=6m tmpfs "$disk" 2> /dev/null; then
     exit 0
 fi
 trap 'umount "$disk"' EXIT
-. tests/check.sh
+. tests/lib/check.sh
 shown="$dir/log"
 train() {
     timeout 60 mpirun -np 2 "$MOAI_BIN/moai_train" --model "$dir/model.json" --data "$dir/data" --device cpu --num_threads 1 \

@@ -1,7 +1,7 @@
 #!/bin/sh
 # fp16 with dynamic loss scaling: the losses follow fp32's; an overflow is skipped and the scale halved, on all ranks of every layout;
 # a resume goes on with the scale where it was.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 200

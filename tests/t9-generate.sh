@@ -5,7 +5,7 @@ set -u
 export OMP_NUM_THREADS=1
 generate=$MOAI_BIN/moai_generate
 dir=$TMPDIR
-. tests/check.sh
+. tests/lib/check.sh
 shown="$dir/out $dir/err"
 same() { [ "$1" = "$2" ]; check $? "$3: $1"; }
 on() { if [ "$1" = 1 ]; then shift; "$@"; else mpirun -np "$@"; fi; }           # on RANKS PROGRAM ...
@@ -129,8 +129,8 @@ write "$dir/run" --prompt 'Twelve' --tokenizer "$dir/tok-again.model" --max_new_
 for name in gqa7 tied linear dynamic yarn; do
     golden=tests/golden/$name
     ranks=1; [ $name = gqa7 ] && ranks=2
-    write_on $ranks $golden --input_ids "$(tests/logits.pl ids $golden/results.safetensors)" --logits_out "$dir/logits"
-    worst=$(tests/logits.pl compare $golden/results.safetensors "$dir/logits" 2>> "$dir/err")
+    write_on $ranks $golden --input_ids "$(tests/lib/logits.pl ids $golden/results.safetensors)" --logits_out "$dir/logits"
+    worst=$(tests/lib/logits.pl compare $golden/results.safetensors "$dir/logits" 2>> "$dir/err")
     awk "BEGIN {exit !(\"$worst\" != \"\" && \"$worst\" + 0 < 1e-4)}"
     check $? "$name on $ranks: logits differ from Transformers' by $worst, allowed 1e-4"
 done

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Calls of the I/O layer that fail on purpose while a run saves or reads its data (tests/faulty_io.c): training goes on to its last step, what is in place
+# Calls of the I/O layer that fail on purpose while a run saves or reads its data (tests/lib/faulty_io.c): training goes on to its last step, what is in place
 # verifies, and a run that goes on from it is the undisturbed one, bit for bit.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 export ASAN_OPTIONS=verify_asan_link_order=0
-${CC:-gcc} -D_GNU_SOURCE -shared -fPIC -O1 -Wall -o "$runs/faulty_io.so" tests/faulty_io.c -ldl || exit 1
+${CC:-gcc} -D_GNU_SOURCE -shared -fPIC -O1 -Wall -o "$runs/faulty_io.so" tests/lib/faulty_io.c -ldl || exit 1
 
 model small 2 4 2
 data corpus 100

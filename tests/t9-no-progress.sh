@@ -1,7 +1,7 @@
 #!/bin/sh
 # A run that no longer learns ends with status 1 and says since when; the good checkpoints from before stay, and no restart begins to count
 # anew.  A run that has nothing to do says so.
-. tests/small.sh
+. tests/lib/small.sh
 # train OUTPUT FLAGS...: 20 steps are good; 900 for a learning rate is the end of it soon after
 train() {
     output=$1

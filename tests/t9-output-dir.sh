@@ -1,7 +1,7 @@
 #!/bin/sh
 # The output directory is one job's, the same on every rank, and a run that goes on from a checkpoint by name finds no later ones there.
 unset SLURM_JOB_ID
-. tests/small.sh
+. tests/lib/small.sh
 cat > "$dir/run.json" <<END
 {"model": "$dir/model.json", "data": "$dir/data", "device": "cpu", "num_threads": 1, "seq_length": 32, "global_batch_size": 4,
  "lr_scheduler_type": "constant", "max_steps": 1000000, "save_steps": 5, "tensorboard": false, "progress": false}

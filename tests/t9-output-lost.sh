@@ -1,7 +1,7 @@
 #!/bin/bash
 # What a program prints is its product, or part of it: on a full disk, a closed descriptor or a pipe without a reader the status tells, and no
 # file gets what was meant for standard output.  moai_train's record is metrics.jsonl: there it costs a warning.
-. tests/small.sh
+. tests/lib/small.sh
 shown="$dir/out $dir/err"
 train="$MOAI_BIN/moai_train --model $dir/model.json --data $dir/data --device cpu --num_threads 1 --seq_length 32 --no_tensorboard --lr_scheduler_type constant"
 $train --output_dir "$dir/run" --max_steps 2 > "$dir/out" 2>&1

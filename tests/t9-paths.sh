@@ -1,7 +1,7 @@
 #!/bin/sh
 # Every program puts ~ and $NAME into the paths that it is given, refuses those it cannot, and works under names that are not UTF-8.
 # shellcheck disable=SC2016,SC2088
-. tests/small.sh
+. tests/lib/small.sh
 unset NOWHERE
 export HOME="$dir/home" WORK="$dir/work"
 mkdir "$HOME" "$WORK" "$dir/cwd"

@@ -2,7 +2,7 @@
 # --profile_step: the traces of a TP2 x PP2 run hold every op of the step, in the schedule's order, and change nothing; nor do those of DP2,
 # whose gather of the weights begins in one step and ends in the next.
 # needs: perl:JSON::PP
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 100
@@ -16,7 +16,7 @@ layout observed 4 $flags --profile_step 3
 same_bits observed plain
 products=0
 for rank in 0 1 2 3; do
-    story=$(perl tests/trace.pl "$runs/observed/profile/rank-$rank.json" $rank $((rank / 2)) 2 2 8)
+    story=$(perl tests/lib/trace.pl "$runs/observed/profile/rank-$rank.json" $rank $((rank / 2)) 2 2 8)
     check $? "rank $rank: the whole schedule, no two events of a lane at once"
     case $story in *[!0-9]* | '') echo "$story" | head -n 10 ;; *) products=$((products + story)) ;; esac
 done
@@ -32,7 +32,7 @@ layout dp2-at-last 2 --data_parallel 2 --batch_size 1 --profile_step 4
 for run in dp2-observed dp2-at-last; do
     same_bits $run dp2
     for rank in 0 1; do
-        story=$(perl tests/trace.pl "$runs/$run/profile/rank-$rank.json" $rank 0 1 4 4)
+        story=$(perl tests/lib/trace.pl "$runs/$run/profile/rank-$rank.json" $rank 0 1 4 4)
         check $? "$run, rank $rank: the whole schedule"
         case $story in *[!0-9]* | '') echo "$story" | head -n 10 ;; esac
     done

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A run that stops at step 10 and goes on is the run that never stopped: the same bits on the same layout, the same model on another,
 # every sample once an epoch.  13 samples a step short of the epoch's 100: the border falls inside step 13, in an accumulation.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 100

@@ -2,7 +2,7 @@
 # A signal of a batch system or a terminal: finish the step, save, leave with status 0; the run that goes on ends as if nothing had happened.
 # slurm/pretrain.sh outside Slurm: starts local ranks, passes the signal on, resumes from the newest checkpoint.
 # needs: perl
-. tests/small.sh
+. tests/lib/small.sh
 # a shell's background jobs ignore SIGINT, and what is ignored at the start stays ignored: as_usual COMMAND... has the defaults of a terminal's
 as_usual() { exec perl -e '$SIG{$_} = "DEFAULT" for qw(INT HUP USR2 XCPU PIPE); exec @ARGV' "$@"; }
 # run_file OUTPUT STEPS

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Loss spikes: two steps' samples are noise.  skip leaves their updates out, rollback goes back to the last checkpoint and leaves their
 # samples out for good; every layout, a second run, and a run that resumes at any point decide alike and end with the same model.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 # 8 samples a step: noise in steps 18 and 24, or 23 when those of 18 are passed over; from step 26 on the samples come a second time

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The bars of whole programs on a terminal of 20 columns, under mpirun too; t0-terminal.c has other widths.
 # needs: script
-. tests/small.sh
+. tests/lib/small.sh
 export TERM=xterm
 # on_terminal COLUMNS COMMAND: what a terminal of so many columns gets to see, one drawn line a line; $status
 on_terminal() {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # hang_timeout: a rank that stops is named with what the others wait in, and the job ends; a slow one is a straggler; a run without
 # trouble says nothing of this.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model small 4 28 4
 data corpus 200

@@ -2,7 +2,7 @@
  *
  * A product of m x n x k counts 2 m n k, attention 2 of them forward and 5 backward, causal: half.  Tensors are larger
  * than the L2. */
-#include "cuda.h"
+#include "cuda/cuda.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * Fused kernels: bytes that must move (each input read, each output written once) over time, and the share of a large
  * copy's rate. Products: TFLOP/s with the timed choice of algorithm and with the library's first.  Calls rotate over
  * buffers of several times the L2's size, filled with random numbers. */
-#include "cuda.h"
+#include "cuda/cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 /* bench-data.c: encoding against SentencePiece's own encoder, per thread, and the loader's tokens per second from the
  * page cache. Usage: bench-data [TEXT [vocab_size]]; without TEXT, this repository's sources, repeated.  Best of
  * several runs. */
-#include "loader.h"
-#include "../shards.h"
-#include "tokenizer.h"
+#include "io/data/loader.h"
+#include "io/text/tokenizer.h"
+#include "tests/lib/shards.h"
 
 #include <glob.h>
 #include <sys/stat.h>
@@ -38,7 +38,7 @@ static double encode_seconds(encoder encode, const tokenizer *t, const char *tex
 static char *own_sources(size_t *n)
 {
     glob_t g;
-    CHECK(glob("src/*.[ch]", 0, NULL, &g) == 0, "run from the top of the repository");
+    CHECK(glob("src/*/*.[ch]", 0, NULL, &g) == 0, "run from the top of the repository");
     char *all = NULL;
     *n = 0;
     for (size_t i = 0; i < g.gl_pathc; i++) {

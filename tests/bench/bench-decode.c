@@ -6,10 +6,10 @@
  * Weights are random, so nothing is loaded.  Sequences write 256 tokens each, with moai_generate's temperature and
  * top-p.  The bound is the bytes over the rate of a large copy, measured here; the embedding's rows are not counted.
  * The prompts are read once before, so that no library is loaded and no product planned on the way. */
-#include "device.h"
-#include "generate.h"
-#include "rng.h"
-#include "run_config.h"
+#include "src/base/rng.h"
+#include "src/device/device.h"
+#include "src/serve/generate.h"
+#include "src/train/run_config.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 /* bench-manifest [MODEL [TP DP PP [DIR]]]: the manifest of a checkpoint that so many ranks wrote (8 x 64 x 8), without
  * its data: seconds to write and to read it, and what the other ranks of a run that goes on from it get. */
-#include "checkpoint.h"
-#include "checkpoint_manifest.h"
-#include "files.h"
-#include "pack.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/checkpoint/checkpoint_manifest.h"
+#include "src/base/files.h"
+#include "src/base/pack.h"
 
 #include <stdio.h>
 #include <stdlib.h>

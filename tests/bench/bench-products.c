@@ -1,6 +1,6 @@
 /* The rates of the CPU's products, attention and row operations at one shape, best of several runs.
  *     bench-products [threads [tokens]] */
-#include "ops.h"
+#include "src/ops/ops.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* bench-save [MODEL [DEVICE [DIR]]]: what a save costs training.  The state of MODEL (configs/bench.json; its weights
  * and moments, no activations), spread over the ranks, is saved with training waiting, and beside it.  DIR: where to
  * write. Under mpirun the slowest rank counts.  Best of ROUNDS. */
-#include "checkpoint.h"
-#include "device.h"
-#include "files.h"
-#include "saver.h"
+#include "io/checkpoint/checkpoint.h"
+#include "src/base/files.h"
+#include "src/device/device.h"
+#include "src/train/saver.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,15 +5,15 @@
  *
  * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the
  * model's, as in the training log; the products alone count theirs.  At last, where the time of one more step went. */
-#include "device.h"
-#include "fit.h"
-#include "loss_scale.h"
-#include "model.h"
-#include "optimizer.h"
-#include "pipeline.h"
-#include "plan.h"
-#include "profile.h"
-#include "rng.h"
+#include "parallel/pipeline/pipeline.h"
+#include "src/base/rng.h"
+#include "src/device/device.h"
+#include "src/model/model.h"
+#include "src/train/fit.h"
+#include "src/train/loss_scale.h"
+#include "src/train/optimizer.h"
+#include "src/train/plan.h"
+#include "src/train/profile.h"
 
 #include <stdio.h>
 #include <stdlib.h>

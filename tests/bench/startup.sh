@@ -12,7 +12,7 @@ cat > "$TMPDIR/model.json" <<JSON
 {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": ${INTERMEDIATE:-512},
  "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "vocab_size": 512, "max_position_embeddings": 64, "rope_theta": 10000}
 JSON
-cat src/*.[ch] > "$TMPDIR/text.txt"
+cat src/*/*.[ch] > "$TMPDIR/text.txt"
 "$MOAI_BIN/moai_tokenize" train --input "$TMPDIR/text.txt" --vocab_size 512 --output "$TMPDIR/tokenizer" > "$TMPDIR/log" 2>&1
 encode() {
     "$MOAI_BIN/moai_tokenize" encode --tokenizer "$TMPDIR/tokenizer.model" --input "$TMPDIR/text.txt" --document_separator line \

@@ -1,5 +1,5 @@
 /* mail_lost.c: two hosts, and no datagrams between them.  Preloaded into all (LD_PRELOAD): once MPI runs, each two
- * ranks have a host of their own, and letters (parallel/mail.c) of 280 bytes from one to the other are lost. */
+ * ranks have a host of their own, and letters (parallel/watch/mail.c) of 280 bytes from one to the other are lost. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <mpi.h>

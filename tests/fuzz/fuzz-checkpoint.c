@@ -2,14 +2,14 @@
  * Behind a first byte of '#' stand changes to the piece file, whose hashes the manifest then gets, so that both go
  * the whole way; else the text is the manifest.  Verified, listed, loaded for training and as weights, and its run
  * resumed. */
-#include "checkpoint.h"
-#include "checkpoint_manifest.h"
-#include "files.h"
-#include "fuzz.h"
-#include "hf.h"
-#include "resume_keys.h"
-#include "run_state.h"
-#include "weights.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/checkpoint/checkpoint_manifest.h"
+#include "io/hf/hf.h"
+#include "io/hf/weights.h"
+#include "src/base/files.h"
+#include "src/train/resume_keys.h"
+#include "src/train/run_state.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* fuzz-config.c: config.json, and the same as generation_config.json.  What is read can be written, and reads as the
  * same again. */
-#include "fuzz.h"
-#include "model_config.h"
+#include "src/config/model_config.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* fuzz-control-group.c: /proc/self/mountinfo and, behind a byte 0xFF, /proc/self/cgroup and a limit's file. */
-#include "control_group.h"
-#include "fuzz.h"
+#include "src/host/control_group.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* fuzz-encode.c: any text through a good tokenizer.  Its tokens are those that SentencePiece gives the whole, and
  * spell the text, all at once and as they come. */
-#include "fuzz.h"
-#include "text_stream.h"
-#include "tokenizer.h"
-#include "utf8.h"
+#include "io/text/tokenizer.h"
+#include "src/base/utf8.h"
+#include "src/serve/text_stream.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* fuzz-json-line.c: a line of JSON lines, beside Jansson's reading of it: what Jansson takes is taken, and the same
  * string is found. */
-#include "fuzz.h"
-#include "json_line.h"
+#include "io/text/json_line.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* fuzz-json.c: a JSON file cut into members, beside Jansson's reading of it: what Jansson takes is taken, and the
  * members have the same values. */
-#include "fuzz.h"
-#include "json_scan.h"
+#include "src/json/json_scan.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* fuzz-left-out.c: left_out.json.  What is read can be written and is the same again, and the order of samples leaves
  * it out. */
-#include "data_order.h"
-#include "fuzz.h"
-#include "left_out_list.h"
+#include "io/data/data_order.h"
+#include "src/train/left_out_list.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

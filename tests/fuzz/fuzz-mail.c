@@ -1,9 +1,9 @@
 /* fuzz-mail.c: datagrams that come to the watchdog: of strangers, and such as tell the job's number and come from a
  * rank.  What they say goes into the answers and the report. */
-#include "../../parallel/mail.c"
-#include "../../parallel/watchdog.c"
+#include "parallel/watch/mail.c"
+#include "parallel/watch/watchdog.c"
 
-#include "fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 enum { WORLD = 8 };
 static int stranger; /* our end of the mailbox's socket */

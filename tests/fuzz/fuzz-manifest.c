@@ -1,10 +1,10 @@
 /* fuzz-manifest.c: manifest.json of a data set, sealed again after each change, with two good shards and the
  * tokenizer beside it: read, checked, audited, opened for training, and written again. */
-#include "audit.h"
-#include "fuzz.h"
-#include "hash.h"
-#include "loader.h"
-#include "shard_pool.h"
+#include "io/data/loader.h"
+#include "io/data/shard_pool.h"
+#include "io/file/hash.h"
+#include "src/corpus/audit.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

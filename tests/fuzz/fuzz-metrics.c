@@ -1,8 +1,8 @@
 /* fuzz-metrics.c: metrics.jsonl of a run that goes on.  What stays are whole lines of steps up to the one resumed
  * from, and reading what stayed changes nothing. */
-#include "files.h"
-#include "fuzz.h"
-#include "metrics.h"
+#include "io/metrics/metrics.h"
+#include "src/base/files.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* fuzz-run.c: a run file and flags, of moai_generate too: the file, and behind a byte 0xFF each, the arguments.  What
  * is read can be written into a checkpoint, and a run with the same keys may go on from that. */
-#include "fuzz.h"
-#include "generate_flags.h"
-#include "keys.h"
-#include "resume_keys.h"
-#include "run_config.h"
+#include "src/config/keys.h"
+#include "src/serve/generate_flags.h"
+#include "src/train/resume_keys.h"
+#include "src/train/run_config.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -6,9 +6,9 @@
  * oldest form of the file, which has none, is changed too: then it is the library's own decoders that are tried.  HDF5
  * 1.10.8 does not stand that: it reads from nowhere behind addresses that overflow (H5F__accum_read) and in its heap of
  * texts (H5HG_read). */
-#include "audit.h"
-#include "fuzz.h"
-#include "shard.h"
+#include "io/data/shard.h"
+#include "src/corpus/audit.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <hdf5.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 /* fuzz-text.c: text, JSON lines and packed text.  Four bytes choose the name, the separator, the format and packing,
  * and the size of blocks; the rest is the file, or is packed into it.  However a file is cut into blocks, its
  * documents are the same.  Windows are up to 2 GiB.  options: -malloc_limit_mb=2304 */
-#include "fuzz.h"
-#include "pack_text.h"
-#include "text.h"
+#include "io/text/text.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/pack_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* fuzz-tokenizer-json.c: tokenizer.json of an import, whose pieces are compared with those of tokenizer.model.  Our own
  * export has the same. */
-#include "fuzz.h"
-#include "hf.h"
-#include "tokenizer.h"
+#include "io/hf/hf.h"
+#include "io/text/tokenizer.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* fuzz-tokenizer.c: tokenizer.model, a protocol buffer that SentencePiece reads.  What opens encodes, decodes and is
  * exported as tokenizer.json. */
-#include "fuzz.h"
-#include "hf.h"
-#include "text_stream.h"
-#include "tokenizer.h"
+#include "io/hf/hf.h"
+#include "io/text/tokenizer.h"
+#include "src/serve/text_stream.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

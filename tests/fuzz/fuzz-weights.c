@@ -1,9 +1,9 @@
 /* fuzz-weights.c: model.safetensors of a Hugging Face directory, or, behind a first byte of '#',
  * model.safetensors.index.json over two files that are good.  Every weight that the directory offers is read. */
-#include "fuzz.h"
-#include "hf.h"
-#include "params.h"
-#include "weights.h"
+#include "io/hf/hf.h"
+#include "io/hf/weights.h"
+#include "src/params/params.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
 #include <string.h>

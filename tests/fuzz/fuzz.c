@@ -1,11 +1,11 @@
 /* fuzz.c: see fuzz.h
  *
  * FUZZ_SEEDS=DIR fuzz-NAME writes the corpus to begin with into DIR and leaves. */
-#include "files.h"
-#include "fuzz.h"
-#include "params.h"
-#include "safetensors.h"
-#include "tokenizer.h"
+#include "tests/fuzz/fuzz.h"
+#include "io/hf/safetensors.h"
+#include "io/text/tokenizer.h"
+#include "src/base/files.h"
+#include "src/params/params.h"
 
 #include <stdio.h>
 #include <stdlib.h>

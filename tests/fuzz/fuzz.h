@@ -6,7 +6,7 @@
 #ifndef FUZZ_H
 #define FUZZ_H
 
-#include "base.h"
+#include "src/base/base.h"
 
 /* A target's own part, called once: what the inputs need around them, in the scratch directory, which is the working
  * directory. */

@@ -1,5 +1,5 @@
 /* fuzz_json.c: changing JSON as a tree; see fuzz.h */
-#include "fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <jansson.h>
 #include <stdlib.h>

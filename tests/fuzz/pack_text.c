@@ -1,7 +1,7 @@
 /* pack_text.c: see pack_text.h */
-#include "pack_text.h"
+#include "tests/fuzz/pack_text.h"
 
-#include "base.h"
+#include "src/base/base.h"
 
 #include <string.h>
 #include <zstd.h>

@@ -3,14 +3,14 @@
 #ifndef GOLDEN_H
 #define GOLDEN_H
 
-#include "device.h"
-#include "optimizer.h"
-#include "pipeline.h"
-#include "safetensors.h"
-#include "weights.h"
-#include "zero.h"
+#include "io/hf/safetensors.h"
+#include "io/hf/weights.h"
+#include "parallel/axes/zero.h"
+#include "parallel/pipeline/pipeline.h"
+#include "src/device/device.h"
+#include "src/train/optimizer.h"
 
-#include "../tap.h"
+#include "tests/lib/tap.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,8 +5,8 @@
 #   $gpus                       how many there are (with -d cpu: 2, the ranks that share the host)
 #   skip_all REASON             ends the script: nothing of it can be tested here
 #   even ...                    `layout` of a model whose heads suit cuDNN: 64 wide, sequences of 128 tokens
-# shellcheck source=tests/layouts.sh
-. tests/layouts.sh
+# shellcheck source=tests/lib/layouts.sh
+. tests/lib/layouts.sh
 
 gpus=2
 if [ "$device" != cpu ]; then

@@ -30,8 +30,8 @@ done
 # logits as the golden files have them
 for name in gqa7 tied linear dynamic yarn long; do
     golden=tests/golden/$name
-    generate $golden --device "$device" --input_ids "$(tests/logits.pl ids $golden/results.safetensors)" --logits_out "$runs/logits"
-    worst=$(tests/logits.pl compare $golden/results.safetensors "$runs/logits" 2>> "$runs/err")
+    generate $golden --device "$device" --input_ids "$(tests/lib/logits.pl ids $golden/results.safetensors)" --logits_out "$runs/logits"
+    worst=$(tests/lib/logits.pl compare $golden/results.safetensors "$runs/logits" 2>> "$runs/err")
     awk "BEGIN {exit !(\"$worst\" != \"\" && \"$worst\" + 0 < 1e-4)}"
     check $? "$name: logits differ from Transformers' by $worst, allowed 1e-4"
 done

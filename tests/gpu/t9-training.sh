@@ -23,7 +23,7 @@ learns one
 for other in again selective full observed resumed; do same_bits one-$other one; done
 agree one one-cpu
 agree one-fastest one-cpu
-story=$(perl tests/trace.pl "$runs/one-observed/profile/rank-0.json" 0 0 1 4 4)
+story=$(perl tests/lib/trace.pl "$runs/one-observed/profile/rank-0.json" 0 0 1 4 4)
 check $? "the trace of a step: the whole schedule, no two events of a lane at once, products of $story FLOP"
 
 # 2 bytes a number: what rounding does to the loss in 20 steps, not what it does to a gradient

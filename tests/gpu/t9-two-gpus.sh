@@ -19,7 +19,7 @@ EOF_HOW
     agree "$name" one
     same_bits "$name-observed" "$name"
     for rank in 0 1; do
-        story=$(perl tests/trace.pl "$runs/$name-observed/profile/rank-$rank.json" $rank $((stages == 2 ? rank : 0)) "$stages" "$layers" "$micro")
+        story=$(perl tests/lib/trace.pl "$runs/$name-observed/profile/rank-$rank.json" $rank $((stages == 2 ? rank : 0)) "$stages" "$layers" "$micro")
         check $? "$name: the trace of rank $rank holds the step: products of $story FLOP"
     done
     even "bf16-$name" 2 --$axis 2 --bf16 --batch_size 2 --deterministic

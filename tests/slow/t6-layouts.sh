@@ -1,6 +1,6 @@
 #!/bin/sh
 # Every layout of 1 to 8 ranks x with and without gradient accumulation x recomputation mode, for 4 and 8 layers, and TP above the KV heads.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 data corpus 200
 

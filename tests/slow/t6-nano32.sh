@@ -1,6 +1,6 @@
 #!/bin/sh
 # `mpirun -np 32` on 28 layers is TP4 x DP2 x PP4, and trains what one rank trains.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 model nano 28 28 4
 use_model=nano

@@ -6,5 +6,5 @@ if ! "$PYTHON" -c 'import sentencepiece, h5py' > /dev/null 2>&1; then
     echo "1..0 # SKIP no sentencepiece and h5py in ${PYTHON:-python3}"
     exit 0
 fi
-cat src/*.c src/*.h README.md > "$TMPDIR/text.txt"
+cat src/*/*.c src/*/*.h README.md > "$TMPDIR/text.txt"
 exec "$PYTHON" tests/slow/t7-sentencepiece.py "$MOAI_BIN/moai_tokenize" "$TMPDIR"

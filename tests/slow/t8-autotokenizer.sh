@@ -6,7 +6,7 @@ if ! "$PYTHON" -c 'import transformers, tokenizers, sentencepiece' > /dev/null 2
     echo "1..0 # SKIP no transformers, tokenizers and sentencepiece in ${PYTHON:-python3}"
     exit 0
 fi
-cat src/*.c src/*.h > "$TMPDIR/text.txt"
+cat src/*/*.c src/*/*.h > "$TMPDIR/text.txt"
 cp -r tests/golden/tied "$TMPDIR/hf"
 for size in 600 3000; do
     "$MOAI_BIN/moai_tokenize" train --input "$TMPDIR/text.txt" --vocab_size $size --output "$TMPDIR/hf/tokenizer" > "$TMPDIR/log" 2>&1 &&

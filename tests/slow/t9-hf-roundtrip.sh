@@ -2,7 +2,7 @@
 # To Hugging Face and back: weights trained here and exported give Transformers the logits, loss and gradients that they
 # give our model; directories that Transformers wrote (sharded, bf16, tied) likewise, and exported again are the same.
 # Needs a Python with torch, transformers and safetensors: PYTHON=..., else one is made in the build directory with pip.
-. tests/layouts.sh
+. tests/lib/layouts.sh
 
 has_libraries() { "$1" -c 'import torch, transformers, safetensors' > /dev/null 2>&1; }
 make_venv() {
@@ -91,7 +91,7 @@ learns sharded-run
 
 # files that nothing here reads: in, through a run, and out
 tokenize=$MOAI_BIN/moai_tokenize
-cat src/*.c > "$runs/text"
+cat src/*/*.c > "$runs/text"
 { "$tokenize" train --input "$runs/text" --vocab_size 600 --output "$runs/tok" && "$tokenize" encode --tokenizer "$runs/tok.model" \
     --input "$runs/text" --output "$runs/tok-data" --no_progress; } > "$runs/log" 2>&1
 check $? "a tokenizer and its tokens"

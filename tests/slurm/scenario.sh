@@ -19,7 +19,7 @@ if [ -z "${MOAI_LAB:-}" ]; then
     *) echo "Bail out! tests/slurm/cluster: $why"; exit 1 ;;
     esac
 fi
-. tests/layouts.sh
+. tests/lib/layouts.sh
 . tests/slurm/lab.sh
 MOAI_BIN=$(realpath "$MOAI_BIN")
 unset OMP_NUM_THREADS

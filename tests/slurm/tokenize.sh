@@ -2,7 +2,7 @@
 # Text encoded by a job on four nodes: the shards of one process, audited.
 . tests/slurm/scenario.sh
 
-cat src/*.c > "$runs/text.txt"
+cat src/*/*.c > "$runs/text.txt"
 "$MOAI_BIN/moai_tokenize" train --input "$runs/text.txt" --vocab_size 700 --output "$runs/tok" > "$runs/train.log" 2>&1
 options="--tokenizer $runs/tok.model --document_separator blank_line --shard_tokens 20000 --input $runs/text.txt"
 # shellcheck disable=SC2086

@@ -2,9 +2,9 @@
  * A/metrics.jsonl and B's, the sample numbers of each step as sets where logged, and the newest checkpoints, tensor by
  * tensor.  Relative to B.  TOLERANCE 0 asks for the same bits, of Adam's moments too.  Prints one line with the worst
  * differences; when a difference is too large also both numbers, and leaves with 1. */
-#include "checkpoint.h"
-#include "ops.h"
-#include "params.h"
+#include "io/checkpoint/checkpoint.h"
+#include "src/ops/ops.h"
+#include "src/params/params.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* json_text.c: what json_line.h finds in each line of standard input, a line each: KIND, and of a string its bytes in
  * hexadecimal; "fault AT WHY".  Usage: json_text KEY [replace].  For tests that compare with other readers. */
-#include "json_line.h"
+#include "io/text/json_line.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* make_tokens DIR VOCAB SAMPLES SEQ_LENGTH [COUNT ...]: shards of a made-up language that a small model can learn, for
  * tests of training.  Exactly SAMPLES training samples of SEQ_LENGTH in two shards, whose border lies inside
  * a sample; and a validation split.  In the 8 samples that seed 42 deals at each COUNT the words are noise. */
-#include "data_order.h"
-#include "hash.h"
-#include "rng.h"
-#include "shard.h"
+#include "io/data/data_order.h"
+#include "io/data/shard.h"
+#include "io/file/hash.h"
+#include "src/base/rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>

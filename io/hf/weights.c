@@ -1,0 +1,338 @@
+/* weights.c: see weights.h */
+#include "io/hf/weights.h"
+#include "io/checkpoint/carried.h"
+#include "io/checkpoint/checkpoint_manifest.h"
+#include "io/file/hash.h"
+#include "io/hf/hf.h"
+#include "src/base/files.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct weights {
+    char *dir, *tokenizer;
+    model_config cfg;
+    token_list ends;
+    hf_files *hf;                             /* or, when NULL, the checkpoint: */
+    checkpoint_manifest m;
+    struct stored_file {
+        int fd;                               /* -1 until it is needed */
+        bool **checked;                       /* per piece and block: its hash was found right; NULL: not yet */
+    } *files;
+};
+
+/* Checkpoints.  A block is read whole, for its hash, the first time it is touched; a piece without blocks likewise. */
+
+static int open_checkpoint(weights *w, moai_error *err)
+{
+    if (manifest_load(&w->m, w->dir, err) != 0) return -1;
+    w->files = xmalloc((size_t)w->m.n_files * sizeof *w->files);
+    for (int i = 0; i < w->m.n_files; i++)
+        w->files[i] = (struct stored_file){-1, xmalloc((size_t)w->m.files[i].n * sizeof(bool *))};
+    return manifest_model(&w->m, &w->cfg, err);
+}
+
+/* A layout of thousands of ranks has more files than a process may hold open. */
+static void close_some(weights *w)
+{
+    enum { MOST = 256 };
+    int n = 0;
+
+    for (int i = 0; i < w->m.n_files; i++) n += w->files[i].fd >= 0;
+    for (int i = 0; n >= MOST && i < w->m.n_files; i++) {
+        if (w->files[i].fd >= 0) close(w->files[i].fd);
+        w->files[i].fd = -1;
+    }
+}
+
+/* The blocks of a piece that are about to be read; of one whose blocks have no hashes, all of it. */
+typedef struct touch {
+    rect want;
+    bool *checked;                            /* per block */
+} touch;
+
+static int64_t block_number(const piece *p, rect block) { return (block.row0 - p->at.row0) / p->block_rows; }
+
+static bool wants(void *to, const piece *p, rect block)
+{
+    const touch *t = to;
+    return !t->checked[block_number(p, block)] && rect_n_elem(rect_intersect(t->want, block)) > 0;
+}
+
+static void note_checked(void *to, const piece *p, rect block, const float *x)
+{
+    const touch *t = to;
+
+    (void)x;
+    if (p->blocks) t->checked[block_number(p, block)] = true;
+}
+
+static int touch_piece(weights *w, const struct piece_ref *r, rect want, moai_error *err)
+{
+    struct stored_file *open = &w->files[r->file];
+    const piece_file *f = &w->m.files[r->file];
+    bool **checked = &open->checked[r->p - f->list];
+
+    if (!*checked) *checked = xmalloc((size_t)max_i64(piece_n_blocks(r->p), 1) * sizeof **checked);
+    if (open->fd < 0) {
+        close_some(w);
+        open->fd = piece_file_open(w->dir, f, err);
+    }
+    if (open->fd < 0) return -1;
+    if (!r->p->blocks && **checked) return 0;
+    if (piece_scan(open->fd, w->dir, f, r->p, wants, note_checked, &(touch){want, *checked}, err) != 0) return -1;
+    if (!r->p->blocks) **checked = true;
+    return 0;
+}
+
+static int read_piece(weights *w, const struct piece_ref *r, rect want, float *dst, int64_t stride, moai_error *err)
+{
+    const rect both = rect_intersect(want, r->p->at), at = r->p->at;
+    const bool at_once = both.n_cols == at.n_cols && both.n_cols == stride;
+    const int64_t n_runs = at_once ? min_i64(both.n_rows, 1) : both.n_rows,
+                  run = at_once ? rect_n_elem(both) : both.n_cols;
+    float *to = dst + (both.row0 - want.row0) * stride + both.col0 - want.col0;
+
+    if (rect_n_elem(both) == 0) return 0;
+    if (touch_piece(w, r, both, err) != 0) return -1;
+    for (int64_t i = 0; i < n_runs; i++) {
+        const int64_t first = (both.row0 + i - at.row0) * at.n_cols + both.col0 - at.col0;
+        const size_t n_bytes = (size_t)run * sizeof *dst;
+        if (r->p->address < 0)
+            memset(to + i * stride, 0, n_bytes);
+        else if (file_read_at(w->files[r->file].fd, w->m.files[r->file].name, to + i * stride, n_bytes,
+                              r->p->address + first * (int64_t)sizeof *dst, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int read_stored(weights *w, const stored_tensor *t, rect want, float *dst, int64_t stride, moai_error *err)
+{
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < t->n && t->refs[i].p->at.row0 < want.row0 + want.n_rows; i++)
+        rc = read_piece(w, &t->refs[i], want, dst, stride, err);
+    return rc;
+}
+
+/* Both kinds */
+
+static bool shape_of(const weights *w, const char *name, int64_t *rows, int64_t *cols)
+{
+    safetensors *file;
+    const safetensors_entry *e = w->hf ? hf_find(w->hf, name, &file) : NULL;
+    const stored_tensor *t = w->hf ? NULL : manifest_find(&w->m, STATE_WEIGHT, name);
+
+    if (t) *rows = t->rows, *cols = t->cols;
+    if (e && e->readable) *rows = e->ndim == 2 ? e->shape[0] : 1, *cols = e->shape[e->ndim - 1];
+    return t || (e && e->readable);
+}
+
+static void say_left_out(const weights *w, const param_table *t)
+{
+    const char *first;
+    const int n_unknown = hf_unknown(w->hf, t, &first);
+
+    if (n_unknown > 0)
+        warn("%s: tensors that are no part of config.json's model are left out: %d, one is %s", w->dir, n_unknown,
+             first);
+    const int n_lacking = hf_lacking(w->hf, t, &first);
+    if (n_lacking > 0)
+        warn("%s: the index names tensors that are not there, and no part of config.json's model: %d, one is %s",
+             w->dir, n_lacking, first);
+}
+
+static int check_names(const weights *w, moai_error *err)
+{
+    param_table t;
+    int rc = 0;
+
+    params_whole(&t, &w->cfg);
+    for (int i = 0; rc == 0 && i < t.n; i++) {
+        const param *p = &t.list[i];
+        int64_t rows, cols;
+        if (!shape_of(w, p->name, &rows, &cols))
+            rc = w->hf ? hf_refuse(w->hf, p->name, err)
+                       : error_set(err, "%s: %s: no such weights, which config.json asks for", w->dir, p->name);
+        else if (rows != p->rows || cols != p->cols)
+            rc = error_set(err, "%s: %s is %lld x %lld, config.json asks for %lld x %lld", w->dir, p->name,
+                           (long long)rows, (long long)cols, (long long)p->rows, (long long)p->cols);
+    }
+    if (rc == 0 && w->hf) say_left_out(w, &t);
+    params_free(&t);
+    return rc;
+}
+
+/* A head may be stored beside a tied embedding.  Where it is another matrix, Transformers 5 does not tie the two. */
+static int check_tied_head(const weights *w, moai_error *err)
+{
+    const int64_t rows = w->cfg.vocab_size, cols = w->cfg.hidden_size, at_once = max_i64((1 << 20) / cols, 1);
+    safetensors *files[2];
+    int rc = 0;
+
+    if (!w->hf || !w->cfg.tie_word_embeddings) return 0;
+    const safetensors_entry *head = hf_find(w->hf, "lm_head.weight", &files[0]),
+                            *embed = hf_find(w->hf, "model.embed_tokens.weight", &files[1]);
+    if (!head) return 0;
+    bool same = head->readable && head->ndim == 2 && head->shape[0] == rows && head->shape[1] == cols;
+    float *x = xmalloc((size_t)(2 * at_once * cols) * sizeof *x), *y = x + at_once * cols;
+    for (int64_t row = 0; rc == 0 && same && row < rows; row += at_once) {
+        const int64_t n = min_i64(at_once, rows - row);
+        rc = safetensors_read(files[0], head, row, n, 0, cols, x, cols, err);
+        if (rc == 0) rc = safetensors_read(files[1], embed, row, n, 0, cols, y, cols, err);
+        same = rc != 0 || memcmp(x, y, (size_t)(n * cols) * sizeof *x) == 0;
+    }
+    free(x);
+    if (same) return rc;
+    return error_set(err, "%s: lm_head.weight is not model.embed_tokens.weight, but tie_word_embeddings is true in "
+                          "config.json", w->dir);
+}
+
+static int open_hf(weights *w, moai_error *err)
+{
+    char *config = xasprintf("%s/config.json", w->dir);
+    int rc = model_config_read(&w->cfg, config, err);
+
+    if (rc == 0) model_config_remark(&w->cfg, config);
+    free(config);
+    if (rc == 0) w->hf = hf_open(w->dir, err);
+    return w->hf ? 0 : -1;
+}
+
+int weights_carry(const weights *w, checkpoint_files *f, moai_error *err)
+{
+    name_list names;
+
+    if (!w->hf) return manifest_read_files(&w->m, f, is_carried, err);
+    int rc = carried_in(w->dir, &names, err);
+    for (int i = 0; rc == 0 && i < names.n; i++) {
+        char *path = xasprintf("%s/%s", w->dir, names.list[i]);
+        rc = checkpoint_files_add(f, names.list[i], path, err);
+        free(path);
+    }
+    name_list_free(&names);
+    return rc;
+}
+
+static bool is_generation_config(const char *name) { return strcmp(name, "generation_config.json") == 0; }
+
+/* As Transformers' generate, which takes generation_config.json where it is there. */
+static int read_ends(weights *w, moai_error *err)
+{
+    char *path = xasprintf("%s/generation_config.json", w->dir);
+    checkpoint_files own = {0};
+    int rc = w->hf ? 0 : manifest_read_files(&w->m, &own, is_generation_config, err);
+
+    if (rc == 0 && (w->hf || own.n > 0)) rc = generation_config_read_eos(&w->ends, path, w->cfg.vocab_size, err);
+    if (rc == 0 && w->ends.n == 0) w->ends = w->cfg.eos_token_id;
+    checkpoint_files_free(&own);
+    free(path);
+    return rc;
+}
+
+/* Neither a manifest nor a config.json is there. */
+static int name_newest(const char *dir, moai_error *err)
+{
+    char *newest = checkpoint_latest(dir), *other = newest ? NULL : hf_other_weights(dir);
+
+    if (newest)
+        error_config(err, "%s is no checkpoint; the newest in it is %s", dir, newest);
+    else if (other)
+        error_config(err, "%s is no checkpoint, and without config.json no Hugging Face directory: it %s", dir, other);
+    else
+        error_config(err,
+                     "%s is no checkpoint, holds none (checkpoint-STEP/manifest.json), and is no Hugging Face "
+                     "directory (config.json)",
+                     dir);
+    free(newest);
+    free(other);
+    return -1;
+}
+
+weights *weights_open(const char *dir, moai_error *err)
+{
+    weights *w = xmalloc(sizeof *w);
+    char *path = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/config.json", dir);
+
+    w->dir = xstrdup(dir);
+    w->tokenizer = xasprintf("%s/tokenizer.model", dir);
+    int rc = file_exists(path)      ? open_checkpoint(w, err)
+             : file_missing(config) ? name_newest(dir, err)
+                                    : open_hf(w, err);
+    if (rc == 0) rc = check_names(w, err);
+    if (rc == 0) rc = check_tied_head(w, err);
+    if (rc == 0) rc = read_ends(w, err);
+    free(path);
+    free(config);
+    if (rc == 0) return w;
+    weights_free(w);
+    return NULL;
+}
+
+const model_config *weights_config(const weights *w) { return &w->cfg; }
+const token_list *weights_ends(const weights *w) { return &w->ends; }
+const char *weights_tokenizer(const weights *w) { return file_exists(w->tokenizer) ? w->tokenizer : NULL; }
+
+/* What others wrote may hold anything; a checkpoint of ours never did. */
+static int check_finite(const weights *w, const char *name, rect at, const float *x, int64_t stride, moai_error *err)
+{
+    for (int64_t i = 0; i < at.n_rows; i++, x += stride) {
+        bool finite = true;
+        for (int64_t j = 0; j < at.n_cols; j++) finite = finite & (fabsf(x[j]) <= FLT_MAX);
+        if (finite) continue;
+        int64_t j = 0;
+        while (isfinite(x[j])) j++;
+        return error_set(err, "%s: %s is %g at row %lld, column %lld: nothing can be computed with it", w->dir, name,
+                         (double)x[j], (long long)(at.row0 + i), (long long)(at.col0 + j));
+    }
+    return 0;
+}
+
+int weights_tokenizer_sha256(const weights *w, char hex[65], moai_error *err)
+{
+    hex[0] = '\0';
+    if (w->hf) return file_exists(w->tokenizer) ? file_sha256(w->tokenizer, hex, err) : 0;
+    memcpy(hex, w->m.meta.tokenizer_sha256, 65);
+    return 0;
+}
+
+int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
+                 int64_t stride, moai_error *err)
+{
+    const bool tied_head = w->cfg.tie_word_embeddings && strcmp(name, "lm_head.weight") == 0;
+    const char *stored = tied_head ? "model.embed_tokens.weight" : name;
+    safetensors *file;
+    int64_t rows, cols;
+
+    if (!shape_of(w, stored, &rows, &cols)) return error_set(err, "%s: %s: no such weights", w->dir, name);
+    if (row0 < 0 || n_rows < 0 || row0 > rows - n_rows || col0 < 0 || n_cols < 0 || col0 > cols - n_cols)
+        return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", w->dir, name,
+                         (long long)row0, (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows,
+                         (long long)cols);
+    if (!w->hf)
+        return read_stored(w, manifest_find(&w->m, STATE_WEIGHT, stored), (rect){row0, n_rows, col0, n_cols}, dst,
+                           stride, err);
+    const safetensors_entry *e = hf_find(w->hf, stored, &file);
+    if (safetensors_read(file, e, row0, n_rows, col0, n_cols, dst, stride, err) != 0) return -1;
+    return check_finite(w, e->name, (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
+}
+
+void weights_free(weights *w)
+{
+    if (!w) return;
+    for (int i = 0; w->files && i < w->m.n_files; i++) {
+        if (w->files[i].fd >= 0) close(w->files[i].fd);
+        for (int k = 0; k < w->m.files[i].n; k++) free(w->files[i].checked[k]);
+        free(w->files[i].checked);
+    }
+    free(w->files);
+    manifest_unload(&w->m);
+    hf_close(w->hf);
+    free(w->dir);
+    free(w->tokenizer);
+    free(w);
+}

@@ -1,0 +1,27 @@
+/* weights.h: named weights from a directory, whoever wrote it: a MOAI checkpoint or a Hugging Face directory
+ * (config.json and safetensors, sharded or not).  One interface for resume, export, import and generation. */
+#ifndef MOAI_WEIGHTS_H
+#define MOAI_WEIGHTS_H
+
+#include "io/checkpoint/checkpoint.h"
+
+typedef struct weights weights;
+
+/* Opens and checks headers (sizes, ranges, names against config.json); reads no data, but for a head beside a tied
+ * embedding, which must be the same.  Says which tensors are left out.  NULL on failure.  Not collective. */
+weights *weights_open(const char *dir, moai_error *err);
+const model_config *weights_config(const weights *);
+/* What ends a text: eos_token_id of the directory's generation_config.json, or else of config.json. */
+const token_list *weights_ends(const weights *);
+/* Adds the files of carried.h in the directory. */
+int weights_carry(const weights *, checkpoint_files *, moai_error *err);
+const char *weights_tokenizer(const weights *); /* path of tokenizer.model in the directory, or NULL */
+/* Of the tokenizer that the model was trained with; "" where nobody knows. */
+int weights_tokenizer_sha256(const weights *, char hex[65], moai_error *err);
+/* The block [row0, row0+n_rows) x [col0, col0+n_cols) of the named tensor (a vector has one row)
+ * as fp32, row i at dst + i*stride.  An element that is not finite is an error. */
+int weights_read(weights *, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
+                 int64_t stride, moai_error *err);
+void weights_free(weights *);
+
+#endif

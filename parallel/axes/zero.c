@@ -1,0 +1,53 @@
+/* zero.c: see zero.h */
+#include "parallel/axes/zero.h"
+
+static void sum_range(const comm *c, float *grads, int64_t begin, int64_t end)
+{
+    if (c->size == 1 || begin == end) return;
+    comm_request r = all_reduce_begin(c, grads + begin, (size_t)(end - begin), DT_F32, REDUCE_SUM);
+    comm_end(&r);
+}
+
+comm_request bucket_reduce_begin(const param_table *t, const moai_grid *g, float *grads, int b)
+{
+    const bucket *k = &t->buckets[b];
+    const int64_t share = k->n_padded / g->dp.size;
+    float *whole = grads + k->offset;
+
+    sum_range(&g->kv, grads, k->offset + k->n_unique, k->offset + k->n_matrix);
+    sum_range(&g->tp, grads, k->offset + k->n_matrix, k->offset + k->n);
+    if (k->tied) sum_range(&g->embed, grads, k->offset, k->offset + k->n);
+    if (g->dp.size == 1) return (comm_request){0};
+    return reduce_scatter_begin(&g->dp, whole + g->dp.rank * share, whole, (size_t)share, DT_F32);
+}
+
+comm_request bucket_gather_begin(const param_table *t, const moai_grid *g, void *weights, dtype dt, int b)
+{
+    const tensor flat = tensor_of(weights, dt, 1, t->n_elem);
+    const own_range r = params_own(t, b, g->dp.size, g->dp.rank);
+
+    if (g->dp.size == 1) return (comm_request){0};
+    return all_gather_begin(&g->dp, tensor_at(flat, 0, t->buckets[b].offset), tensor_at(flat, 0, r.begin),
+                            (size_t)(r.end - r.begin), dt);
+}
+
+void weights_gather(const param_table *t, const moai_grid *g, void *weights, dtype dt)
+{
+    for (int b = 0; b < t->n_buckets; b++) {
+        comm_request r = bucket_gather_begin(t, g, weights, dt, b);
+        comm_end(&r);
+    }
+}
+
+own_range params_counted(const param_table *t, const moai_grid *g, int b)
+{
+    const bucket *k = &t->buckets[b];
+    own_range r = params_own(t, b, g->dp.size, g->dp.rank);
+    int64_t end = k->n_unique; /* what other ranks hold as well counts on the first of them */
+
+    if (g->kv.rank == 0) end = k->n_matrix;
+    if (g->tp.rank == 0) end = k->n;
+    if (k->tied_copy) end = 0;
+    r.end = max_i64(r.begin, min_i64(r.end, k->offset + end));
+    return r;
+}

@@ -1,0 +1,42 @@
+/* ctx.h: what every part of the model's text needs to know: the device, the grid, the shape of a micro-batch. */
+#ifndef MOAI_CTX_H
+#define MOAI_CTX_H
+
+#include "parallel/comm/grid.h"
+#include "src/config/model_config.h"
+#include "src/ops/ops.h"
+
+/* Which activations the backward pass computes again.  AUTO is settled before there is a context (fit.h). */
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL, RECOMPUTE_AUTO } recompute_mode;
+
+typedef struct moai_ctx {
+    const moai_ops *ops;
+    moai_device *dev;
+    const model_config *cfg;
+    const moai_grid *grid;
+    dtype dt;                         /* of weights and activations: fp32, bf16 or fp16 */
+    recompute_mode recompute;
+    bool accumulate;                  /* products add to the weights' gradients; not in a step's first micro-batch */
+    attend_shape heads;               /* of this rank, over one micro-batch */
+    int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
+    int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */
+    rope_table rope;
+    int32_t *positions;               /* (N) on the device */
+    arena *scratch;                   /* a stack: what a function takes it gives back */
+} moai_ctx;
+
+static inline int64_t ctx_q_cols(const moai_ctx *c) { return c->heads.n_heads * c->heads.head_dim; }
+static inline int64_t ctx_kv_cols(const moai_ctx *c) { return c->heads.n_kv_heads * c->heads.head_dim; }
+
+/* The packed columns of qkv, or of qk. */
+static inline tensor q_of(const moai_ctx *c, tensor packed) { return tensor_cols(packed, 0, ctx_q_cols(c)); }
+static inline tensor k_of(const moai_ctx *c, tensor packed)
+{
+    return tensor_cols(packed, ctx_q_cols(c), ctx_kv_cols(c));
+}
+static inline tensor v_of(const moai_ctx *c, tensor packed)
+{
+    return tensor_cols(packed, ctx_q_cols(c) + ctx_kv_cols(c), ctx_kv_cols(c));
+}
+
+#endif

@@ -1,0 +1,229 @@
+/* params.c: see params.h */
+#include "src/params/params.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN_ELEM = 64 };                     /* matrices start at a cache line in every dtype, shares likewise */
+
+/* Layers go one by one to the cheapest stage; the head counts as so many layers as its product costs. */
+static void stage_sizes(const model_config *cfg, int pp, int64_t seq_len, int64_t *n_layers)
+{
+    const double head = 6.0 * (double)cfg->hidden_size * (double)cfg->vocab_size;
+    const double layer =
+        (model_flops_products(cfg) - head + model_flops_attention(cfg, seq_len)) / (double)cfg->num_hidden_layers;
+
+    for (int s = 0; s < pp; s++) n_layers[s] = 1;
+    for (int64_t left = cfg->num_hidden_layers - pp; left > 0; left--) {
+        int best = 0;
+        double least = 0;
+        for (int s = 0; s < pp; s++) {
+            double cost = (double)n_layers[s] * layer + (s == pp - 1 ? head : 0);
+            if (s == 0 || cost <= least)
+                best = s, least = cost; /* ties go to later stages: they keep fewer micro-batches */
+        }
+        n_layers[best]++;
+    }
+}
+
+int64_t stage_begin(const model_config *cfg, int pp, int stage, int64_t seq_len)
+{
+    int64_t *n_layers = xmalloc((size_t)pp * sizeof *n_layers), begin = 0;
+
+    stage_sizes(cfg, pp, seq_len, n_layers);
+    for (int s = 0; s < stage; s++) begin += n_layers[s];
+    free(n_layers);
+    return begin;
+}
+
+int params_check(const model_config *cfg, grid_shape g, moai_error *err)
+{
+    const int64_t heads = cfg->num_attention_heads, kv = cfg->num_key_value_heads;
+
+    if (heads % g.tp != 0)
+        return error_set(err, "num_attention_heads %lld is not divisible by tensor_parallel %d", (long long)heads,
+                         g.tp);
+    if (g.tp <= kv ? kv % g.tp != 0 : g.tp % kv != 0)
+        return error_set(err, "tensor_parallel %d neither divides num_key_value_heads %lld nor is a multiple of it",
+                         g.tp, (long long)kv);
+    if (cfg->intermediate_size < g.tp || cfg->vocab_size < g.tp)
+        return error_set(err, "tensor_parallel %d is larger than intermediate_size %lld or vocab_size %lld", g.tp,
+                         (long long)cfg->intermediate_size, (long long)cfg->vocab_size);
+    if (g.pp > cfg->num_hidden_layers)
+        return error_set(err, "pipeline_parallel %d is larger than num_hidden_layers %lld", g.pp,
+                         (long long)cfg->num_hidden_layers);
+    if (g.cp != 1) return error_set(err, "context_parallel %d is not available in this version, only 1", g.cp);
+    return 0;
+}
+
+/* Building the table: a cursor over the flat buffer. */
+typedef struct builder {
+    param_table *t;
+    const model_config *cfg;
+    int64_t tp, tp_rank, dp;
+    int64_t at;                               /* elements laid out so far */
+} builder;
+
+static param *add(builder *b, param_sharing sharing, int ndim, int64_t rows, int64_t cols, const char *name)
+{
+    param_table *t = b->t;
+    param *p = &t->list[t->n++];
+
+    *p = (param){.ndim = ndim, .rows = rows, .cols = cols, .n_rows = rows, .n_cols = cols, .bucket = t->n_buckets,
+                 .sharing = sharing};
+    snprintf(p->name, sizeof p->name, "%s", name);
+    return p;
+}
+
+static param *add_in_layer(builder *b, param_sharing sharing, int ndim, int64_t rows, int64_t cols, int64_t layer,
+                           const char *name)
+{
+    char full[sizeof b->t->list->name];
+
+    snprintf(full, sizeof full, "model.layers.%lld.%s.weight", (long long)layer, name);
+    return add(b, sharing, ndim, rows, cols, full);
+}
+
+static void keep_rows(param *p, int64_t begin, int64_t end) { p->row0 = begin, p->n_rows = end - begin; }
+static void keep_cols(param *p, int64_t begin, int64_t end) { p->col0 = begin, p->n_cols = end - begin; }
+static void split_rows(const builder *b, param *p)
+{
+    keep_rows(p, share_begin(p->rows, b->tp, b->tp_rank), share_begin(p->rows, b->tp, b->tp_rank + 1));
+}
+static void split_cols(const builder *b, param *p)
+{
+    keep_cols(p, share_begin(p->cols, b->tp, b->tp_rank), share_begin(p->cols, b->tp, b->tp_rank + 1));
+}
+
+/* Next in the flat buffer; `joined` continues the matrix before it without a gap. */
+static void place(builder *b, param *p, bool joined)
+{
+    if (!joined) b->at = round_up(b->at, ALIGN_ELEM);
+    p->offset = b->at;
+    b->at += p->n_rows * p->n_cols;
+}
+
+static void bucket_open(builder *b, const char *name)
+{
+    bucket *k = &b->t->buckets[b->t->n_buckets];
+
+    snprintf(k->name, sizeof k->name, "%s", name);
+    k->offset = b->at;
+}
+
+static int64_t bucket_mark(const builder *b) { return b->at - b->t->buckets[b->t->n_buckets].offset; }
+
+/* The end of the matrices, rounded so that what follows is equally long on ranks whose shares differ by a row. */
+static int64_t bucket_mark_aligned(builder *b)
+{
+    b->at = round_up(b->at, ALIGN_ELEM);
+    return bucket_mark(b);
+}
+
+static void bucket_close(builder *b)
+{
+    bucket *k = &b->t->buckets[b->t->n_buckets++];
+
+    k->n = b->at - k->offset;
+    k->n_padded = round_up(k->n, b->dp * ALIGN_ELEM);
+    b->at = k->offset + k->n_padded;
+}
+
+static bucket *add_table(builder *b, const char *bucket_name, const char *name, const char *norm)
+{
+    const int64_t H = b->cfg->hidden_size;
+    bucket *k = &b->t->buckets[b->t->n_buckets];
+
+    bucket_open(b, bucket_name);
+    if (name) {
+        param *p = add(b, PARAM_UNIQUE, 2, b->cfg->vocab_size, H, name);
+        split_rows(b, p);
+        place(b, p, false);
+    }
+    k->n_unique = k->n_matrix = bucket_mark_aligned(b);
+    if (norm) place(b, add(b, PARAM_TP_REPLICATED, 1, 1, H, norm), false);
+    bucket_close(b);
+    return k;
+}
+
+static void add_layer(builder *b, int64_t layer)
+{
+    const model_config *cfg = b->cfg;
+    const int64_t H = cfg->hidden_size, I = cfg->intermediate_size, D = cfg->head_dim;
+    const int64_t Q = cfg->num_attention_heads * D, K = cfg->num_key_value_heads * D;
+    const int64_t n_kv = max_i64(cfg->num_key_value_heads / b->tp, 1);                 /* KV heads of this rank ... */
+    const int64_t kv0 = b->tp_rank * cfg->num_key_value_heads / b->tp;                 /* ... from this one on */
+    bucket *k = &b->t->buckets[b->t->n_buckets];
+    char name[32];
+    param *p;
+
+    snprintf(name, sizeof name, "layer %lld", (long long)layer);
+    bucket_open(b, name);
+    split_cols(b, p = add_in_layer(b, PARAM_UNIQUE, 2, H, Q, layer, "self_attn.o_proj")), place(b, p, false);
+    split_rows(b, p = add_in_layer(b, PARAM_UNIQUE, 2, I, H, layer, "mlp.gate_proj")), place(b, p, false);
+    split_rows(b, p = add_in_layer(b, PARAM_UNIQUE, 2, I, H, layer, "mlp.up_proj")), place(b, p, true);
+    split_cols(b, p = add_in_layer(b, PARAM_UNIQUE, 2, H, I, layer, "mlp.down_proj")), place(b, p, false);
+    split_rows(b, p = add_in_layer(b, PARAM_UNIQUE, 2, Q, H, layer, "self_attn.q_proj")), place(b, p, false);
+    k->n_unique = bucket_mark(b);
+    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.k_proj"), kv0 * D, (kv0 + n_kv) * D),
+        place(b, p, true);
+    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.v_proj"), kv0 * D, (kv0 + n_kv) * D),
+        place(b, p, true);
+    k->n_matrix = bucket_mark_aligned(b);
+    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "input_layernorm"), false);
+    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "post_attention_layernorm"), false);
+    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, D, layer, "self_attn.q_norm"), false);
+    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, D, layer, "self_attn.k_norm"), false);
+    bucket_close(b);
+}
+
+void params_init(param_table *t, const model_config *cfg, grid_shape size, grid_shape at, int64_t seq_len)
+{
+    const int64_t first = stage_begin(cfg, size.pp, at.pp, seq_len),
+                  end = stage_begin(cfg, size.pp, at.pp + 1, seq_len);
+    const bool first_stage = at.pp == 0, last_stage = at.pp == size.pp - 1,
+               tied = cfg->tie_word_embeddings && size.pp > 1;
+    const char *const embed = "model.embed_tokens.weight";
+    builder b = {.t = t, .cfg = cfg, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
+
+    *t = (param_table){.list = xmalloc((size_t)(11 * (end - first) + 4) * sizeof *t->list),
+                       .buckets = xmalloc((size_t)(end - first + 3) * sizeof *t->buckets)};
+    if (first_stage) add_table(&b, "embedding", embed, NULL)->tied = tied;
+    for (int64_t layer = first; layer < end; layer++) add_layer(&b, layer);
+    if (last_stage && tied) {
+        bucket *copy = add_table(&b, "tied embedding", embed, NULL);
+        copy->tied = copy->tied_copy = true;
+    }
+    if (last_stage) add_table(&b, "head", cfg->tie_word_embeddings ? NULL : "lm_head.weight", "model.norm.weight");
+    t->n_elem = b.at;
+    t->n_own = b.at / size.dp;
+}
+
+void params_free(param_table *t)
+{
+    free(t->list);
+    free(t->buckets);
+    *t = (param_table){0};
+}
+
+const param *params_find(const param_table *t, const char *name)
+{
+    for (int i = 0; i < t->n; i++)
+        if (strcmp(t->list[i].name, name) == 0) return &t->list[i];
+    return NULL;
+}
+
+own_range params_own(const param_table *t, int b, int dp_size, int dp_rank)
+{
+    const bucket *k = &t->buckets[b];
+    const int64_t share = k->n_padded / dp_size;
+
+    return (own_range){
+        .begin = k->offset + dp_rank * share, .end = k->offset + (dp_rank + 1) * share, .own = k->offset / dp_size};
+}
+
+void params_whole(param_table *t, const model_config *model)
+{
+    params_init(t, model, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+}

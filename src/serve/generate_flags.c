@@ -1,0 +1,135 @@
+/* generate_flags.c: see generate_flags.h */
+#include "src/serve/generate_flags.h"
+
+#include "src/config/keys.h"
+#include "src/config/paths.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const key_choice dtypes[] = {
+    {"fp32", DT_F32},      {"bf16", DT_BF16},    {"fp16", DT_F16}, {"float32", DT_F32},
+    {"bfloat16", DT_BF16}, {"float16", DT_F16}, {NULL, 0}};
+
+// clang-format off
+#define ROW(t, key, value, ...) \
+    {.type = t, .name = #key, .offset = offsetof(generate_flags, key), .initial = value, __VA_ARGS__}
+// clang-format on
+#define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
+#define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
+#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
+#define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
+#define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
+
+static const key_spec rows[] = {
+    TEXT(prompt, "", "text to go on from; \"\" begins a document"),
+    PATH(prompt_file, "", "a file with one prompt a line, - for standard input; empty lines are left out"),
+    TEXT(input_ids, "", "the prompt as token numbers, 1,2,3; needs no tokenizer"),
+    INT(max_new_tokens, "0", 0, INT32_MAX, "tokens to write; 0: 128, or what the model's positions leave"),
+    REAL(temperature, "0.8", 0, 1e6, "0: always the most probable token"),
+    INT(top_k, "0", 0, INT32_MAX, "choose among the k most probable tokens; 0: among all"),
+    REAL(top_p, "0.95", 1e-12, 1, "choose among the most probable tokens that make up this probability; 1: among all"),
+    INT(seed, "0", 0, 1ll << 52, "the same seed writes the same text"),
+    INT(num_return_sequences, "1", 1, 1 << 20, "texts for each prompt"),
+    BOOL(ignore_eos, "false", "go on past the end of a document"),
+    BOOL(echo, "false", "show the prompt in front of its text"),
+    BOOL(jsonl, "false",
+         "a line of JSON for each text: prompt, sequence, text, ids, prompt_tokens, finish (stop or length)"),
+    INT(batch_size, "16", 1, 65536, "texts written side by side"),
+    ROW(KEY_CHOICE, dtype, "fp32", .choices = dtypes, .help = "fp32, bf16 or fp16: weights, activations and cache"),
+    TEXT(device, "auto", "cpu, cuda or auto"),
+    INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: OMP_NUM_THREADS, or its share of the node's cores"),
+    PATH(tokenizer, "", "tokenizer.model, when not the one beside the weights"),
+    PATH(logits_out, "", "write the logits after each of --input_ids, (ids, vocab_size) native fp32, and no text"),
+};
+static const key_table flags = {rows, sizeof rows / sizeof rows[0]};
+
+static void print_help(void)
+{
+    printf("usage: [mpirun -np TP] moai_generate DIRECTORY --prompt TEXT [--key value ...]\n"
+           "DIRECTORY is a checkpoint, a run's output directory (its newest checkpoint is taken) or a Hugging Face\n"
+           "directory.  All ranks share the model's tensors.  The prompt is one of --prompt, --prompt_file and\n"
+           "--input_ids.  Text goes to stdout, all else to stderr; one text is streamed as it comes, of several each\n"
+           "is shown when it is done.\n\n");
+    for (int i = 0; i < flags.n; i++) {
+        const key_spec *k = &flags.list[i];
+        key_print_help(k, 32);
+        if (*k->initial) printf(" [%s]", k->initial);
+        putchar('\n');
+    }
+}
+
+static int unknown_flag(const char *name, moai_error *err)
+{
+    const key_spec *near = keys_nearest(flags, name, 3);
+
+    return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name)
+                : error_set(err, "unknown option --%s; --help lists them", name);
+}
+
+/* --name value, --name=value; a switch also --name alone, --no_name, and a next word only when it is true or false. */
+static int read_flag(generate_flags *f, int argc, char **argv, int *i, moai_error *err)
+{
+    char name[128], label[136];
+    const char *equals = strchr(argv[*i], '='), *value = equals ? equals + 1 : NULL;
+    const char *next = *i + 1 < argc ? argv[*i + 1] : NULL;
+
+    snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - argv[*i] - 2) : (int)sizeof name, argv[*i] + 2);
+    for (char *p = name; *p; p++)
+        if (*p == '-') *p = '_';
+    snprintf(label, sizeof label, "--%s", name);
+    const key_spec *k = keys_find(flags, name),
+                   *negated = strncmp(name, "no_", 3) == 0 ? keys_find(flags, name + 3) : NULL;
+    if (!k && negated && negated->type == KEY_BOOL && !value) return key_set_text(negated, f, label, "false", err);
+    if (!k) return unknown_flag(name, err);
+    if (!value && k->type == KEY_BOOL && !(next && (strcmp(next, "true") == 0 || strcmp(next, "false") == 0)))
+        value = "true";
+    if (!value && next) value = next, ++*i;
+    if (!value) return error_set(err, "--%s needs a value", name);
+    if (strcmp(name, "prompt") == 0) f->has_prompt = true;
+    return key_set_text(k, f, label, value, err);
+}
+
+static int check_together(const generate_flags *f, moai_error *err)
+{
+    const int prompts = f->has_prompt + (*f->prompt_file != 0) + (*f->input_ids != 0);
+
+    if (!*f->source)
+        return error_set(err,
+                         "no checkpoint: give the directory of one, of a run, or of a Hugging Face model; see --help");
+    if (prompts == 0) return error_set(err, "no prompt: give --prompt TEXT, --prompt_file FILE or --input_ids 1,2,3");
+    if (prompts > 1) return error_set(err, "more than one of --prompt, --prompt_file and --input_ids is given");
+    if (*f->logits_out && !*f->input_ids) return error_set(err, "--logits_out %s needs --input_ids", f->logits_out);
+    return 0;
+}
+
+int generate_flags_read(generate_flags *f, int argc, char **argv, moai_error *err)
+{
+    *f = (generate_flags){.source = xstrdup("")};
+    keys_defaults(flags, f);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            if (base_process.printer) print_help();
+            generate_flags_free(f);
+            base_process.leave(STATUS_OK);
+        }
+        if (strncmp(argv[i], "--", 2) == 0 && argv[i][2]) {
+            if (read_flag(f, argc, argv, &i, err)) return -1;
+        } else if (*f->source) {
+            return error_set(err, "unexpected argument \"%s\" after %s", argv[i], f->source);
+        } else {
+            free(f->source);
+            f->source = path_expand("DIRECTORY", argv[i], err);
+            if (!f->source) return -1;
+        }
+    }
+    return check_together(f, err);
+}
+
+void generate_flags_free(generate_flags *f)
+{
+    keys_free(flags, f);
+    free(f->source);
+    f->source = NULL;
+}

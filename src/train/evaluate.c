@@ -1,0 +1,69 @@
+/* evaluate.c: see evaluate.h */
+#include "src/train/evaluate.h"
+
+#include "parallel/pipeline/pipeline.h"
+#include "src/base/watch.h"
+#include "src/train/feed.h"
+#include "src/train/optimizer.h"
+
+#include <stdlib.h>
+
+typedef struct evaluation {
+    loader *loader;
+    int32_t *ids;                             /* (micro_batch, seq_len + 1) */
+    int64_t *samples;                         /* (micro_batch) */
+    int64_t n;                                /* samples of the whole evaluation */
+} evaluation;
+
+static void feed(void *arg, moai_model *m, int micro_batch, int slot)
+{
+    evaluation *e = arg;
+    const int64_t B = m->opt.micro_batch, T = m->opt.seq_len;
+    const comm *dp = &m->ctx.grid->dp;
+    const int64_t first = ((int64_t)micro_batch * dp->size + dp->rank) * B;
+    double waited = 0;
+
+    feed_next(e->loader, m->ctx.grid, e->ids, B * (T + 1), e->samples, &waited);
+    /* past the last sample: ids that count for nothing */
+    for (int64_t b = max_i64(0, min_i64(B, e->n - first)); b < B; b++)
+        for (int64_t i = 0; i <= T; i++) e->ids[b * (T + 1) + i] = -1;
+    model_set_ids(m, slot, e->ids);
+}
+
+double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t *n_tokens)
+{
+    const moai_ctx *c = &m->ctx;
+    const int64_t B = m->opt.micro_batch, T = m->opt.seq_len, all = dataset_samples(set, T),
+                  once = B * c->grid->dp.size;
+    evaluation e = {.n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all};
+    const int64_t n_micro = (e.n + once - 1) / once;
+    const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->dp.size,
+                              .dp_rank = c->grid->dp.rank, .n_workers = (int)run->dataloader_num_workers,
+                              .prefetch = (int)run->dataloader_prefetch_factor};
+    pipe_schedule schedule = schedule_forward((int)n_micro);
+    moai_error err;
+
+    if (grid_takes_ids(c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
+    if (grid_reads_ids(c->grid)) {
+        e.samples = xmalloc((size_t)B * sizeof *e.samples);
+        watch_files(true);
+        e.loader = loader_start(set, &plan, &err);
+        watch_files(false);
+        CHECK(e.loader, "%s", err.text);
+    }
+    c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
+    pipeline_run(m, &schedule, 0, feed, &e);
+    totals_reduce(m);
+    double totals[2];
+    c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
+    c->ops->sync(c->dev);
+
+    watch_files(true);
+    if (e.loader) loader_stop(e.loader);      /* which waits for reads under way */
+    watch_files(false);
+    free(e.ids);
+    free(e.samples);
+    schedule_free(&schedule);
+    *n_tokens = e.n * T;
+    return totals[0] / (double)*n_tokens;
+}

@@ -1,0 +1,101 @@
+/* optimizer.c: see optimizer.h */
+#include "src/train/optimizer.h"
+
+#include "parallel/axes/zero.h"
+
+#include <math.h>
+
+void totals_reduce(moai_model *m)
+{
+    const moai_grid *g = m->ctx.grid;
+    const comm *axes[] = {&g->tp, &g->cp, &g->dp, &g->pp};
+
+    if (g->tp.rank != 0) m->ctx.ops->zero(m->ctx.dev, &m->totals[0], sizeof m->totals[0]);
+    for (int i = 0; i < 4; i++) {
+        comm_request r = all_reduce_begin(axes[i], m->totals, 2, DT_F64, REDUCE_SUM);
+        comm_end(&r);
+    }
+}
+
+static void square_gradients(moai_model *m)
+{
+    for (int b = m->params.n_buckets - 1; b >= 0; b--) {      /* in the order in which their sums began */
+        const own_range r = params_counted(&m->params, m->ctx.grid, b);
+        gradients_ready(m, b);
+        m->ctx.ops->sum_squares(m->ctx.dev, &m->totals[1], m->grads + r.begin, r.end - r.begin);
+    }
+}
+
+static void update_own(moai_model *m, const run_config *run, double lr, int64_t update)
+{
+    const moai_ctx *c = &m->ctx;
+    const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem);
+
+    for (int b = 0; b < m->params.n_buckets; b++) {
+        weights_ready(m, b);                  /* gathered in the step before, if no forward has waited for them */
+        const bucket *k = &m->params.buckets[b];
+        const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
+        const int64_t n = r.end - r.begin;
+        c->ops->adamw(c->dev, &(adamw_args){.master = m->own[0] + r.own, .m = m->own[1] + r.own,
+                                            .v = m->own[2] + r.own, .param = tensor_at(flat, 0, r.begin),
+                                            .param_dt = c->dt, .grad = m->grads + r.begin, .n = n,
+                                            .n_decay = max_i64(0, min_i64(n, k->offset + k->n_matrix - r.begin)),
+                                            .grad_scale = m->grad_scale, .lr = (float)lr,
+                                            .beta1 = (float)run->adam_beta1, .beta2 = (float)run->adam_beta2,
+                                            .eps = (float)run->adam_epsilon, .weight_decay = (float)run->weight_decay,
+                                            .t = update});
+        m->gathering[b] = bucket_gather_begin(&m->params, c->grid, m->weights, c->dt, b);
+    }
+}
+
+void gradients_finish(moai_model *m)
+{
+    const moai_ctx *c = &m->ctx;
+
+    c->ops->phase(c->dev, "optimizer", -1);
+    gradients_end(m);
+    square_gradients(m);
+    totals_reduce(m);
+}
+
+void optimizer_update(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
+{
+    const moai_ctx *c = &m->ctx;
+
+    c->ops->clip(c->dev, m->grad_scale, &m->totals[1], (float)run->max_grad_norm, (float)(1 / loss_scale));
+    update_own(m, run, lr, update);
+}
+
+step_result step_totals(moai_model *m, double loss_scale)
+{
+    const moai_ctx *c = &m->ctx;
+    double totals[2];
+
+    c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
+    c->ops->sync(c->dev);
+    return (step_result){.loss_sum = totals[0], .grad_norm = sqrt(totals[1]) / loss_scale,
+                         .skipped = !isfinite(totals[1])};
+}
+
+step_result optimizer_step(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
+{
+    gradients_finish(m);
+    optimizer_update(m, run, lr, update, loss_scale);
+    step_result r = step_totals(m, loss_scale);
+    m->ctx.ops->phase(m->ctx.dev, NULL, -1);
+    return r;
+}
+
+void weights_from_master(moai_model *m)
+{
+    const moai_ctx *c = &m->ctx;
+    const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem),
+                 own = tensor_of(m->own[0], DT_F32, 1, m->params.n_own);
+
+    for (int b = 0; b < m->params.n_buckets; b++) weights_ready(m, b);
+    for (int b = 0; b < m->params.n_buckets && m->own[0] != m->weights; b++) {
+        const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
+        c->ops->cast(c->dev, tensor_cols(flat, r.begin, r.end - r.begin), tensor_cols(own, r.own, r.end - r.begin));
+    }
+    weights_gather(&m->params, c->grid, m->weights, c->dt);
+}

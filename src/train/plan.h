@@ -1,0 +1,43 @@
+/* plan.h: what a run will be, before it is: shape, true parameter count, bytes per rank by
+ * arena, and whether it fits. */
+#ifndef MOAI_PLAN_H
+#define MOAI_PLAN_H
+
+#include "parallel/comm/grid.h"
+#include "src/config/model_config.h"
+#include "src/model/model.h"
+#include "src/train/run_config.h"
+
+/* The batch of a step, settled from the run file and the layout. */
+typedef struct batch_plan {
+    int64_t micro_batch, accumulation, global;/* samples, micro-batches of a step, samples of a step */
+} batch_plan;
+
+const char *recompute_name(recompute_mode);     /* "none", ... as the key has it */
+
+/* Fills the batch; -1 when global_batch_size is not a multiple of micro_batch * dp.  Not collective. */
+int batch_settle(batch_plan *, const run_config *, int dp, moai_error *err);
+
+model_options model_options_of(const run_config *, const batch_plan *, grid_shape size, int stage);
+
+/* Bytes of the rank of a stage that takes most: its first, as shares differ by at most a row. */
+typedef struct plan_memory {
+    int64_t first_layer, n_layers;
+    size_t arenas[N_ARENAS];
+    size_t backend;                           /* a GPU's context, workspaces and transport buffers, by experience */
+    size_t copy;                              /* host memory for saves on the way */
+    size_t total;                             /* of the device: arenas, backend, on the CPU the copy too */
+} plan_memory;
+void plan_stage(plan_memory *, const run_config *, const model_config *, grid_shape size, const batch_plan *, int stage,
+                bool gpu);
+
+/* Saves on the way are made from a copy of the state in host memory. */
+static inline bool plan_copies(const run_config *run) { return run->async_save && run->save_steps > 0; }
+
+/* A line of the plan, by the printing rank: on standard output where --plan asked for it, else, ahead of a run, on
+ * standard error. */
+void plan_say(const run_config *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Layout, counts, FLOPs, the table of bytes by arena and stage, and the room there is. */
+void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *, bool gpu, size_t room);
+
+#endif

@@ -94,65 +94,19 @@ void product_plans_close(product_plans *);
 
 bool kernels_run_here(void);                  /* does this build hold code for the current GPU? */  /* sums.cu */
 
-/* -- the table's entries, by file -- */
+/* -- the table's entries -- */
 
 void *alloc_cuda(moai_device *, size_t n_bytes);                                                /* gpu.c */
 void free_cuda(moai_device *, void *);
 void *alloc_host_cuda(moai_device *, size_t n_bytes);                                           /* pinned.c */
 void free_host_cuda(moai_device *, void *, size_t n_bytes);
 bool is_pinned_cuda(const void *);
-void copy_cuda(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
-void zero_cuda(moai_device *, void *, size_t n_bytes);
 void sync_cuda(moai_device *);
-void phase_cuda(moai_device *, const char *name, int number);                                   /* clock.c */
+void phase_cuda(moai_device *, const char *name, int number);                                   /* clock_cuda.c */
 
-void cast_cuda(moai_device *, tensor y, tensor x);                                              /* elementwise.cu */
-void add_cuda(moai_device *, tensor y, tensor a, tensor b);
-void fill_cuda(moai_device *, tensor y, float value);
-void fill_normal_cuda(moai_device *, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols,
-                      float std);
-
-void matmul_cuda(moai_device *, tensor y, tensor x, tensor w);                                  /* matmul.c */
-void matmul_add_cuda(moai_device *, tensor y, tensor x, tensor w, tensor z);
-void matmul_dx_cuda(moai_device *, tensor dx, tensor dy, tensor w);
-void matmul_dw_cuda(moai_device *, tensor dw, tensor dy, tensor x, bool accumulate);
-
-void embed_cuda(moai_device *, tensor y, const int32_t *ids, tensor table, int64_t vocab_begin);/* embed.cu */
-void embed_backward_cuda(moai_device *, tensor dtable, const int32_t *ids, tensor dy, int64_t vocab_begin);
-
-void rmsnorm_cuda(moai_device *, tensor n, float *r, tensor x, tensor w, float eps);            /* rmsnorm.cu */
-void residual_rmsnorm_cuda(moai_device *, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps);
-void rmsnorm_backward_cuda(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r,
-                           tensor w);
-
-void qknorm_rope_cuda(moai_device *, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table,
-                      const int32_t *positions, attend_shape, float eps);                       /* qknorm_rope.cu */
-void qknorm_rope_backward_cuda(moai_device *, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
-                               const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions,
-                               attend_shape);
-
-void attend_cuda(moai_device *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape); /* attend*.cu */
-void attend_backward_cuda(moai_device *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
-                          tensor att, const float *lse, attend_shape);
-void attend_cached_cuda(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-                        const int32_t *pos, int64_t max_len, attend_shape);
-void kv_append_cuda(moai_device *, tensor k_cache, tensor v_cache, tensor k, tensor v, const int32_t *seq,
-                    const int32_t *pos, int64_t max_len); /* kv_append.cu */
-
-void swiglu_cuda(moai_device *, tensor act, tensor gate_up);                                    /* swiglu.cu */
-void swiglu_backward_cuda(moai_device *, tensor dgate_up, tensor act, tensor dact, tensor gate_up);
-
-void softmax_stats_cuda(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
-void cross_entropy_cuda(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
-                        const int32_t *targets, int64_t vocab_begin, float scale); /* cross_entropy.cu */
-
-void sample_cuda(moai_device *, int32_t *ids, tensor logits, const double *u, sample_options);   /* sample.cu */
-
-void sum_cuda(moai_device *, double *acc, const float *x, int64_t n);                           /* sums.cu */
-void sum_squares_cuda(moai_device *, double *acc, const float *x, int64_t n);
-
-void clip_cuda(moai_device *, float *grad_scale, const double *sumsq, float max_norm, float unscale); /* adamw.cu */
-void adamw_cuda(moai_device *, const adamw_args *);
+/* An op is in the file of its name, or of its kind: ls. */
+#define REQUIRED(op, parameters, ...) void op##_cuda parameters;
+#include "src/ops/ops.def"
 
 #ifdef __cplusplus
 }

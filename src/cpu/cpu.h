@@ -135,61 +135,17 @@ static inline int64_t sum_blocks(int64_t n_rows) { return (n_rows + SUM_ROWS - 1
 /* total (1, cols) fp32 += the rows of partial (n_blocks, cols) */
 void sum_add_blocks(tensor total, const float *partial, int64_t n_blocks, int64_t stride);
 
-/* -- the table's entries, by file -- */
+/* -- the table's entries -- */
 
 void *alloc_cpu(moai_device *, size_t n_bytes);                                                 /* cpu_memory.c */
 void free_cpu(moai_device *, void *);
 void *alloc_host_cpu(moai_device *, size_t n_bytes);
 void free_host_cpu(moai_device *, void *, size_t n_bytes);
-void copy_cpu(moai_device *, void *dst, const void *src, size_t n_bytes, copy_kind);
-void zero_cpu(moai_device *, void *, size_t n_bytes);
 void sync_cpu(moai_device *);
 void phase_cpu(moai_device *, const char *name, int number);
 
-void cast_cpu(moai_device *, tensor y, tensor x);                                               /* cpu_elementwise.c */
-void add_cpu(moai_device *, tensor y, tensor a, tensor b);
-void fill_cpu(moai_device *, tensor y, float value);
-void fill_normal_cpu(moai_device *, tensor y, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols, float std);
-void swiglu_cpu(moai_device *, tensor act, tensor gate_up);
-void swiglu_backward_cpu(moai_device *, tensor dgate_up, tensor act, tensor dact, tensor gate_up);
-
-void matmul_cpu(moai_device *, tensor y, tensor x, tensor w);                                   /* cpu_matmul.c */
-void matmul_add_cpu(moai_device *, tensor y, tensor x, tensor w, tensor z);
-void matmul_dx_cpu(moai_device *, tensor dx, tensor dy, tensor w);
-void matmul_dw_cpu(moai_device *, tensor dw, tensor dy, tensor x, bool accumulate);
-
-void embed_cpu(moai_device *, tensor y, const int32_t *ids, tensor table, int64_t vocab_begin); /* cpu_embed.c */
-void embed_backward_cpu(moai_device *, tensor dtable, const int32_t *ids, tensor dy, int64_t vocab_begin);
-
-void rmsnorm_cpu(moai_device *, tensor n, float *r, tensor x, tensor w, float eps);             /* cpu_norm.c */
-void residual_rmsnorm_cpu(moai_device *, tensor h, tensor n, float *r, tensor x, tensor o, tensor w, float eps);
-void rmsnorm_backward_cpu(moai_device *, tensor dx, tensor dw, tensor dn, tensor dres, tensor x, const float *r,
-                          tensor w);
-
-void qknorm_rope_cpu(moai_device *, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table,
-                     const int32_t *positions, attend_shape, float eps);                        /* cpu_qknorm.c */
-void qknorm_rope_backward_cpu(moai_device *, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
-                              const float *r, tensor q_norm, tensor k_norm, rope_table, const int32_t *positions,
-                              attend_shape);
-
-void attend_cpu(moai_device *, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape);  /* cpu_attend.c */
-void attend_backward_cpu(moai_device *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
-                         tensor att, const float *lse, attend_shape);
-
-void kv_append_cpu(moai_device *, tensor k_cache, tensor v_cache, tensor k, tensor v, const int32_t *seq,
-                   const int32_t *pos, int64_t max_len);
-void attend_cached_cpu(moai_device *, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-                       const int32_t *pos, int64_t max_len, attend_shape);                      /* cpu_decode.c */
-
-void softmax_stats_cpu(moai_device *, float *stats, tensor logits, const int32_t *targets, int64_t vocab_begin);
-void cross_entropy_cpu(moai_device *, float *nll, tensor logits, const float *stats_all, int n_parts,
-                       const int32_t *targets, int64_t vocab_begin, float scale); /* cpu_loss.c */
-
-void sample_cpu(moai_device *, int32_t *ids, tensor logits, const double *u, sample_options);   /* cpu_sample.c */
-
-void sum_cpu(moai_device *, double *acc, const float *x, int64_t n);                            /* cpu_optim.c */
-void sum_squares_cpu(moai_device *, double *acc, const float *x, int64_t n);
-void clip_cpu(moai_device *, float *grad_scale, const double *sumsq, float max_norm, float unscale);
-void adamw_cpu(moai_device *, const adamw_args *);
+/* An op is in the file of its name, or of its kind: ls. */
+#define REQUIRED(op, parameters, ...) void op##_cpu parameters;
+#include "src/ops/ops.def"
 
 #endif

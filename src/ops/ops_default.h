@@ -1,0 +1,25 @@
+/* ops_default.h: OPTIONAL operations of ops.def made of the others, for a backend that has none of its own:
+ *
+ *     RESIDUAL_RMSNORM_BY_PARTS(cuda)        defines residual_rmsnorm_cuda by add_cuda and rmsnorm_cuda
+ *
+ * The numbers are those of the parts: in 16 bits a sum is rounded where an op of its own may keep it in fp32. */
+#ifndef MOAI_OPS_DEFAULT_H
+#define MOAI_OPS_DEFAULT_H
+
+#include "src/ops/ops.h"
+
+#define MATMUL_ADD_BY_PARTS(backend)                                                                              \
+    void matmul_add_##backend(moai_device *d, tensor y, tensor x, tensor w, tensor z)                             \
+    {                                                                                                             \
+        matmul_##backend(d, y, x, w);                                                                             \
+        add_##backend(d, y, y, z);                                                                                \
+    }
+#define RESIDUAL_RMSNORM_BY_PARTS(backend)                                                                        \
+    void residual_rmsnorm_##backend(moai_device *d, tensor h, tensor n, float *r, tensor x, tensor o, tensor w,   \
+                                    float eps)                                                                    \
+    {                                                                                                             \
+        add_##backend(d, h, x, o);                                                                                \
+        rmsnorm_##backend(d, n, r, h, w, eps);                                                                    \
+    }
+
+#endif

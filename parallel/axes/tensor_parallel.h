@@ -1,14 +1,19 @@
 /* tensor_parallel.h: the collectives of a layer over the tensor axis (Megatron-LM, arXiv 1909.08053; sequence
  * parallelism, arXiv 2205.05198).  Between the products a rank holds n_rows = N/tp rows of all features; inside
- * attention and MLP it holds all N rows of its heads and columns.  All are collective over tp. */
+ * attention and MLP it holds all N rows of its heads and columns.  Where rows are too few to be split (decoding), a
+ * rank holds all of them everywhere: n_rows = N, nothing is gathered and sums are all-reduced.  All are collective over
+ * tp. */
 #ifndef MOAI_TENSOR_PARALLEL_H
 #define MOAI_TENSOR_PARALLEL_H
 
 #include "src/params/ctx.h"
 
-/* full (N, H) = the rows of all ranks; part (N/tp, H).  With TP = 1, full and part are the same memory. */
+static inline bool tp_splits_rows(const moai_ctx *c) { return c->n_rows != c->n_tokens; }
+
+/* full (N, H) = the rows of all ranks; part (N/tp, H).  Where rows are not split, full and part are the same memory. */
 static inline comm_request tp_all_gather_begin(const moai_ctx *c, tensor full, tensor part)
 {
+    if (!tp_splits_rows(c)) return (comm_request){0};
     return all_gather_begin(&c->grid->tp, full.data, part.data, (size_t)tensor_n_elem(part), part.dt);
 }
 /* part (N/tp, H) = this rank's rows of the sum of all ranks' full (N, H) */
@@ -36,16 +41,27 @@ static inline void tp_rows_gather(const moai_ctx *c, tp_rows *x)
 {
     x->ready = tp_all_gather_begin(c, x->full, x->part);
 }
-/* Every rank's `full` becomes the sum of all: where the rows are too few to be split. */
+/* Every rank's `full` becomes the sum of all. */
 static inline void tp_all_reduce(const moai_ctx *c, tensor full)
 {
     comm_request r = all_reduce_begin(&c->grid->tp, full.data, (size_t)tensor_n_elem(full), full.dt, REDUCE_SUM);
     comm_end(&r);
 }
-/* Scratch for the full counterpart of `part`: part itself when TP = 1, so that nothing is copied. */
+/* This rank's rows of the sum of all ranks' `full`, in scratch or, where rows are not split, in place. */
+static inline tensor tp_sum_rows(const moai_ctx *c, tensor full)
+{
+    if (!tp_splits_rows(c)) {
+        tp_all_reduce(c, full);
+        return full;
+    }
+    tensor part = arena_tensor(c->scratch, full.dt, c->n_rows, full.cols);
+    tp_reduce_scatter(c, part, full);
+    return part;
+}
+/* Scratch for the full counterpart of `part`: part itself where rows are not split, so that nothing is copied. */
 static inline tensor tp_full(const moai_ctx *c, tensor part)
 {
-    return c->grid->tp.size == 1 ? part : arena_tensor(c->scratch, part.dt, c->n_tokens, part.cols);
+    return tp_splits_rows(c) ? arena_tensor(c->scratch, part.dt, c->n_tokens, part.cols) : part;
 }
 
 #endif

@@ -3,37 +3,55 @@
 
 #include <stdio.h>
 
-static tensor view(const param_table *t, int64_t layer, const char *name, void *flat, dtype dt)
+typedef struct place {                        /* of a layer's parameters */
+    const param_table *table;
+    int64_t layer;
+    void *weights;
+    dtype dt;
+    float *grads;
+    bool trains;
+} place;
+
+static const char *full_name(const place *p, const char *name, char full[88])
+{
+    snprintf(full, 88, "model.layers.%lld.%s.weight", (long long)p->layer, name);
+    return full;
+}
+
+static linear map(const place *p, const char *name)
 {
     char full[88];
+    const linear l = linear_view(p->table, full_name(p, name, full), p->weights, p->dt, p->grads, p->trains);
 
-    snprintf(full, sizeof full, "model.layers.%lld.%s.weight", (long long)layer, name);
-    const param *p = params_find(t, full);
-    CHECK(p, "no parameter %s on this rank", full);
-    tensor base = tensor_of(flat, dt, 1, t->n_elem);
-    return tensor_of(tensor_at(base, 0, p->offset), dt, p->n_rows, p->n_cols);
+    CHECK(l.w.rows, "no parameter %s on this rank", full);
+    return l;
 }
 
-/* Neighbours in memory seen as one matrix. */
-static tensor join(tensor a, tensor b) { return tensor_of(a.data, a.dt, a.rows + b.rows, a.cols); }
-
-layer_weights layer_view(const param_table *t, int64_t layer, void *flat, dtype dt)
+static norm_weight norm(const place *p, const char *name)
 {
-    tensor q = view(t, layer, "self_attn.q_proj", flat, dt);
-    tensor k = view(t, layer, "self_attn.k_proj", flat, dt);
-    tensor v = view(t, layer, "self_attn.v_proj", flat, dt);
-    tensor gate = view(t, layer, "mlp.gate_proj", flat, dt);
-    tensor up = view(t, layer, "mlp.up_proj", flat, dt);
+    char full[88];
+    const norm_weight n = norm_view(p->table, full_name(p, name, full), p->weights, p->dt, p->grads);
 
-    return (layer_weights){.norm1 = view(t, layer, "input_layernorm", flat, dt),
-                           .norm2 = view(t, layer, "post_attention_layernorm", flat, dt),
-                           .wqkv = join(q, join(k, v)),
-                           .q_norm = view(t, layer, "self_attn.q_norm", flat, dt),
-                           .k_norm = view(t, layer, "self_attn.k_norm", flat, dt),
-                           .wo = view(t, layer, "self_attn.o_proj", flat, dt),
-                           .wgate_up = join(gate, up),
-                           .wdown = view(t, layer, "mlp.down_proj", flat, dt)};
+    CHECK(n.w.rows, "no parameter %s on this rank", full);
+    return n;
 }
+
+layer_weights layer_view(const param_table *t, int64_t layer, void *weights, dtype dt, float *grads, bool trains)
+{
+    const place p = {t, layer, weights, dt, grads, trains};
+    const linear k_v = linear_join(map(&p, "self_attn.k_proj"), map(&p, "self_attn.v_proj"));
+
+    return (layer_weights){.norm1 = norm(&p, "input_layernorm"),
+                           .norm2 = norm(&p, "post_attention_layernorm"),
+                           .qkv = linear_join(map(&p, "self_attn.q_proj"), k_v),
+                           .q_norm = norm(&p, "self_attn.q_norm"),
+                           .k_norm = norm(&p, "self_attn.k_norm"),
+                           .o = map(&p, "self_attn.o_proj"),
+                           .gate_up = linear_join(map(&p, "mlp.gate_proj"), map(&p, "mlp.up_proj")),
+                           .down = map(&p, "mlp.down_proj")};
+}
+
+void layer_begin(layer_weights *w) { w->qkv.adds = w->o.adds = w->gate_up.adds = w->down.adds = false; }
 
 void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared)
 {
@@ -63,68 +81,83 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
 
 /* The residual connection, twice: y = x + branch W^T, alone and followed by the next norm.  A rank that holds all of
  * W adds inside the product; otherwise the partial products of the tensor axis are summed first. */
-static tensor sum_of_products(const moai_ctx *c, tensor branch, tensor w)
+static tensor sum_of_products(const moai_ctx *c, tensor branch, const linear *l)
 {
-    tensor part = arena_tensor(c->scratch, c->dt, c->n_tokens, w.rows);
-    tensor sum = arena_tensor(c->scratch, c->dt, c->n_rows, w.rows);
+    tensor part = arena_tensor(c->scratch, c->dt, c->n_tokens, l->w.rows);
 
-    c->ops->matmul(c->dev, part, branch, w);                                    /* (N, H)          partial sum       */
-    tp_reduce_scatter(c, sum, part);                                            /* (N/tp, H)                         */
-    return sum;
+    linear_forward(c, part, branch, l);                                         /* (N, H)          partial sum       */
+    return tp_sum_rows(c, part);                                                /* (N/tp, H)                         */
 }
 
-static void residual(const moai_ctx *c, tensor y, tensor x, tensor branch, tensor w)
+static void residual(const moai_ctx *c, tensor y, tensor x, tensor branch, const linear *l)
 {
     const size_t mark = arena_mark(c->scratch);
 
     if (c->grid->tp.size == 1)
-        c->ops->matmul_add(c->dev, y, branch, w, x);
+        linear_add(c, y, x, branch, l);
     else
-        c->ops->add(c->dev, y, x, sum_of_products(c, branch, w));
+        c->ops->add(c->dev, y, x, sum_of_products(c, branch, l));
     arena_release(c->scratch, mark);
 }
 
-static void residual_rmsnorm(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, tensor w,
+static void residual_rmsnorm(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *l,
                              tensor norm)
 {
     const float eps = (float)c->cfg->rms_norm_eps;
     const size_t mark = arena_mark(c->scratch);
 
     if (c->grid->tp.size == 1) {
-        c->ops->matmul_add(c->dev, h, branch, w, x);
+        linear_add(c, h, x, branch, l);
         c->ops->rmsnorm(c->dev, n, r, h, norm, eps);
     } else {
-        c->ops->residual_rmsnorm(c->dev, h, n, r, x, sum_of_products(c, branch, w), norm, eps);
+        c->ops->residual_rmsnorm(c->dev, h, n, r, x, sum_of_products(c, branch, l), norm, eps);
     }
     arena_release(c->scratch, mark);
 }
 
-/* Everything up to SwiGLU: what full recomputation repeats. */
-static void forward_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_acts *a)
+void layer_to_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {
-    const moai_ops *op = c->ops;
     const float eps = (float)c->cfg->rms_norm_eps;
     const size_t mark = arena_mark(c->scratch);
-    tensor n1_full = tp_full(c, a->n1), n2_full = tp_full(c, a->n2);
+    tensor n1_full = tp_full(c, a->n1);
 
-    op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1, eps);                     /* (N/tp, H)       sequence parallel */
+    c->ops->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1.w, eps);               /* (N/tp, H)       sequence parallel */
     tp_all_gather(c, n1_full, a->n1);                                           /* (N, H)                            */
-    op->matmul(c->dev, a->qkv, n1_full, w->wqkv);                               /* (N, (Q+2K)/tp)                    */
-    op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm, w->k_norm,        /* (N, (Q+K)/tp)                     */
-                    c->rope, c->positions, c->heads, eps);
-    op->attend(c->dev, a->att, a->lse,                                          /* (N, Q/tp)       causal            */
-               q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads);
-    residual_rmsnorm(c, a->h, a->n2, a->r2, a->x, a->att, w->wo, w->norm2);     /* (N/tp, H)       h = x + Wo att    */
-    tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
-    op->matmul(c->dev, a->gate_up, n2_full, w->wgate_up);                       /* (N, 2I/tp)                        */
+    linear_forward(c, a->qkv, n1_full, &w->qkv);                                /* (N, (Q+2K)/tp)                    */
+    c->ops->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w,/* (N, (Q+K)/tp)                     */
+                        c->rope, c->positions, c->heads, eps);
     arena_release(c->scratch, mark);
+}
+
+static void heads_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_acts *a)
+{
+    const size_t mark = arena_mark(c->scratch);
+    tensor n2_full = tp_full(c, a->n2);
+
+    residual_rmsnorm(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, w->norm2.w);   /* (N/tp, H)       h = x + Wo att    */
+    tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
+    linear_forward(c, a->gate_up, n2_full, &w->gate_up);                        /* (N, 2I/tp)                        */
+    arena_release(c->scratch, mark);
+}
+
+void layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
+{
+    heads_to_gate_up(c, w, a);
+    c->ops->swiglu(c->dev, a->act, a->gate_up);                                 /* (N, I/tp)                         */
+    residual(c, y, a->h, a->act, &w->down);                                     /* (N/tp, H)       y = h + Wdown act */
+}
+
+static void attend(const moai_ctx *c, layer_acts *a)
+{
+    c->ops->attend(c->dev, a->att, a->lse,                                      /* (N, Q/tp)       causal            */
+                   q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads);
 }
 
 void layer_forward(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
 {
-    forward_to_gate_up(c, w, a);
-    c->ops->swiglu(c->dev, a->act, a->gate_up);                                 /* (N, I/tp)                         */
-    residual(c, y, a->h, a->act, w->wdown);                                     /* (N/tp, H)       y = h + Wdown act */
+    layer_to_heads(c, w, a);
+    attend(c, a);
+    layer_from_heads(c, w, a, y);
 }
 
 /* Brings back what the forward did not keep, but SwiGLU's result, which its backward gives by the way: the same
@@ -134,16 +167,20 @@ static void recompute(const moai_ctx *c, const layer_weights *w, layer_acts *a)
     const moai_ops *op = c->ops;
     const float eps = (float)c->cfg->rms_norm_eps;
 
-    if (c->recompute == RECOMPUTE_FULL) forward_to_gate_up(c, w, a);
+    if (c->recompute == RECOMPUTE_FULL) {
+        layer_to_heads(c, w, a);
+        attend(c, a);
+        heads_to_gate_up(c, w, a);
+    }
     if (c->recompute == RECOMPUTE_SELECTIVE) {
-        op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1, eps);
-        op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm, w->k_norm, c->rope, c->positions, c->heads, eps);
-        op->rmsnorm(c->dev, a->n2, a->r2, a->h, w->norm2, eps);
+        op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1.w, eps);
+        op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w, c->rope, c->positions, c->heads, eps);
+        op->rmsnorm(c->dev, a->n2, a->r2, a->h, w->norm2.w, eps);
     }
 }
 
 /* From the gradient at y = h + Wdown act to that at h.  Each of the two weights' products runs beside a collective. */
-static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d)
+static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_rows *d)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
@@ -156,23 +193,22 @@ static void mlp_backward(const moai_ctx *c, const layer_weights *w, const layer_
 
     comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
     comm_end(&d->ready);                                                        /* (N, H)                            */
-    op->matmul_dx(c->dev, dact, d->full, w->wdown);                             /* (N, I/tp)                         */
+    linear_dx(c, dact, d->full, &w->down);                                      /* (N, I/tp)                         */
     op->swiglu_backward(c->dev, dgate_up, act_again, dact, a->gate_up);         /* (N, 2I/tp)                        */
-    op->matmul_dx(c->dev, dn2_part, dgate_up, w->wgate_up);                     /* (N, H)          partial sum       */
+    linear_dx(c, dn2_part, dgate_up, &w->gate_up);                              /* (N, H)          partial sum       */
     comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWdown     */
-    op->matmul_dw(c->dev, g->wdown, d->full, a->act, c->accumulate);            /* (H, I/tp)                         */
+    linear_dw(c, &w->down, d->full, a->act);                                    /* (H, I/tp)                         */
     comm_end(&dn2_ready);
-    op->rmsnorm_backward(c->dev, d->part, g->norm2, dn2, d->part,               /* (N/tp, H)       dh = dy + ...     */
-                         a->h, a->r2, w->norm2);
+    op->rmsnorm_backward(c->dev, d->part, w->norm2.dw, dn2, d->part,            /* (N/tp, H)       dh = dy + ...     */
+                         a->h, a->r2, w->norm2.w);
     tp_rows_gather(c, d);                                                       /* (N, H)          beside dWgate_up  */
     comm_end(&n2_ready);
-    op->matmul_dw(c->dev, g->wgate_up, dgate_up, n2_full, c->accumulate);       /* (2I/tp, H)                        */
+    linear_dw(c, &w->gate_up, dgate_up, n2_full);                               /* (2I/tp, H)                        */
     arena_release(c->scratch, mark);
 }
 
 /* From the gradient at h = x + Wo att to that at x. */
-static void attention_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a,
-                               tp_rows *d, bool gather)
+static void attention_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_rows *d, bool gather)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
@@ -185,27 +221,26 @@ static void attention_backward(const moai_ctx *c, const layer_weights *w, const 
 
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
     comm_end(&d->ready);                                                        /* (N, H)                            */
-    op->matmul_dx(c->dev, datt, d->full, w->wo);                                /* (N, Q/tp)                         */
+    linear_dx(c, datt, d->full, &w->o);                                         /* (N, Q/tp)                         */
     op->attend_backward(c->dev, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv),      /* (N, (Q+K)/tp), (N, K/tp)          */
                         datt, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
-    op->qknorm_rope_backward(c->dev, dqkv, g->q_norm, g->k_norm, dqk,           /* (N, (Q+2K)/tp)                    */
-                             a->qkv, a->rqk, w->q_norm, w->k_norm, c->rope, c->positions, c->heads);
-    op->matmul_dx(c->dev, dn1_part, dqkv, w->wqkv);                             /* (N, H)          partial sum       */
+    op->qknorm_rope_backward(c->dev, dqkv, w->q_norm.dw, w->k_norm.dw, dqk,     /* (N, (Q+2K)/tp)                    */
+                             a->qkv, a->rqk, w->q_norm.w, w->k_norm.w, c->rope, c->positions, c->heads);
+    linear_dx(c, dn1_part, dqkv, &w->qkv);                                      /* (N, H)          partial sum       */
     comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWo        */
-    op->matmul_dw(c->dev, g->wo, d->full, a->att, c->accumulate);               /* (H, Q/tp)                         */
+    linear_dw(c, &w->o, d->full, a->att);                                       /* (H, Q/tp)                         */
     comm_end(&dn1_ready);
-    op->rmsnorm_backward(c->dev, d->part, g->norm1, dn1, d->part,               /* (N/tp, H)       dx = dh + ...     */
-                         a->x, a->r1, w->norm1);
+    op->rmsnorm_backward(c->dev, d->part, w->norm1.dw, dn1, d->part,            /* (N/tp, H)       dx = dh + ...     */
+                         a->x, a->r1, w->norm1.w);
     if (gather) tp_rows_gather(c, d);                                           /* (N, H)          beside dWqkv      */
     comm_end(&n1_ready);
-    op->matmul_dw(c->dev, g->wqkv, dqkv, n1_full, c->accumulate);               /* ((Q+2K)/tp, H)                    */
+    linear_dw(c, &w->qkv, dqkv, n1_full);                                       /* ((Q+2K)/tp, H)                    */
     arena_release(c->scratch, mark);
 }
 
-void layer_backward(const moai_ctx *c, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d,
-                    bool gather)
+void layer_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_rows *d, bool gather)
 {
     recompute(c, w, a);
-    mlp_backward(c, w, g, a, d);
-    attention_backward(c, w, g, a, d, gather);
+    mlp_backward(c, w, a, d);
+    attention_backward(c, w, a, d, gather);
 }

@@ -10,20 +10,22 @@
 #define MOAI_LAYER_H
 
 #include "parallel/axes/tensor_parallel.h"
-#include "src/params/params.h"
+#include "src/model/linear.h"
 
-/* Views of the flat buffers, borrowed.  The same struct holds weights (dtype of the model) and
- * their gradients (fp32). */
+/* The layer's weights and their gradients: views of the flat buffers. */
 typedef struct layer_weights {
-    tensor norm1, norm2;                      /* (1, H)                                   */
-    tensor wqkv;                              /* ((Q+2K)/tp, H)    rows of q, k, v heads  */
-    tensor q_norm, k_norm;                    /* (1, head_dim)                            */
-    tensor wo;                                /* (H, Q/tp)                                */
-    tensor wgate_up;                          /* (2I/tp, H)        rows of gate, up       */
-    tensor wdown;                             /* (H, I/tp)                                */
+    norm_weight norm1, norm2;                 /* (1, H)                                   */
+    linear qkv;                               /* ((Q+2K)/tp, H)    rows of q, k, v heads  */
+    norm_weight q_norm, k_norm;               /* (1, head_dim)                            */
+    linear o;                                 /* (H, Q/tp)                                */
+    linear gate_up;                           /* (2I/tp, H)        rows of gate, up       */
+    linear down;                              /* (H, I/tp)                                */
 } layer_weights;
 
-layer_weights layer_view(const param_table *, int64_t layer, void *flat, dtype);
+/* `grads` NULL: there are none, nothing is trained. */
+layer_weights layer_view(const param_table *, int64_t layer, void *weights, dtype, float *grads, bool trains);
+/* A step begins: the next products write the matrices' gradients over. */
+void layer_begin(layer_weights *);
 
 /* What a forward leaves for the backward.  By recompute mode the marked ones are shared by all layers of the stage
  * and computed again: s in selective and full, f in full. */
@@ -47,12 +49,15 @@ typedef struct layer_acts {
  * again for each layer, so that all layers meet in the same memory). */
 void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared);
 
-/* x is a->x; y (N/tp, H) must not be a->x. */
-void layer_forward(const moai_ctx *, const layer_weights *w, layer_acts *a, tensor y);
+/* x is a->x; y (N/tp, H) must not be a->x where a backward follows. */
+void layer_forward(const moai_ctx *, const layer_weights *, layer_acts *a, tensor y);
+/* Its halves, for those who attend to more than the rows at hand: from x to the heads' q, k (a->qk) and v (in a->qkv),
+ * and from their a->att to y. */
+void layer_to_heads(const moai_ctx *, const layer_weights *, layer_acts *a);
+void layer_from_heads(const moai_ctx *, const layer_weights *, layer_acts *a, tensor y);
 /* d: the gradient at y, whose gather the caller has begun, becomes that at x, whose gather is then under way if
- * `gather`; g's tensors += (matrices = where the context does not accumulate).  Recomputes what the mode did not keep;
- * the activations are spent afterwards. */
-void layer_backward(const moai_ctx *, const layer_weights *w, const layer_weights *g, layer_acts *a, tp_rows *d,
-                    bool gather);
+ * `gather`; the weights' gradients gain this micro-batch's.  Recomputes what the mode did not keep; the activations are
+ * spent afterwards. */
+void layer_backward(const moai_ctx *, layer_weights *, layer_acts *a, tp_rows *d, bool gather);
 
 #endif

@@ -14,22 +14,16 @@ enum { LOGITS_BYTES = 1 << 30, LOGITS_ROWS = 1024 };   /* of the logits that exi
 
 static const char *const arena_names[N_ARENAS] = {"weights", "gradients", "optimizer", "activations", "scratch"};
 
-static tensor outer_view(const param_table *t, const char *name, void *flat, dtype dt)
+outer_weights outer_view(const param_table *t, const model_config *cfg, void *weights, dtype dt, float *grads,
+                         bool trains)
 {
-    const param *p = params_find(t, name);
+    const linear embed = linear_view(t, "model.embed_tokens.weight", weights, dt, grads, trains);
 
-    if (!p) return (tensor){0};
-    return tensor_of(tensor_at(tensor_of(flat, dt, 1, t->n_elem), 0, p->offset), dt, p->n_rows, p->n_cols);
-}
-
-outer_weights outer_views(const param_table *t, const model_config *cfg, void *flat, dtype dt)
-{
-    outer_weights w = {.embed = outer_view(t, "model.embed_tokens.weight", flat, dt),
-                       .norm = outer_view(t, "model.norm.weight", flat, dt),
-                       .head = outer_view(t, "lm_head.weight", flat, dt)};
-
-    if (cfg->tie_word_embeddings) w.head = w.embed;
-    return w;
+    return (outer_weights){
+        .embed = embed.w,
+        .dembed = embed.dw,
+        .norm = norm_view(t, "model.norm.weight", weights, dt, grads),
+        .head = cfg->tie_word_embeddings ? embed : linear_view(t, "lm_head.weight", weights, dt, grads, trains)};
 }
 
 static void plan_run_state(moai_model *m)
@@ -78,12 +72,9 @@ static void plan_activations(moai_model *m)
 
 static void plan_views(moai_model *m)
 {
-    for (int64_t l = 0; l < m->n_layers; l++) {
-        m->w[l] = layer_view(&m->params, m->first_layer + l, m->weights, m->ctx.dt);
-        m->g[l] = layer_view(&m->params, m->first_layer + l, m->grads, DT_F32);
-    }
-    m->outer = outer_views(&m->params, &m->cfg, m->weights, m->ctx.dt);
-    m->outer_g = outer_views(&m->params, &m->cfg, m->grads, DT_F32);
+    for (int64_t l = 0; l < m->n_layers; l++)
+        m->layers[l] = layer_view(&m->params, m->first_layer + l, m->weights, m->ctx.dt, m->grads, m->opt.train);
+    m->outer = outer_view(&m->params, &m->cfg, m->weights, m->ctx.dt, m->grads, m->opt.train);
 }
 
 /* One micro-batch, as if no other rank were there. */
@@ -125,8 +116,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     m->first_layer = stage_begin(cfg, grid->size.pp, grid->at.pp, opt->seq_len);
     m->n_layers = stage_begin(cfg, grid->size.pp, grid->at.pp + 1, opt->seq_len) - m->first_layer;
     m->vocab_begin = share_begin(cfg->vocab_size, grid->size.tp, grid->at.tp);
-    m->w = xmalloc((size_t)m->n_layers * sizeof *m->w);
-    m->g = xmalloc((size_t)m->n_layers * sizeof *m->g);
+    m->layers = xmalloc((size_t)m->n_layers * sizeof *m->layers);
     m->slots = xmalloc((size_t)opt->n_slots * sizeof *m->slots);
     m->summing = xmalloc((size_t)m->params.n_buckets * sizeof *m->summing);
     m->gathering = xmalloc((size_t)m->params.n_buckets * sizeof *m->gathering);
@@ -219,8 +209,7 @@ void model_free(moai_model *m)
     free(m->summing);
     free(m->gathering);
     free(m->summed);
-    free(m->w);
-    free(m->g);
+    free(m->layers);
     params_free(&m->params);
     *m = (moai_model){0};
 }
@@ -280,11 +269,12 @@ void gradients_begin(moai_model *m)
 
     for (int b = 0; b < m->params.n_buckets; b++) {
         const bucket *k = &m->params.buckets[b];
-        const bool is_embedding = m->grads + k->offset == m->outer_g.embed.data;
+        const bool is_embedding = m->grads + k->offset == m->outer.dembed.data;
         const int64_t begin = is_embedding && !tied_to_head ? 0 : k->n_matrix;
         c->ops->zero(c->dev, m->grads + k->offset + begin, (size_t)(k->n_padded - begin) * sizeof(float));
     }
-    m->ctx.accumulate = m->head_accumulates = m->last_micro_batch = false;
+    for (int64_t l = 0; l < m->n_layers; l++) layer_begin(&m->layers[l]);
+    m->outer.head.adds = m->last_micro_batch = false;
     memset(m->summed, 0, (size_t)m->params.n_buckets * sizeof *m->summed);
 }
 
@@ -336,7 +326,7 @@ void stage_forward(moai_model *m, int s, tensor out)
     }
     for (int64_t l = 0; l < m->n_layers; l++) {
         weights_ready(m, layer_bucket(m, l));
-        layer_forward(c, &m->w[l], &slot->layers[l], l + 1 < m->n_layers ? slot->layers[l + 1].x : out);
+        layer_forward(c, &m->layers[l], &slot->layers[l], l + 1 < m->n_layers ? slot->layers[l + 1].x : out);
     }
 }
 
@@ -350,16 +340,15 @@ void stage_backward(moai_model *m, int s, tensor dy)
 
     tp_rows_gather(c, &d);
     for (int64_t l = m->n_layers - 1; l >= 0; l--) {
-        layer_backward(c, &m->w[l], &m->g[l], &slot->layers[l], &d, l > 0 || embeds);
+        layer_backward(c, &m->layers[l], &slot->layers[l], &d, l > 0 || embeds);
         bucket_complete(m, layer_bucket(m, l));
     }
     if (embeds) {
         comm_end(&d.ready);                                                                     /* (N, H)    */
-        c->ops->embed_backward(c->dev, m->outer_g.embed, slot->inputs, d.full, m->vocab_begin); /* (V/tp, H) */
+        c->ops->embed_backward(c->dev, m->outer.dembed, slot->inputs, d.full, m->vocab_begin); /* (V/tp, H) */
         bucket_complete(m, 0);
     }
     arena_release(c->scratch, mark);
-    m->ctx.accumulate = true;
 }
 
 /* Loss, and gradient into dn_part, of the rows [row0, row0 + n). */
@@ -370,26 +359,25 @@ static void head_chunk(moai_model *m, const int32_t *targets, tensor n_full, ten
     const comm *tp = &c->grid->tp;
     const size_t mark = arena_mark(c->scratch);
     const int64_t n = n_full.rows;
-    tensor logits = arena_tensor(c->scratch, c->dt, n, m->outer.head.rows);
+    tensor logits = arena_tensor(c->scratch, c->dt, n, m->outer.head.w.rows);
     float *stats_all = arena_take(c->scratch, (size_t)(tp->size * n * 3) * sizeof(float));
     float *stats = stats_all ? stats_all + tp->rank * n * 3 : NULL;             /* this rank's place in the whole    */
 
-    op->matmul(c->dev, logits, n_full, m->outer.head);                          /* (n, V/tp)                         */
+    linear_forward(c, logits, n_full, &m->outer.head);                          /* (n, V/tp)                         */
     op->softmax_stats(c->dev, stats, logits, targets + row0, m->vocab_begin);   /* (n, 3)                            */
     comm_request gathered = all_gather_begin(tp, stats_all, stats, (size_t)n * 3, DT_F32);
     comm_end(&gathered);                                                        /* (tp, n, 3)                        */
     op->cross_entropy(c->dev, m->nll + row0, logits, stats_all, tp->size, targets + row0, m->vocab_begin, scale);
     if (scale != 0) {
-        op->matmul_dx(c->dev, dn_part, logits, m->outer.head);                  /* (n, H)          partial sum       */
-        op->matmul_dw(c->dev, m->outer_g.head, logits, n_full, m->head_accumulates);                  /* (V/tp, H)   */
-        m->head_accumulates = true;
+        linear_dx(c, dn_part, logits, &m->outer.head);                          /* (n, H)          partial sum       */
+        linear_dw(c, &m->outer.head, logits, n_full);                           /* (V/tp, H)                         */
     }
     arena_release(c->scratch, mark);
 }
 
 int64_t head_rows(const moai_model *m)
 {
-    const int64_t row_bytes = m->outer.head.rows * (int64_t)dtype_size(m->ctx.dt);
+    const int64_t row_bytes = m->outer.head.w.rows * (int64_t)dtype_size(m->ctx.dt);
 
     return min_i64(m->ctx.n_tokens, max_i64(1, LOGITS_BYTES / row_bytes / LOGITS_ROWS) * LOGITS_ROWS);
 }
@@ -404,7 +392,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     tensor dn_part = scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
     head_weights_ready(m);
-    op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
+    op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     for (int64_t row = 0, rows = head_rows(m); row < c->n_tokens; row += rows) {
         rows = min_i64(rows, c->n_tokens - row);
@@ -414,7 +402,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     if (scale != 0) {
         tensor dn = c->grid->tp.size == 1 ? dn_part : n;
         tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */
-        op->rmsnorm_backward(c->dev, dx, m->outer_g.norm, dn, (tensor){0}, x, r, m->outer.norm);
+        op->rmsnorm_backward(c->dev, dx, m->outer.norm.dw, dn, (tensor){0}, x, r, m->outer.norm.w);
         bucket_complete(m, m->params.n_buckets - 1);
     }
     arena_release(c->scratch, mark);
@@ -427,14 +415,14 @@ void model_logits(moai_model *m, tensor x, int64_t row0, int64_t n_rows, float *
     const size_t mark = arena_mark(c->scratch);
     tensor n = arena_tensor(c->scratch, c->dt, x.rows, x.cols), n_full = tp_full(c, n);
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
-    const size_t bytes = (size_t)(n_rows * m->outer.head.rows) * sizeof(float);
-    tensor y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, m->outer.head.rows);
+    const size_t bytes = (size_t)(n_rows * m->outer.head.w.rows) * sizeof(float);
+    tensor y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, m->outer.head.w.rows);
 
     CHECK(y.data, "%zu bytes for logits do not fit", bytes);
     head_weights_ready(m);
-    op->rmsnorm(c->dev, n, r, x, m->outer.norm, (float)m->cfg.rms_norm_eps);
+    op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);
     tp_all_gather(c, n_full, n);
-    op->matmul(c->dev, y, tensor_rows(n_full, row0, n_rows), m->outer.head);
+    linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &m->outer.head);
     op->copy(c->dev, logits, y.data, bytes, COPY_TO_HOST);
     op->sync(c->dev);
     op->free(c->dev, y.data);

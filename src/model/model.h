@@ -21,15 +21,15 @@ typedef struct model_options {
     bool train;                             /* false: forward only, no gradients or optimizer state */
 } model_options;
 
-/* Model weights that are not a layer's; and their gradients. */
+/* Model weights that are not a layer's. */
 typedef struct outer_weights {
-    tensor embed;                           /* (V/tp, H)   first stage */
-    tensor norm;                            /* (1, H)      last stage  */
-    tensor head;                            /* (V/tp, H)   last stage; the embedding itself when tied */
+    tensor embed, dembed;                   /* (V/tp, H)   first stage; the gradient fp32 */
+    norm_weight norm;                       /* (1, H)      last stage  */
+    linear head;                            /* (V/tp, H)   last stage; the embedding itself when tied */
 } outer_weights;
 
-/* {0} where the stage holds none */
-outer_weights outer_views(const param_table *, const model_config *, void *flat, dtype);
+/* {0} where the stage holds none; `grads` NULL: there are none */
+outer_weights outer_view(const param_table *, const model_config *, void *weights, dtype, float *grads, bool trains);
 
 /* One micro-batch's memory on the stage: its activations and its ids. */
 typedef struct model_slot {
@@ -48,7 +48,6 @@ typedef struct moai_model {
     arena arenas[N_ARENAS];
     void *weights;                          /* flat (n_elem), dtype of the model */
     float *grads;                           /* flat (n_elem) fp32, accumulating over a step */
-    bool head_accumulates;                  /* ctx.accumulate of the head, whose first chunk comes earlier */
     float *own[3];                          /* (n_own) fp32: master, exp_avg, exp_avg_sq; ZeRO-1 share */
     double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */
     float *grad_scale;                      /* device: what clip says */
@@ -58,8 +57,8 @@ typedef struct moai_model {
     comm_request *summing, *gathering;      /* by bucket, under way: sums of gradients; weights that other ranks own */
     bool *summed;                           /* by bucket: its sum has begun */
 
-    layer_weights *w, *g;                   /* views, one a layer of the stage */
-    outer_weights outer, outer_g;
+    layer_weights *layers;                  /* views, one a layer of the stage */
+    outer_weights outer;
     model_slot *slots;
     tensor out[2];                          /* (N/tp, H) what goes to the next stage, by micro-batch parity      */
     tensor dout[2];                         /* (N/tp, H) the gradient that comes back, and dx that goes further back */

@@ -16,7 +16,6 @@ typedef struct moai_ctx {
     const moai_grid *grid;
     dtype dt;                         /* of weights and activations: fp32, bf16 or fp16 */
     recompute_mode recompute;
-    bool accumulate;                  /* products add to the weights' gradients; not in a step's first micro-batch */
     attend_shape heads;               /* of this rank, over one micro-batch */
     int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
     int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */

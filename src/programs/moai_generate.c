@@ -303,7 +303,7 @@ static int session_open(session *s, moai_error *err)
 
 static void session_close(session *s)
 {
-    if (s->decoder.w) decoder_free(&s->decoder);
+    if (s->decoder.layers) decoder_free(&s->decoder);
     if (s->weights) weights_free(s->weights);
     if (s->tokenizer) tokenizer_free(s->tokenizer);
     for (int64_t i = 0; i < s->n_prompts; i++) {

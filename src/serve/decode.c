@@ -38,78 +38,41 @@ static void lay_out(decoder *d)
     d->device_inputs = arena_take(run, input_bytes(d->opt.max_rows, d->opt.max_wanted));
     d->drawn = arena_take(run, (size_t)d->opt.max_wanted * sizeof *d->drawn);
     for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) {
-        d->w[l] = layer_view(&d->params, l, d->weights, c->dt);
+        d->layers[l] = layer_view(&d->params, l, d->weights, c->dt, NULL, false);
         d->cache[l].k = arena_tensor(cache, c->dt, d->opt.n_sequences * d->opt.max_len, ctx_kv_cols(c));
         d->cache[l].v = arena_tensor(cache, c->dt, d->opt.n_sequences * d->opt.max_len, ctx_kv_cols(c));
     }
-    d->outer = outer_views(&d->params, &d->cfg, d->weights, c->dt);
+    d->outer = outer_view(&d->params, &d->cfg, d->weights, c->dt, NULL, false);
 }
 
-/* The residual connection y = x + branch W^T, y not x; the partial products of the tensor axis are summed. */
-static void residual(const moai_ctx *c, tensor y, tensor x, tensor branch, tensor w)
-{
-    const size_t mark = arena_mark(c->scratch);
-    tensor sum = arena_tensor(c->scratch, c->dt, y.rows, y.cols);
-
-    if (c->grid->tp.size == 1) {
-        c->ops->matmul_add(c->dev, y, branch, w, x);
-    } else {
-        c->ops->matmul(c->dev, sum, branch, w);
-        tp_all_reduce(c, sum);
-        c->ops->add(c->dev, y, x, sum);
-    }
-    arena_release(c->scratch, mark);
-}
-
-/* att (n, Q) of the rows: those of a prompt's beginning see each other only, the others the cache. */
-static void attend_rows(const decoder *d, const kv_cache *cache, tensor att, tensor q, tensor k, tensor v)
+/* a->att (n, Q): rows of a prompt's beginning see each other only, the others the cache. */
+static void attend_rows(const decoder *d, const kv_cache *cache, layer_acts *a)
 {
     const moai_ctx *c = &d->ctx;
-    const size_t mark = arena_mark(c->scratch);
-    float *lse = arena_take(c->scratch, (size_t)(q.rows * c->heads.n_heads) * sizeof *lse);
 
     for (int64_t i = 0; i < d->n_stretches; i++) {
         const decode_stretch s = d->stretches[i];
+        const tensor att = tensor_rows(a->att, s.row, s.n), qk = tensor_rows(a->qk, s.row, s.n),
+                     v = v_of(c, tensor_rows(a->qkv, s.row, s.n));
         attend_shape heads = c->heads;
         heads.batch = 1, heads.seq_len = s.n;
         if (s.is_beginning)
-            c->ops->attend(c->dev, tensor_rows(att, s.row, s.n), lse, tensor_rows(q, s.row, s.n),
-                           tensor_rows(k, s.row, s.n), tensor_rows(v, s.row, s.n), heads);
+            c->ops->attend(c->dev, att, a->lse, q_of(c, qk), k_of(c, qk), v, heads);
         else
-            c->ops->attend_cached(c->dev, tensor_rows(att, s.row, s.n), tensor_rows(q, s.row, s.n), cache->k, cache->v,
-                                  d->seq + s.row, d->pos + s.row, d->opt.max_len, heads);
+            c->ops->attend_cached(c->dev, att, q_of(c, qk), cache->k, cache->v, d->seq + s.row, d->pos + s.row,
+                                  d->opt.max_len, heads);
     }
-    arena_release(c->scratch, mark);
 }
 
-/* One layer over the rows of a forward, in place: x (n, H).  See layer.h for the formula and the letters. */
-static void layer_decode(const decoder *d, const layer_weights *w, const kv_cache *cache, tensor x)
+/* One layer over the rows of a forward, in place: a->x (n, H) becomes the next layer's. */
+static void layer_decode(const decoder *d, const layer_weights *w, const kv_cache *cache, layer_acts *a)
 {
     const moai_ctx *c = &d->ctx;
-    const moai_ops *op = c->ops;
-    const float eps = (float)d->cfg.rms_norm_eps;
-    const int64_t n = x.rows, H = x.cols, Q = ctx_q_cols(c), K = ctx_kv_cols(c), I = w->wdown.cols;
-    const size_t mark = arena_mark(c->scratch);
-    float *r = arena_take(c->scratch, (size_t)n * sizeof *r);
-    float *rqk = arena_take(c->scratch, (size_t)(n * (c->heads.n_heads + c->heads.n_kv_heads)) * sizeof *rqk);
-    tensor normed = arena_tensor(c->scratch, c->dt, n, H), h = arena_tensor(c->scratch, c->dt, n, H);
-    tensor qkv = arena_tensor(c->scratch, c->dt, n, Q + 2 * K), qk = arena_tensor(c->scratch, c->dt, n, Q + K);
-    tensor att = arena_tensor(c->scratch, c->dt, n, Q);
-    tensor gate_up = arena_tensor(c->scratch, c->dt, n, 2 * I), act = arena_tensor(c->scratch, c->dt, n, I);
 
-    // clang-format off
-    op->rmsnorm(c->dev, normed, r, x, w->norm1, eps);                               /* (n, H)                       */
-    op->matmul(c->dev, qkv, normed, w->wqkv);                                       /* (n, (Q+2K)/tp)               */
-    op->qknorm_rope(c->dev, qk, rqk, qkv, w->q_norm, w->k_norm, c->rope, d->pos, c->heads, eps);
-    op->kv_append(c->dev, cache->k, cache->v, k_of(c, qk), v_of(c, qkv), d->seq, d->pos, d->opt.max_len);
-    attend_rows(d, cache, att, q_of(c, qk), k_of(c, qk), v_of(c, qkv));             /* (n, Q/tp)                    */
-    residual(c, h, x, att, w->wo);                                                  /* (n, H)      h = x + Wo att   */
-    op->rmsnorm(c->dev, normed, r, h, w->norm2, eps);                               /* (n, H)                       */
-    op->matmul(c->dev, gate_up, normed, w->wgate_up);                               /* (n, 2I/tp)                   */
-    op->swiglu(c->dev, act, gate_up);                                               /* (n, I/tp)                    */
-    residual(c, x, h, act, w->wdown);                                               /* (n, H)    x = h + Wdown act  */
-    // clang-format on
-    arena_release(c->scratch, mark);
+    layer_to_heads(c, w, a);
+    c->ops->kv_append(c->dev, cache->k, cache->v, k_of(c, a->qk), v_of(c, a->qkv), d->seq, d->pos, d->opt.max_len);
+    attend_rows(d, cache, a);
+    layer_from_heads(c, w, a, a->x);
 }
 
 /* The logits (n, V) of normed rows.  Shares of the vocabulary differ by a row: each rank sends the longest share's
@@ -122,12 +85,12 @@ static tensor head_logits(const decoder *d, tensor normed)
     tensor logits = arena_tensor(c->scratch, DT_F32, n, V);
 
     if (tp->size == 1) {
-        c->ops->matmul(c->dev, logits, normed, d->outer.head);
+        linear_forward(c, logits, normed, &d->outer.head);
         return logits;
     }
     tensor all = arena_tensor(c->scratch, DT_F32, tp->size * n, share); /* (tp, n, V/tp) */
     tensor mine = tensor_rows(all, tp->rank * n, n);
-    c->ops->matmul(c->dev, tensor_cols(mine, 0, d->outer.head.rows), normed, d->outer.head);
+    linear_forward(c, tensor_cols(mine, 0, d->outer.head.w.rows), normed, &d->outer.head);
     comm_request gathered = all_gather_begin(tp, all.data, mine.data, (size_t)(n * share), DT_F32);
     comm_end(&gathered);
     for (int part = 0; part < tp->size; part++) {
@@ -150,21 +113,24 @@ static tensor wanted_logits(const decoder *d, tensor x, int64_t n, const int32_t
         op->copy(c->dev, tensor_at(rows, i, 0), tensor_at(x, wanted[i], 0), (size_t)(run * x.cols) * dtype_size(x.dt),
                  COPY_ON_DEVICE);
     }
-    op->rmsnorm(c->dev, normed, r, rows, d->outer.norm, (float)d->cfg.rms_norm_eps);
+    op->rmsnorm(c->dev, normed, r, rows, d->outer.norm.w, (float)d->cfg.rms_norm_eps);
     return head_logits(d, normed);
 }
 
 /* The forward itself, over rows that are on the device; the logits of the wanted ones (n_wanted, V) lie in scratch,
  * until the caller releases it. */
-static tensor forward(const decoder *d, int64_t n, int64_t n_wanted, const int32_t *wanted)
+static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wanted)
 {
-    const moai_ctx *c = &d->ctx;
-    tensor x = arena_tensor(c->scratch, c->dt, n, d->cfg.hidden_size);
+    moai_ctx *c = &d->ctx;
+    layer_acts a;
 
-    c->ops->embed(c->dev, x, d->ids, d->outer.embed, d->vocab_begin); /* (n, H)   other ranks' ids are zero */
-    tp_all_reduce(c, x);                                              /* (n, H) */
-    for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) layer_decode(d, &d->w[l], &d->cache[l], x);
-    return n_wanted ? wanted_logits(d, x, n_wanted, wanted) : (tensor){0};
+    c->n_tokens = c->n_rows = n;              /* on every rank */
+    c->positions = d->pos;
+    layer_acts_plan(&a, c, c->scratch, c->scratch);
+    c->ops->embed(c->dev, a.x, d->ids, d->outer.embed, d->vocab_begin); /* (n, H)   other ranks' ids are zero */
+    tp_all_reduce(c, a.x);                                              /* (n, H) */
+    for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) layer_decode(d, &d->layers[l], &d->cache[l], &a);
+    return n_wanted ? wanted_logits(d, a.x, n_wanted, wanted) : (tensor){0};
 }
 
 static void check_rows(const decoder *d, const decode_rows *rows)
@@ -320,7 +286,7 @@ int decoder_init(decoder *d, const model_config *cfg, const decoder_options *opt
                                   .scale = 1 / sqrtf((float)cfg->head_dim)}};
     params_init(&d->params, cfg, grid->size, grid->at, opt->max_len);
     d->vocab_begin = share_begin(cfg->vocab_size, tp, grid->at.tp);
-    d->w = xmalloc((size_t)cfg->num_hidden_layers * sizeof *d->w);
+    d->layers = xmalloc((size_t)cfg->num_hidden_layers * sizeof *d->layers);
     d->cache = xmalloc((size_t)cfg->num_hidden_layers * sizeof *d->cache);
     d->inputs = xmalloc(input_bytes(opt->max_rows, opt->max_wanted));
     d->stretches = xmalloc((size_t)opt->max_rows * sizeof *d->stretches);
@@ -337,7 +303,7 @@ void decoder_free(decoder *d)
 {
     for (int i = 0; i < N_DECODER_ARENAS; i++)
         if (d->arenas[i].base) d->ctx.ops->free(d->ctx.dev, d->arenas[i].base);
-    free(d->w);
+    free(d->layers);
     free(d->cache);
     free(d->inputs);
     free(d->stretches);

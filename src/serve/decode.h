@@ -52,7 +52,7 @@ typedef struct decoder {
 
     arena arenas[N_DECODER_ARENAS];
     void *weights;    /* flat (params.n_elem), zero until filled */
-    layer_weights *w; /* views, one a layer */
+    layer_weights *layers; /* views, one a layer */
     outer_weights outer;
     kv_cache *cache; /* one a layer */
 

@@ -51,28 +51,28 @@ static void train_step(bench *b)
     optimizer_step(m, &b->run, 1e-5, ++b->updates, scale);
 }
 
-static void layer_bound(bench *b, const layer_weights *w, const layer_weights *g, const layer_acts *a)
+static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
 {
     const moai_ctx *c = &b->model.ctx;
     const moai_ops *op = c->ops;
     moai_device *dev = c->dev;
 
-    op->matmul(dev, a->qkv, a->n1, w->wqkv);
+    op->matmul(dev, a->qkv, a->n1, w->qkv.w);
     if (b->attend) op->attend(dev, a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads);
-    op->matmul(dev, b->part, a->att, w->wo);
-    op->matmul(dev, a->gate_up, a->n2, w->wgate_up);
-    op->matmul(dev, b->part, a->act, w->wdown);
-    op->matmul_dx(dev, b->dact, b->dy, w->wdown);
-    op->matmul_dw(dev, g->wdown, b->dy, a->act, true);
-    op->matmul_dx(dev, b->part, a->gate_up, w->wgate_up);
-    op->matmul_dw(dev, g->wgate_up, a->gate_up, a->n2, true);
-    op->matmul_dx(dev, b->datt, b->dy, w->wo);
-    op->matmul_dw(dev, g->wo, b->dy, a->att, true);
+    op->matmul(dev, b->part, a->att, w->o.w);
+    op->matmul(dev, a->gate_up, a->n2, w->gate_up.w);
+    op->matmul(dev, b->part, a->act, w->down.w);
+    op->matmul_dx(dev, b->dact, b->dy, w->down.w);
+    op->matmul_dw(dev, w->down.dw, b->dy, a->act, true);
+    op->matmul_dx(dev, b->part, a->gate_up, w->gate_up.w);
+    op->matmul_dw(dev, w->gate_up.dw, a->gate_up, a->n2, true);
+    op->matmul_dx(dev, b->datt, b->dy, w->o.w);
+    op->matmul_dw(dev, w->o.dw, b->dy, a->att, true);
     if (b->attend)
         op->attend_backward(dev, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt, q_of(c, a->qk),
                             k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
-    op->matmul_dx(dev, b->part, b->dqkv, w->wqkv);
-    op->matmul_dw(dev, g->wqkv, b->dqkv, a->n1, true);
+    op->matmul_dx(dev, b->part, b->dqkv, w->qkv.w);
+    op->matmul_dw(dev, w->qkv.dw, b->dqkv, a->n1, true);
 }
 
 static void micro_batch_bound(bench *b)
@@ -81,13 +81,13 @@ static void micro_batch_bound(bench *b)
     const moai_ctx *c = &m->ctx;
     const tensor x = m->out[0];
 
-    for (int64_t l = 0; l < m->n_layers; l++) layer_bound(b, &m->w[l], &m->g[l], &m->slots[0].layers[l]);
+    for (int64_t l = 0; l < m->n_layers; l++) layer_bound(b, &m->layers[l], &m->slots[0].layers[l]);
     for (int64_t row = 0, rows; row < c->n_tokens; row += rows) {
         rows = min_i64(b->logits.rows, c->n_tokens - row);
         tensor logits = tensor_rows(b->logits, 0, rows);
-        c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), m->outer.head);
-        c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, m->outer.head);
-        c->ops->matmul_dw(c->dev, m->outer_g.head, logits, tensor_rows(x, row, rows), true);
+        c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), m->outer.head.w);
+        c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, m->outer.head.w);
+        c->ops->matmul_dw(c->dev, m->outer.head.dw, logits, tensor_rows(x, row, rows), true);
     }
     c->ops->sync(c->dev);
 }

@@ -34,7 +34,7 @@ io/hf               src/base src/json src/config src/params io/file io/text io/c
 src/serve           src/base src/config src/model parallel/axes io/text io/hf
 src/corpus          src/base src/host src/config parallel/comm io/file io/text io/data io/checkpoint
 src/train           src/base src/host src/json src/config src/device src/observe src/params src/model
-src/train           parallel/comm parallel/watch parallel/axes parallel/pipeline
+src/train           parallel/comm parallel/watch parallel/pipeline
 src/train           io/file io/text io/data io/metrics io/checkpoint io/hf
 src/programs        src/base src/host src/config src/device src/serve src/corpus src/train parallel/comm
 src/programs        io/file io/text io/checkpoint io/hf

@@ -86,8 +86,8 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     weights_gather(&m.params, g, m.weights, DT_F32);
     if (rehearsed) model_rehearse(&m);
     pipeline_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
-    gradients_end(&m);
-    for (int b = 0; b < m.params.n_buckets; b++) gradients_ready(&m, b);
+    buckets_end(&m.buckets);
+    for (int b = 0; b < m.params.n_buckets; b++) bucket_summed(&m.buckets, b);
     s->loss = s->sum_squares = 0;
     memset(s->grads, 0, (size_t)s->table->n_elem * sizeof(float));
     collect(&m, s);

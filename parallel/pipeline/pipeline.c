@@ -109,7 +109,7 @@ void pipeline_run(moai_model *m, const pipe_schedule *s, float scale, pipe_feed 
 
     for (int i = 0; i < s->n; i++) {
         const int micro_batch = s->list[i].micro_batch, slot = micro_batch % s->n_slots;
-        m->last_micro_batch = micro_batch == s->n_micro - 1;
+        m->buckets.is_last = micro_batch == s->n_micro - 1;
         if (s->list[i].kind == PIPE_BACKWARD) {
             c->ops->phase(c->dev, "backward", micro_batch);
             watch_phase("backward", micro_batch);

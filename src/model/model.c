@@ -2,7 +2,6 @@
 #include "src/model/model.h"
 
 #include "parallel/axes/tensor_parallel.h"
-#include "parallel/axes/zero.h"
 #include "src/base/rng.h"
 #include "src/model/rope.h"
 
@@ -118,9 +117,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     m->vocab_begin = share_begin(cfg->vocab_size, grid->size.tp, grid->at.tp);
     m->layers = xmalloc((size_t)m->n_layers * sizeof *m->layers);
     m->slots = xmalloc((size_t)opt->n_slots * sizeof *m->slots);
-    m->summing = xmalloc((size_t)m->params.n_buckets * sizeof *m->summing);
-    m->gathering = xmalloc((size_t)m->params.n_buckets * sizeof *m->gathering);
-    m->summed = xmalloc((size_t)m->params.n_buckets * sizeof *m->summed);
+    buckets_init(&m->buckets, &m->params, grid, opt->dt);
     for (int s = 0; s < opt->n_slots; s++) m->slots[s].layers = xmalloc((size_t)m->n_layers * sizeof(layer_acts));
     lay_out(m);
 
@@ -149,7 +146,7 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
 {
     m->ctx.ops = ops;
     m->ctx.dev = dev;
-    m->ctx.grid = grid;
+    m->ctx.grid = m->buckets.grid = grid;
     if (ops_support(ops, &(op_needs){.dt = m->ctx.dt, .hidden = m->cfg.hidden_size, .head_dim = m->cfg.head_dim}, err))
         return -1;
     for (int i = 0; i < N_ARENAS; i++) {
@@ -162,6 +159,7 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
         ops->zero(dev, a->base, a->size);
     }
     lay_out(m);
+    m->buckets.weights = m->weights, m->buckets.grads = m->grads;
     fill_tables(m);
     return 0;
 }
@@ -201,14 +199,11 @@ void model_rehearse(moai_model *m)
 
 void model_free(moai_model *m)
 {
-    for (int b = 0; b < m->params.n_buckets; b++) weights_ready(m, b);
+    buckets_free(&m->buckets);
     for (int i = 0; i < N_ARENAS; i++)
         if (m->arenas[i].base) m->ctx.ops->free(m->ctx.dev, m->arenas[i].base);
     for (int s = 0; s < m->opt.n_slots; s++) free(m->slots[s].layers);
     free(m->slots);
-    free(m->summing);
-    free(m->gathering);
-    free(m->summed);
     free(m->layers);
     params_free(&m->params);
     *m = (moai_model){0};
@@ -274,41 +269,22 @@ void gradients_begin(moai_model *m)
         c->ops->zero(c->dev, m->grads + k->offset + begin, (size_t)(k->n_padded - begin) * sizeof(float));
     }
     for (int64_t l = 0; l < m->n_layers; l++) layer_begin(&m->layers[l]);
-    m->outer.head.adds = m->last_micro_batch = false;
-    memset(m->summed, 0, (size_t)m->params.n_buckets * sizeof *m->summed);
+    m->outer.head.adds = false;
+    buckets_begin(&m->buckets);
 }
-
-static void sum_begin(moai_model *m, int b)
-{
-    m->summing[b] = bucket_reduce_begin(&m->params, m->ctx.grid, m->grads, b);
-    m->summed[b] = true;
-}
-
-/* Buckets complete from the last to the first.  On the host two are summed at a time: each sum under way takes a buffer
- * of its bucket's size there.  A tied embedding waits for gradients_end: its sum joins two stages, one of which is at
- * work for the other. */
-static void bucket_complete(moai_model *m, int b)
-{
-    if (!m->last_micro_batch || m->params.buckets[b].tied) return;
-    if (b + 2 < m->params.n_buckets && !m->summing[b + 2].stream) gradients_ready(m, b + 2);
-    sum_begin(m, b);
-}
-
-void gradients_end(moai_model *m)
-{
-    for (int b = m->params.n_buckets - 1; b >= 0; b--)
-        if (!m->summed[b]) sum_begin(m, b);
-}
-
-void gradients_ready(const moai_model *m, int b) { comm_end(&m->summing[b]); }
-void weights_ready(const moai_model *m, int b) { comm_end(&m->gathering[b]); }
 
 /* The buckets of a stage: the embedding on the first, its layers, the head's on the last. */
 static int layer_bucket(const moai_model *m, int64_t l) { return (int)l + (grid_first_stage(m->ctx.grid) ? 1 : 0); }
 
-static void head_weights_ready(const moai_model *m)
+/* The last ones: the head's, and with it a tied embedding's copy. */
+static void head_acquire(moai_model *m)
 {
-    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) weights_ready(m, b);
+    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) bucket_acquire(&m->buckets, b);
+}
+
+static void head_release(moai_model *m)
+{
+    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) bucket_release(&m->buckets, b);
 }
 
 void stage_forward(moai_model *m, int s, tensor out)
@@ -319,14 +295,16 @@ void stage_forward(moai_model *m, int s, tensor out)
     if (grid_first_stage(c->grid)) {
         const size_t mark = arena_mark(c->scratch);
         tensor x = slot->layers[0].x, x_part = tp_full(c, x);
-        weights_ready(m, 0);
+        bucket_acquire(&m->buckets, 0);
         c->ops->embed(c->dev, x_part, slot->inputs, m->outer.embed, m->vocab_begin); /* (N, H)   other ids are zero */
+        bucket_release(&m->buckets, 0);
         tp_reduce_scatter(c, x, x_part);                                             /* (N/tp, H)                   */
         arena_release(c->scratch, mark);
     }
     for (int64_t l = 0; l < m->n_layers; l++) {
-        weights_ready(m, layer_bucket(m, l));
+        bucket_acquire(&m->buckets, layer_bucket(m, l));
         layer_forward(c, &m->layers[l], &slot->layers[l], l + 1 < m->n_layers ? slot->layers[l + 1].x : out);
+        bucket_release(&m->buckets, layer_bucket(m, l));
     }
 }
 
@@ -340,13 +318,16 @@ void stage_backward(moai_model *m, int s, tensor dy)
 
     tp_rows_gather(c, &d);
     for (int64_t l = m->n_layers - 1; l >= 0; l--) {
+        const int b = layer_bucket(m, l);
+        bucket_acquire(&m->buckets, b);
         layer_backward(c, &m->layers[l], &slot->layers[l], &d, l > 0 || embeds);
-        bucket_complete(m, layer_bucket(m, l));
+        bucket_release(&m->buckets, b);
+        bucket_filled(&m->buckets, b);
     }
     if (embeds) {
         comm_end(&d.ready);                                                                     /* (N, H)    */
         c->ops->embed_backward(c->dev, m->outer.dembed, slot->inputs, d.full, m->vocab_begin); /* (V/tp, H) */
-        bucket_complete(m, 0);
+        bucket_filled(&m->buckets, 0);
     }
     arena_release(c->scratch, mark);
 }
@@ -391,7 +372,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
     tensor dn_part = scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
-    head_weights_ready(m);
+    head_acquire(m);
     op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     for (int64_t row = 0, rows = head_rows(m); row < c->n_tokens; row += rows) {
@@ -403,8 +384,9 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
         tensor dn = c->grid->tp.size == 1 ? dn_part : n;
         tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */
         op->rmsnorm_backward(c->dev, dx, m->outer.norm.dw, dn, (tensor){0}, x, r, m->outer.norm.w);
-        bucket_complete(m, m->params.n_buckets - 1);
     }
+    head_release(m);
+    if (scale != 0) bucket_filled(&m->buckets, m->params.n_buckets - 1);
     arena_release(c->scratch, mark);
 }
 
@@ -419,12 +401,13 @@ void model_logits(moai_model *m, tensor x, int64_t row0, int64_t n_rows, float *
     tensor y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, m->outer.head.w.rows);
 
     CHECK(y.data, "%zu bytes for logits do not fit", bytes);
-    head_weights_ready(m);
+    head_acquire(m);
     op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);
     tp_all_gather(c, n_full, n);
     linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &m->outer.head);
     op->copy(c->dev, logits, y.data, bytes, COPY_TO_HOST);
     op->sync(c->dev);
     op->free(c->dev, y.data);
+    head_release(m);
     arena_release(c->scratch, mark);
 }

@@ -6,6 +6,7 @@
 #ifndef MOAI_MODEL_H
 #define MOAI_MODEL_H
 
+#include "parallel/axes/buckets.h"
 #include "src/model/layer.h"
 #include "src/params/ctx.h"
 #include "src/params/params.h"
@@ -53,9 +54,7 @@ typedef struct moai_model {
     float *grad_scale;                      /* device: what clip says */
     float *nll;                             /* (N) */
 
-    bool last_micro_batch;                  /* of the step: buckets are summed over the ranks as they complete */
-    comm_request *summing, *gathering;      /* by bucket, under way: sums of gradients; weights that other ranks own */
-    bool *summed;                           /* by bucket: its sum has begun */
+    buckets buckets;                        /* what gradients and weights are at */
 
     layer_weights *layers;                  /* views, one a layer of the stage */
     outer_weights outer;
@@ -84,12 +83,6 @@ void model_set_ids(moai_model *, int slot, const int32_t *ids);
 /* Before a step's first micro-batch: gradients that are added to become zero; those that come from a product alone are
  * left for its first micro-batch to write over. */
 void gradients_begin(moai_model *);
-/* After its last: every bucket's sum over the ranks has begun; gradients_ready waits for bucket b's.  Collective over
- * tp, kv, embed, dp. */
-void gradients_end(moai_model *);
-void gradients_ready(const moai_model *, int b);
-/* Waits for what other ranks own of bucket b's weights; the forward does so where it first needs them. */
-void weights_ready(const moai_model *, int b);
 
 /* Forward of one micro-batch through the stage.  The first stage reads slot's inputs, another its
  * slots[slot].layers[0].x, which the pipeline has filled.  The result is in `out`.  Collective over tp. */

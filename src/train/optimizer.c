@@ -1,8 +1,6 @@
 /* optimizer.c: see optimizer.h */
 #include "src/train/optimizer.h"
 
-#include "parallel/axes/zero.h"
-
 #include <math.h>
 
 void totals_reduce(moai_model *m)
@@ -21,7 +19,7 @@ static void square_gradients(moai_model *m)
 {
     for (int b = m->params.n_buckets - 1; b >= 0; b--) {      /* in the order in which their sums began */
         const own_range r = params_counted(&m->params, m->ctx.grid, b);
-        gradients_ready(m, b);
+        bucket_summed(&m->buckets, b);
         m->ctx.ops->sum_squares(m->ctx.dev, &m->totals[1], m->grads + r.begin, r.end - r.begin);
     }
 }
@@ -32,7 +30,7 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
     const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem);
 
     for (int b = 0; b < m->params.n_buckets; b++) {
-        weights_ready(m, b);                  /* gathered in the step before, if no forward has waited for them */
+        bucket_updating(&m->buckets, b);
         const bucket *k = &m->params.buckets[b];
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
         const int64_t n = r.end - r.begin;
@@ -44,7 +42,7 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
                                             .beta1 = (float)run->adam_beta1, .beta2 = (float)run->adam_beta2,
                                             .eps = (float)run->adam_epsilon, .weight_decay = (float)run->weight_decay,
                                             .t = update});
-        m->gathering[b] = bucket_gather_begin(&m->params, c->grid, m->weights, c->dt, b);
+        bucket_updated(&m->buckets, b);
     }
 }
 
@@ -53,7 +51,7 @@ void gradients_finish(moai_model *m)
     const moai_ctx *c = &m->ctx;
 
     c->ops->phase(c->dev, "optimizer", -1);
-    gradients_end(m);
+    buckets_end(&m->buckets);
     square_gradients(m);
     totals_reduce(m);
 }
@@ -92,10 +90,12 @@ void weights_from_master(moai_model *m)
     const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem),
                  own = tensor_of(m->own[0], DT_F32, 1, m->params.n_own);
 
-    for (int b = 0; b < m->params.n_buckets; b++) weights_ready(m, b);
-    for (int b = 0; b < m->params.n_buckets && m->own[0] != m->weights; b++) {
+    for (int b = 0; b < m->params.n_buckets; b++) {
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
-        c->ops->cast(c->dev, tensor_cols(flat, r.begin, r.end - r.begin), tensor_cols(own, r.own, r.end - r.begin));
+        bucket_updating(&m->buckets, b);
+        if (m->own[0] != m->weights)
+            c->ops->cast(c->dev, tensor_cols(flat, r.begin, r.end - r.begin), tensor_cols(own, r.own, r.end - r.begin));
+        bucket_updated(&m->buckets, b);
     }
-    weights_gather(&m->params, c->grid, m->weights, c->dt);
+    for (int b = 0; b < m->params.n_buckets; b++) bucket_acquire(&m->buckets, b), bucket_release(&m->buckets, b);
 }

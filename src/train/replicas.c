@@ -22,13 +22,13 @@ static uint64_t block_of(const param *p)
     return hash ? hash : 1;
 }
 
-static uint64_t bytes_of(const moai_model *m, const param *p, char *chunk, XXH3_state_t *state)
+static uint64_t bytes_of(moai_model *m, const param *p, char *chunk, XXH3_state_t *state)
 {
     const moai_ctx *c = &m->ctx;
     const size_t size = dtype_size(c->dt), n_bytes = (size_t)(p->n_rows * p->n_cols) * size;
     const char *weights = (const char *)m->weights + (size_t)p->offset * size;
 
-    weights_ready(m, p->bucket);
+    bucket_acquire(&m->buckets, p->bucket);
     XXH3_64bits_reset(state);
     for (size_t at = 0; at < n_bytes; at += CHUNK_BYTES) {
         const size_t n = n_bytes - at < CHUNK_BYTES ? n_bytes - at : CHUNK_BYTES;
@@ -36,11 +36,12 @@ static uint64_t bytes_of(const moai_model *m, const param *p, char *chunk, XXH3_
         c->ops->sync(c->dev);
         XXH3_64bits_update(state, chunk, n);
     }
+    bucket_release(&m->buckets, p->bucket);
     return XXH3_64bits_digest(state);
 }
 
 /* (world, *n_each): every rank's blocks in the order of its parameters.  Caller frees. */
-static held *gather_held(const moai_model *m, int32_t *n_each)
+static held *gather_held(moai_model *m, int32_t *n_each)
 {
     const comm *world = &m->ctx.grid->host_world;
     char *chunk = xmalloc(CHUNK_BYTES);
@@ -117,7 +118,7 @@ static void describe(moai_error *err, const held *all, int32_t n_each, const moa
     }
 }
 
-int replicas_check(const moai_model *m, moai_error *err)
+int replicas_check(moai_model *m, moai_error *err)
 {
     const moai_grid *g = m->ctx.grid;
     int32_t n_each;

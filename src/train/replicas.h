@@ -9,6 +9,6 @@
 /* Hashes the working weights block by block (XXH3-64) and compares every two ranks that hold the same block of the same
  * parameter.  On a difference -1 on all ranks, with the same text: the first parameter that differs and which ranks
  * hold what.  Collective over the world.  Costs a copy of the weights to the host and 16 bytes a parameter and rank. */
-int replicas_check(const moai_model *, moai_error *err);
+int replicas_check(moai_model *, moai_error *err);
 
 #endif

@@ -179,7 +179,8 @@ static inline void golden_feed(void *ids, moai_model *m, int micro_batch, int sl
 }
 
 /* Forward and backward of one batch: gradients of loss_scale times its mean loss, totals[0] the sum of the token losses
- * of this data-parallel rank on the last stage.  Collective over tp and pp. */
+ * of this data-parallel rank on the last stage.  The gradients are summed: a rank has its ZeRO-1 share.  Collective
+ * over all axes. */
 static inline void golden_run_scaled(moai_model *m, const int32_t *ids, double loss_scale)
 {
     const moai_grid *grid = m->ctx.grid;
@@ -189,6 +190,8 @@ static inline void golden_run_scaled(moai_model *m, const int32_t *ids, double l
     gradients_begin(m);
     m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
     pipeline_run(m, &s, (float)loss_scale / (float)(GOLDEN_SAMPLES * m->opt.seq_len), golden_feed, (void *)ids);
+    buckets_end(&m->buckets);
+    for (int b = 0; b < m->params.n_buckets; b++) bucket_summed(&m->buckets, b);
     schedule_free(&s);
 }
 

@@ -23,8 +23,8 @@ src/device          src/host src/ops cuda parallel/comm parallel/nccl
 src/observe         src/ops parallel/comm
 src/params          src/base src/config src/ops parallel/comm
 parallel/axes       src/params parallel/comm
-src/model           src/base src/config src/ops src/params parallel/axes
-parallel/pipeline   src/base src/model
+parallel/pipeline   parallel/comm
+src/model           src/base src/config src/ops src/params parallel/axes parallel/pipeline
 io/file             src/base
 io/text             src/base src/json
 io/data             src/base parallel/comm io/file

@@ -2,9 +2,9 @@
 /* One step's loss, gradient norm and every gradient tensor, on layouts of eight ranks against one rank alone. */
 #include "parallel/axes/zero.h"
 #include "parallel/comm/grid.h"
-#include "parallel/pipeline/pipeline.h"
 #include "src/base/rng.h"
 #include "src/model/model.h"
+#include "src/model/model_run.h"
 #include "tests/lib/tap.h"
 
 #include <stdlib.h>
@@ -85,7 +85,7 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     model_init_weights(&m, 5);
     weights_gather(&m.params, g, m.weights, DT_F32);
     if (rehearsed) model_rehearse(&m);
-    pipeline_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
+    model_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
     buckets_end(&m.buckets);
     for (int b = 0; b < m.params.n_buckets; b++) bucket_summed(&m.buckets, b);
     s->loss = s->sum_squares = 0;

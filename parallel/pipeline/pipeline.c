@@ -1,13 +1,11 @@
 /* pipeline.c: see pipeline.h */
 #include "parallel/pipeline/pipeline.h"
 
-#include "src/base/watch.h"
-
 #include <stdlib.h>
 
 static void push(pipe_schedule *s, pipe_kind kind, int micro_batch)
 {
-    s->list[s->n++] = (pipe_action){kind, micro_batch};
+    s->list[s->n++] = (pipe_action){kind, micro_batch, micro_batch % s->n_slots};
 }
 
 pipe_schedule schedule_1f1b(int pp, int stage, int n_micro)
@@ -36,12 +34,15 @@ void schedule_free(pipe_schedule *s)
     *s = (pipe_schedule){0};
 }
 
-/* The sends under way; a buffer (by micro-batch parity) is written again only when its last send has ended. */
+/* The sends under way, by parity.  A buffer is written again only when its last send has ended. */
 typedef struct pipe {
-    moai_model *m;
-    const moai_grid *grid;
+    const comm *pp;
+    const pipe_stage *stage;
     comm_request sent_forward[2], sent_backward[2];
 } pipe;
+
+static bool is_first(const pipe *p) { return p->pp->rank == 0; }
+static bool is_last(const pipe *p) { return p->pp->rank == p->pp->size - 1; }
 
 static void finish(comm_request *r)
 {
@@ -49,78 +50,51 @@ static void finish(comm_request *r)
     *r = (comm_request){0};
 }
 
-static void recv_forward(pipe *p, tensor x)
+static comm_request send_to(const pipe *p, int to, tensor x)
 {
-    comm_request r = recv_begin(&p->grid->pp, x.data, (size_t)tensor_n_elem(x), x.dt, p->grid->pp.rank - 1);
+    return send_begin(p->pp, x.data, (size_t)tensor_n_elem(x), x.dt, to);
+}
+
+static void receive_from(const pipe *p, int from, tensor x)
+{
+    comm_request r = recv_begin(p->pp, x.data, (size_t)tensor_n_elem(x), x.dt, from);
     comm_end(&r);
 }
 
-static void recv_backward(pipe *p, tensor dy)
+static void forward(pipe *p, pipe_action a)
 {
-    comm_request r = recv_begin(&p->grid->pp, dy.data, (size_t)tensor_n_elem(dy), dy.dt, p->grid->pp.rank + 1);
-    comm_end(&r);
-}
+    const int parity = a.micro_batch % 2;
 
-static void send_forward(pipe *p, int parity, tensor y)
-{
-    p->sent_forward[parity] = send_begin(&p->grid->pp, y.data, (size_t)tensor_n_elem(y), y.dt, p->grid->pp.rank + 1);
-}
-
-static void send_backward(pipe *p, int parity, tensor dx)
-{
-    p->sent_backward[parity] =
-        send_begin(&p->grid->pp, dx.data, (size_t)tensor_n_elem(dx), dx.dt, p->grid->pp.rank - 1);
-}
-
-static void forward(pipe *p, int micro_batch, int slot, float scale)
-{
-    const int parity = micro_batch % 2;
-    tensor y = p->m->out[parity], dy = p->m->dout[parity];
-
-    if (!grid_first_stage(p->grid)) recv_forward(p, p->m->slots[slot].layers[0].x);
+    if (!is_first(p)) receive_from(p, p->pp->rank - 1, p->stage->input(p->stage->of, a));
     finish(&p->sent_forward[parity]);
-    stage_forward(p->m, slot, y);
-    if (!grid_last_stage(p->grid)) {
-        send_forward(p, parity, y);
-        return;
-    }
-    finish(&p->sent_backward[parity]);
-    head_forward_backward(p->m, slot, dy, y, scale);
+    if (is_last(p)) finish(&p->sent_backward[parity]);        /* its forward writes the gradient, too */
+    p->stage->run(p->stage->of, a);
+    if (!is_last(p)) p->sent_forward[parity] = send_to(p, p->pp->rank + 1, p->stage->output(p->stage->of, a));
 }
 
-static void backward(pipe *p, int micro_batch, int slot)
+static void backward(pipe *p, pipe_action a)
 {
-    const int parity = micro_batch % 2;
-    tensor dy = p->m->dout[parity];
+    const int parity = a.micro_batch % 2;
+    const tensor gradient = p->stage->gradient(p->stage->of, a);
 
-    if (!grid_last_stage(p->grid)) {
+    if (!is_last(p)) {
         finish(&p->sent_backward[parity]);
-        recv_backward(p, dy);
+        receive_from(p, p->pp->rank + 1, gradient);
     }
-    stage_backward(p->m, slot, dy);
-    if (!grid_first_stage(p->grid)) send_backward(p, parity, dy);
+    p->stage->run(p->stage->of, a);
+    if (!is_first(p)) p->sent_backward[parity] = send_to(p, p->pp->rank - 1, gradient);
 }
 
-void pipeline_run(moai_model *m, const pipe_schedule *s, float scale, pipe_feed feed, void *arg)
+void pipeline_run(const comm *pp, const pipe_schedule *s, const pipe_stage *stage)
 {
-    const moai_ctx *c = &m->ctx;
-    const moai_grid *g = c->grid;
-    pipe p = {.m = m, .grid = g};
+    pipe p = {.pp = pp, .stage = stage};
 
     for (int i = 0; i < s->n; i++) {
-        const int micro_batch = s->list[i].micro_batch, slot = micro_batch % s->n_slots;
-        m->buckets.is_last = micro_batch == s->n_micro - 1;
-        if (s->list[i].kind == PIPE_BACKWARD) {
-            c->ops->phase(c->dev, "backward", micro_batch);
-            watch_phase("backward", micro_batch);
-            backward(&p, micro_batch, slot);
-            continue;
-        }
-        c->ops->phase(c->dev, "forward", micro_batch);
-        watch_phase("reading data", micro_batch);
-        if (grid_first_stage(g) || grid_last_stage(g)) feed(arg, m, micro_batch, slot);
-        watch_phase("forward", micro_batch);
-        forward(&p, micro_batch, slot, scale);
+        stage->begin(stage->of, s->list[i]);
+        if (s->list[i].kind == PIPE_FORWARD)
+            forward(&p, s->list[i]);
+        else
+            backward(&p, s->list[i]);
     }
     for (int parity = 0; parity < 2; parity++) finish(&p.sent_forward[parity]), finish(&p.sent_backward[parity]);
 }

@@ -1,8 +1,8 @@
 /* evaluate.c: see evaluate.h */
 #include "src/train/evaluate.h"
 
-#include "parallel/pipeline/pipeline.h"
 #include "src/base/watch.h"
+#include "src/model/model_run.h"
 #include "src/train/feed.h"
 #include "src/train/optimizer.h"
 
@@ -52,7 +52,7 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
         CHECK(e.loader, "%s", err.text);
     }
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, &schedule, 0, feed, &e);
+    model_run(m, &schedule, 0, feed, &e);
     totals_reduce(m);
     double totals[2];
     c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);

@@ -3,6 +3,7 @@
 
 #include "src/base/watch.h"
 #include "src/host/signals.h"
+#include "src/model/model_run.h"
 #include "src/train/evaluate.h"
 #include "src/train/feed.h"
 #include "src/train/optimizer.h"
@@ -104,7 +105,7 @@ static step_result train_step(trainer *t)
 
     gradients_begin(m);
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, &t->schedule, (float)(scale / tokens), feed_train, t);
+    model_run(m, &t->schedule, (float)(scale / tokens), feed_train, t);
     step_result r = update(t, tokens, scale);
     t->step++;
     t->step_began_at = t->samples;

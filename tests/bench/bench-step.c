@@ -5,10 +5,10 @@
  *
  * Each is repeated for 3 seconds, on a GPU, whose clocks fall under load, for 10; the median counts.  FLOPs are the
  * model's, as in the training log; the products alone count theirs.  At last, where the time of one more step went. */
-#include "parallel/pipeline/pipeline.h"
 #include "src/base/rng.h"
 #include "src/device/device.h"
 #include "src/model/model.h"
+#include "src/model/model_run.h"
 #include "src/train/fit.h"
 #include "src/train/loss_scale.h"
 #include "src/train/optimizer.h"
@@ -47,7 +47,7 @@ static void train_step(bench *b)
 
     gradients_begin(m);
     op->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, &b->schedule, (float)(scale / (double)(b->batch.global * b->run.seq_length)), feed, b);
+    model_run(m, &b->schedule, (float)(scale / (double)(b->batch.global * b->run.seq_length)), feed, b);
     optimizer_step(m, &b->run, 1e-5, ++b->updates, scale);
 }
 

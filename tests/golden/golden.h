@@ -6,8 +6,8 @@
 #include "io/hf/safetensors.h"
 #include "io/hf/weights.h"
 #include "parallel/axes/zero.h"
-#include "parallel/pipeline/pipeline.h"
 #include "src/device/device.h"
+#include "src/model/model_run.h"
 #include "src/train/optimizer.h"
 
 #include "tests/lib/tap.h"
@@ -189,7 +189,7 @@ static inline void golden_run_scaled(moai_model *m, const int32_t *ids, double l
 
     gradients_begin(m);
     m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
-    pipeline_run(m, &s, (float)loss_scale / (float)(GOLDEN_SAMPLES * m->opt.seq_len), golden_feed, (void *)ids);
+    model_run(m, &s, (float)loss_scale / (float)(GOLDEN_SAMPLES * m->opt.seq_len), golden_feed, (void *)ids);
     buckets_end(&m->buckets);
     for (int b = 0; b < m->params.n_buckets; b++) bucket_summed(&m->buckets, b);
     schedule_free(&s);

@@ -79,49 +79,13 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->act = arena_tensor(selective, c->dt, N, I);
 }
 
-/* The residual connection, twice: y = x + branch W^T, alone and followed by the next norm.  A rank that holds all of
- * W adds inside the product; otherwise the partial products of the tensor axis are summed first. */
-static tensor sum_of_products(const moai_ctx *c, tensor branch, const linear *l)
-{
-    tensor part = arena_tensor(c->scratch, c->dt, c->n_tokens, l->w.rows);
-
-    linear_forward(c, part, branch, l);                                         /* (N, H)          partial sum       */
-    return tp_sum_rows(c, part);                                                /* (N/tp, H)                         */
-}
-
-static void residual(const moai_ctx *c, tensor y, tensor x, tensor branch, const linear *l)
-{
-    const size_t mark = arena_mark(c->scratch);
-
-    if (c->grid->tp.size == 1)
-        linear_add(c, y, x, branch, l);
-    else
-        c->ops->add(c->dev, y, x, sum_of_products(c, branch, l));
-    arena_release(c->scratch, mark);
-}
-
-static void residual_rmsnorm(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *l,
-                             tensor norm)
-{
-    const float eps = (float)c->cfg->rms_norm_eps;
-    const size_t mark = arena_mark(c->scratch);
-
-    if (c->grid->tp.size == 1) {
-        linear_add(c, h, x, branch, l);
-        c->ops->rmsnorm(c->dev, n, r, h, norm, eps);
-    } else {
-        c->ops->residual_rmsnorm(c->dev, h, n, r, x, sum_of_products(c, branch, l), norm, eps);
-    }
-    arena_release(c->scratch, mark);
-}
-
 void layer_to_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {
     const float eps = (float)c->cfg->rms_norm_eps;
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1);
 
-    c->ops->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1.w, eps);               /* (N/tp, H)       sequence parallel */
+    stream_read(c, a->n1, a->r1, a->x, &w->norm1);                              /* (N/tp, H)       sequence parallel */
     tp_all_gather(c, n1_full, a->n1);                                           /* (N, H)                            */
     linear_forward(c, a->qkv, n1_full, &w->qkv);                                /* (N, (Q+2K)/tp)                    */
     c->ops->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w,/* (N, (Q+K)/tp)                     */
@@ -134,7 +98,7 @@ static void heads_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_ac
     const size_t mark = arena_mark(c->scratch);
     tensor n2_full = tp_full(c, a->n2);
 
-    residual_rmsnorm(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, w->norm2.w);   /* (N/tp, H)       h = x + Wo att    */
+    stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &w->norm2);     /* (N/tp, H)       h = x + Wo att    */
     tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
     linear_forward(c, a->gate_up, n2_full, &w->gate_up);                        /* (N, 2I/tp)                        */
     arena_release(c->scratch, mark);
@@ -144,7 +108,7 @@ void layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a, 
 {
     heads_to_gate_up(c, w, a);
     c->ops->swiglu(c->dev, a->act, a->gate_up);                                 /* (N, I/tp)                         */
-    residual(c, y, a->h, a->act, &w->down);                                     /* (N/tp, H)       y = h + Wdown act */
+    stream_add(c, y, a->h, a->act, &w->down);                                   /* (N/tp, H)       y = h + Wdown act */
 }
 
 static void attend(const moai_ctx *c, layer_acts *a)
@@ -173,9 +137,9 @@ static void recompute(const moai_ctx *c, const layer_weights *w, layer_acts *a)
         heads_to_gate_up(c, w, a);
     }
     if (c->recompute == RECOMPUTE_SELECTIVE) {
-        op->rmsnorm(c->dev, a->n1, a->r1, a->x, w->norm1.w, eps);
+        stream_read(c, a->n1, a->r1, a->x, &w->norm1);
         op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w, c->rope, c->positions, c->heads, eps);
-        op->rmsnorm(c->dev, a->n2, a->r2, a->h, w->norm2.w, eps);
+        stream_read(c, a->n2, a->r2, a->h, &w->norm2);
     }
 }
 
@@ -199,8 +163,7 @@ static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_
     comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWdown     */
     linear_dw(c, &w->down, d->full, a->act);                                    /* (H, I/tp)                         */
     comm_end(&dn2_ready);
-    op->rmsnorm_backward(c->dev, d->part, w->norm2.dw, dn2, d->part,            /* (N/tp, H)       dh = dy + ...     */
-                         a->h, a->r2, w->norm2.w);
+    stream_read_backward(c, d->part, dn2, a->h, a->r2, &w->norm2);              /* (N/tp, H)       dh = dy + ...     */
     tp_rows_gather(c, d);                                                       /* (N, H)          beside dWgate_up  */
     comm_end(&n2_ready);
     linear_dw(c, &w->gate_up, dgate_up, n2_full);                               /* (2I/tp, H)                        */
@@ -230,8 +193,7 @@ static void attention_backward(const moai_ctx *c, layer_weights *w, layer_acts *
     comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWo        */
     linear_dw(c, &w->o, d->full, a->att);                                       /* (H, Q/tp)                         */
     comm_end(&dn1_ready);
-    op->rmsnorm_backward(c->dev, d->part, w->norm1.dw, dn1, d->part,            /* (N/tp, H)       dx = dh + ...     */
-                         a->x, a->r1, w->norm1.w);
+    stream_read_backward(c, d->part, dn1, a->x, a->r1, &w->norm1);              /* (N/tp, H)       dx = dh + ...     */
     if (gather) tp_rows_gather(c, d);                                           /* (N, H)          beside dWqkv      */
     comm_end(&n1_ready);
     linear_dw(c, &w->qkv, dqkv, n1_full);                                       /* ((Q+2K)/tp, H)                    */

@@ -9,8 +9,7 @@
 #ifndef MOAI_LAYER_H
 #define MOAI_LAYER_H
 
-#include "parallel/axes/tensor_parallel.h"
-#include "src/model/linear.h"
+#include "src/model/stream.h"
 
 /* The layer's weights and their gradients: views of the flat buffers. */
 typedef struct layer_weights {

@@ -271,7 +271,7 @@ static int look_at_model(const char *path, moai_error *err)
 
     if (stat(path, &st) != 0) return error_set(err, "%s: %s", path, strerror(errno));
     FILE *f = S_ISREG(st.st_mode) ? fopen(path, "rb") : nullptr;
-    if (f) fread(head, 1, sizeof head - 1, f);
+    if (f) head[fread(head, 1, sizeof head - 1, f)] = '\0';
     if (f) fclose(f);
     const char *first = head + strspn(head, " \t\r\n");
     if (S_ISDIR(st.st_mode)) return error_config(err, "%s: is a directory: the tokenizer.model in it is meant?", path);

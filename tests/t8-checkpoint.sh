@@ -100,6 +100,6 @@ says 2 'what to do' "$checkpoint"
 says 2 'unknown command: list' "$checkpoint" list
 says 2 'dtype is float32 or bfloat16, not: int8' "$checkpoint" export a b --dtype int8
 says 2 'max_shard_size is a size' "$checkpoint" export a b --max_shard_size=-5GB
-says 2 'unknown option: --fast' "$checkpoint" export a b --fast
+says 2 'unknown option --fast' "$checkpoint" export a b --fast
 says 2 'import takes' "$checkpoint" import a
 done_testing

@@ -45,9 +45,10 @@ static int edit_distance(const char *a, const char *b)
     return row[n % 3][m];
 }
 
-const key_spec *keys_nearest(key_table t, const char *name, int within)
+const key_spec *keys_nearest(key_table t, const char *name)
 {
     const key_spec *nearest = NULL;
+    int within = (int)max_i64(2, (int64_t)strlen(name) / 3);
 
     for (int i = 0; i < t.n; i++) {
         int distance = edit_distance(name, t.list[i].name);

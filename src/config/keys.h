@@ -28,6 +28,7 @@ typedef struct key_spec {
     on_resume on_resume;
     size_t offset;                            /* of the field in the struct */
     const char *initial;                      /* the default as text; NULL: the key must be given */
+    const char *bare;                         /* what a flag without a value means; NULL: it needs one */
     double min, max;                          /* both ends allowed; numbers only */
     const key_choice *choices;
     const char *help;
@@ -39,8 +40,9 @@ typedef struct key_table {
 } key_table;
 
 const key_spec *keys_find(key_table, const char *name);                 /* by name or alias; NULL */
-/* The known key with the smallest edit distance, when that is at most `within`; else NULL. */
-const key_spec *keys_nearest(key_table, const char *name, int within);
+/* The known key with the smallest edit distance, when that is at most a third of the letters, but at least two; else
+ * NULL. */
+const key_spec *keys_nearest(key_table, const char *name);
 void keys_defaults(key_table, void *base);    /* a required key gets 0, "" or false */
 void keys_free(key_table, void *base);        /* the strings */
 

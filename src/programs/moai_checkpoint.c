@@ -2,6 +2,7 @@
  * and back.  One process; only verify shares its work among the ranks of an mpirun. */
 #include "io/checkpoint/checkpoint.h"
 #include "io/hf/hf.h"
+#include "src/config/flags.h"
 #include "src/config/paths.h"
 #include "src/host/signals.h"
 
@@ -192,73 +193,82 @@ static int64_t parse_size(const char *text)
     return -1;
 }
 
-/* --key value or --key=value; moves *i past it.  NULL when argv[*i] is another key, "" when the value is missing. */
-static const char *option(const char *key, int argc, char **argv, int *i)
-{
-    const size_t n = strlen(key);
+typedef struct convert_options {
+    char *dtype, *max_shard_size;
+    bool overwrite;
+    const char *dirs[2];
+    int n_dirs;
+} convert_options;
 
-    if (strncmp(argv[*i], key, n) != 0) return NULL;
-    if (argv[*i][n] == '=') return argv[*i] + n + 1;
-    if (argv[*i][n] != 0) return NULL;
-    return *i + 1 < argc ? argv[++*i] : "";
+#define ROW(t, key, value, ...) {.type = t, .name = #key, .offset = offsetof(convert_options, key), .initial = value, \
+                                 __VA_ARGS__}
+static const key_spec rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"),
+                                ROW(KEY_STRING, dtype, "float32"), ROW(KEY_STRING, max_shard_size, "5GB")};
+static const key_table export_keys = {rows, 3}, import_keys = {rows, 1};
+
+static int take_directory(void *to, const char *word, moai_error *err)
+{
+    convert_options *o = to;
+
+    if (word[0] == '-') return error_set(err, "unknown option: %s", word);
+    if (o->n_dirs == 2) return error_set(err, "one argument too many: %s", word);
+    o->dirs[o->n_dirs++] = word;
+    return 0;
+}
+
+/* Two directories, paths expanded, and the keys; what is wrong is said. */
+static int read_arguments(key_table keys, convert_options *o, char *dirs[2], const char *wanted, int argc, char **argv)
+{
+    const flag_rules rules = {.arg = o, .word = take_directory};
+    moai_error err;
+
+    keys_defaults(export_keys, o);
+    if (flags_read(keys, o, argc, argv, &rules, NULL, &err) != 0) return usage(err.text, NULL);
+    if (o->n_dirs != 2) return usage(wanted, NULL);
+    for (int i = 0; i < 2; i++) dirs[i] = (char *)(uintptr_t)o->dirs[i];
+    return expand_paths(2, dirs);
+}
+
+static int export_to(const char *const dirs[2], const convert_options *o)
+{
+    moai_error err;
+
+    if (strcmp(o->dtype, "float32") != 0 && strcmp(o->dtype, "bfloat16") != 0)
+        return usage("--dtype is float32 or bfloat16, not", o->dtype);
+    if (parse_size(o->max_shard_size) < 0) return usage("--max_shard_size is a size like 5GB, not", o->max_shard_size);
+    signals_ignore_pipe();
+    if (hf_export(dirs[0], dirs[1], o->dtype, parse_size(o->max_shard_size), o->overwrite, &err) != 0)
+        return fail(&err);
+    printf("%s: exported as %s to %s\n", dirs[0], o->dtype, dirs[1]);
+    return STATUS_OK;
 }
 
 static int export_one(int argc, char **argv)
 {
-    const char *type = "float32", *size = "5GB";
+    convert_options o = {0};
     char *dirs[2];
-    bool overwrite = false;
-    moai_error err;
-    int n = 0;
+    int status = read_arguments(export_keys, &o, dirs, "export takes a checkpoint and a directory", argc, argv);
 
-    for (int i = 0; i < argc; i++) {
-        const char *value;
-        if ((value = option("--dtype", argc, argv, &i)))
-            type = value;
-        else if ((value = option("--max_shard_size", argc, argv, &i)))
-            size = value;
-        else if (strcmp(argv[i], "--overwrite") == 0)
-            overwrite = true;
-        else if (argv[i][0] == '-')
-            return usage("unknown option", argv[i]);
-        else if (n == 2)
-            return usage("one argument too many", argv[i]);
-        else
-            dirs[n++] = argv[i];
-    }
-    if (n != 2) return usage("export takes a checkpoint and a directory", NULL);
-    if (strcmp(type, "float32") != 0 && strcmp(type, "bfloat16") != 0)
-        return usage("--dtype is float32 or bfloat16, not", type);
-    if (parse_size(size) < 0) return usage("--max_shard_size is a size like 5GB, not", size);
-    if (expand_paths(2, dirs) != STATUS_OK) return STATUS_CONFIG;
-    signals_ignore_pipe();
-    if (hf_export(dirs[0], dirs[1], type, parse_size(size), overwrite, &err) != 0) return fail(&err);
-    printf("%s: exported as %s to %s\n", dirs[0], type, dirs[1]);
-    return STATUS_OK;
+    if (status == STATUS_OK) status = export_to((const char *const *)dirs, &o);
+    keys_free(export_keys, &o);
+    return status;
 }
 
 static int import_one(int argc, char **argv)
 {
-    char *dirs[2];
-    bool overwrite = false;
+    convert_options o = {0};
     moai_error err;
-    int n = 0;
+    char *dirs[2];
+    int status = read_arguments(import_keys, &o, dirs, "import takes a Hugging Face directory and an output directory",
+                                argc, argv);
 
-    for (int i = 0; i < argc; i++)
-        if (strcmp(argv[i], "--overwrite") == 0)
-            overwrite = true;
-        else if (argv[i][0] == '-')
-            return usage("unknown option", argv[i]);
-        else if (n == 2)
-            return usage("one argument too many", argv[i]);
-        else
-            dirs[n++] = argv[i];
-    if (n != 2) return usage("import takes a Hugging Face directory and an output directory", NULL);
-    if (expand_paths(2, dirs) != STATUS_OK) return STATUS_CONFIG;
-    signals_ignore_pipe();
-    if (hf_import(dirs[0], dirs[1], overwrite, &err) != 0) return fail(&err);
-    printf("%s: imported to %s/checkpoint-0\n", dirs[0], dirs[1]);
-    return STATUS_OK;
+    if (status == STATUS_OK) {
+        signals_ignore_pipe();
+        status = hf_import(dirs[0], dirs[1], o.overwrite, &err) == 0 ? STATUS_OK : fail(&err);
+        if (status == STATUS_OK) printf("%s: imported to %s/checkpoint-0\n", dirs[0], dirs[1]);
+    }
+    keys_free(export_keys, &o);
+    return status;
 }
 
 static int run(int argc, char **argv)
@@ -268,8 +278,7 @@ static int run(int argc, char **argv)
         int (*run)(int argc, char **argv);
     } verbs[] = {{"ls", list}, {"verify", verify}, {"export", export_one}, {"import", import_one}};
 
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return fputs(help, stdout), STATUS_OK;
+    if (flags_ask_help(argc - 1, argv + 1)) return fputs(help, stdout), STATUS_OK;
     if (argc < 2) return usage("what to do?", NULL);
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(argv[1], verbs[i].name) == 0) {

@@ -4,7 +4,7 @@
 #include "io/text/tokenizer.h"
 #include "parallel/comm/grid.h"
 #include "src/base/files.h"
-#include "src/config/keys.h"
+#include "src/config/flags.h"
 #include "src/config/paths.h"
 #include "src/corpus/audit.h"
 #include "src/corpus/encode.h"
@@ -19,6 +19,7 @@
 typedef struct tokenize_options {
     input_source *inputs;                     /* of --input and --input_list, or what stands alone; owned */
     int n_inputs;
+    const char *word;                         /* what messages call a path that stands alone */
     char *tokenizer, *output, *document_separator, *text_key;
     int64_t vocab_size, input_sentence_size, num_threads, seed, shard_tokens, validation_documents, tokens;
     double character_coverage, validation_fraction;
@@ -30,7 +31,7 @@ typedef struct tokenize_options {
     {.type = t, .name = #key, .offset = offsetof(tokenize_options, key), .initial = value, __VA_ARGS__}
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
 #define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
-#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
+#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .bare = "true", .help = h)
 #define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
 #define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
 
@@ -250,64 +251,33 @@ static int add_input(tokenize_options *o, const char *label, const char *text, b
     return path ? 0 : -1;
 }
 
-/* --input A B ..., --input=A, and the same of lists */
-static int read_inputs(tokenize_options *o, const char *label, bool is_list, const char *value, int argc, char **argv,
-                       int *i, moai_error *err)
+static int take_input(void *to, const char *label, const char *value, moai_error *err)
 {
-    if (value) return add_input(o, label, value, is_list, err);
-    if (*i >= argc || strncmp(argv[*i], "--", 2) == 0) return error_set(err, "%s needs a value", label);
-    while (*i < argc && strncmp(argv[*i], "--", 2) != 0)
-        if (add_input(o, label, argv[(*i)++], is_list, err) != 0) return -1;
-    return 0;
+    return add_input(to, label, value, false, err);
 }
 
-/* One --key at argv[*i], with its value or values; advances *i. */
-static int read_flag(const command *c, tokenize_options *o, int argc, char **argv, int *i, bool *given, moai_error *err)
+static int take_list(void *to, const char *label, const char *value, moai_error *err)
 {
-    char name[64], *arg = argv[(*i)++], *equals = strchr(arg, '=');
-    size_t n = equals ? (size_t)(equals - arg) : strlen(arg);
+    return add_input(to, label, value, true, err);
+}
 
-    snprintf(name, sizeof name, "%.*s", (int)(n < 66 ? n - 2 : 63), arg + 2);
-    for (char *p = name; *p; p++)
-        if (*p == '-') *p = '_';
-    const char *value = equals ? equals + 1 : NULL;
-    if (strcmp(name, "input") == 0 && !c->one_path) return read_inputs(o, "--input", false, value, argc, argv, i, err);
-    if (strcmp(name, "input_list") == 0 && !c->one_path)
-        return read_inputs(o, "--input_list", true, value, argc, argv, i, err);
-    bool no =
-        strncmp(name, "no_", 3) == 0 && keys_find(c->keys, name + 3) && keys_find(c->keys, name + 3)->type == KEY_BOOL;
-    const key_spec *k = keys_find(c->keys, no ? name + 3 : name), *near = keys_nearest(c->keys, name, 3);
-    if (!k)
-        return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name)
-                    : error_set(err, "unknown option --%s", name);
-    if (k->type == KEY_BOOL && !value)
-        value = no                                                                       ? "false"
-                : *i < argc && (!strcmp(argv[*i], "true") || !strcmp(argv[*i], "false")) ? argv[(*i)++]
-                                                                                         : "true";
-    if (!value) {
-        if (*i >= argc) return error_set(err, "--%s needs a value", name);
-        value = argv[(*i)++];
-    }
-    given[k - c->keys.list] = true;
-    snprintf(name, sizeof name, "--%s", k->name);
-    return key_set_text(k, o, name, value, err);
+static int take_path(void *to, const char *word, moai_error *err)
+{
+    return add_input(to, ((tokenize_options *)to)->word, word, false, err);
 }
 
 static int read_arguments(const command *c, tokenize_options *o, int argc, char **argv, moai_error *err)
 {
+    static const flag_own inputs[] = {
+        {"input", true, take_input}, {"input_list", true, take_list}, {NULL, false, NULL}};
+    const flag_rules rules = {.arg = o,
+                              .own = c->one_path ? NULL : inputs,
+                              .word = c->one_path ? take_path : NULL,
+                              .no_word = "text files follow --input or --input_list"};
     bool given[32] = {false};
 
-    for (int i = 0; i < argc;) {
-        if (strncmp(argv[i], "--", 2) == 0 && argv[i][2]) {
-            if (read_flag(c, o, argc, argv, &i, given, err) != 0) return -1;
-        } else if (c->one_path) {
-            if (add_input(o, c->arguments, argv[i++], false, err) != 0) return -1;
-        } else {
-            return error_set(err, "unexpected argument \"%s\"; text files follow --input or --input_list", argv[i]);
-        }
-    }
-    for (int k = 0; k < c->keys.n; k++)
-        if (!c->keys.list[k].initial && !given[k]) return error_set(err, "--%s is needed", c->keys.list[k].name);
+    o->word = c->arguments;
+    if (flags_read(c->keys, o, argc, argv, &rules, given, err) != 0) return -1;
     if (c->one_path && o->n_inputs != 1) return error_set(err, "takes one path, %d given", o->n_inputs);
     if (o->n_inputs == 0) return error_set(err, "--input or --input_list is needed");
     const key_spec *fraction = keys_find(c->keys, "validation_fraction"),
@@ -336,12 +306,11 @@ static int run_command(const command *c, int argc, char **argv)
     moai_error err;
     int status;
 
-    for (int i = 0; i < argc; i++)
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-            if (base_process.printer) print_command_help(c);
-            free(o.inputs);
-            return STATUS_OK;
-        }
+    if (flags_ask_help(argc, argv)) {
+        if (base_process.printer) print_command_help(c);
+        free(o.inputs);
+        return STATUS_OK;
+    }
     keys_defaults(c->keys, &o);
     const int wrong = read_arguments(c, &o, argc, argv, &err) || settle_threads(c, &o, &err);
     if (process_agree(wrong, &err)) {

@@ -1,7 +1,7 @@
 /* generate_flags.c: see generate_flags.h */
 #include "src/serve/generate_flags.h"
 
-#include "src/config/keys.h"
+#include "src/config/flags.h"
 #include "src/config/paths.h"
 
 #include <stdio.h>
@@ -18,7 +18,7 @@ static const key_choice dtypes[] = {
 // clang-format on
 #define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
 #define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
-#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .help = h)
+#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .bare = "true", .help = h)
 #define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
 #define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
 
@@ -60,35 +60,14 @@ static void print_help(void)
     }
 }
 
-static int unknown_flag(const char *name, moai_error *err)
+static int take_source(void *to, const char *word, moai_error *err)
 {
-    const key_spec *near = keys_nearest(flags, name, 3);
+    generate_flags *f = to;
 
-    return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name)
-                : error_set(err, "unknown option --%s; --help lists them", name);
-}
-
-/* --name value, --name=value; a switch also --name alone, --no_name, and a next word only when it is true or false. */
-static int read_flag(generate_flags *f, int argc, char **argv, int *i, moai_error *err)
-{
-    char name[128], label[136];
-    const char *equals = strchr(argv[*i], '='), *value = equals ? equals + 1 : NULL;
-    const char *next = *i + 1 < argc ? argv[*i + 1] : NULL;
-
-    snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - argv[*i] - 2) : (int)sizeof name, argv[*i] + 2);
-    for (char *p = name; *p; p++)
-        if (*p == '-') *p = '_';
-    snprintf(label, sizeof label, "--%s", name);
-    const key_spec *k = keys_find(flags, name),
-                   *negated = strncmp(name, "no_", 3) == 0 ? keys_find(flags, name + 3) : NULL;
-    if (!k && negated && negated->type == KEY_BOOL && !value) return key_set_text(negated, f, label, "false", err);
-    if (!k) return unknown_flag(name, err);
-    if (!value && k->type == KEY_BOOL && !(next && (strcmp(next, "true") == 0 || strcmp(next, "false") == 0)))
-        value = "true";
-    if (!value && next) value = next, ++*i;
-    if (!value) return error_set(err, "--%s needs a value", name);
-    if (strcmp(name, "prompt") == 0) f->has_prompt = true;
-    return key_set_text(k, f, label, value, err);
+    if (*f->source) return error_set(err, "unexpected argument \"%s\" after %s", word, f->source);
+    free(f->source);
+    f->source = path_expand("DIRECTORY", word, err);
+    return f->source ? 0 : -1;
 }
 
 static int check_together(const generate_flags *f, moai_error *err)
@@ -108,22 +87,15 @@ int generate_flags_read(generate_flags *f, int argc, char **argv, moai_error *er
 {
     *f = (generate_flags){.source = xstrdup("")};
     keys_defaults(flags, f);
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            if (base_process.printer) print_help();
-            generate_flags_free(f);
-            base_process.leave(STATUS_OK);
-        }
-        if (strncmp(argv[i], "--", 2) == 0 && argv[i][2]) {
-            if (read_flag(f, argc, argv, &i, err)) return -1;
-        } else if (*f->source) {
-            return error_set(err, "unexpected argument \"%s\" after %s", argv[i], f->source);
-        } else {
-            free(f->source);
-            f->source = path_expand("DIRECTORY", argv[i], err);
-            if (!f->source) return -1;
-        }
+    if (flags_ask_help(argc - 1, argv + 1)) {
+        if (base_process.printer) print_help();
+        generate_flags_free(f);
+        base_process.leave(STATUS_OK);
     }
+    const flag_rules rules = {.arg = f, .word = take_source};
+    bool given[sizeof rows / sizeof rows[0]] = {false};
+    if (flags_read(flags, f, argc - 1, argv + 1, &rules, given, err)) return -1;
+    f->has_prompt = given[keys_find(flags, "prompt") - flags.list];
     return check_together(f, err);
 }
 

@@ -1,7 +1,7 @@
 /* run_config.c: the run file and the flags, see run_config.h */
 #include "src/train/run_config.h"
 #include "parallel/comm/grid.h"
-#include "src/config/keys.h"
+#include "src/config/flags.h"
 #include "src/config/paths.h"
 #include "src/json/json_scan.h"
 
@@ -29,7 +29,7 @@ static const key_choice actions[] = {{"skip", SPIKE_SKIP}, {"rollback", SPIKE_RO
     {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
 #define TEXT(key, value, ...) ROW(KEY_STRING, key, value, .help = __VA_ARGS__)
 #define PATH(key, value, ...) ROW(KEY_PATH, key, value, .help = __VA_ARGS__)
-#define BOOL(key, value, ...) ROW(KEY_BOOL, key, value, .help = __VA_ARGS__)
+#define BOOL(key, value, ...) ROW(KEY_BOOL, key, value, .bare = "true", .help = __VA_ARGS__)
 #define INT(key, value, lo, hi, ...) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = __VA_ARGS__)
 #define REAL(key, value, lo, hi, ...) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = __VA_ARGS__)
 #define CHOICE(key, value, list, ...) ROW(KEY_CHOICE, key, value, .choices = list, .help = __VA_ARGS__)
@@ -88,7 +88,7 @@ static const key_spec rows[] = {
     REAL(min_loss_scale, "1", 1, 1e18, "fp16: each overflow halves the scale, to no less than this"),
     CHOICE(gradient_checkpointing, "auto", recomputations,
            "activations recomputed in the backward pass: none (also false), selective, full (also true), or auto: the "
-           "least that fits"),
+           "least that fits", .bare = "true"),
     REAL(device_memory, "0", 0, 1e6, "GiB that a rank may take; 0: what its GPU, or its share of the host, has free"),
 
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
@@ -129,13 +129,6 @@ static const key_table keys = {rows, sizeof rows / sizeof *rows};
 
 key_table run_config_keys(void) { return keys; }
 
-/* a slip of the pen: a third of the letters, but at least two */
-static const key_spec *nearest_key(const char *name)
-{
-    int within = (int)strlen(name) / 3;
-    return keys_nearest(keys, name, within < 2 ? 2 : within);
-}
-
 static int read_text(run_config *c, const char *path, const char *text, size_t n_bytes, moai_error *err)
 {
     json_t *object = json_object_of(text, n_bytes, path, err), *value;
@@ -146,7 +139,7 @@ static int read_text(run_config *c, const char *path, const char *text, size_t n
         const key_spec *k = keys_find(keys, name), *near;
         char label[1024];
         if (!k) {
-            near = nearest_key(name);
+            near = keys_nearest(keys, name);
             status = near ? error_set(err, "%s: unknown key \"%s\"; did you mean \"%s\"?", path, name, near->name)
                           : error_set(err, "%s: unknown key \"%s\"; --help lists them", path, name);
             break;
@@ -164,75 +157,21 @@ static int read_text(run_config *c, const char *path, const char *text, size_t n
     return status;
 }
 
-/* One argument of the command line taken apart: --NAME, --NAME=VALUE, --NAME VALUE or --no_NAME. */
-typedef struct flag {
-    char name[128];
-    const char *value;                        /* NULL: none */
-    int used;                                 /* arguments */
-} flag;
-
-static int flag_parse(flag *f, int argc, char **argv, int i, moai_error *err)
-{
-    const char *arg = argv[i], *equals = strchr(arg, '=');
-    size_t n = equals ? (size_t)(equals - arg) : strlen(arg);
-
-    if (strncmp(arg, "--", 2) || n < 3 || n - 2 >= sizeof f->name)
-        return error_set(err, "unexpected argument \"%s\"; options are --key value, --help lists them", arg);
-    memcpy(f->name, arg + 2, n - 2);
-    f->name[n - 2] = 0;
-    for (char *p = f->name; *p; p++)
-        if (*p == '-') *p = '_';
-    f->value = equals ? equals + 1 : i + 1 < argc && strncmp(argv[i + 1], "--", 2) ? argv[i + 1] : NULL;
-    f->used = f->value && !equals ? 2 : 1;
-    return 0;
-}
-
-static int unknown_flag(const char *name, moai_error *err)
-{
-    const key_spec *near = nearest_key(name);
-
-    return near ? error_set(err, "unknown option --%s; did you mean --%s?", name, near->name)
-                : error_set(err, "unknown option --%s; --help lists them", name);
-}
-
-/* Sets the key that argv[i] names; *used counts the arguments taken. */
-static int read_flag(run_config *c, int argc, char **argv, int i, int *used, moai_error *err)
-{
-    flag f;
-    char label[160];
-
-    if (flag_parse(&f, argc, argv, i, err)) return -1;
-    *used = f.used;
-    if (!strcmp(f.name, "config")) return 0;
-    const key_spec *k = keys_find(keys, f.name),
-                   *negated = !strncmp(f.name, "no_", 3) ? keys_find(keys, f.name + 3) : NULL;
-    snprintf(label, sizeof label, "--%s", f.name);
-    if (!k && negated && negated->type == KEY_BOOL) {
-        if (f.value) return error_set(err, "--%s takes no value, and is given \"%s\"", f.name, f.value);
-        return key_set_text(negated, c, label, "false", err);
-    }
-    if (!k) return unknown_flag(f.name, err);
-    if (!f.value && (k->type == KEY_BOOL || k->choices == recomputations)) f.value = "true";
-    if (!f.value) return error_set(err, "--%s needs a value", f.name);
-    return key_set_text(k, c, label, f.value, err);
-}
-
 /* the file that --config names, wherever it stands; caller frees */
 static int find_config(int argc, char **argv, char **path, moai_error *err)
 {
-    const char *given = NULL;
+    const char *given;
 
     *path = NULL;
-    for (int i = 1; i < argc; i++) {
-        flag f;
-        if (strncmp(argv[i], "--config", 8) || (argv[i][8] && argv[i][8] != '=')) continue;
-        if (flag_parse(&f, argc, argv, i, err)) return -1;
-        if (!f.value || !*f.value) return error_set(err, "--config needs a value");
-        if (given) return error_set(err, "--config is given twice: %s, %s", given, f.value);
-        given = f.value;
-    }
+    if (flags_find("config", argc, argv, &given, err)) return -1;
     *path = given ? path_expand("--config", given, err) : NULL;
     return given && !*path ? -1 : 0;
+}
+
+static int pass_over(void *arg, const char *label, const char *value, moai_error *err)
+{
+    (void)arg, (void)label, (void)value, (void)err;
+    return 0;
 }
 
 /* -1: resume_allow names something else than a key that a resume may not change. */
@@ -308,17 +247,17 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
 
     memset(c, 0, sizeof *c);
     keys_defaults(keys, c);
-    for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-            if (base_process.printer) run_config_help();
-            base_process.leave(STATUS_OK);
-        }
-    int failed = find_config(argc, argv, &path, err);
+    if (flags_ask_help(argc - 1, argv + 1)) {
+        if (base_process.printer) run_config_help();
+        base_process.leave(STATUS_OK);
+    }
+    int failed = find_config(argc - 1, argv + 1, &path, err);
     failed = read_file(c, path, failed, err);
     free(path);
     if (failed) return -1;
-    for (int i = 1, used; i < argc; i += used)
-        if (read_flag(c, argc, argv, i, &used, err)) return -1;
+    static const flag_own config[] = {{"config", false, pass_over}, {NULL, false, NULL}};   /* it has been read */
+    const flag_rules rules = {.own = config, .no_word = "options are --key value, --help lists them"};
+    if (flags_read(keys, c, argc - 1, argv + 1, &rules, NULL, err)) return -1;
     return check_together(c, err);
 }
 

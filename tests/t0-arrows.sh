@@ -81,6 +81,16 @@ awk 'NR == FNR { name = $1; sub(".*/", "", name); ours[name] = 1; next } $2 in o
     "$TMPDIR/files" "$TMPDIR/includes" > "$TMPDIR/wrong"
 empty "an include of ours names the room"
 
+# a set of rooms, in one order
+rooms() { tr -s ' ' '\n' | sed '/^$/d' | sort -u | tr '\n' ' '; }
+for room in $(echo "$table" | awk 'NF { print $1 }' | sort -u); do
+    may=$(echo "$table" | awk -v room="$room" '$1 == room { $1 = ""; print }' | rooms)
+    line=$(grep '^May include: .*\.$' "$room/README.md" 2> /dev/null)
+    told=$(echo "$line" | sed 's/^May include: //; s/nothing of ours//; s/\.$//' | tr -d '`,' | rooms)
+    [ -n "$line" ] && [ "$may" = "$told" ] || echo "$room/README.md: \"$line\"; the table: $may"
+done > "$TMPDIR/wrong"
+empty "each room's README.md says what the table does"
+
 # USER DEFINER, a pair a line, of the objects whose sources are there
 lacks "files that need each other" nm tsort || {
     grep -v 'h$' "$TMPDIR/files" | while read -r source; do

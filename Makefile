@@ -264,8 +264,9 @@ install:
 	@$(again) $(jobs) ARCH=$(install_arch) BUILD=$(install_build) all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/moai/configs $(DESTDIR)$(PREFIX)/share/moai/slurm
 	install $(binaries:$(BUILD)/%=$(install_build)/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 configs/*.json configs/README.md $(DESTDIR)$(PREFIX)/share/moai/configs
+	install -m 644 configs/*.json configs/*.md $(DESTDIR)$(PREFIX)/share/moai/configs
 	install slurm/*.sh $(DESTDIR)$(PREFIX)/share/moai/slurm
+	install -m 644 slurm/README.md $(DESTDIR)$(PREFIX)/share/moai/slurm
 clean:
 	rm -rf build build-asan build-fuzz build-x86-64-v3
 

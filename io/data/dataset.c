@@ -37,13 +37,13 @@ static int most_open(int n)
 
 static int look_at(const dataset *d, int i, moai_error *err)
 {
-    const manifest_shard *says = &d->split->list[i];
+    const manifest_shard *entry = &d->split->list[i];
     struct stat st;
 
-    if (stat(says->path, &st) != 0) return error_file(err, says->path);
-    if (st.st_size == says->bytes) return shard_pool_check(d->shards, i, err);
-    return error_config(err, "%s: %lld bytes, the manifest says %lld", says->path, (long long)st.st_size,
-                        (long long)says->bytes);
+    if (stat(entry->path, &st) != 0) return error_file(err, entry->path);
+    if (st.st_size == entry->bytes) return shard_pool_check(d->shards, i, err);
+    return error_config(err, "%s: %lld bytes, the manifest says %lld", entry->path, (long long)st.st_size,
+                        (long long)entry->bytes);
 }
 
 /* The first of this reader's part that is not as the manifest says; -1: none.  One is looked at by each reader in any

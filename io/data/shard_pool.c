@@ -52,23 +52,23 @@ void shard_pool_free(shard_pool *p)
 }
 
 /* The shard's header against what the manifest says of it. */
-static int check_header(const shard *s, const manifest_shard *says, const shard_info *info, moai_error *err)
+static int check_header(const shard *s, const manifest_shard *entry, const shard_info *info, moai_error *err)
 {
     const shard_info *has = shard_get_info(s);
 
     if (has->vocab_size != info->vocab_size)
-        return error_config(err, "%s: vocab_size %lld, the manifest says %lld", says->path, (long long)has->vocab_size,
+        return error_config(err, "%s: vocab_size %lld, the manifest says %lld", entry->path, (long long)has->vocab_size,
                             (long long)info->vocab_size);
     if (has->eos != info->eos)
-        return error_config(err, "%s: eos %lld, the manifest says %lld", says->path, (long long)has->eos,
+        return error_config(err, "%s: eos %lld, the manifest says %lld", entry->path, (long long)has->eos,
                             (long long)info->eos);
     if (strcmp(has->tokenizer_sha256, info->tokenizer_sha256) != 0)
-        return error_config(err, "%s: made with tokenizer %s, the manifest says %s", says->path, has->tokenizer_sha256,
+        return error_config(err, "%s: made with tokenizer %s, the manifest says %s", entry->path, has->tokenizer_sha256,
                             info->tokenizer_sha256);
-    if (shard_tokens(s) != says->tokens || shard_documents(s) != says->documents)
-        return error_config(err, "%s: %lld tokens in %lld documents, the manifest says %lld in %lld", says->path,
-                            (long long)shard_tokens(s), (long long)shard_documents(s), (long long)says->tokens,
-                            (long long)says->documents);
+    if (shard_tokens(s) != entry->tokens || shard_documents(s) != entry->documents)
+        return error_config(err, "%s: %lld tokens in %lld documents, the manifest says %lld in %lld", entry->path,
+                            (long long)shard_tokens(s), (long long)shard_documents(s), (long long)entry->tokens,
+                            (long long)entry->documents);
     return 0;
 }
 

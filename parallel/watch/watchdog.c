@@ -46,8 +46,8 @@ static struct watchdog {
 
     watch_note note;                          /* of this rank, as the last look found it */
     double looked, still;                     /* when that was; seconds since it changed, own stops left out */
-    double quiet_until;                       /* another rank has been told to report */
-    bool told;
+    double no_alarm_before;                   /* by now_seconds(): a report was made, or asked for */
+    bool must_report;                         /* another rank has asked this one to */
     char error[128];
 } dog;
 
@@ -105,8 +105,8 @@ static bool take_message(double until)
         if (!a->alive)
             *a = (watch_answer){.known = true, .alive = alive, .note = watch_sound(m.note), .seconds = m.seconds};
     }
-    if (m.kind == REPORT && !dog.told && (m.error[0] || now_seconds() >= dog.quiet_until)) {
-        dog.told = true;
+    if (m.kind == REPORT && !dog.must_report && (m.error[0] || now_seconds() >= dog.no_alarm_before)) {
+        dog.must_report = true;
         if (m.error[0]) memcpy(dog.error, m.error, sizeof dog.error - 1);
     }
     return true;
@@ -185,8 +185,8 @@ static void report(void)
 {
     ask_all();
     char *text = watchdog_report(dog.grid, dog.answers, dog.timeout, dog.error);
-    dog.told = false;
-    dog.quiet_until = now_seconds() + dog.timeout / 4;
+    dog.must_report = false;
+    dog.no_alarm_before = now_seconds() + dog.timeout / 4;
     if (!text) return;
     exit_soon();
     fputs(text, stderr);
@@ -197,15 +197,15 @@ static void report(void)
 static void raise_alarm(void)
 {
     message m = {.kind = REPORT};
-    const int reporter = dog.told ? dog.grid->rank : find_reporter();
+    const int reporter = dog.must_report ? dog.grid->rank : find_reporter();
 
-    if (dog.told || reporter == dog.grid->rank) {
+    if (dog.must_report || reporter == dog.grid->rank) {
         report();
         return;
     }
     memcpy(m.error, dog.error, sizeof m.error);
     mail_send(reporter, &m, sizeof m);
-    dog.quiet_until = now_seconds() + ELECTION_SECONDS + 2 * ANSWER_SECONDS;
+    dog.no_alarm_before = now_seconds() + ELECTION_SECONDS + 2 * ANSWER_SECONDS;
 }
 
 static void *watch(void *arg)
@@ -215,7 +215,7 @@ static void *watch(void *arg)
     while (!dog.stopping) {
         take_message(dog.looked + dog.tick);
         if (now_seconds() - dog.looked >= dog.tick) look();
-        if (dog.told || ((is_overdue() || dog.error[0]) && now_seconds() >= dog.quiet_until)) raise_alarm();
+        if (dog.must_report || ((is_overdue() || dog.error[0]) && now_seconds() >= dog.no_alarm_before)) raise_alarm();
     }
     return NULL;
 }

@@ -9,14 +9,14 @@
 
 enum { LINES = 16 };                          /* that a report has for late ranks, and again for waiting ones */
 
-typedef struct story {
+typedef struct hang_report {
     const moai_grid *grid;
     const watch_answer *of;                   /* (world) */
     bool *late;                               /* (world) */
     bool busy;                                /* nobody is late, but one that is waited for has something to do */
     double hang_timeout, longest;
     int n_late, n_waiting, n_apart;
-} story;
+} hang_report;
 
 static bool waits(const watch_answer *a) { return a->alive && a->note.state == WATCH_WAITS; }
 
@@ -37,7 +37,7 @@ static bool waits_for(const moai_grid *g, const watch_note *n, int waiting, int 
 }
 
 /* Does one that has waited too long wait for it? */
-static bool is_missed(const story *s, int rank)
+static bool is_missed(const hang_report *s, int rank)
 {
     for (int r = 0; r < s->grid->world; r++)
         if (waits(&s->of[r]) && s->of[r].seconds >= s->hang_timeout &&
@@ -47,19 +47,19 @@ static bool is_missed(const story *s, int rank)
 }
 
 /* One that answers and has lately got on, or is at what may take longer than any timeout: files. */
-static bool is_busy(const story *s, const watch_answer *a)
+static bool is_busy(const hang_report *s, const watch_answer *a)
 {
-    static const char *const long_ones[] = {"start", "loading", "saving", "end"};
+    static const char *const unlimited_phases[] = {"start", "loading", "saving", "end"};
 
     if (a->seconds < s->hang_timeout) return true;
     if (s->hang_timeout > 0 && a->note.files > 0) return true;
-    for (size_t i = 0; s->hang_timeout > 0 && i < sizeof long_ones / sizeof *long_ones; i++)
-        if (strcmp(a->note.phase, long_ones[i]) == 0) return true;
+    for (size_t i = 0; s->hang_timeout > 0 && i < sizeof unlimited_phases / sizeof *unlimited_phases; i++)
+        if (strcmp(a->note.phase, unlimited_phases[i]) == 0) return true;
     return false;
 }
 
 /* The silent ones; when all answer, those that are long at something else while somebody waits for them. */
-static void find_late(story *s)
+static void find_late(hang_report *s)
 {
     const int world = s->grid->world;
 
@@ -80,23 +80,24 @@ static void find_late(story *s)
     }
 }
 
-static void put_ranks(FILE *f, const story *s, int n, bool (*which)(const story *, int rank, int of), int of)
+static void put_ranks(FILE *f, const hang_report *s, int n, bool (*which)(const hang_report *, int rank, int of),
+                      int of)
 {
-    int told = 0;
+    int n_shown = 0;
 
     fprintf(f, "rank%s", n == 1 ? "" : "s");
-    for (int r = 0; r < s->grid->world && told < LINES; r++)
-        if (which(s, r, of)) fprintf(f, "%s %d", told++ ? "," : "", r);
-    if (n > told) fprintf(f, " and %d more", n - told);
+    for (int r = 0; r < s->grid->world && n_shown < LINES; r++)
+        if (which(s, r, of)) fprintf(f, "%s %d", n_shown++ ? "," : "", r);
+    if (n > n_shown) fprintf(f, " and %d more", n - n_shown);
 }
 
-static bool is_late(const story *s, int rank, int of) { return (void)of, s->late[rank]; }
-static bool is_awaited(const story *s, int rank, int by)
+static bool is_late(const hang_report *s, int rank, int of) { return (void)of, s->late[rank]; }
+static bool is_awaited(const hang_report *s, int rank, int by)
 {
     return s->late[rank] && waits_for(s->grid, &s->of[by].note, by, rank);
 }
 
-static int count(const story *s, bool (*which)(const story *, int rank, int of), int of)
+static int count(const hang_report *s, bool (*which)(const hang_report *, int rank, int of), int of)
 {
     int n = 0;
 
@@ -129,7 +130,7 @@ static void put_name(FILE *f, const moai_grid *grid, const char *label, int rank
     free(name);
 }
 
-static void put_late(FILE *f, const story *s, int rank)
+static void put_late(FILE *f, const hang_report *s, int rank)
 {
     static const char *const state[] = {[WATCH_BEGAN] = "begun", [WATCH_WAITS] = "not complete",
                                         [WATCH_ENDED] = "ended"};
@@ -151,7 +152,7 @@ static void put_late(FILE *f, const story *s, int rank)
     fputs("\n", f);
 }
 
-static void put_waiting(FILE *f, const story *s, int rank)
+static void put_waiting(FILE *f, const hang_report *s, int rank)
 {
     const watch_answer *a = &s->of[rank];
     const int n = count(s, is_awaited, rank);
@@ -165,7 +166,7 @@ static void put_waiting(FILE *f, const story *s, int rank)
     fputs("\n", f);
 }
 
-static void put_headline(FILE *f, const story *s, const char *error)
+static void put_headline(FILE *f, const hang_report *s, const char *error)
 {
     fprintf(f, "moai: %s: ", error[0] ? error : "hang");
     if (s->n_late > 0) {
@@ -179,22 +180,22 @@ static void put_headline(FILE *f, const story *s, const char *error)
 }
 
 /* Those that wait for a late rank come first, then the others. */
-static void put_all_waiting(FILE *f, const story *s)
+static void put_all_waiting(FILE *f, const hang_report *s)
 {
-    int told = 0;
+    int n_shown = 0;
 
     for (int directly = 1; directly >= 0; directly--)
-        for (int r = 0; r < s->grid->world && told < LINES; r++)
-            if (waits(&s->of[r]) && (count(s, is_awaited, r) > 0) == directly) put_waiting(f, s, r), told++;
-    if (s->n_waiting > told) fprintf(f, "  and %d more wait\n", s->n_waiting - told);
+        for (int r = 0; r < s->grid->world && n_shown < LINES; r++)
+            if (waits(&s->of[r]) && (count(s, is_awaited, r) > 0) == directly) put_waiting(f, s, r), n_shown++;
+    if (s->n_waiting > n_shown) fprintf(f, "  and %d more wait\n", s->n_waiting - n_shown);
 }
 
 char *watchdog_report(const moai_grid *g, const watch_answer *answers, double hang_timeout, const char *error)
 {
-    story s = {.grid = g, .of = answers, .hang_timeout = error[0] ? 0 : hang_timeout};
+    hang_report s = {.grid = g, .of = answers, .hang_timeout = error[0] ? 0 : hang_timeout};
     char *text = NULL;
     size_t n = 0;
-    int told = 0;
+    int n_shown = 0;
 
     s.late = xmalloc((size_t)g->world * sizeof *s.late);
     find_late(&s);
@@ -202,9 +203,9 @@ char *watchdog_report(const moai_grid *g, const watch_answer *answers, double ha
         FILE *f = open_memstream(&text, &n);
         CHECK(f, "out of host memory");
         put_headline(f, &s, error);
-        for (int r = 0; r < g->world && told < LINES; r++)
-            if (s.late[r]) put_late(f, &s, r), told++;
-        if (s.n_late > told) fprintf(f, "  and %d more are late\n", s.n_late - told);
+        for (int r = 0; r < g->world && n_shown < LINES; r++)
+            if (s.late[r]) put_late(f, &s, r), n_shown++;
+        if (s.n_late > n_shown) fprintf(f, "  and %d more are late\n", s.n_late - n_shown);
         put_all_waiting(f, &s);
         if (s.n_apart > 0)
             fprintf(f, "  %d ranks of other hosts cannot be asked: no UDP comes from there\n", s.n_apart);

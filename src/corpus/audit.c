@@ -115,15 +115,15 @@ static void print_text(const shard_set *set, const int32_t *ids, int64_t n)
     putchar('\n');
 }
 
-static int inspect_shard(const shard_set *set, const manifest_shard *says, int64_t n_tokens, moai_error *err)
+static int inspect_shard(const shard_set *set, const manifest_shard *entry, int64_t n_tokens, moai_error *err)
 {
-    shard *s = shard_open(says->path, err);
+    shard *s = shard_open(entry->path, err);
 
     if (!s) return -1;
     int64_t n = min_i64(n_tokens, shard_tokens(s));
     int32_t *ids = xmalloc((size_t)n * sizeof *ids);
     int status = shard_read(s, 0, n, ids, err);
-    printf("  %s: %lld tokens in %lld documents\n", says->path, (long long)shard_tokens(s),
+    printf("  %s: %lld tokens in %lld documents\n", entry->path, (long long)shard_tokens(s),
            (long long)shard_documents(s));
     if (status == 0 && n > 0) {
         fputs("    ids", stdout);
@@ -195,47 +195,47 @@ static void fault_text(audit *a, const moai_error *err)
 }
 
 /* The file itself against the manifest. */
-static void audit_file(audit *a, const manifest_shard *says)
+static void audit_file(audit *a, const manifest_shard *entry)
 {
     moai_error err;
     char hex[33];
     int64_t n_bytes;
 
     if (a->set->alone) return;
-    if (file_xxh3(says->path, hex, &n_bytes, &err) != 0) {
+    if (file_xxh3(entry->path, hex, &n_bytes, &err) != 0) {
         fault_text(a, &err);
         return;
     }
-    if (n_bytes != says->bytes)
-        fault(a, says->path, "%lld bytes, the manifest says %lld", (long long)n_bytes, (long long)says->bytes);
-    if (strcmp(hex, says->xxh3) != 0) fault(a, says->path, "hash %s, the manifest says %s", hex, says->xxh3);
+    if (n_bytes != entry->bytes)
+        fault(a, entry->path, "%lld bytes, the manifest says %lld", (long long)n_bytes, (long long)entry->bytes);
+    if (strcmp(hex, entry->xxh3) != 0) fault(a, entry->path, "hash %s, the manifest says %s", hex, entry->xxh3);
 }
 
-static void audit_header(audit *a, const shard *s, const manifest_shard *says)
+static void audit_header(audit *a, const shard *s, const manifest_shard *entry)
 {
     const shard_info *has = shard_get_info(s), *want = &a->set->manifest.info;
 
     if (has->vocab_size != want->vocab_size || has->eos != want->eos || has->pad != want->pad)
-        fault(a, says->path, "vocab_size %lld, eos %lld, pad %lld; the manifest says %lld, %lld, %lld",
+        fault(a, entry->path, "vocab_size %lld, eos %lld, pad %lld; the manifest says %lld, %lld, %lld",
               (long long)has->vocab_size, (long long)has->eos, (long long)has->pad, (long long)want->vocab_size,
               (long long)want->eos, (long long)want->pad);
     if (strcmp(has->tokenizer_sha256, want->tokenizer_sha256) != 0)
-        fault(a, says->path, "tokenizer %s, the manifest says %s", has->tokenizer_sha256, want->tokenizer_sha256);
-    if (shard_tokens(s) != says->tokens || shard_documents(s) != says->documents)
-        fault(a, says->path, "%lld tokens in %lld documents, the manifest says %lld in %lld",
-              (long long)shard_tokens(s), (long long)shard_documents(s), (long long)says->tokens,
-              (long long)says->documents);
+        fault(a, entry->path, "tokenizer %s, the manifest says %s", has->tokenizer_sha256, want->tokenizer_sha256);
+    if (shard_tokens(s) != entry->tokens || shard_documents(s) != entry->documents)
+        fault(a, entry->path, "%lld tokens in %lld documents, the manifest says %lld in %lld",
+              (long long)shard_tokens(s), (long long)shard_documents(s), (long long)entry->tokens,
+              (long long)entry->documents);
 }
 
 /* The offsets of all documents, checked; NULL when they cannot be read. */
-static uint64_t *audit_documents(audit *a, shard *s, const manifest_shard *says)
+static uint64_t *audit_documents(audit *a, shard *s, const manifest_shard *entry)
 {
     int64_t n = shard_documents(s), n_tokens = shard_tokens(s);
     uint64_t *offsets = calloc((size_t)(n + 1), sizeof *offsets);
     moai_error err;
 
     if (!offsets) {
-        fault(a, says->path, "claims %lld documents: not enough memory for their offsets", (long long)n);
+        fault(a, entry->path, "claims %lld documents: not enough memory for their offsets", (long long)n);
         return NULL;
     }
     if (shard_read_documents(s, 0, n + 1, offsets, &err) != 0) {
@@ -243,13 +243,14 @@ static uint64_t *audit_documents(audit *a, shard *s, const manifest_shard *says)
         free(offsets);
         return NULL;
     }
-    if (offsets[0] != 0) fault(a, says->path, "document 0 starts at token %llu, not 0", (unsigned long long)offsets[0]);
+    if (offsets[0] != 0)
+        fault(a, entry->path, "document 0 starts at token %llu, not 0", (unsigned long long)offsets[0]);
     if (offsets[n] != (uint64_t)n_tokens)
-        fault(a, says->path, "the last document ends at token %llu of %lld", (unsigned long long)offsets[n],
+        fault(a, entry->path, "the last document ends at token %llu of %lld", (unsigned long long)offsets[n],
               (long long)n_tokens);
     for (int64_t d = 0; d < n; d++) {
         if (offsets[d + 1] <= offsets[d] || offsets[d + 1] > (uint64_t)n_tokens) {
-            fault(a, says->path, "document %lld runs from token %llu to %llu", (long long)d,
+            fault(a, entry->path, "document %lld runs from token %llu to %llu", (long long)d,
                   (unsigned long long)offsets[d], (unsigned long long)offsets[d + 1]);
             continue;
         }
@@ -259,7 +260,7 @@ static uint64_t *audit_documents(audit *a, shard *s, const manifest_shard *says)
     return offsets;
 }
 
-static void count_unknown(audit *a, const manifest_shard *says, int64_t begin, const int32_t *ids, int64_t n)
+static void count_unknown(audit *a, const manifest_shard *entry, int64_t begin, const int32_t *ids, int64_t n)
 {
     int64_t found = 0, i = 0;
 
@@ -268,13 +269,13 @@ static void count_unknown(audit *a, const manifest_shard *says, int64_t begin, c
     if (a->n_unknown == 0 && found > 0) {
         while (ids[i] != a->unknown) i++;
         a->first_unknown = begin + i;
-        a->unknown_in = says->path;
+        a->unknown_in = entry->path;
     }
     a->n_unknown += found;
 }
 
 /* Every id below the vocabulary size, every document's last one eos. */
-static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const manifest_shard *says)
+static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const manifest_shard *entry)
 {
     int64_t n_tokens = shard_tokens(s), document = 0, inner = 0, n_unreadable = 0;
     const shard_info *info = shard_get_info(s);
@@ -287,10 +288,10 @@ static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const mani
         if (!readable)
             fault_text(a, &err), n_unreadable++;
         else
-            count_unknown(a, says, begin, ids, n);
+            count_unknown(a, entry, begin, ids, n);
         for (int64_t i = 0; readable && i < n; i++) {
             if ((uint32_t)ids[i] >= info->vocab_size)
-                fault(a, says->path, "token %lld is id %u, not below vocab_size %lld", (long long)(begin + i),
+                fault(a, entry->path, "token %lld is id %u, not below vocab_size %lld", (long long)(begin + i),
                       (uint32_t)ids[i], (long long)info->vocab_size);
             inner += ids[i] == info->eos;
         }
@@ -298,35 +299,35 @@ static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const mani
             int64_t last = (int64_t)offsets[document + 1] - 1 - begin;
             if (!readable || last < 0) continue;
             if (ids[last] != info->eos)
-                fault(a, says->path, "document %lld ends at token %lld with id %d, not eos %lld", (long long)document,
+                fault(a, entry->path, "document %lld ends at token %lld with id %d, not eos %lld", (long long)document,
                       (long long)(begin + last), ids[last], (long long)info->eos);
             inner -= ids[last] == info->eos;
         }
     }
     if (offsets && a->n_shard_faults == 0 && inner > 0)
-        fault(a, says->path, "%lld eos inside documents", (long long)inner);
+        fault(a, entry->path, "%lld eos inside documents", (long long)inner);
     a->n_tokens += n_tokens;
     free(ids);
 }
 
-static void audit_shard(audit *a, const manifest_shard *says)
+static void audit_shard(audit *a, const manifest_shard *entry)
 {
     moai_error err;
 
     a->n_shard_faults = 0;
-    audit_file(a, says);
-    shard *s = shard_open(says->path, &err);
+    audit_file(a, entry);
+    shard *s = shard_open(entry->path, &err);
     if (!s) {
         fault_text(a, &err);
     } else {
-        audit_header(a, s, says);
-        uint64_t *offsets = audit_documents(a, s, says);
-        audit_tokens(a, s, offsets, says);
+        audit_header(a, s, entry);
+        uint64_t *offsets = audit_documents(a, s, entry);
+        audit_tokens(a, s, offsets, entry);
         free(offsets);
         shard_free(s);
     }
     if (a->n_shard_faults > SHOWN_FAULTS)
-        printf("FAULT %s: and %lld more\n", says->path, (long long)(a->n_shard_faults - SHOWN_FAULTS));
+        printf("FAULT %s: and %lld more\n", entry->path, (long long)(a->n_shard_faults - SHOWN_FAULTS));
 }
 
 static void audit_tokenizer(audit *a)

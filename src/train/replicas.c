@@ -110,9 +110,10 @@ static void describe(moai_error *err, const held *all, int32_t n_each, const moa
     error_set(err, "copies of %s, rows %lld-%lld, columns %lld-%lld, differ:", p->name, (long long)p->row0,
               (long long)(p->row0 + p->n_rows - 1), (long long)p->col0, (long long)(p->col0 + p->n_cols - 1));
     for (int64_t i = 0; i < n; i++) {
-        bool told = all[i].block != first.block;
-        for (int64_t j = 0; j < i && !told; j++) told = all[j].block == first.block && all[j].bytes == all[i].bytes;
-        if (told) continue;
+        bool is_shown = all[i].block != first.block;
+        for (int64_t j = 0; j < i && !is_shown; j++)
+            is_shown = all[j].block == first.block && all[j].bytes == all[i].bytes;
+        if (is_shown) continue;
         if (all[i].bytes != first.bytes) strncat(err->text, ";", sizeof err->text - strlen(err->text) - 1);
         append_ranks(err->text, sizeof err->text, all, n_each, g, all[i]);
     }

@@ -21,12 +21,12 @@
  * same answer on all, and how far a save under way is. */
 static int step_boundary(const trainer *t)
 {
-    int32_t news[1 + SAVER_NEWS] = {signals_seen()};
+    int32_t agreed[1 + SAVER_NEWS] = {signals_seen()};
 
-    saver_news(t->saver, news + 1);
-    comm_all_reduce(&t->grid.host_world, news, 1 + SAVER_NEWS, DT_I32, REDUCE_MAX);
-    saver_advance(t->saver, news + 1);
-    return news[0];
+    saver_news(t->saver, agreed + 1);
+    comm_all_reduce(&t->grid.host_world, agreed, 1 + SAVER_NEWS, DT_I32, REDUCE_MAX);
+    saver_advance(t->saver, agreed + 1);
+    return agreed[0];
 }
 
 static void feed_train(void *arg, moai_model *m, int micro_batch, int slot)
@@ -259,7 +259,7 @@ static bool is_save_due(trainer *t)
 }
 
 /* What follows from a step that is done: 0, or -1 when the run must end. */
-static int look_after(trainer *t)
+static int finish_step(trainer *t)
 {
     const run_config *run = t->run;
     const int64_t step = t->step;
@@ -322,7 +322,7 @@ static int train(trainer *t)
         watch_phase("", -1);
         report_step(t, r, lr, scale, seconds);
         if (t->step == t->first_step + 1) report_memory(t);
-        if (look_after(t)) return give_up(t);
+        if (finish_step(t)) return give_up(t);
         stop = step_boundary(t);
         if (saver_spoiled(t->saver)) {
             if (t->grid.rank == 0)

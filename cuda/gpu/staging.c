@@ -2,7 +2,14 @@
  *
  * To the device: the bytes are in a slot when the call returns, so the caller may reuse its memory at once; the host
  * waits only when all slots are still under way.  To the host: slots are filled ahead of the one being emptied; the
- * data is there at return. */
+ * data is there at return.
+ *
+ * Why a ring.  The GPU copies beside the host only from pinned memory, and callers' memory is not; one pinned buffer
+ * would make the host wait for each copy before the next.  A slot's event tells when its copy is done.  The host,
+ * before it writes a slot, waits for the event of the copy that was N_SLOTS slots ago.  The device needs no such wait
+ * before it writes one: all copies are queued on one stream, in the order in which slots are given out, so the earlier
+ * copy from that slot comes first.  On the way to the host a slot is emptied N_AHEAD chunks after its copy was queued,
+ * and as N_AHEAD is less than N_SLOTS nothing has been queued over it meanwhile. */
 #include "cuda/cuda.h"
 
 #include <stdlib.h>

@@ -1,5 +1,14 @@
 /* checkpoint_directory.c: the directories of checkpoints: named, found, begun, put in place,
- * removed; see checkpoint.h and checkpoint_directory.h */
+ * removed; see checkpoint.h and checkpoint_directory.h
+ *
+ * The order of fsync and rename.  A file system may write a rename before the data of what is renamed, so everything is
+ * on the disk before the name is given: the files are fsynced as they are closed (piece_write.c), then the directory
+ * checkpoint-STEP.tmp, which holds their names, then it is renamed, then output_dir is fsynced, which holds the new
+ * name.  A crash before the rename leaves a .tmp, which the next save removes; after it, the old name or the new, each
+ * of them whole.  Where a checkpoint of that step exists the two exchange names in one call, or, where the file system
+ * cannot, the old one becomes .old first: at each instant one of the two is complete, and settle_old finds which.  The
+ * .old goes last, when the new one has been read back.  What is removed is renamed to .tmp before its first file goes:
+ * half a checkpoint never has a checkpoint's name. */
 #include "io/checkpoint/checkpoint_directory.h"
 #include "src/base/files.h"
 

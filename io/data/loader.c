@@ -1,8 +1,15 @@
 /* loader.c: micro-batches in step order, read ahead by worker threads; see loader.h
  *
- * Micro-batch k of this rank has its place in a ring of n_workers * prefetch slots.  A worker takes the next number
- * as soon as its slot is free, fills it without the lock, and marks it ready; loader_next waits for the slot of its
- * own number.  Which worker reads what changes nothing: a micro-batch is a function of its number. */
+ * Micro-batch k of this rank has its place in a ring of n_workers * prefetch slots.  A worker takes the next number as
+ * soon as its slot is free, fills it without the lock, and marks it ready; loader_next waits for the slot of its own
+ * number.  Which worker reads what changes nothing: a micro-batch is a function of its number.
+ *
+ * Why slots are filled and read without the lock.  Numbers are taken under it, each once, and number k is not taken
+ * before k - n_slots has been handed out; so from `taken` to `ready` a slot is one worker's, and from `ready` until
+ * `next` passes it loader_next's: the two flags, set under the lock, carry the bytes from one thread to the other.
+ * Workers may end in any order, but none waits for another: loader_next waits for the lowest number only, whose slot
+ * was free when it was taken, so a full ring cannot stop.  Where a step begins is counted up under the lock as well,
+ * since left-out samples make it a running sum over the numbers before. */
 #include "io/data/loader.h"
 
 #include <pthread.h>

@@ -1,4 +1,14 @@
-/* zero.c: see zero.h */
+/* zero.c: see zero.h
+ *
+ * The order of axes in a sum: first kv, tp and embed, over the ranges that are copies there, then dp.
+ *   - After the reduce-scatter a rank holds the sum of its 1/dp of the bucket alone, and the shares are cut at elements
+ *     of the bucket, not of a range.  Where the tensor axis does not divide a matrix evenly its ranks' ranges of KV
+ *     rows and norms begin at different elements, so that a share of one rank is not the share of its neighbour: these
+ *     sums need the whole range, hence come before it is scattered.
+ *   - The ranges of kv and tp do not overlap, and a tied embedding has neither.  Which comes first changes no bit, but
+ *     all ranks must take them in one order, since each waits for its peers.
+ *   - Those of kv and tp are small, and a tied embedding is one bucket, whose sum begins last: they are waited for
+ *     here, while the scatter over dp is left under way. */
 #include "parallel/axes/zero.h"
 
 static void sum_range(const comm *c, float *grads, int64_t begin, int64_t end)

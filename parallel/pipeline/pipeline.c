@@ -1,4 +1,15 @@
-/* pipeline.c: see pipeline.h */
+/* pipeline.c: see pipeline.h
+ *
+ * Why two buffers by parity are enough, and waiting for one never closes a circle.  Micro-batch m writes the buffer
+ * that m - 2 was sent from, so before it does, that send must have ended, which it does when the neighbour has received
+ * it.  Let w be the warm-up forwards of a stage (pp - 1 - stage, one less on the next).
+ *   output     In the steady state forward m follows backward m - 1 - w, whose gradient the next stage sends after its
+ *              forward m - 2: it has received m - 2 already.  In the warm-up the next stage takes its inputs in order
+ *              and waits for nothing but this stage's sends, so it will.
+ *   gradient   Backward m + 2 follows forward m + 2 + w, whose input the stage before sends after its backward m: it
+ *              has received m already.  When no forwards are left, its backward m needs only what it has been sent.
+ * So a wait is for something that depends on nothing this stage has still to do.  One buffer would do as well, but then
+ * each send would be waited for before the next micro-batch could be computed. */
 #include "parallel/pipeline/pipeline.h"
 
 #include <stdlib.h>

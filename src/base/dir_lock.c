@@ -1,7 +1,13 @@
 /* dir_lock.c: see dir_lock.h
  *
- * The holder removes the file while it holds the lock.  Whoever then gets the lock of a file that no longer has the
- * name opens the name anew: so two never hold two files of one name. */
+ * The lock is the kernel's, on an open file: it ends with the process whatever ends that, so nothing has to be cleaned
+ * up and no pid is believed that may be another's by now.  It belongs to the open file (F_OFD_SETLK), not to the
+ * process: closing another descriptor of the same file, as a library may, would end a lock of the older kind.
+ *
+ * The holder removes the file while it holds the lock.  Between a second process's open and its lock the file may thus
+ * have lost its name, and a third may have made a new one under it: both would hold a lock.  So whoever gets a lock
+ * looks whether the name still stands for the file that it locked, and else opens the name anew: two never hold two
+ * files of one name. */
 #include "src/base/dir_lock.h"
 
 #include <errno.h>

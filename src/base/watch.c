@@ -1,4 +1,13 @@
-/* watch.c: see watch.h */
+/* watch.c: see watch.h
+ *
+ * The note is a seqlock: one writer, the rank's main thread, and readers in other threads and processes.  A mutex would
+ * not do: a rank that is stopped while it holds one would hang the watchdogs that are to tell of it, and the writer,
+ * which passes here for every collective, must not wait for readers.  The version is odd while words change; a reader
+ * takes the version, the words, and the version again, and begins anew where the two differ or are odd.  The fences
+ * order this: the writer's keeps its words behind the odd version, the reader's keeps its words before the second look.
+ * The words are relaxed atomics, since a plain copy that another process changes meanwhile has no meaning in C11.  A
+ * writer stopped in the middle leaves an odd version for good: after TRIES a reader takes what it has, which
+ * watch_sound makes such as can be printed. */
 #include "src/base/watch.h"
 
 #include <string.h>

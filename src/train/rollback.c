@@ -1,4 +1,11 @@
-/* rollback.c: see rollback.h */
+/* rollback.c: see rollback.h
+ *
+ * No rank asks another: loss, norm and the window of steps before are the same bits on all ranks, so each comes to the
+ * same decision by itself.  A rollback has an order.  A save under way is waited for: the newest checkpoint may be just
+ * that one.  Then the state is loaded, which brings back step, sample count, loss scale and window, but only adds to
+ * the list of samples left out, or the second rollback would forget the first.  Then the decision is added, counted
+ * from the sample count that was loaded, and written beside the checkpoints, since a run killed now would else meet the
+ * same samples again; then metrics drop what will be told again, and the loader begins anew with the longer list. */
 #include "src/train/rollback.h"
 
 #include "src/base/watch.h"

@@ -1,4 +1,14 @@
-/* saver.c: see saver.h */
+/* saver.c: see saver.h
+ *
+ *     IDLE -> WRITING -> COMMITTING -> PRUNING -> IDLE      a failure: back to IDLE, and nothing of the save is left
+ *
+ * A phase is work that a rank can do alone, so the thread needs no MPI: WRITING is its file, fsynced; COMMITTING rank
+ * 0's manifest and rename, then on all a reading back; PRUNING the removal of older checkpoints.  What needs all ranks
+ * lies between two phases: to know that all have written, the list of all pieces for the manifest, to know that all
+ * have read back what they wrote.  There the main threads meet anyway, at a step's end: each puts in whether its thread
+ * still works and whether it failed, the maximum is the same on all, and so all take the same step or none does.  A
+ * phase therefore lasts whole steps, and training waits for no disk.  The order is what keeps a run safe: no manifest
+ * before all files are whole, and no older checkpoint goes before the new one has been read. */
 #include "src/train/saver.h"
 
 #include "src/base/watch.h"

@@ -30,9 +30,9 @@ char *hf_other_weights(const char *dir);
  * tokenizer (both made, but where an imported model brought its own: then those as they came), and the weights in one
  * model.safetensors or in shards of at most max_shard_bytes (one tensor at least) with their index.  `dir` is a
  * checkpoint, or again a Hugging Face directory; `torch_dtype` "float32" or "bfloat16".  hf_dir must not exist, or be
- * empty, or with `overwrite` hold an earlier export and nothing else, and not lie in a checkpoint.  It appears whole, by the rename of hf_dir.tmp;
- * one that it replaces is there until then.  hf_dir.lock is held meanwhile.  Holds one block of a tensor in memory, not
- * the model. */
+ * empty, or with `overwrite` hold an earlier export and nothing else, and not lie in a checkpoint.  It appears whole,
+ * by the rename of hf_dir.tmp; one that it replaces is there until then.  hf_dir.lock is held meanwhile.  Holds one
+ * block of a tensor in memory, not the model. */
 int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, bool overwrite,
               moai_error *err);
 /* Part of an export: tokenizer.model itself, and tokenizer.json and tokenizer_config.json, by which AutoTokenizer

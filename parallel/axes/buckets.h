@@ -39,9 +39,9 @@ void buckets_init(buckets *, const param_table *, const moai_grid *, dtype);
 void buckets_free(buckets *);                 /* waits for what is under way */
 
 void buckets_begin(buckets *);
-/* After the bucket's last product of a micro-batch; in the step's last its sum begins, but for a tied embedding's, which
- * joins two stages, one of which is at work for the other: it waits for buckets_end.  Buckets fill from the last to the
- * first, and on the host two are summed at a time: each sum under way takes a buffer of its bucket's size there.
+/* After the bucket's last product of a micro-batch; in the step's last its sum begins, but for a tied embedding's,
+ * which joins two stages, one of which is at work for the other: it waits for buckets_end.  Buckets fill from the last
+ * to the first, and on the host two are summed at a time: each sum under way takes a buffer of its bucket's size there.
  * Collective over tp, kv, embed, dp, as is buckets_end. */
 void bucket_filled(buckets *, int b);
 void buckets_end(buckets *);                  /* begins what has not begun */

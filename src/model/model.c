@@ -373,7 +373,7 @@ void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scal
     tensor dn_part = scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
     head_acquire(m);
-    op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);    /* (N/tp, H)                         */
+    op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);  /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     for (int64_t row = 0, rows = head_rows(m); row < c->n_tokens; row += rows) {
         rows = min_i64(rows, c->n_tokens - row);

@@ -1,5 +1,6 @@
-/* stream.h: the residual stream of a layer, x (N/tp, H): what a branch reads of it, and how the branch's result is added.
- * Whatever is done to the residual connection (more streams than one, mixed token by token) is done in these calls.
+/* stream.h: the residual stream of a layer, x (N/tp, H): what a branch reads of it, and how the branch's result is
+ * added.  Whatever is done to the residual connection (more streams than one, mixed token by token) is done in these
+ * calls.
  *
  *     n1 = norm(x);  h = x + Wo att;  n2 = norm(h);  y = h + Wdown act */
 #ifndef MOAI_STREAM_H

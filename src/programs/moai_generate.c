@@ -86,8 +86,8 @@ static int check_tokenizer(const session *s, const char *dir, moai_error *err)
 
     if (file_sha256(s->flags->tokenizer, given, err) || weights_tokenizer_sha256(s->weights, own, err)) return -1;
     if (own[0] && strcmp(given, own) != 0)
-        warn("--tokenizer %s (SHA-256 %.12s...) is another than that of %s (%.12s...): its tokens are not those that the "
-             "model was trained on", s->flags->tokenizer, given, dir, own);
+        warn("--tokenizer %s (SHA-256 %.12s...) is another than that of %s (%.12s...): its tokens are not those that "
+             "the model was trained on", s->flags->tokenizer, given, dir, own);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 /* Decoding against the forward of training, on 1, 2 and 4 tensor ranks (4 > 2 KV heads: replicated; odd shares of
  * the vocabulary). */
 #include "src/serve/generate.h"
+#include "tests/lib/samples.h"
 #include "tests/lib/tap.h"
 
 #include <stdlib.h>
@@ -85,7 +86,7 @@ static float *expected_logits(const model_config *cfg, dtype dt)
     grid_init(&alone, (grid_shape){1, 1, world.world, 1}, (int)cfg->num_key_value_heads);
     init_model(&m, cfg, &alone, dt);
     for (int i = 0; i < N_SEQUENCES * (T + 1); i++) ids[i] = token(i / (T + 1), i % (T + 1));
-    model_set_ids(&m, 0, ids);
+    set_samples(&m, 0, ids);
     stage_forward(&m, 0, m.out[0]);
     model_logits(&m, m.out[0], 0, N_SEQUENCES * T, logits);
     model_free(&m);

@@ -24,7 +24,7 @@ static void check_logits(moai_model *m, const golden *g)
     const int64_t n = GOLDEN_SAMPLES * g->seq_len, n_elem = n * g->cfg->vocab_size;
     float *want = golden_result(g, "logits", n_elem), *got = xmalloc((size_t)n_elem * sizeof *got);
 
-    model_set_ids(m, 0, golden_batch(g, 0));
+    set_samples(m, 0, golden_batch(g, 0));
     stage_forward(m, 0, m->out[0]);
     model_logits(m, m->out[0], 0, n, got);
     const int64_t at = distance_of(got, want, n_elem).at;

@@ -5,6 +5,7 @@
 #include "src/base/rng.h"
 #include "src/model/model.h"
 #include "src/model/model_run.h"
+#include "tests/lib/samples.h"
 #include "tests/lib/tap.h"
 
 #include <stdlib.h>
@@ -48,7 +49,7 @@ static void feed(void *arg, moai_model *m, int micro_batch, int slot)
     (void)arg;
     for (int64_t i = 0; i < batch * (T + 1); i++)
         ids[i] = (int32_t)(rng_uniform(rng_key(3, "ids"), (uint64_t)(first * (T + 1) + i)) * (double)m->cfg.vocab_size);
-    model_set_ids(m, slot, ids);
+    set_samples(m, slot, ids);
     free(ids);
 }
 

@@ -182,11 +182,14 @@ static void fill_arenas(moai_model *m, float std)
 void model_rehearse(moai_model *m)
 {
     const int64_t n = m->opt.micro_batch * (m->opt.seq_len + 1);
-    int32_t *ids = xmalloc((size_t)n * sizeof *ids);
+    int32_t *samples = xmalloc((size_t)n * sizeof *samples);
+    token_batch b;
 
-    for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)(rng_uniform(1, (uint64_t)i) * (double)m->cfg.vocab_size);
+    for (int64_t i = 0; i < n; i++) samples[i] = (int32_t)(rng_uniform(1, (uint64_t)i) * (double)m->cfg.vocab_size);
+    batch_init(&b, m->ctx.n_tokens);
+    batch_samples(&b, samples, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
     fill_arenas(m, 1);
-    model_set_ids(m, 0, ids);
+    model_set_batch(m, 0, &b);
     gradients_begin(m);
     run_alone(m);                             /* gradients written over */
     run_alone(m);                             /* and added to */
@@ -194,7 +197,8 @@ void model_rehearse(moai_model *m)
     m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
     m->ctx.ops->sync(m->ctx.dev);
     gradients_begin(m);
-    free(ids);
+    batch_free(&b);
+    free(samples);
 }
 
 void model_free(moai_model *m)
@@ -236,24 +240,15 @@ void model_init_weights(moai_model *m, uint64_t seed)
     c->ops->zero(c->dev, m->grads, flat_bytes);
 }
 
-void model_set_ids(moai_model *m, int slot, const int32_t *ids)
+void model_set_batch(moai_model *m, int slot, const token_batch *b)
 {
     const moai_ctx *c = &m->ctx;
-    const int64_t T = m->opt.seq_len;
-    const size_t bytes = (size_t)T * sizeof *ids;
+    const size_t bytes = (size_t)c->n_tokens * sizeof *b->ids;
 
-    for (int64_t b = 0; b < m->opt.micro_batch; b++) {
-        c->ops->copy(c->dev, m->slots[slot].inputs + b * T, ids + b * (T + 1), bytes, COPY_TO_DEVICE);
-        c->ops->copy(c->dev, m->slots[slot].targets + b * T, ids + b * (T + 1) + 1, bytes, COPY_TO_DEVICE);
-    }
-    const int64_t n_real = m->opt.micro_batch * T, n_pad = c->n_tokens - n_real;
-    int32_t padding[64];
-    memset(padding, -1, sizeof padding);      /* every byte of -1 is 0xff */
-    for (int64_t i = 0; i < n_pad; i += 64) {
-        size_t n = (size_t)min_i64(64, n_pad - i) * sizeof *padding;
-        c->ops->copy(c->dev, m->slots[slot].inputs + n_real + i, padding, n, COPY_TO_DEVICE);
-        c->ops->copy(c->dev, m->slots[slot].targets + n_real + i, padding, n, COPY_TO_DEVICE);
-    }
+    CHECK(b->n_rows == c->n_tokens, "a batch of %lld rows, the model has %lld", (long long)b->n_rows,
+          (long long)c->n_tokens);
+    c->ops->copy(c->dev, m->slots[slot].inputs, b->ids, bytes, COPY_TO_DEVICE);
+    c->ops->copy(c->dev, m->slots[slot].targets, b->targets, bytes, COPY_TO_DEVICE);
 }
 
 /* Only products write the matrices, except the embedding's rows. */

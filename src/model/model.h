@@ -7,6 +7,7 @@
 #define MOAI_MODEL_H
 
 #include "parallel/axes/buckets.h"
+#include "src/model/batch.h"
 #include "src/model/layer.h"
 #include "src/params/ctx.h"
 #include "src/params/params.h"
@@ -77,8 +78,8 @@ void model_free(moai_model *);
  * and weights.  Not collective. */
 void model_init_weights(moai_model *, uint64_t seed);
 
-/* ids (micro_batch, seq_len + 1) from the loader, host memory: inputs are [0, seq_len), targets [1, seq_len]. */
-void model_set_ids(moai_model *, int slot, const int32_t *ids);
+/* What the slot's rows hold and are to predict; the batch is free again at return. */
+void model_set_batch(moai_model *, int slot, const token_batch *);
 
 /* Before a step's first micro-batch: gradients that are added to become zero; those that come from a product alone are
  * left for its first micro-batch to write over. */

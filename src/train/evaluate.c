@@ -11,6 +11,7 @@
 typedef struct evaluation {
     loader *loader;
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
+    token_batch rows;
     int64_t *samples;                         /* (micro_batch) */
     int64_t n;                                /* samples of the whole evaluation */
 } evaluation;
@@ -24,10 +25,8 @@ static void feed(void *arg, moai_model *m, int micro_batch, int slot)
     double waited = 0;
 
     feed_next(e->loader, m->ctx.grid, e->ids, B * (T + 1), e->samples, &waited);
-    /* past the last sample: ids that count for nothing */
-    for (int64_t b = max_i64(0, min_i64(B, e->n - first)); b < B; b++)
-        for (int64_t i = 0; i <= T; i++) e->ids[b * (T + 1) + i] = -1;
-    model_set_ids(m, slot, e->ids);
+    batch_samples(&e->rows, e->ids, B, e->n - first, T);
+    model_set_batch(m, slot, &e->rows);
 }
 
 double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t *n_tokens)
@@ -43,6 +42,7 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     pipe_schedule schedule = schedule_forward((int)n_micro);
     moai_error err;
 
+    batch_init(&e.rows, c->n_tokens);
     if (grid_takes_ids(c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
     if (grid_reads_ids(c->grid)) {
         e.samples = xmalloc((size_t)B * sizeof *e.samples);
@@ -62,6 +62,7 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     if (e.loader) loader_stop(e.loader);      /* which waits for reads under way */
     watch_files(false);
     free(e.ids);
+    batch_free(&e.rows);
     free(e.samples);
     schedule_free(&schedule);
     *n_tokens = e.n * T;

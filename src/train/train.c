@@ -35,7 +35,8 @@ static void feed_train(void *arg, moai_model *m, int micro_batch, int slot)
 
     feed_next(t->loader, &t->grid, t->ids, t->batch.micro_batch * (t->run->seq_length + 1),
               t->samples_read + micro_batch * t->batch.micro_batch, &t->waited);
-    model_set_ids(m, slot, t->ids);
+    batch_samples(&t->rows, t->ids, t->batch.micro_batch, t->batch.micro_batch, t->run->seq_length);
+    model_set_batch(m, slot, &t->rows);
 }
 
 /* Rank 0 gets the sample numbers of the whole step, as the first stage's ranks read them;

@@ -281,6 +281,7 @@ int trainer_read_data(trainer *t, moai_error *err)
 static void take_batch_memory(trainer *t)
 {
     t->ids = xmalloc((size_t)(t->batch.micro_batch * (t->run->seq_length + 1)) * sizeof *t->ids);
+    batch_init(&t->rows, t->model.ctx.n_tokens);
     t->samples_read = xmalloc((size_t)(t->batch.micro_batch * t->batch.accumulation) * sizeof *t->samples_read);
 }
 
@@ -341,6 +342,7 @@ void trainer_close(trainer *t)
     grid_free(&t->grid);
     device_close(&t->device);
     free(t->ids);
+    batch_free(&t->rows);
     free(t->samples_read);
     checkpoint_files_free(&t->files);
     job_unlock(t->lock);

@@ -14,6 +14,7 @@
 #include "src/train/optimizer.h"
 #include "src/train/plan.h"
 #include "src/train/profile.h"
+#include "tests/lib/samples.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +37,7 @@ typedef struct bench {
 static void feed(void *arg, moai_model *m, int micro_batch, int slot)
 {
     (void)micro_batch;
-    model_set_ids(m, slot, ((bench *)arg)->ids);
+    set_samples(m, slot, ((bench *)arg)->ids);
 }
 
 static void train_step(bench *b)

@@ -8,6 +8,7 @@
 #include "parallel/axes/zero.h"
 #include "src/device/device.h"
 #include "src/model/model_run.h"
+#include "tests/lib/samples.h"
 #include "src/train/optimizer.h"
 
 #include "tests/lib/tap.h"
@@ -175,7 +176,7 @@ static inline void golden_feed(void *ids, moai_model *m, int micro_batch, int sl
     const comm *dp = &m->ctx.grid->dp;
     const int64_t sample = (micro_batch * dp->size + dp->rank) * m->opt.micro_batch;
 
-    model_set_ids(m, slot, (const int32_t *)ids + sample * (m->opt.seq_len + 1));
+    set_samples(m, slot, (const int32_t *)ids + sample * (m->opt.seq_len + 1));
 }
 
 /* Forward and backward of one batch: gradients of loss_scale times its mean loss, totals[0] the sum of the token losses

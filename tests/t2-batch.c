@@ -1,0 +1,27 @@
+/* What a micro-batch of samples means (batch.h): each token predicts the next; rows past the samples that count are
+ * padding, whatever the batch held before. */
+#include "src/model/batch.h"
+#include "tests/lib/tap.h"
+
+#include <string.h>
+
+int main(void)
+{
+    const int32_t samples[] = {1, 2, 3, 4, 5, 6, -1, 8};
+    const int32_t ids[] = {1, 2, 3, 5, 6, -1, -1, -1}, targets[] = {2, 3, 4, 6, -1, 8, -1, -1};
+    token_batch b;
+
+    batch_init(&b, 8);
+    memset(b.ids, 7, 8 * sizeof *b.ids);
+    memset(b.targets, 7, 8 * sizeof *b.targets);
+    batch_samples(&b, samples, 2, 2, 3);
+    ok(!memcmp(b.ids, ids, sizeof ids) && !memcmp(b.targets, targets, sizeof targets), "two samples of three tokens");
+    ok(b.n_counted == 5, "five of their targets count (%lld)", (long long)b.n_counted);
+    batch_samples(&b, samples, 2, 1, 3);
+    ok(b.ids[2] == 3 && b.ids[3] == -1 && b.targets[2] == 4 && b.targets[3] == -1 && b.n_counted == 3,
+       "the second is padding");
+    batch_samples(&b, samples, 2, -4, 3);
+    ok(b.ids[0] == -1 && b.targets[0] == -1 && b.targets[7] == -1 && b.n_counted == 0, "nothing counts");
+    batch_free(&b);
+    return tap_done();
+}

@@ -199,6 +199,8 @@ deps:
 	$(call install_packages,$(missing),$(missing_for_tests) $(no_onednn) $(packing_packages),tests that need one are skipped)
 fuzz-deps: deps
 	$(call install_packages,$(missing_for_fuzz))
+slow-deps: deps
+	$(call install_packages,,$(no_corpus),tests that need one are skipped)
 slurm-deps: deps
 	$(call install_packages,$(call no_program,$(slurm_programs)))
 demo-deps:
@@ -224,7 +226,7 @@ chosen_slow = $(sort $(wildcard tests/slow/$(T)*.c tests/slow/$(T)*.sh))
 test: deps
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-tests
-test-slow: deps
+test-slow: slow-deps
 	@$(again) $(jobs) all build-tests
 	@$(again) prove-slow
 fuzz: fuzz-deps
@@ -271,6 +273,6 @@ clean:
 	rm -rf build build-asan build-fuzz build-x86-64-v3
 
 FORCE:
-.PHONY: all build-tests build-fuzzers deps fuzz-deps slurm-deps demo-deps info test fuzz test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
+.PHONY: all build-tests build-fuzzers deps fuzz-deps slow-deps slurm-deps demo-deps info test fuzz test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

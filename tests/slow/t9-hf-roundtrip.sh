@@ -1,10 +1,13 @@
 #!/bin/sh
 # To Hugging Face and back: weights trained here and exported give Transformers the logits, loss and gradients that they
 # give our model; directories that Transformers wrote (sharded, bf16, tied) likewise, and exported again are the same.
-# Needs a Python with torch, transformers and safetensors: PYTHON=..., else one is made in the build directory with pip.
+# Needs a Python with torch, transformers from 5 on (4 knows no rope_parameters) and safetensors: PYTHON=..., else one
+# is made in the build directory with pip.
 . tests/lib/layouts.sh
 
-has_libraries() { "$1" -c 'import torch, transformers, safetensors' > /dev/null 2>&1; }
+has_libraries() {
+    "$1" -c 'import torch, transformers, safetensors; assert int(transformers.__version__.split(".")[0]) >= 5' > /dev/null 2>&1
+}
 make_venv() {
     "${PYTHON:-python3}" -m venv "$1" || return 1
     pip="$1/bin/pip install -q"

@@ -2,6 +2,7 @@
 #include "io/text/json_shape.h"
 
 #include "io/text/json_line.h"
+#include "src/base/utf8.h"
 
 #include <string.h>
 
@@ -134,7 +135,7 @@ static bool has_many_objects(const char *head, size_t n)
 
 json_shape json_shape_of(const char *head, size_t n, bool by_first)
 {
-    const size_t mark = n >= 3 && memcmp(head, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    const size_t mark = utf8_mark(head, n);
     row r = {.joined = false};
 
     json_scanner_init(&r.s, head + mark, n - mark);

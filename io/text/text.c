@@ -2,6 +2,7 @@
 #include "io/text/text_file.h"
 
 #include "io/text/text_kind.h"
+#include "src/base/utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -298,7 +299,7 @@ int text_read_block(text_file *f, int64_t begin, int64_t n_bytes, text_block *b,
     b->data = xmalloc(b->n_bytes + 1);
     atomic_fetch_add(&f->n_users, 1);
     memcpy(b->data, w->data + (from - w->base), b->n_bytes);
-    if (from == 0 && b->n_bytes >= 3 && memcmp(b->data, "\xEF\xBB\xBF", 3) == 0) b->at = 3;
+    if (from == 0) b->at = utf8_mark(b->data, b->n_bytes);
 done:
     free(local.data);
     return status;

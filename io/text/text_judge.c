@@ -3,6 +3,7 @@
 
 #include "io/text/json_shape.h"
 #include "io/text/text_kind.h"
+#include "src/base/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@ enum { HEAD = 1 << 16 };                      /* bytes looked at */
 /* The head from the first line on that is not blank, without a byte order mark. */
 static const char *first_line(const char *head, size_t *n)
 {
-    size_t at = *n >= 3 && memcmp(head, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    size_t at = utf8_mark(head, *n);
 
     while (at < *n && strchr(" \t\r\n", head[at]) && head[at]) at++;
     *n -= at;

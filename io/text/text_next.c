@@ -217,7 +217,7 @@ static int find_text(const text_block *b, const char *line, size_t n, json_found
 /* One line of JSON, *n bytes at *text: *text becomes the string under the key; 0 bytes: empty or null. */
 static int read_json(text_block *b, const char **text, size_t *n, moai_error *err)
 {
-    const size_t mark = *n >= 3 && memcmp(*text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; /* of files joined to one */
+    const size_t mark = utf8_mark(*text, *n); /* of files joined to one */
     const char *line = *text += mark;
     json_found m;
 
@@ -273,13 +273,13 @@ static bool is_blank(const char *text, size_t n)
 
 int text_judge_line(text_file *f, const char *head, size_t n, bool at_end, moai_error *err)
 {
-    text_block b = {.file = f, .data = (char *)(uintptr_t)head, .n_bytes = n, .line = 1};
+    text_block b = {
+        .file = f, .data = (char *)(uintptr_t)head, .n_bytes = n, .line = 1, .at = utf8_mark(head, n)};
     const char *line;
     size_t length;
     json_found m;
     json_fault fault;
 
-    if (n >= 3 && memcmp(head, "\xEF\xBB\xBF", 3) == 0) b.at = 3;
     do
         if (!next_lines(&b, &line, &length)) return 0;
     while (is_blank(line, length));

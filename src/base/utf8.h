@@ -4,6 +4,14 @@
 
 #include "src/base/base.h"
 
+#include <string.h>
+
+/* Bytes of the byte order mark that the text begins with, as editors put it in front of UTF-8 as well: 3, or 0. */
+static inline size_t utf8_mark(const char *text, size_t n_bytes)
+{
+    return n_bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
 /* Bytes of the well-formed character that begins n_bytes (>= 1); else minus those of the ill-formed part (>= 1). */
 int utf8_length(const char *text, size_t n_bytes);
 /* The offset of the first byte that belongs to no well-formed character; -1: all is well. */

@@ -208,12 +208,6 @@ static char *read_list(const char *path, size_t *n_bytes, moai_error *err)
     return text;
 }
 
-/* Editors put it in front of UTF-8 as well. */
-static const char *behind_byte_order_mark(const char *text)
-{
-    return text + (strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3);
-}
-
 /* '?' for what no terminal should get. */
 static void make_printable(char *text)
 {
@@ -273,7 +267,7 @@ static int add_list(input_names *names, const char *path, text_content content, 
         rc = error_config(err, "%s: is %s: a list is of names as they are; unpacked it comes through --input_list -",
                           path, packing_name(packing_of(text, n_bytes)));
     const char separator = rc == 0 && memchr(text, '\0', n_bytes) ? '\0' : '\n';
-    for (char *at = text + (rc == 0 ? behind_byte_order_mark(text) - text : 0), *stop; rc == 0 && at < end;
+    for (char *at = text + (rc == 0 ? utf8_mark(text, n_bytes) : 0), *stop; rc == 0 && at < end;
          at = stop + 1) {
         stop = memchr(at, separator, (size_t)(end - at));
         if (!stop) stop = end;

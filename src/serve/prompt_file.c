@@ -3,12 +3,11 @@
 
 #include "io/text/text.h"
 #include "src/base/files.h"
+#include "src/base/utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static bool is_marked(const text_block *b) { return b->n_bytes >= 3 && memcmp(b->data, "\xEF\xBB\xBF", 3) == 0; }
 
 int prompt_file_read(const char *path, char **text, size_t *n_bytes, moai_error *err)
 {
@@ -23,7 +22,7 @@ int prompt_file_read(const char *path, char **text, size_t *n_bytes, moai_error 
     int got = f ? text_judge(f, &why) : -1;
     if (got == 0) got = text_read_block(f, 0, INT64_MAX, &b, &why);
     if (got == 1) {
-        const size_t mark = is_marked(&b) ? 3 : 0;
+        const size_t mark = utf8_mark(b.data, b.n_bytes);
         *n_bytes = b.n_bytes - mark;
         *text = memcpy(xmalloc(*n_bytes), b.data + mark, *n_bytes);
         text_block_free(&b);

@@ -56,6 +56,7 @@ typedef bool (*piece_wants)(void *to, const piece *, rect block);
 typedef void (*piece_each)(void *to, const piece *, rect block, const float *x);
 int piece_scan(int fd, const char *dir, const piece_file *, const piece *, piece_wants wants, piece_each each, void *to,
                moai_error *err);
+bool floats_are_finite(const float *, int64_t n);
 /* CHECKPOINT_NOT_FINITE, naming the first number of these rows that is not finite. */
 int piece_check_finite(const char *path, const piece *, rect rows, const float *, moai_error *err);
 typedef struct byte_range {

@@ -86,7 +86,7 @@ void hash_hex(const XXH3_state_t *hash, char hex[33])
 }
 
 /* An exponent of ones is an infinity or a NaN; nothing here branches, so that it costs a pass over memory. */
-static bool is_finite(const float *x, int64_t n)
+bool floats_are_finite(const float *x, int64_t n)
 {
     uint32_t carry = 0;
 
@@ -103,8 +103,8 @@ int piece_check_finite(const char *path, const piece *p, rect rows, const float 
 {
     int64_t i = 0;
 
-    if (is_finite(x, rect_n_elem(rows))) return 0;
-    while (is_finite(x + i, 1)) i++;
+    if (floats_are_finite(x, rect_n_elem(rows))) return 0;
+    while (floats_are_finite(x + i, 1)) i++;
     error_set(err, "%s: %s of %s is %g at row %lld, column %lld: no run can go on from it", path,
               checkpoint_state_names[p->state], p->name, (double)x[i], (long long)(rows.row0 + i / rows.n_cols),
               (long long)(rows.col0 + i % rows.n_cols));

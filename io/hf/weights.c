@@ -6,8 +6,6 @@
 #include "io/hf/hf.h"
 #include "src/base/files.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -281,11 +279,9 @@ const char *weights_tokenizer(const weights *w) { return file_exists(w->tokenize
 static int check_finite(const weights *w, const char *name, rect at, const float *x, int64_t stride, moai_error *err)
 {
     for (int64_t i = 0; i < at.n_rows; i++, x += stride) {
-        bool finite = true;
-        for (int64_t j = 0; j < at.n_cols; j++) finite = finite & (fabsf(x[j]) <= FLT_MAX);
-        if (finite) continue;
         int64_t j = 0;
-        while (isfinite(x[j])) j++;
+        if (floats_are_finite(x, at.n_cols)) continue;
+        while (floats_are_finite(x + j, 1)) j++;
         return error_set(err, "%s: %s is %g at row %lld, column %lld: nothing can be computed with it", w->dir, name,
                          (double)x[j], (long long)(at.row0 + i), (long long)(at.col0 + j));
     }

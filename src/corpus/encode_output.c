@@ -261,10 +261,13 @@ static int look_at_old(encode_output *o, bool overwrite, moai_error *err)
         rc = error_set(err, "%s: exists already; --overwrite replaces it", path);
     else if (is_there && S_ISDIR(st.st_mode))
         rc = error_set(err, "%s: is a directory", path);
-    else if (is_there && is_of_others(path))
-        rc = error_config(err, "%s: is no manifest of token shards, and not overwritten: name another directory", path);
-    else if (is_there && manifest_read(&o->old, path, &why) != 0)
-        warn("the shards of the earlier manifest stay, since it cannot be read: %s", why.text);
+    else if (is_there && manifest_read(&o->old, path, &why) != 0) {
+        if (is_of_others(path))
+            rc = error_config(err, "%s: is no manifest of token shards, and not overwritten: name another directory",
+                              path);
+        else
+            warn("the shards of the earlier manifest stay, since it cannot be read: %s", why.text);
+    }
     manifest_let_go(&o->old);
     o->is_old = is_there && rc == 0;
     free(path);

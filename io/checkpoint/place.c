@@ -36,7 +36,8 @@ static bool has_manifest(const char *dir)
 
 bool place_is_checkpoint(const char *dir) { return has_manifest(dir) || has(dir, "rank-00000.h5"); }
 
-bool place_is_run(const char *dir)
+/* It holds checkpoints, or metrics.jsonl. */
+static bool is_run(const char *dir)
 {
     char *newest = checkpoint_latest(dir);
     const bool is = newest || has(dir, "metrics.jsonl");
@@ -86,12 +87,14 @@ static bool is_checkpoint_place(const char *dir)
     for (int i = 0; i < 3; i++) named = named || (slash && checkpoint_step_of(slash + 1, suffixes[i]) >= 0);
     if (!named) return false;
     char *parent = xasprintf("%.*s", (int)(slash - dir), dir);
-    const bool in_run = place_is_run(parent);
+    const bool in_run = is_run(parent);
     free(parent);
     return in_run;
 }
 
-char *place_checkpoint(const char *path, bool *itself)
+/* The checkpoint that `path` is (*itself) or lies in, there or not: also one by its name alone, checkpoint-STEP in a
+ * run's directory, where a save will put one.  Its real path, caller frees; NULL: none. */
+static char *checkpoint_around(const char *path, bool *itself)
 {
     char *dir = real_path(path);
 
@@ -106,7 +109,7 @@ char *place_checkpoint(const char *path, bool *itself)
 int place_check(const char *key, const char *path, moai_error *err)
 {
     bool itself;
-    char *checkpoint = place_checkpoint(path, &itself);
+    char *checkpoint = checkpoint_around(path, &itself);
     int rc = 0;
 
     if (checkpoint && itself)

@@ -7,13 +7,10 @@
 
 /* What a directory is. */
 bool place_is_checkpoint(const char *dir);    /* a manifest of one, or a rank's state; whole or not */
-bool place_is_run(const char *dir);           /* it holds checkpoints, or metrics.jsonl */
 bool place_is_model(const char *dir);         /* Hugging Face's: config.json and weights of any kind */
 
-/* The checkpoint that `path` is (*itself) or lies in, there or not: also one by its name alone, checkpoint-STEP in a
- * run's directory, where a save will put one.  Its real path, caller frees; NULL: none. */
-char *place_checkpoint(const char *path, bool *itself);
-/* A wrong configuration where `path`, which messages call `key`, is in such a place. */
+/* A wrong configuration where `path`, which messages call `key`, is a checkpoint or lies in one, there or not: also by
+ * the name alone, checkpoint-STEP in a run's directory, where a save will put one. */
 int place_check(const char *key, const char *path, moai_error *err);
 
 #endif

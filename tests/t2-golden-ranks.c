@@ -3,6 +3,7 @@
  * each rank holds its blocks against the golden tensors.  The layouts of 4 ranks, or of 2 when it runs on 2; `-d cuda`
  * on GPUs. */
 #include "tests/golden/golden.h"
+#include "tests/lib/gather.h"
 
 typedef struct layout {
     const char *name;
@@ -53,7 +54,7 @@ static void check_gradients(moai_model *m, const golden *g, const char *how)
     char what[128];
 
     golden_run(m, golden_batch(g, 0));
-    weights_gather(&m->params, m->ctx.grid, m->grads, DT_F32);
+    flat_gather(&m->params, m->ctx.grid, m->grads, DT_F32);
     float *grads = golden_host(m, m->grads);
     snprintf(what, sizeof what, "gradients, %s,", how);
     golden_compare(m, g, grads, "grad.", 1e-4, what);

@@ -5,6 +5,7 @@
 #include "src/base/rng.h"
 #include "src/model/model.h"
 #include "src/model/model_run.h"
+#include "tests/lib/gather.h"
 #include "tests/lib/samples.h"
 #include "tests/lib/tap.h"
 
@@ -84,7 +85,7 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     model_plan(&m, cfg, g, &opt);
     CHECK(model_alloc(&m, &ops_cpu, device, g, &err) == 0, "%s", err.text);
     model_init_weights(&m, 5);
-    weights_gather(&m.params, g, m.weights, DT_F32);
+    flat_gather(&m.params, g, m.weights, DT_F32);
     if (rehearsed) model_rehearse(&m);
     model_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
     buckets_end(&m.buckets);

@@ -41,14 +41,6 @@ comm_request bucket_gather_begin(const param_table *t, const moai_grid *g, void 
                             (size_t)(r.end - r.begin), dt);
 }
 
-void weights_gather(const param_table *t, const moai_grid *g, void *weights, dtype dt)
-{
-    for (int b = 0; b < t->n_buckets; b++) {
-        comm_request r = bucket_gather_begin(t, g, weights, dt, b);
-        comm_end(&r);
-    }
-}
-
 own_range params_counted(const param_table *t, const moai_grid *g, int b)
 {
     const bucket *k = &t->buckets[b];

@@ -16,9 +16,6 @@ comm_request bucket_reduce_begin(const param_table *, const moai_grid *, float *
 /* weights: flat; bucket b's own ranges are gathered to all.  Collective over dp. */
 comm_request bucket_gather_begin(const param_table *, const moai_grid *, void *weights, dtype, int b);
 
-/* All buckets, one after another. */
-void weights_gather(const param_table *, const moai_grid *, void *weights, dtype);
-
 /* The part [begin, end) of the own range of bucket b (flat elements) whose squares this rank adds to the global norm:
  * each element of the model counts on exactly one rank.  May be empty. */
 own_range params_counted(const param_table *, const moai_grid *, int b);

@@ -158,7 +158,7 @@ static void zero_moments(moai_device *dev)
     char *dir = scratch("gqa7/checkpoint-0");
     moai_error err = {.text = ""};
     checkpoint_meta m;
-    int64_t n_nonzero[N_STATES] = {0}, n_weights = 0;
+    int64_t n_nonzero[MAX_STATES] = {0}, n_weights = 0;
 
     CHECK(checkpoint_read_meta(dir, &m, &err) == 0, "%s", err.text);
     for (int rank = 0; rank < 4; rank++) {
@@ -167,11 +167,11 @@ static void zero_moments(moai_device *dev)
         grid_dry(&grid, (grid_shape){2, 1, 2, 1}, rank_at((grid_shape){2, 1, 2, 1}, rank),
                  (int)m.model.num_key_value_heads);
         state_init(&s, &m.model, &grid, dev);
-        for (int state = 0; state < N_STATES; state++)
-            for (int64_t i = 0; i < s.params.n_own; i++) s.st.own[state][i] = 1;
+        for (int state = 0; state < s.st.states.n; state++)
+            for (int64_t i = 0; i < s.params.n_own; i++) *state_float(&s, state, i) = 1;
         CHECK(state_load(dir, &s.st, &err) == 0, "%s", err.text);
-        for (int state = 0; state < N_STATES; state++)
-            for (int64_t i = 0; i < s.params.n_own; i++) n_nonzero[state] += s.st.own[state][i] != 0;
+        for (int state = 0; state < s.st.states.n; state++)
+            for (int64_t i = 0; i < s.params.n_own; i++) n_nonzero[state] += *state_float(&s, state, i) != 0;
         n_weights += s.params.n_own;
         state_free(&s);
     }

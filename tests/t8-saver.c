@@ -34,8 +34,8 @@ static saver *open_saver(bool async, int keep)
 /* The optimizer of the next step: nothing stays as it was. */
 static void change_state(void)
 {
-    for (int i = 0; i < N_STATES; i++)
-        for (int64_t k = 0; k < state.params.n_own; k++) state.st.own[i][k] += 1;
+    for (int i = 0; i < state.st.states.n; i++)
+        for (int64_t k = 0; k < state.params.n_own; k++) *state_float(&state, i, k) += 1;
 }
 
 static void ask(saver *s, int64_t step)
@@ -182,25 +182,23 @@ static void not_finite(bool async, int which, float value, int64_t before, int64
     saver *s = open_saver(async, 1);
 
     state_fill(&state);
-    if (grid.rank == 2) state.st.own[which][state.params.n_own / 3] = value;
+    if (grid.rank == 2) *state_float(&state, which, state.params.n_own / 3) = value;
     ok(!saver_spoiled(s), "not yet");
     saver_save(s, &meta, true);
     saver_wait(s);
     agree(true);
     ok(saver_spoiled(s) && saver_saved_step(s) == -1 && !there(step, "") && !there(step, ".tmp"),
-       "%s of %g: no checkpoint", checkpoint_state_names[which], (double)value);
+       "%s of %g: no checkpoint", adamw_states.list[which].name, (double)value);
     ok(holds_state(before), "the one before is untouched");
     saver_close(s);
 }
 
 static void no_memory(void)
 {
-    param_table large = state.params;
     saver_options o = {.output_dir = dir, .state = state.st, .async = true, .saved_step = -1};
     moai_error err = {.text = ""};
 
-    large.n_own = (int64_t)1 << 40;
-    o.state.params = &large;
+    o.state.states.n_own = (int64_t)1 << 40;
     ok(!saver_open(&o, &err) && strstr(err.text, "12288.0000 GiB for each of 4 ranks") &&
            strstr(err.text, "--no_async_save"),
        "a copy that does not fit is refused: %s", err.text);

@@ -17,10 +17,8 @@
 #include "parallel/comm/grid.h"
 #include "src/config/model_config.h"
 #include "src/ops/ops.h"
+#include "src/params/opt_state.h"
 #include "src/params/params.h"
-
-enum { STATE_WEIGHT, STATE_EXP_AVG, STATE_EXP_AVG_SQ, N_STATES };
-extern const char *const checkpoint_state_names[N_STATES];
 
 typedef struct checkpoint_meta {
     int64_t step, samples, updates;     /* steps done, place in the data order, optimizer updates (step - skipped) */
@@ -40,9 +38,9 @@ checkpoint_meta checkpoint_meta_copy(const checkpoint_meta *);
 typedef struct checkpoint_state {
     const param_table *params;
     const moai_grid *grid;
-    const moai_ops *ops;                /* to copy the device's memory; NULL in a save: own[] is host memory */
+    const moai_ops *ops;                /* to copy the device's memory; NULL in a save: the states are host memory */
     moai_device *dev;
-    float *own[N_STATES];               /* the own-state buffers of params.h */
+    opt_state states;
 } checkpoint_state;
 
 /* What lies beside the state: tokenizer.model, and what an imported model brought (carried.h).  Their bytes, read once:
@@ -67,7 +65,7 @@ void checkpoint_files_free(checkpoint_files *);
  *
  *   begin     collective    checkpoint-STEP.tmp is made; NULL on every rank when it cannot.  The files (NULL: none) are
  *                           the caller's until the end; only rank 0's count
- *   write     any thread    this rank's file, fsynced; own[] must not change until it returns
+ *   write     any thread    this rank's file, fsynced; the states must not change until it returns
  *   gather    collective    what every rank wrote, to rank 0
  *   commit    any thread    rank 0 writes the manifest and gives the directory its name, all fsynced; then every rank
  *                           reads its file back and checks the hashes
@@ -128,7 +126,7 @@ int checkpoint_read_files(checkpoint_files *, const checkpoint_manifest *, moai_
 enum { CHECKPOINT_NOT_FINITE = -3 };
 /* Not collective; checkpoint_meta_free frees it. */
 int checkpoint_read_meta(const char *dir, checkpoint_meta *, moai_error *err);
-/* Fills own[] of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
+/* Fills the states of this rank's layout, whatever layout wrote it, checking the hash of each piece it reads.  Every
  * element of every parameter must be covered, or it fails naming it.  Not collective; the caller agrees. */
 int checkpoint_load(const checkpoint_manifest *, const checkpoint_state *, moai_error *err);
 /* What lies in output_dir, oldest step first, half-written directories too; or output_dir

@@ -89,12 +89,12 @@ static void copy_block(const loading *l, int state, const share *s, rect block, 
     const bool at_once = both.n_cols == s->at.n_cols && both.n_cols == block.n_cols;
     const int64_t n_runs = at_once ? min_i64(both.n_rows, 1) : both.n_rows,
                   run = at_once ? rect_n_elem(both) : both.n_cols;
-    float *own = l->st->own[state] + s->own;
+    const checkpoint_state *st = l->st;
 
     if (rect_n_elem(both) == 0) return;
     for (int64_t i = 0; i < n_runs; i++)
-        l->st->ops->copy(l->st->dev, own + in_share + i * s->at.n_cols, x + in_block + i * block.n_cols,
-                         (size_t)run * sizeof *x, COPY_TO_DEVICE);
+        state_write(&st->states, state, s->own + in_share + i * s->at.n_cols, run, x + in_block + i * block.n_cols,
+                    st->ops, st->dev);
 }
 
 static bool wants(void *to, const piece *p, rect block)
@@ -128,13 +128,14 @@ static int load_file(loading *l, const char *dir, const piece_file *f, moai_erro
 }
 
 /* The manifest's pieces tile its tensors, so the shapes decide that everything wanted is there. */
-static int check_shapes(const checkpoint_manifest *m, const param_table *t, moai_error *err)
+static int check_shapes(const checkpoint_manifest *m, const checkpoint_state *st, moai_error *err)
 {
-    for (int i = 0; i < t->n * N_STATES; i++) {
-        const param *p = &t->list[i / N_STATES];
-        const stored_tensor *s = manifest_find(m, i % N_STATES, p->name);
-        if (!s)
-            return error_set(err, "%s: %s of %s is not in it", m->dir, checkpoint_state_names[i % N_STATES], p->name);
+    const int n = st->states.n;
+
+    for (int i = 0; i < st->params->n * n; i++) {
+        const param *p = &st->params->list[i / n];
+        const stored_tensor *s = manifest_find(m, i % n, p->name);
+        if (!s) return error_set(err, "%s: %s of %s is not in it", m->dir, st->states.spec[i % n].name, p->name);
         if (s->rows != p->rows || s->cols != p->cols)
             return error_set(err, "%s: %s is %lld x %lld, the model has %lld x %lld", m->dir, p->name,
                              (long long)s->rows, (long long)s->cols, (long long)p->rows, (long long)p->cols);
@@ -144,12 +145,12 @@ static int check_shapes(const checkpoint_manifest *m, const param_table *t, moai
 
 int checkpoint_load(const checkpoint_manifest *m, const checkpoint_state *st, moai_error *err)
 {
-    int rc = check_shapes(m, st->params, err);
+    int rc = check_shapes(m, st, err);
     loading l;
 
     loading_init(&l, st);
-    for (int state = 0; rc == 0 && state < N_STATES; state++)       /* the gaps between parameters are zero */
-        st->ops->zero(st->dev, st->own[state], (size_t)st->params->n_own * sizeof(float));
+    for (int state = 0; rc == 0 && state < st->states.n; state++)   /* the gaps between parameters are zero */
+        state_zero(&st->states, state, st->ops, st->dev);
     for (int i = 0; rc == 0 && i < m->n_files; i++) rc = load_file(&l, m->dir, &m->files[i], err);
     loading_free(&l);
     return rc;

@@ -130,8 +130,8 @@ static void get_piece(reader *r, const json_t *o, piece *p)
     const char *state = get_text(r, o, "state");
 
     p->name = xstrdup(get_text(r, o, "name"));
-    for (p->state = 0; p->state < N_STATES && strcmp(state, checkpoint_state_names[p->state]) != 0; p->state++) {}
-    if (p->state == N_STATES) p->state = 0, bad(r, "state", "unknown");
+    for (p->state = 0; p->state < adamw_states.n && strcmp(state, adamw_states.list[p->state].name) != 0; p->state++) {}
+    if (p->state == adamw_states.n) p->state = 0, bad(r, "state", "unknown");
     p->index = (int)get_int(r, o, "index", 0, 1 << 20);
     get_pair(r, o, "shape", 1, most, &p->rows, &p->cols);
     get_pair(r, o, "offset", 0, most, &p->at.row0, &p->at.col0);

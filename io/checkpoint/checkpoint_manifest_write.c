@@ -14,7 +14,7 @@ static json_t *pair(int64_t a, int64_t b) { return json_pack("[I, I]", (json_int
 
 static json_t *piece_json(const piece *p)
 {
-    json_t *o = json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", checkpoint_state_names[p->state], "name",
+    json_t *o = json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:I, s:s}", "state", adamw_states.list[p->state].name, "name",
                      p->name, "index", p->index, "shape", pair(p->rows, p->cols), "offset",
                      pair(p->at.row0, p->at.col0), "size", pair(p->at.n_rows, p->at.n_cols), "address",
                      (json_int_t)p->address, "xxh3", p->xxh3);

@@ -45,8 +45,8 @@ static void list_pieces(checkpoint_saving *s)
     piece_file *f = &s->file;
 
     *f = (piece_file){.name = xasprintf("rank-%05d.h5", s->st.grid->rank),
-                      .list = xmalloc((size_t)(s->n_shares * N_STATES) * sizeof *f->list)};
-    for (int state = 0; state < N_STATES; state++)
+                      .list = xmalloc((size_t)(s->n_shares * s->st.states.n) * sizeof *f->list)};
+    for (int state = 0; state < s->st.states.n; state++)
         for (int i = 0; i < s->n_shares; i++) {
             const param *p = s->shares[i].p;
             const bool more = i > 0 && s->shares[i - 1].p == p;
@@ -76,7 +76,8 @@ checkpoint_saving *checkpoint_begin(const char *output_dir, const checkpoint_met
 
 typedef struct piece_source {
     const checkpoint_state *st;
-    const float *x;
+    int state;
+    int64_t own;                              /* of the piece's first element */
 } piece_source;
 
 static int fill(void *from, int64_t first, int64_t n, float *dst, moai_error *err)
@@ -85,12 +86,8 @@ static int fill(void *from, int64_t first, int64_t n, float *dst, moai_error *er
     const checkpoint_state *st = source->st;
 
     (void)err;
-    if (!st->ops) {
-        memcpy(dst, source->x + first, (size_t)n * sizeof *dst);
-        return 0;
-    }
-    st->ops->copy(st->dev, dst, source->x + first, (size_t)n * sizeof *dst, COPY_TO_HOST);
-    st->ops->sync(st->dev);
+    state_read(&st->states, source->state, source->own + first, n, dst, st->ops, st->dev);
+    if (st->ops) st->ops->sync(st->dev);
     return 0;
 }
 
@@ -104,7 +101,7 @@ static int write_rank_file(checkpoint_saving *s, moai_error *err)
     char *path = xasprintf("%s/%s", s->tmp, f->name);
     piece_writer *w = piece_file_create(path, err);
     for (int i = 0; w && rc == 0 && i < f->n; i++) {
-        piece_source source = {&s->st, s->st.own[f->list[i].state] + s->shares[i % s->n_shares].own};
+        piece_source source = {&s->st, f->list[i].state, s->shares[i % s->n_shares].own};
         rc = piece_write(w, &f->list[i], fill, &source, err);
     }
     if (!w)

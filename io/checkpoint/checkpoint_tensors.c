@@ -17,7 +17,7 @@ static int by_tensor(const void *a, const void *b)
 /* Sorted by first row, a piece can only meet those that begin before its last row. */
 static int check_tiling(const stored_tensor *t, const char *path, moai_error *err)
 {
-    const char *state = checkpoint_state_names[t->state];
+    const char *state = adamw_states.list[t->state].name;
     int64_t n_elem = 0;
 
     for (int i = 0; i < t->n; i++) {
@@ -80,25 +80,26 @@ static char *compare_shape(const checkpoint_manifest *m, const param *p, int sta
     const stored_tensor *s = manifest_find(m, state, p->name);
 
     if (!s)
-        return xasprintf("%s/manifest.json: %s of %s is in no piece", m->dir, checkpoint_state_names[state], p->name);
+        return xasprintf("%s/manifest.json: %s of %s is in no piece", m->dir, adamw_states.list[state].name, p->name);
     if (s->rows == p->rows && s->cols == p->cols) return NULL;
     return xasprintf("%s/manifest.json: %s of %s is %lld x %lld, config.json wants %lld x %lld", m->dir,
-                     checkpoint_state_names[state], p->name, (long long)s->rows, (long long)s->cols, (long long)p->rows,
+                     adamw_states.list[state].name, p->name, (long long)s->rows, (long long)s->cols, (long long)p->rows,
                      (long long)p->cols);
 }
 
 int64_t manifest_check_names(const checkpoint_manifest *m, const model_config *model,
                              void (*report)(void *, const char *), void *arg)
 {
+    const int n = adamw_states.n;
     param_table t;
     int64_t n_faults = 0;
 
     params_whole(&t, model);
-    for (int i = 0; i < t.n * N_STATES + m->n_tensors; i++) {
+    for (int i = 0; i < t.n * n + m->n_tensors; i++) {
         const stored_tensor *s = i < m->n_tensors ? &m->tensors[i] : NULL;
         char *fault = NULL;
         if (!s)
-            fault = compare_shape(m, &t.list[(i - m->n_tensors) / N_STATES], (i - m->n_tensors) % N_STATES);
+            fault = compare_shape(m, &t.list[(i - m->n_tensors) / n], (i - m->n_tensors) % n);
         else if (!params_find(&t, s->name))
             fault = xasprintf("%s/manifest.json: %s is not of the model in config.json", m->dir, s->name);
         if (!fault) continue;

@@ -13,7 +13,7 @@
 struct XXH3_state_s;
 
 typedef struct piece {
-    int state;                                /* STATE_WEIGHT ... */
+    int state;                                /* a row of adamw_states */
     char *name;                               /* of the parameter; owned */
     int index;                                /* counts the pieces of one state of one parameter in one file */
     int64_t rows, cols;                       /* global shape */

@@ -13,7 +13,6 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian fp32 as it lies in memory");
 
-const char *const checkpoint_state_names[N_STATES] = {"weight", "exp_avg", "exp_avg_sq"};
 int64_t piece_block_elem = 1 << 22;
 
 void piece_file_free(piece_file *f)
@@ -106,7 +105,7 @@ int piece_check_finite(const char *path, const piece *p, rect rows, const float 
     if (floats_are_finite(x, rect_n_elem(rows))) return 0;
     while (floats_are_finite(x + i, 1)) i++;
     error_set(err, "%s: %s of %s is %g at row %lld, column %lld: no run can go on from it", path,
-              checkpoint_state_names[p->state], p->name, (double)x[i], (long long)(rows.row0 + i / rows.n_cols),
+              adamw_states.list[p->state].name, p->name, (double)x[i], (long long)(rows.row0 + i / rows.n_cols),
               (long long)(rows.col0 + i % rows.n_cols));
     return CHECKPOINT_NOT_FINITE;
 }
@@ -122,7 +121,7 @@ static int check_hash(const char *path, const piece *p, const rect *block, XXH3_
     if (block)
         snprintf(rows, sizeof rows, "rows %lld to %lld are ", (long long)block->row0,
                  (long long)(block->row0 + block->n_rows - 1));
-    error_set(err, "%s: /%s/%s/%d: %sdamaged: XXH3 is %s, the manifest says %s", path, checkpoint_state_names[p->state],
+    error_set(err, "%s: /%s/%s/%d: %sdamaged: XXH3 is %s, the manifest says %s", path, adamw_states.list[p->state].name,
               p->name, p->index, rows, hex, says);
     return CHECKPOINT_DAMAGED;
 }

@@ -125,7 +125,7 @@ static void write_pair(const piece_writer *w, hid_t object, const char *name, in
  * zeros takes no space: what was never allocated reads as zero. */
 static hid_t create_dataset(const piece_writer *w, const piece *p, bool zeros)
 {
-    char *path = xasprintf("/%s/%s/%d", checkpoint_state_names[p->state], p->name, p->index);
+    char *path = xasprintf("/%s/%s/%d", adamw_states.list[p->state].name, p->name, p->index);
     hid_t space = H5Screate_simple(2, (hsize_t[]){(hsize_t)p->at.n_rows, (hsize_t)p->at.n_cols}, NULL);
     hid_t how = H5Pcreate(H5P_DATASET_CREATE);
 

@@ -31,7 +31,7 @@ static int write_pieces(piece_writer *w, weights *from, const param_table *t, pi
 {
     int rc = 0;
 
-    for (int i = 0; rc == 0 && i < t->n * N_STATES; i++) {
+    for (int i = 0; rc == 0 && i < t->n * adamw_states.n; i++) {
         const param *p = &t->list[i % t->n];
         weights_block source = {from, p};
         f->list[f->n] = (piece){.state = i / t->n, .name = xstrdup(p->name), .rows = p->rows, .cols = p->cols,
@@ -48,7 +48,8 @@ static int write_file(const char *dir, weights *from, piece_file *f, moai_error 
     param_table t;
 
     params_whole(&t, weights_config(from));
-    *f = (piece_file){.name = xstrdup("rank-00000.h5"), .list = xmalloc((size_t)(t.n * N_STATES) * sizeof *f->list)};
+    *f = (piece_file){.name = xstrdup("rank-00000.h5"),
+                      .list = xmalloc((size_t)(t.n * adamw_states.n) * sizeof *f->list)};
     piece_writer *w = piece_file_create(path, err);
     int rc = w ? write_pieces(w, from, &t, f, err) : -1;
     if (rc == 0)

@@ -27,7 +27,7 @@ outer_weights outer_view(const param_table *t, const model_config *cfg, void *we
 
 static void plan_run_state(moai_model *m)
 {
-    const size_t n = (size_t)m->params.n_elem, own = (size_t)m->params.n_own;
+    const size_t n = (size_t)m->params.n_elem;
     const moai_ctx *c = &m->ctx;
     arena *a = m->arenas;
     const int64_t half = m->cfg.head_dim / 2;
@@ -42,8 +42,7 @@ static void plan_run_state(moai_model *m)
     m->grad_scale = arena_take(&a[ARENA_GRADIENTS], sizeof(float));
     /* one rank in fp32 owns the weights themselves */
     const bool one = c->dt == DT_F32 && c->grid->dp.size == 1;
-    m->own[0] = one ? m->weights : arena_take(&a[ARENA_OPTIMIZER], own * sizeof(float));
-    for (int i = 1; i < 3; i++) m->own[i] = arena_take(&a[ARENA_OPTIMIZER], own * sizeof(float));
+    opt_state_plan(&m->states, &a[ARENA_OPTIMIZER], one ? m->weights : NULL);
 }
 
 static void plan_activations(moai_model *m)
@@ -118,6 +117,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     m->layers = xmalloc((size_t)m->n_layers * sizeof *m->layers);
     m->slots = xmalloc((size_t)opt->n_slots * sizeof *m->slots);
     buckets_init(&m->buckets, &m->params, grid, opt->dt);
+    if (opt->train) m->states = opt_state_of(adamw_states, m->params.n_own);
     for (int s = 0; s < opt->n_slots; s++) m->slots[s].layers = xmalloc((size_t)m->n_layers * sizeof(layer_acts));
     lay_out(m);
 
@@ -159,6 +159,7 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
         ops->zero(dev, a->base, a->size);
     }
     lay_out(m);
+    if (opt_state_take_host(&m->states, ops, dev, err)) return -1;
     m->buckets.weights = m->weights, m->buckets.grads = m->grads;
     fill_tables(m);
     return 0;
@@ -204,6 +205,7 @@ void model_rehearse(moai_model *m)
 void model_free(moai_model *m)
 {
     buckets_free(&m->buckets);
+    opt_state_free_host(&m->states, m->ctx.ops, m->ctx.dev);
     for (int i = 0; i < N_ARENAS; i++)
         if (m->arenas[i].base) m->ctx.ops->free(m->ctx.dev, m->arenas[i].base);
     for (int s = 0; s < m->opt.n_slots; s++) free(m->slots[s].layers);
@@ -232,10 +234,10 @@ void model_init_weights(moai_model *m, uint64_t seed)
     }
     c->ops->cast(c->dev, tensor_of(m->weights, c->dt, 1, m->params.n_elem),
                  tensor_of(m->grads, DT_F32, 1, m->params.n_elem));
-    for (int b = 0; b < m->params.n_buckets && m->own[0] != m->weights; b++) {
+    for (int b = 0; b < m->params.n_buckets && m->states.data[STATE_WEIGHT] != m->weights; b++) {
         own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
-        c->ops->copy(c->dev, m->own[0] + r.own, m->grads + r.begin, (size_t)(r.end - r.begin) * sizeof(float),
-                     COPY_ON_DEVICE);
+        c->ops->copy(c->dev, state_at(&m->states, STATE_WEIGHT, r.own), m->grads + r.begin,
+                     (size_t)(r.end - r.begin) * sizeof(float), COPY_ON_DEVICE);
     }
     c->ops->zero(c->dev, m->grads, flat_bytes);
 }

@@ -10,6 +10,7 @@
 #include "src/model/batch.h"
 #include "src/model/layer.h"
 #include "src/params/ctx.h"
+#include "src/params/opt_state.h"
 #include "src/params/params.h"
 
 /* One arena a lifetime; the memory report prints them by name. */
@@ -50,7 +51,7 @@ typedef struct moai_model {
     arena arenas[N_ARENAS];
     void *weights;                          /* flat (n_elem), dtype of the model */
     float *grads;                           /* flat (n_elem) fp32, accumulating over a step */
-    float *own[3];                          /* (n_own) fp32: master, exp_avg, exp_avg_sq; ZeRO-1 share */
+    opt_state states;                       /* this rank's share under ZeRO-1 */
     double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */
     float *grad_scale;                      /* device: what clip says */
     float *nll;                             /* (N) */

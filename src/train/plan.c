@@ -104,7 +104,7 @@ void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, 
     model_plan(&m, cfg, &grid, &opt);
     *p = (plan_memory){.first_layer = m.first_layer, .n_layers = m.n_layers};
     if (gpu) p->backend = backend_bytes(&m, run->deterministic);
-    if (plan_copies(run)) p->copy = saver_copy_bytes(&m.params);
+    if (plan_copies(run)) p->copy = opt_state_bytes(&m.states);
     p->total = p->backend + (gpu ? 0 : p->copy);
     for (int a = 0; a < N_ARENAS; a++) p->total += p->arenas[a] = model_bytes(&m, a);
     model_free(&m);

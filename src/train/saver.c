@@ -29,7 +29,6 @@ struct saver {
     saver_options opt;
     const comm *world;
     checkpoint_state copy;                    /* async: host memory */
-    size_t copy_bytes;                        /* of one of its buffers */
 
     int keep;                                 /* of the save under way; 0: all */
     saver_phase phase;                        /* the same on every rank */
@@ -46,8 +45,6 @@ struct saver {
     int status;                               /* of what it did last */
     moai_error err;
 };
-
-size_t saver_copy_bytes(const param_table *t) { return (size_t)t->n_own * sizeof(float) * N_STATES; }
 
 static int do_phase(saver *s, saver_phase phase)
 {
@@ -91,7 +88,7 @@ static void start(saver *s, saver_phase phase)
 
 static int check_room(const saver *s, moai_error *err)
 {
-    const size_t need = s->copy_bytes * N_STATES, have = host_memory_available();
+    const size_t need = opt_state_bytes(&s->copy.states), have = host_memory_available();
     const int ranks = process_host_ranks();
 
     if (need * (size_t)ranks <= have) return 0;
@@ -104,14 +101,10 @@ static int check_room(const saver *s, moai_error *err)
 static int take_memory(saver *s, moai_error *err)
 {
     const checkpoint_state *live = &s->opt.state;
+    moai_error why;
 
-    for (int i = 0; i < N_STATES; i++) {
-        s->copy.own[i] = live->ops->alloc_host(live->dev, s->copy_bytes);
-        if (!s->copy.own[i])
-            return error_set(err, "async_save: %zu bytes of host memory do not fit; --no_async_save saves without them",
-                             s->copy_bytes);
-    }
-    return 0;
+    if (opt_state_take_host(&s->copy.states, live->ops, live->dev, &why) == 0) return 0;
+    return error_set(err, "async_save: %s; --no_async_save saves without them", why.text);
 }
 
 static int start_thread(saver *s, moai_error *err)
@@ -129,12 +122,12 @@ saver *saver_open(const saver_options *o, moai_error *err)
     int failed = 0;
 
     *s = (saver){.opt = *o, .world = &o->state.grid->host_world, .saved_step = o->saved_step,
-                 .copy_bytes = saver_copy_bytes(o->state.params) / N_STATES, .copy = o->state};
+                 .copy = o->state};
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     if (!o->async) return s;
     s->copy.ops = NULL;
-    memset(s->copy.own, 0, sizeof s->copy.own);
+    s->copy.states = opt_state_on_host(o->state.states);
     failed = comm_agree(s->world, check_room(s, err) != 0, err);
     if (!failed) failed = comm_agree(s->world, take_memory(s, err) != 0, err);
     if (!failed) failed = comm_agree(s->world, start_thread(s, err) != 0, err);
@@ -238,8 +231,9 @@ static void copy_state(const saver *s)
 {
     const checkpoint_state *live = &s->opt.state;
 
-    for (int i = 0; i < N_STATES; i++)
-        live->ops->copy(live->dev, s->copy.own[i], live->own[i], s->copy_bytes, COPY_TO_HOST);
+    for (int i = 0; i < live->states.n; i++)
+        live->ops->copy(live->dev, s->copy.states.data[i], live->states.data[i],
+                        state_bytes(&live->states.spec[i], live->states.n_own), COPY_TO_HOST);
     live->ops->sync(live->dev);
 }
 
@@ -277,9 +271,7 @@ void saver_close(saver *s)
     pthread_mutex_unlock(&s->lock);
     if (s->has_thread) pthread_join(s->thread, NULL);
     if (s->saving) finish(s, s->phase != PRUNING);
-    const checkpoint_state *live = &s->opt.state;
-    for (int i = 0; s->opt.async && i < N_STATES; i++)
-        if (s->copy.own[i]) live->ops->free_host(live->dev, s->copy.own[i], s->copy_bytes);
+    if (s->opt.async) opt_state_free_host(&s->copy.states, s->opt.state.ops, s->opt.state.dev);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s);

@@ -26,8 +26,6 @@ typedef struct saver_options {
 
 typedef struct saver saver;
 
-/* Host memory that `async` takes on a rank. */
-size_t saver_copy_bytes(const param_table *);
 /* NULL, on every rank, when the memory is not there.  Collective over the world. */
 saver *saver_open(const saver_options *, moai_error *err);
 /* Starts a save of the state as it is now; waits first for one under way.  The state may change once it returns.

@@ -140,10 +140,8 @@ char *trainer_left_out_path(const trainer *t) { return xasprintf("%s/left_out.js
 
 checkpoint_state trainer_state(trainer *t)
 {
-    checkpoint_state s = {.params = &t->model.params, .grid = &t->grid, .ops = t->model.ctx.ops, .dev = t->device.dev};
-
-    for (int i = 0; i < N_STATES; i++) s.own[i] = t->model.own[i];
-    return s;
+    return (checkpoint_state){.params = &t->model.params, .grid = &t->grid, .ops = t->model.ctx.ops,
+                              .dev = t->device.dev, .states = t->model.states};
 }
 
 checkpoint_meta trainer_meta(const trainer *t)
@@ -163,8 +161,8 @@ static void start_anew(trainer *t)
     const moai_ctx *c = &t->model.ctx;
 
     model_init_weights(&t->model, (uint64_t)t->run->seed);
-    for (int i = 1; i < N_STATES; i++)        /* the moments */
-        c->ops->zero(c->dev, t->model.own[i], (size_t)t->model.params.n_own * sizeof(float));
+    for (int i = 0; i < t->model.states.n; i++)
+        if (i != STATE_WEIGHT) state_zero(&t->model.states, i, c->ops, c->dev);
     t->step = t->samples = t->updates = t->skipped = 0;
 }
 

@@ -23,9 +23,9 @@ static char *entry_of(const model_config *cfg, int rank)
     grid_dry(&g, size, grid_coordinates(size, rank), (int)cfg->num_key_value_heads);
     params_init(&t, cfg, size, g.at, 16);
     share *shares = shares_of(&t, size.dp, g.at.dp, &n);
-    f.list = xmalloc((size_t)(n * N_STATES) * sizeof *f.list);
+    f.list = xmalloc((size_t)(n * adamw_states.n) * sizeof *f.list);
     file_xxh3_text(f.name, strlen(f.name), f.structure_xxh3);
-    for (int i = 0; i < n * N_STATES; i++) {
+    for (int i = 0; i < n * adamw_states.n; i++) {
         const share *s = &shares[i % n];
         if (t.buckets[s->p->bucket].tied_copy || (s->p->sharing == PARAM_TP_REPLICATED && g.at.tp != 0) ||
             (s->p->sharing == PARAM_KV && g.kv.rank != 0))

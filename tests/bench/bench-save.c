@@ -17,15 +17,17 @@ static device dev;
 
 static void take_state(checkpoint_state *st, const param_table *t)
 {
-    const size_t n_bytes = (size_t)t->n_own * sizeof(float);
+    opt_state *o = &st->states;
 
-    *st = (checkpoint_state){.params = t, .grid = &grid, .ops = dev.ops, .dev = dev.dev};
-    for (int i = 0; i < N_STATES; i++) {
-        st->own[i] = dev.ops->alloc(dev.dev, n_bytes);
-        CHECK(st->own[i], "%zu bytes of %s memory do not fit", n_bytes, dev.ops->name);
-        for (int64_t at = 0; at < t->n_own; at += PIECE)
-            dev.ops->fill_normal(dev.dev, tensor_of(st->own[i] + at, DT_F32, 1, min_i64(PIECE, t->n_own - at)),
-                                 (uint64_t)i, 0, at, t->n_own, 1);
+    *st = (checkpoint_state){.params = t, .grid = &grid, .ops = dev.ops, .dev = dev.dev,
+                             .states = opt_state_of(adamw_states, t->n_own)};
+    for (int i = 0; i < o->n; i++) {
+        const size_t n_bytes = state_bytes(&o->spec[i], o->n_own);
+        o->data[i] = dev.ops->alloc(dev.dev, n_bytes);
+        CHECK(o->data[i], "%zu bytes of %s memory do not fit", n_bytes, dev.ops->name);
+        for (int64_t at = 0; at < o->n_own; at += PIECE)
+            dev.ops->fill_normal(dev.dev, tensor_of(state_at(o, i, at), DT_F32, 1, min_i64(PIECE, o->n_own - at)),
+                                 (uint64_t)i, 0, at, o->n_own, 1);
     }
     dev.ops->sync(dev.dev);
 }
@@ -85,8 +87,8 @@ int main(int argc, char **argv)
     CHECK(device_open(&dev, &(device_options){.name = name, .num_threads = 0}, &err) == 0, "%s", err.text);
     params_init(&params, &cfg, grid.size, grid.at, 1);
     take_state(&state, &params);
-    say("state      %.3f GiB of %s on %d ranks, %s", (double)saver_copy_bytes(&params) * world / 0x1p30, model, world,
-        dev.text);
+    say("state      %.3f GiB of %s on %d ranks, %s", (double)opt_state_bytes(&state.states) * world / 0x1p30, model,
+        world, dev.text);
     for (int async = 0; async < 2; async++) {
         const saver_options o = {.output_dir = output_dir, .state = state, .async = async, .keep = 1, .saved_step = -1};
         const double begin = now_seconds();
@@ -107,7 +109,7 @@ int main(int argc, char **argv)
                best[0], best[1], 100 * best[1] / best[0], in_place[1], opened);
     comm_barrier(&grid.host_world);
     if (grid.rank == 0 && dir_remove(output_dir, &err) != 0) warn("%s", err.text);
-    for (int i = 0; i < N_STATES; i++) dev.ops->free(dev.dev, state.own[i]);
+    for (int i = 0; i < state.states.n; i++) dev.ops->free(dev.dev, state.states.data[i]);
     params_free(&params);
     device_close(&dev);
     grid_free(&grid);

@@ -142,13 +142,14 @@ static void load(void)
     checkpoint_manifest *m = NULL;
 
     grid_dry(&grid, one, (grid_shape){0, 0, 0, 0}, 1);
-    for (int s = 0; s < N_STATES; s++) st.own[s] = xmalloc((size_t)params.n_own * sizeof(float));
+    st.states = opt_state_on_host(opt_state_of(adamw_states, params.n_own));
+    CHECK(opt_state_take_host(&st.states, &ops_cpu, dev, &err) == 0, "%s", err.text);
     if (checkpoint_open(&m, "run/checkpoint-0", &comm_alone, &err) == 0) {
         checkpoint_load(m, &st, &err);
         checkpoint_check_rest(m, 0, 1, &err);
         checkpoint_close(m);
     }
-    for (int s = 0; s < N_STATES; s++) free(st.own[s]);
+    opt_state_free_host(&st.states, &ops_cpu, dev);
 }
 
 static void resume(void)

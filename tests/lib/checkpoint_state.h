@@ -26,7 +26,7 @@ static inline float state_value(int state, uint64_t key, int64_t index)
     return (float)((int32_t)out[0] >> 8) * 0x1p-20f;
 }
 
-/* Calls `each` for every element of the rank's share: the parameter, the element's global index, its place in own[]. */
+/* Calls `each` for every element of the rank's share: the parameter, the element's global index, its place in the state. */
 static inline void state_each(const param_table *t, int dp, int dp_rank,
                               void (*each)(void *, const param *, uint64_t key, int64_t index, int64_t own), void *arg)
 {
@@ -48,21 +48,36 @@ typedef struct small_state {
     int64_t n_wrong;
 } small_state;
 
+static inline float *state_float(const small_state *s, int state, int64_t own)
+{
+    return state_at(&s->st.states, state, own);
+}
+
+/* The states of a rank, in host memory. */
+static inline opt_state host_states(const param_table *t, moai_device *dev)
+{
+    opt_state o = opt_state_on_host(opt_state_of(adamw_states, t->n_own));
+    moai_error err;
+
+    CHECK(opt_state_take_host(&o, &ops_cpu, dev, &err) == 0, "%s", err.text);
+    return o;
+}
+
 static inline void state_fill_one(void *arg, const param *p, uint64_t key, int64_t index, int64_t own)
 {
     small_state *s = arg;
     (void)p;
-    for (int state = 0; state < N_STATES; state++) s->st.own[state][own] = state_value(state, key, index);
+    for (int state = 0; state < s->st.states.n; state++) *state_float(s, state, own) = state_value(state, key, index);
 }
 
 static inline void state_compare_one(void *arg, const param *p, uint64_t key, int64_t index, int64_t own)
 {
     small_state *s = arg;
     (void)p;
-    for (int state = 0; state < N_STATES; state++) {
+    for (int state = 0; state < s->st.states.n; state++) {
         const float want = state_value(state, key, index);
-        s->n_wrong += memcmp(&want, &s->st.own[state][own], sizeof want) != 0;
-        s->st.own[state][own] = 0;                            /* what remains is padding */
+        s->n_wrong += memcmp(&want, state_float(s, state, own), sizeof want) != 0;
+        *state_float(s, state, own) = 0;                      /* what remains is padding */
     }
 }
 
@@ -71,12 +86,12 @@ static inline void state_init(small_state *s, const model_config *cfg, moai_grid
     *s = (small_state){.grid = grid};
     params_init(&s->params, cfg, grid->size, grid->at, 16);
     s->st = (checkpoint_state){.params = &s->params, .grid = grid, .ops = &ops_cpu, .dev = dev};
-    for (int i = 0; i < N_STATES; i++) s->st.own[i] = xmalloc((size_t)s->params.n_own * sizeof(float));
+    s->st.states = host_states(&s->params, dev);
 }
 
 static inline void state_free(small_state *s)
 {
-    for (int i = 0; i < N_STATES; i++) free(s->st.own[i]);
+    opt_state_free_host(&s->st.states, &ops_cpu, s->st.dev);
     params_free(&s->params);
 }
 
@@ -85,13 +100,13 @@ static inline void state_fill(small_state *s)
     state_each(&s->params, s->grid->size.dp, s->grid->at.dp, state_fill_one, s);
 }
 
-/* Elements of own[] that are not what state_fill puts there; padding has to be zero.  Clears own[]. */
+/* Elements that are not what state_fill puts there; padding has to be zero.  Clears all. */
 static inline int64_t state_n_wrong(small_state *s)
 {
     s->n_wrong = 0;
     state_each(&s->params, s->grid->size.dp, s->grid->at.dp, state_compare_one, s);
-    for (int state = 0; state < N_STATES; state++)
-        for (int64_t i = 0; i < s->params.n_own; i++) s->n_wrong += s->st.own[state][i] != 0;
+    for (int state = 0; state < s->st.states.n; state++)
+        for (int64_t i = 0; i < s->params.n_own; i++) s->n_wrong += *state_float(s, state, i) != 0;
     return s->n_wrong;
 }
 
@@ -123,8 +138,8 @@ static inline int64_t state_load_as(const char *dir, const model_config *cfg, gr
 
     grid_dry(&grid, size, rank_at(size, rank), (int)cfg->num_key_value_heads);
     state_init(&s, cfg, &grid, dev);
-    for (int state = 0; state < N_STATES; state++)
-        for (int64_t i = 0; i < s.params.n_own; i++) s.st.own[state][i] = 1e30f;
+    for (int state = 0; state < s.st.states.n; state++)
+        for (int64_t i = 0; i < s.params.n_own; i++) *state_float(&s, state, i) = 1e30f;
     int64_t n_wrong = state_load(dir, &s.st, err) == 0 ? state_n_wrong(&s) : -1;
     state_free(&s);
     return n_wrong;

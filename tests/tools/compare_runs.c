@@ -132,7 +132,7 @@ static size_t compare_steps(const char *dir_a, const char *dir_b, worst *loss, w
 typedef struct state {
     checkpoint_meta meta;
     param_table params;
-    float *own[N_STATES];
+    opt_state states;
 } state;
 
 static void load_newest(const char *dir, state *s, moai_device *device)
@@ -148,16 +148,17 @@ static void load_newest(const char *dir, state *s, moai_device *device)
     s->meta = checkpoint_meta_copy(checkpoint_get_meta(m));
     grid_dry(&grid, one, (grid_shape){0, 0, 0, 0}, (int)s->meta.model.num_key_value_heads);
     params_init(&s->params, &s->meta.model, one, grid.at, s->meta.seq_length);
-    checkpoint_state load = {.params = &s->params, .grid = &grid, .ops = &ops_cpu, .dev = device};
-    for (int i = 0; i < N_STATES; i++) load.own[i] = s->own[i] = xmalloc((size_t)s->params.n_own * sizeof(float));
+    s->states = opt_state_on_host(opt_state_of(adamw_states, s->params.n_own));
+    CHECK(opt_state_take_host(&s->states, &ops_cpu, device, &err) == 0, "%s", err.text);
+    checkpoint_state load = {.params = &s->params, .grid = &grid, .ops = &ops_cpu, .dev = device, .states = s->states};
     CHECK(checkpoint_load(m, &load, &err) == 0, "%s", err.text);
     checkpoint_close(m);
     free(newest);
 }
 
-static void state_free(state *s)
+static void state_free(state *s, moai_device *device)
 {
-    for (int i = 0; i < N_STATES; i++) free(s->own[i]);
+    opt_state_free_host(&s->states, &ops_cpu, device);
     params_free(&s->params);
     checkpoint_meta_free(&s->meta);
 }
@@ -170,14 +171,14 @@ static void compare_bits(const state *a, const state *b)
     for (int i = 0; i < b->params.n; i++) {
         const param *p = &b->params.list[i];
         const size_t n_bytes = (size_t)(p->rows * p->cols) * sizeof(float);
-        for (int k = 0; k < N_STATES; k++) {
-            if (memcmp(a->own[k] + p->offset, b->own[k] + p->offset, n_bytes) == 0) continue;
+        for (int k = 0; k < b->states.n; k++) {
+            if (memcmp(state_at(&a->states, k, p->offset), state_at(&b->states, k, p->offset), n_bytes) == 0) continue;
             if (n_bad++ == 0) first = p;
         }
     }
     if (n_bad)
         report("%d of %d tensors of weights and moments have other bits; the first is of %s", n_bad,
-               N_STATES * b->params.n, first->name);
+               b->states.n * b->params.n, first->name);
 }
 
 /* The checksum of a tensor is its norm; `distance` is |a - b| / |b|, where nothing can cancel. */
@@ -208,11 +209,12 @@ static void compare_weights(const char *dir_a, const char *dir_b, worst *checksu
                (long long)a.meta.samples, (long long)b.meta.step, (long long)b.meta.samples);
     for (int i = 0; i < b.params.n; i++) {
         const param *p = &b.params.list[i];
-        compare_tensor(p, a.own[STATE_WEIGHT] + p->offset, b.own[STATE_WEIGHT] + p->offset, checksum, distance);
+        compare_tensor(p, state_at(&a.states, STATE_WEIGHT, p->offset), state_at(&b.states, STATE_WEIGHT, p->offset),
+                       checksum, distance);
     }
     if (tolerance == 0) compare_bits(&a, &b);
-    state_free(&a);
-    state_free(&b);
+    state_free(&a, device);
+    state_free(&b, device);
     device_close_cpu(device);
 }
 

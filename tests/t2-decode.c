@@ -87,8 +87,8 @@ static float *expected_logits(const model_config *cfg, dtype dt)
     init_model(&m, cfg, &alone, dt);
     for (int i = 0; i < N_SEQUENCES * (T + 1); i++) ids[i] = token(i / (T + 1), i % (T + 1));
     set_samples(&m, 0, ids);
-    stage_forward(&m, 0, m.out[0]);
-    model_logits(&m, m.out[0], 0, N_SEQUENCES * T, logits);
+    chunk_forward(&m, 0, 0, (tensor){0}, 0);
+    model_logits(&m, 0, 0, N_SEQUENCES * T, logits);
     model_free(&m);
     grid_free(&alone);
     return logits;

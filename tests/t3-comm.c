@@ -136,7 +136,7 @@ static bool passes_around(const comm *c, dtype dt, size_t n)
     bool good = true;
 
     fill(out, dt, n, c->rank);
-    comm_request s = send_begin(c, out, n, dt, next), r = recv_begin(c, in, n, dt, last);
+    comm_request s = send_begin(c, out, n, dt, next, 0), r = recv_begin(c, in, n, dt, last, 0);
     comm_end(&r);
     comm_end(&s);
     for (size_t i = 0; i < n; i++) good &= get(in, dt, i) == value_at(last, i);
@@ -257,8 +257,8 @@ static void test_order(const comm *c)
         out[k] = xmalloc(n * 4);
         in[k] = xmalloc(90000 * 4);
         for (size_t i = 0; i < n; i++) out[k][i] = c->rank * 1000 + k;
-        r[k] = recv_begin(c, in[k], n, DT_I32, peer);
-        s[k] = send_begin(c, out[k], n, DT_I32, peer);
+        r[k] = recv_begin(c, in[k], n, DT_I32, peer, 0);
+        s[k] = send_begin(c, out[k], n, DT_I32, peer, 0);
     }
     for (int k = MESSAGES - 1; k >= 0; k--) {
         comm_end(&r[k]);

@@ -17,8 +17,8 @@ static void truncate_message(void)
     static float room[100];
 
     CHECK(grid.pp.size == 2, "run me on 4 ranks");
-    comm_request r =
-        grid.pp.rank == 0 ? send_begin(&grid.pp, room, 100, DT_F32, 1) : recv_begin(&grid.pp, room, 10, DT_F32, 0);
+    comm_request r = grid.pp.rank == 0 ? send_begin(&grid.pp, room, 100, DT_F32, 1, 0)
+                                       : recv_begin(&grid.pp, room, 10, DT_F32, 0, 0);
     comm_end(&r);
     comm_barrier(&grid.host_world);
 }

@@ -6,7 +6,6 @@
 #include "src/model/model.h"
 #include "src/model/model_run.h"
 #include "tests/lib/gather.h"
-#include "tests/lib/samples.h"
 #include "tests/lib/tap.h"
 
 #include <stdlib.h>
@@ -41,7 +40,7 @@ typedef struct step {
 } step;
 
 /* The micro-batches as the loader deals them: m of rank d holds samples (m * dp + d) * batch + [0, batch). */
-static void feed(void *arg, moai_model *m, int micro_batch, int slot)
+static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     const moai_grid *g = m->ctx.grid;
     const int64_t batch = m->opt.micro_batch, first = (micro_batch * g->size.dp + g->at.dp) * batch;
@@ -50,7 +49,7 @@ static void feed(void *arg, moai_model *m, int micro_batch, int slot)
     (void)arg;
     for (int64_t i = 0; i < batch * (T + 1); i++)
         ids[i] = (int32_t)(rng_uniform(rng_key(3, "ids"), (uint64_t)(first * (T + 1) + i)) * (double)m->cfg.vocab_size);
-    set_samples(m, slot, ids);
+    batch_samples(rows, ids, batch, batch, T);
     free(ids);
 }
 

@@ -28,10 +28,10 @@ void comm_broadcast_bytes(const comm *c, char **bytes, size_t *n_bytes, int root
 static void send_bytes(const comm *c, const char *bytes, size_t n_bytes, int to)
 {
     uint64_t n = n_bytes;
-    comm_request r = send_begin(c, &n, sizeof n, DT_U8, to);
+    comm_request r = send_begin(c, &n, sizeof n, DT_U8, to, 0);
 
     comm_end(&r);
-    r = send_begin(c, bytes, n_bytes, DT_U8, to);
+    r = send_begin(c, bytes, n_bytes, DT_U8, to, 0);
     comm_end(&r);
 }
 
@@ -39,11 +39,11 @@ static void send_bytes(const comm *c, const char *bytes, size_t n_bytes, int to)
 static void receive_bytes(const comm *c, char **bytes, size_t *n_bytes, int from)
 {
     uint64_t n = 0;
-    comm_request r = recv_begin(c, &n, sizeof n, DT_U8, from);
+    comm_request r = recv_begin(c, &n, sizeof n, DT_U8, from, 0);
 
     comm_end(&r);
     CHECK(*bytes = realloc(*bytes, *n_bytes + n + 1), "out of host memory: %zu bytes", *n_bytes + (size_t)n);
-    r = recv_begin(c, *bytes + *n_bytes, n, DT_U8, from);
+    r = recv_begin(c, *bytes + *n_bytes, n, DT_U8, from, 0);
     comm_end(&r);
     *n_bytes += n;
 }

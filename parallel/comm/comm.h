@@ -28,9 +28,10 @@ typedef struct comm_ops {
     comm_request (*reduce_scatter)(const comm *, void *out, const void *in, size_t n_elem, dtype); /* sum      */
     comm_request (*all_reduce)(const comm *, void *buf, size_t n_elem, dtype, reduce_op);          /* in place  */
     comm_request (*broadcast)(const comm *, void *buf, size_t n_elem, dtype, int root);
-    /* Point to point; messages of one pair arrive in order. */
-    comm_request (*send)(const comm *, const void *buf, size_t n_elem, dtype, int to);
-    comm_request (*recv)(const comm *, void *buf, size_t n_elem, dtype, int from);
+    /* Point to point.  Messages of one pair and lane arrive in order; what goes in one lane never waits for what goes
+     * in another.  NCCL has two on the axis pp, and one elsewhere. */
+    comm_request (*send)(const comm *, const void *buf, size_t n_elem, dtype, int to, int lane);
+    comm_request (*recv)(const comm *, void *buf, size_t n_elem, dtype, int from, int lane);
     void (*end)(comm_request *);              /* on return (of the compute stream) the buffers are the caller's again */
     void (*free)(comm *);
 } comm_ops;
@@ -61,13 +62,13 @@ static inline comm_request broadcast_begin(const comm *c, void *buf, size_t n_el
 {
     return c->ops->broadcast(c, buf, n_elem, dt, root);
 }
-static inline comm_request send_begin(const comm *c, const void *buf, size_t n_elem, dtype dt, int to)
+static inline comm_request send_begin(const comm *c, const void *buf, size_t n_elem, dtype dt, int to, int lane)
 {
-    return c->ops->send(c, buf, n_elem, dt, to);
+    return c->ops->send(c, buf, n_elem, dt, to, lane);
 }
-static inline comm_request recv_begin(const comm *c, void *buf, size_t n_elem, dtype dt, int from)
+static inline comm_request recv_begin(const comm *c, void *buf, size_t n_elem, dtype dt, int from, int lane)
 {
-    return c->ops->recv(c, buf, n_elem, dt, from);
+    return c->ops->recv(c, buf, n_elem, dt, from, lane);
 }
 static inline void comm_end(comm_request *r)
 {

@@ -269,7 +269,7 @@ static comm_request broadcast_mpi(const comm *c, void *buf, size_t n_elem, dtype
     return started(c, p, what);
 }
 
-static comm_request send_mpi(const comm *c, const void *buf, size_t n_elem, dtype dt, int to)
+static comm_request send_mpi(const comm *c, const void *buf, size_t n_elem, dtype dt, int to, int lane)
 {
     static const char what[] = "send";
 
@@ -278,12 +278,12 @@ static comm_request send_mpi(const comm *c, const void *buf, size_t n_elem, dtyp
           c->size, to);
     span s = span_of(c, n_elem, dt);
     pending *p = pending_take(c, what, to, n_elem, dt);
-    check(MPI_Isend(buf, s.count, s.type, to, 0, handle_of(c), &p->request), c, what, n_elem);
+    check(MPI_Isend(buf, s.count, s.type, to, lane, handle_of(c), &p->request), c, what, n_elem);
     span_free(&s);
     return started(c, p, what);
 }
 
-static comm_request recv_mpi(const comm *c, void *buf, size_t n_elem, dtype dt, int from)
+static comm_request recv_mpi(const comm *c, void *buf, size_t n_elem, dtype dt, int from, int lane)
 {
     static const char what[] = "recv";
 
@@ -292,7 +292,7 @@ static comm_request recv_mpi(const comm *c, void *buf, size_t n_elem, dtype dt, 
           c->rank, c->size, from);
     span s = span_of(c, n_elem, dt);
     pending *p = pending_take(c, what, from, n_elem, dt);
-    check(MPI_Irecv(buf, s.count, s.type, from, 0, handle_of(c), &p->request), c, what, n_elem);
+    check(MPI_Irecv(buf, s.count, s.type, from, lane, handle_of(c), &p->request), c, what, n_elem);
     span_free(&s);
     return started(c, p, what);
 }

@@ -4,12 +4,13 @@
 static comm_request gather(const comm *, void *, const void *, size_t, dtype) { return (comm_request){0}; }
 static comm_request reduce(const comm *, void *, size_t, dtype, reduce_op) { return (comm_request){0}; }
 static comm_request broadcast(const comm *, void *, size_t, dtype, int) { return (comm_request){0}; }
-static comm_request send(const comm *, const void *, size_t, dtype, int) { return (comm_request){0}; }
+static comm_request send(const comm *, const void *, size_t, dtype, int, int) { return (comm_request){0}; }
+static comm_request recv(const comm *, void *, size_t, dtype, int, int) { return (comm_request){0}; }
 static void end(comm_request *) {}
 static void free_(comm *) {}
 
 static const comm_ops comm_dry = {.name = "dry", .all_gather = gather, .reduce_scatter = gather, .all_reduce = reduce,
-                                  .broadcast = broadcast, .send = send, .recv = broadcast, .end = end, .free = free_};
+                                  .broadcast = broadcast, .send = send, .recv = recv, .end = end, .free = free_};
 
 const comm comm_alone = {.ops = &comm_dry, .axis = "alone", .size = 1};
 

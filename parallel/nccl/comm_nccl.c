@@ -1,8 +1,7 @@
 /* comm_nccl.c: see comm_nccl.h.
  *
- * An axis has lanes, each an NCCL communicator with its own stream: collectives and messages to higher ranks
- * take the first, messages to lower ranks the second.  With one, stage s could wait to send forward while
- * stage s + 1 waits to send backward.
+ * An axis has lanes, each an NCCL communicator with its own stream: collectives take the first, messages the one that
+ * they name.  With one, stage s could wait to send forward while stage s + 1 waits to send backward.
  *
  * Kernels of several lanes are on the GPU at once, and each holds its multiprocessors while it waits for its peers.
  * That they cannot wait for each other in a circle rests on four things:
@@ -30,7 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORWARD, BACKWARD, N_LANES };
+enum { N_LANES = 2 };                         /* of the axis pp: each takes memory and multiprocessors */
 enum { RING = 1024 };                         /* collectives that a host may be ahead of its GPU */
 enum { NCCL_OWN_LIMIT = 32 };                 /* multiprocessors that a kernel of NCCL takes at most by itself */
 
@@ -96,6 +95,7 @@ static lane *begin(const comm *c, int which, const char *what, int peer, size_t 
     nccl_comm *n = c->impl;
     lane *l = &n->lanes[which];
 
+    CHECK(which < n->n_lanes, "%s over axis %s: lane %d of %d", what, c->axis, which, n->n_lanes);
     CHECK_CUDA(cudaEventRecord(n->ready, n->compute));
     CHECK_CUDA(cudaStreamWaitEvent(l->stream, n->ready, 0));
     watch_enter(&(watch_op){what, c->axis, l->begun + 1, (int64_t)n_elem, peer}, WATCH_WAITS);
@@ -144,7 +144,7 @@ static comm_request all_gather_nccl(const comm *c, void *out, const void *in, si
     static const char what[] = "all_gather";
 
     if (c->size == 1 || n_elem == 0) return copy_alone(c, out, in, n_elem * dtype_size(dt));
-    lane *l = begin(c, FORWARD, what, -1, n_elem);
+    lane *l = begin(c, 0, what, -1, n_elem);
     check(ncclAllGather(in, out, n_elem, type_of(dt), l->handle, l->stream), c, what, n_elem);
     return started(c, l, what, -1, n_elem);
 }
@@ -154,7 +154,7 @@ static comm_request reduce_scatter_nccl(const comm *c, void *out, const void *in
     static const char what[] = "reduce_scatter";
 
     if (c->size == 1 || n_elem == 0) return copy_alone(c, out, in, n_elem * dtype_size(dt));
-    lane *l = begin(c, FORWARD, what, -1, n_elem);
+    lane *l = begin(c, 0, what, -1, n_elem);
     check(ncclReduceScatter(in, out, n_elem, type_of(dt), ncclSum, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what, -1, n_elem);
 }
@@ -164,7 +164,7 @@ static comm_request all_reduce_nccl(const comm *c, void *buf, size_t n_elem, dty
     static const char what[] = "all_reduce";
 
     if (c->size == 1 || n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, FORWARD, what, -1, n_elem);
+    lane *l = begin(c, 0, what, -1, n_elem);
     check(ncclAllReduce(buf, buf, n_elem, type_of(dt), op == REDUCE_SUM ? ncclSum : ncclMax, l->handle, l->stream), c,
           what, n_elem);
     return started(c, l, what, -1, n_elem);
@@ -175,27 +175,27 @@ static comm_request broadcast_nccl(const comm *c, void *buf, size_t n_elem, dtyp
     static const char what[] = "broadcast";
 
     if (c->size == 1 || n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, FORWARD, what, -1, n_elem);
+    lane *l = begin(c, 0, what, -1, n_elem);
     check(ncclBroadcast(buf, buf, n_elem, type_of(dt), root, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what, -1, n_elem);
 }
 
-static comm_request send_nccl(const comm *c, const void *buf, size_t n_elem, dtype dt, int to)
+static comm_request send_nccl(const comm *c, const void *buf, size_t n_elem, dtype dt, int to, int lane_number)
 {
     static const char what[] = "send";
 
     if (n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, to > c->rank ? FORWARD : BACKWARD, what, to, n_elem);
+    lane *l = begin(c, lane_number, what, to, n_elem);
     check(ncclSend(buf, n_elem, type_of(dt), to, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what, to, n_elem);
 }
 
-static comm_request recv_nccl(const comm *c, void *buf, size_t n_elem, dtype dt, int from)
+static comm_request recv_nccl(const comm *c, void *buf, size_t n_elem, dtype dt, int from, int lane_number)
 {
     static const char what[] = "recv";
 
     if (n_elem == 0) return (comm_request){0};
-    lane *l = begin(c, from < c->rank ? FORWARD : BACKWARD, what, from, n_elem);
+    lane *l = begin(c, lane_number, what, from, n_elem);
     check(ncclRecv(buf, n_elem, type_of(dt), from, l->handle, l->stream), c, what, n_elem);
     return started(c, l, what, from, n_elem);
 }

@@ -3,55 +3,43 @@
 
 #include <stdio.h>
 
-typedef struct place {                        /* of a layer's parameters */
-    const param_table *table;
-    int64_t layer;
-    void *weights;
-    dtype dt;
-    float *grads;
-    bool trains;
-} place;
-
-static const char *full_name(const place *p, const char *name, char full[88])
+static const char *full_name(int64_t layer, const char *name, char full[88])
 {
-    snprintf(full, 88, "model.layers.%lld.%s.weight", (long long)p->layer, name);
+    snprintf(full, 88, "model.layers.%lld.%s.weight", (long long)layer, name);
     return full;
 }
 
-static linear map(const place *p, const char *name)
+static linear map(const flat_params *f, int64_t layer, const char *name)
 {
     char full[88];
-    const linear l = linear_view(p->table, full_name(p, name, full), p->weights, p->dt, p->grads, p->trains);
+    const linear l = linear_view(f, full_name(layer, name, full));
 
     CHECK(l.w.rows, "no parameter %s on this rank", full);
     return l;
 }
 
-static norm_weight norm(const place *p, const char *name)
+static norm_weight norm(const flat_params *f, int64_t layer, const char *name)
 {
     char full[88];
-    const norm_weight n = norm_view(p->table, full_name(p, name, full), p->weights, p->dt, p->grads);
+    const norm_weight n = norm_view(f, full_name(layer, name, full));
 
     CHECK(n.w.rows, "no parameter %s on this rank", full);
     return n;
 }
 
-layer_weights layer_view(const param_table *t, int64_t layer, void *weights, dtype dt, float *grads, bool trains)
+layer_weights layer_view(const flat_params *f, int64_t layer)
 {
-    const place p = {t, layer, weights, dt, grads, trains};
-    const linear k_v = linear_join(map(&p, "self_attn.k_proj"), map(&p, "self_attn.v_proj"));
+    const linear k_v = linear_join(map(f, layer, "self_attn.k_proj"), map(f, layer, "self_attn.v_proj"));
 
-    return (layer_weights){.norm1 = norm(&p, "input_layernorm"),
-                           .norm2 = norm(&p, "post_attention_layernorm"),
-                           .qkv = linear_join(map(&p, "self_attn.q_proj"), k_v),
-                           .q_norm = norm(&p, "self_attn.q_norm"),
-                           .k_norm = norm(&p, "self_attn.k_norm"),
-                           .o = map(&p, "self_attn.o_proj"),
-                           .gate_up = linear_join(map(&p, "mlp.gate_proj"), map(&p, "mlp.up_proj")),
-                           .down = map(&p, "mlp.down_proj")};
+    return (layer_weights){.norm1 = norm(f, layer, "input_layernorm"),
+                           .norm2 = norm(f, layer, "post_attention_layernorm"),
+                           .qkv = linear_join(map(f, layer, "self_attn.q_proj"), k_v),
+                           .q_norm = norm(f, layer, "self_attn.q_norm"),
+                           .k_norm = norm(f, layer, "self_attn.k_norm"),
+                           .o = map(f, layer, "self_attn.o_proj"),
+                           .gate_up = linear_join(map(f, layer, "mlp.gate_proj"), map(f, layer, "mlp.up_proj")),
+                           .down = map(f, layer, "mlp.down_proj")};
 }
-
-void layer_begin(layer_weights *w) { w->qkv.adds = w->o.adds = w->gate_up.adds = w->down.adds = false; }
 
 void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared)
 {
@@ -206,3 +194,40 @@ void layer_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_rows 
     mlp_backward(c, w, a, d);
     attention_backward(c, w, a, d, gather);
 }
+
+/* -- as a block -- */
+
+static void block_view(void *w, const flat_params *f, int64_t layer) { *(layer_weights *)w = layer_view(f, layer); }
+
+static void block_plan(void *a, const moai_ctx *c, arena *saved, arena *shared)
+{
+    layer_acts_plan(a, c, saved, shared);
+}
+
+/* Only products write the matrices. */
+static void block_begin(const moai_ctx *c, void *weights)
+{
+    layer_weights *w = weights;
+
+    (void)c;
+    w->qkv.adds = w->o.adds = w->gate_up.adds = w->down.adds = false;
+}
+
+static tensor block_input(const void *a) { return ((const layer_acts *)a)->x; }
+
+static void block_forward(const moai_ctx *c, const device_batch *b, void *w, void *a, tensor y)
+{
+    (void)b;
+    layer_forward(c, w, a, y);
+}
+
+static void block_backward(const moai_ctx *c, const device_batch *b, void *w, void *a, tp_rows *d, bool gather)
+{
+    (void)b;
+    layer_backward(c, w, a, d, gather);
+}
+
+const block_kind layer_block = {.name = "layer", .weights_bytes = sizeof(layer_weights),
+                                .acts_bytes = sizeof(layer_acts), .view = block_view, .plan = block_plan,
+                                .begin = block_begin, .input = block_input, .forward = block_forward,
+                                .backward = block_backward};

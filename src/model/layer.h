@@ -9,6 +9,7 @@
 #ifndef MOAI_LAYER_H
 #define MOAI_LAYER_H
 
+#include "src/model/block.h"
 #include "src/model/stream.h"
 
 /* The layer's weights and their gradients: views of the flat buffers. */
@@ -21,10 +22,7 @@ typedef struct layer_weights {
     linear down;                              /* (H, I/tp)                                */
 } layer_weights;
 
-/* `grads` NULL: there are none, nothing is trained. */
-layer_weights layer_view(const param_table *, int64_t layer, void *weights, dtype, float *grads, bool trains);
-/* A step begins: the next products write the matrices' gradients over. */
-void layer_begin(layer_weights *);
+layer_weights layer_view(const flat_params *, int64_t layer);
 
 /* What a forward leaves for the backward.  By recompute mode the marked ones are shared by all layers of the stage
  * and computed again: s in selective and full, f in full. */
@@ -44,8 +42,7 @@ typedef struct layer_acts {
     tensor act;                               /* (N, I/tp)       s                                  */
 } layer_acts;
 
-/* Lays out the kept tensors in `saved` and the recomputed ones in `shared` (the caller releases and plans `shared`
- * again for each layer, so that all layers meet in the same memory). */
+/* Lays out the kept tensors in `saved` and the recomputed ones in `shared`. */
 void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared);
 
 /* x is a->x; y (N/tp, H) must not be a->x where a backward follows. */
@@ -54,9 +51,9 @@ void layer_forward(const moai_ctx *, const layer_weights *, layer_acts *a, tenso
  * and from their a->att to y. */
 void layer_to_heads(const moai_ctx *, const layer_weights *, layer_acts *a);
 void layer_from_heads(const moai_ctx *, const layer_weights *, layer_acts *a, tensor y);
-/* d: the gradient at y, whose gather the caller has begun, becomes that at x, whose gather is then under way if
- * `gather`; the weights' gradients gain this micro-batch's.  Recomputes what the mode did not keep; the activations are
- * spent afterwards. */
+/* As block.h has it.  Recomputes what the mode did not keep; the activations are spent afterwards. */
 void layer_backward(const moai_ctx *, layer_weights *, layer_acts *a, tp_rows *d, bool gather);
+
+extern const block_kind layer_block;          /* of layer_weights and layer_acts */
 
 #endif

@@ -1,27 +1,27 @@
 /* linear.c: see linear.h */
 #include "src/model/linear.h"
 
-static tensor view(const param *p, const param_table *t, void *flat, dtype dt)
+static tensor view(const flat_params *f, const param *p, void *flat, dtype dt)
 {
-    const tensor base = tensor_of(flat, dt, 1, t->n_elem);
+    const tensor base = tensor_of(flat, dt, 1, f->table->n_elem);
 
     return tensor_of(tensor_at(base, 0, p->offset), dt, p->n_rows, p->n_cols);
 }
 
-linear linear_view(const param_table *t, const char *name, void *weights, dtype dt, float *grads, bool trains)
+linear linear_view(const flat_params *f, const char *name)
 {
-    const param *p = params_find(t, name);
+    const param *p = params_find(f->table, name);
 
     if (!p) return (linear){0};
-    return (linear){.w = view(p, t, weights, dt), .dw = view(p, t, grads, DT_F32), .is_trained = trains};
+    return (linear){.w = view(f, p, f->weights, f->dt), .dw = view(f, p, f->grads, DT_F32), .is_trained = f->trains};
 }
 
-norm_weight norm_view(const param_table *t, const char *name, void *weights, dtype dt, float *grads)
+norm_weight norm_view(const flat_params *f, const char *name)
 {
-    const param *p = params_find(t, name);
+    const param *p = params_find(f->table, name);
 
     if (!p) return (norm_weight){0};
-    return (norm_weight){.w = view(p, t, weights, dt), .dw = view(p, t, grads, DT_F32)};
+    return (norm_weight){.w = view(f, p, f->weights, f->dt), .dw = view(f, p, f->grads, DT_F32)};
 }
 
 static tensor join(tensor a, tensor b) { return tensor_of(a.data, a.dt, a.rows + b.rows, a.cols); }

@@ -22,9 +22,18 @@ typedef struct norm_weight {
     tensor w, dw;                             /* as above; a norm's backward always adds */
 } norm_weight;
 
-/* Views of parameter NAME: `grads` NULL where nothing is trained.  {0} where this rank does not hold it. */
-linear linear_view(const param_table *, const char *name, void *weights, dtype, float *grads, bool trains);
-norm_weight norm_view(const param_table *, const char *name, void *weights, dtype, float *grads);
+/* A rank's parameters: their table, and the flat buffers that it describes. */
+typedef struct flat_params {
+    const param_table *table;
+    void *weights;                            /* of dt */
+    dtype dt;
+    float *grads;                             /* NULL: none */
+    bool trains;
+} flat_params;
+
+/* Views of parameter NAME.  {0} where this rank does not hold it. */
+linear linear_view(const flat_params *, const char *name);
+norm_weight norm_view(const flat_params *, const char *name);
 /* Neighbours in the flat buffers as one map: the rows of a, then those of b. */
 linear linear_join(linear a, linear b);
 

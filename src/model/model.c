@@ -1,29 +1,17 @@
 /* model.c: see model.h */
 #include "src/model/model.h"
 
-#include "parallel/axes/tensor_parallel.h"
 #include "src/base/rng.h"
+#include "src/model/embedding.h"
+#include "src/model/head.h"
+#include "src/model/layer.h"
 #include "src/model/rope.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOGITS_BYTES = 1 << 30, LOGITS_ROWS = 1024 };   /* of the logits that exist at once; rows in multiples of this */
-
 static const char *const arena_names[N_ARENAS] = {"weights", "gradients", "optimizer", "activations", "scratch"};
-
-outer_weights outer_view(const param_table *t, const model_config *cfg, void *weights, dtype dt, float *grads,
-                         bool trains)
-{
-    const linear embed = linear_view(t, "model.embed_tokens.weight", weights, dt, grads, trains);
-
-    return (outer_weights){
-        .embed = embed.w,
-        .dembed = embed.dw,
-        .norm = norm_view(t, "model.norm.weight", weights, dt, grads),
-        .head = cfg->tie_word_embeddings ? embed : linear_view(t, "lm_head.weight", weights, dt, grads, trains)};
-}
 
 static void plan_run_state(moai_model *m)
 {
@@ -45,34 +33,48 @@ static void plan_run_state(moai_model *m)
     opt_state_plan(&m->states, &a[ARENA_OPTIMIZER], one ? m->weights : NULL);
 }
 
-static void plan_activations(moai_model *m)
+static void plan_chunk(moai_model *m, const model_chunk *k)
 {
     moai_ctx *c = &m->ctx;
-    arena *saved = &m->arenas[ARENA_ACTIVATIONS];
+    arena *saved = &m->arenas[ARENA_ACTIVATIONS], *shared = c->scratch;
+    const size_t mark = arena_mark(shared), ids = (size_t)c->n_tokens * sizeof(int32_t);
+    size_t widest = 0;
 
     for (int s = 0; s < m->opt.n_slots; s++) {
-        model_slot *slot = &m->slots[s];
-        size_t mark = arena_mark(c->scratch);
-        slot->inputs = arena_take(saved, (size_t)c->n_tokens * sizeof(int32_t));
-        slot->targets = arena_take(saved, (size_t)c->n_tokens * sizeof(int32_t));
-        for (int64_t l = 0; l < m->n_layers; l++) {
-            arena_release(c->scratch, mark);
-            layer_acts_plan(&slot->layers[l], c, saved, c->scratch);
+        model_slot *slot = &k->slots[s];
+        slot->rows = (device_batch){.inputs = arena_take(saved, ids), .targets = arena_take(saved, ids),
+                                   .loss_sum = m->totals};
+        for (int i = 0; i < k->n_blocks; i++) {
+            k->blocks[i].kind->plan(slot->acts[i], c, saved, shared);
+            widest = arena_mark(shared) - mark > widest ? arena_mark(shared) - mark : widest;
+            arena_release(shared, mark);
         }
-        if (s < m->opt.n_slots - 1) arena_release(c->scratch, mark);       /* the shared part is one for all slots */
     }
-    m->nll = arena_take(saved, (size_t)c->n_tokens * sizeof(float));
+    arena_take(shared, widest);             /* the shared part is one for all */
+}
+
+static void plan_activations(moai_model *m)
+{
+    const moai_ctx *c = &m->ctx;
+    arena *saved = &m->arenas[ARENA_ACTIVATIONS];
+
+    for (int k = 0; k < m->n_chunks; k++) plan_chunk(m, &m->chunks[k]);
     for (int i = 0; i < 2; i++) {
-        m->out[i] = arena_tensor(saved, c->dt, c->n_rows, m->cfg.hidden_size);
+        if (!grid_last_stage(c->grid)) m->out[i] = arena_tensor(saved, c->dt, c->n_rows, m->cfg.hidden_size);
         if (m->opt.train) m->dout[i] = arena_tensor(saved, c->dt, c->n_rows, m->cfg.hidden_size);
     }
 }
 
 static void plan_views(moai_model *m)
 {
-    for (int64_t l = 0; l < m->n_layers; l++)
-        m->layers[l] = layer_view(&m->params, m->first_layer + l, m->weights, m->ctx.dt, m->grads, m->opt.train);
-    m->outer = outer_view(&m->params, &m->cfg, m->weights, m->ctx.dt, m->grads, m->opt.train);
+    const flat_params f = {.table = &m->params, .weights = m->weights, .dt = m->ctx.dt, .grads = m->grads,
+                           .trains = m->opt.train};
+
+    for (int k = 0; k < m->n_chunks; k++)
+        for (int i = 0; i < m->chunks[k].n_blocks; i++) {
+            const model_block *b = &m->chunks[k].blocks[i];
+            b->kind->view(b->weights, &f, b->layer);
+        }
 }
 
 /* One micro-batch, as if no other rank were there. */
@@ -83,9 +85,11 @@ static void run_alone(moai_model *m)
 
     grid_dry(&alone, grid->size, grid->at, (int)m->cfg.num_key_value_heads);
     m->ctx.grid = &alone;
-    stage_forward(m, 0, m->out[0]);
-    if (grid_last_stage(grid)) head_forward_backward(m, 0, m->dout[0], m->out[0], m->opt.train ? 1 : 0);
-    if (m->opt.train) stage_backward(m, 0, m->dout[0]);
+    for (int k = 0; k < m->n_chunks; k++) {
+        const bool has_head = chunk_has_head(&m->chunks[k]);
+        chunk_forward(m, k, 0, has_head ? m->dout[0] : m->out[0], m->opt.train ? 1 : 0);
+        if (m->opt.train) chunk_backward(m, k, 0, m->dout[0]);
+    }
     m->ctx.grid = grid;
 }
 
@@ -95,6 +99,44 @@ static void lay_out(moai_model *m)
     plan_run_state(m);
     plan_activations(m);
     plan_views(m);
+}
+
+static void add_block(model_chunk *k, const block_kind *kind, int64_t layer, int at, int n_buckets)
+{
+    k->blocks[k->n_blocks++] = (model_block){kind, layer, at, n_buckets, xmalloc(kind->weights_bytes)};
+}
+
+/* The stage's blocks, in the order of their buckets (params.h): the embedding, layers, and what is left the head's. */
+static void list_blocks(moai_model *m)
+{
+    model_chunk *k = m->chunks = xmalloc(sizeof *m->chunks);
+    int at = 0;
+
+    m->n_chunks = 1;
+    k->blocks = xmalloc((size_t)(m->n_layers + 2) * sizeof *k->blocks);
+    if (grid_first_stage(m->ctx.grid)) add_block(k, &embedding_block, -1, at++, 1);
+    for (int64_t l = 0; l < m->n_layers; l++) add_block(k, &layer_block, m->first_layer + l, at++, 1);
+    if (grid_last_stage(m->ctx.grid)) add_block(k, &head_block, -1, at, m->params.n_buckets - at);
+    k->slots = xmalloc((size_t)m->opt.n_slots * sizeof *k->slots);
+    for (int s = 0; s < m->opt.n_slots; s++) {
+        k->slots[s].acts = xmalloc((size_t)k->n_blocks * sizeof *k->slots[s].acts);
+        for (int i = 0; i < k->n_blocks; i++) k->slots[s].acts[i] = xmalloc(k->blocks[i].kind->acts_bytes);
+    }
+}
+
+static void free_blocks(moai_model *m)
+{
+    for (int c = 0; c < m->n_chunks; c++) {
+        model_chunk *k = &m->chunks[c];
+        for (int s = 0; s < m->opt.n_slots; s++) {
+            for (int i = 0; i < k->n_blocks; i++) free(k->slots[s].acts[i]);
+            free(k->slots[s].acts);
+        }
+        for (int i = 0; i < k->n_blocks; i++) free(k->blocks[i].weights);
+        free(k->blocks);
+        free(k->slots);
+    }
+    free(m->chunks);
 }
 
 void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, const model_options *opt)
@@ -113,12 +155,9 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     params_init(&m->params, cfg, grid->size, grid->at, opt->seq_len);
     m->first_layer = stage_begin(cfg, grid->size.pp, grid->at.pp, opt->seq_len);
     m->n_layers = stage_begin(cfg, grid->size.pp, grid->at.pp + 1, opt->seq_len) - m->first_layer;
-    m->vocab_begin = share_begin(cfg->vocab_size, grid->size.tp, grid->at.tp);
-    m->layers = xmalloc((size_t)m->n_layers * sizeof *m->layers);
-    m->slots = xmalloc((size_t)opt->n_slots * sizeof *m->slots);
     buckets_init(&m->buckets, &m->params, grid, opt->dt);
     if (opt->train) m->states = opt_state_of(adamw_states, m->params.n_own);
-    for (int s = 0; s < opt->n_slots; s++) m->slots[s].layers = xmalloc((size_t)m->n_layers * sizeof(layer_acts));
+    list_blocks(m);
     lay_out(m);
 
     run_alone(m); /* on the device that does nothing: what the scratch stack grows to */
@@ -161,6 +200,7 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
     lay_out(m);
     if (opt_state_take_host(&m->states, ops, dev, err)) return -1;
     m->buckets.weights = m->weights, m->buckets.grads = m->grads;
+    batch_init(&m->batch, m->ctx.n_tokens);
     fill_tables(m);
     return 0;
 }
@@ -184,13 +224,11 @@ void model_rehearse(moai_model *m)
 {
     const int64_t n = m->opt.micro_batch * (m->opt.seq_len + 1);
     int32_t *samples = xmalloc((size_t)n * sizeof *samples);
-    token_batch b;
 
     for (int64_t i = 0; i < n; i++) samples[i] = (int32_t)(rng_uniform(1, (uint64_t)i) * (double)m->cfg.vocab_size);
-    batch_init(&b, m->ctx.n_tokens);
-    batch_samples(&b, samples, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
+    batch_samples(&m->batch, samples, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
     fill_arenas(m, 1);
-    model_set_batch(m, 0, &b);
+    model_set_batch(m, 0, 0, &m->batch);
     gradients_begin(m);
     run_alone(m);                             /* gradients written over */
     run_alone(m);                             /* and added to */
@@ -198,7 +236,6 @@ void model_rehearse(moai_model *m)
     m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
     m->ctx.ops->sync(m->ctx.dev);
     gradients_begin(m);
-    batch_free(&b);
     free(samples);
 }
 
@@ -208,9 +245,8 @@ void model_free(moai_model *m)
     opt_state_free_host(&m->states, m->ctx.ops, m->ctx.dev);
     for (int i = 0; i < N_ARENAS; i++)
         if (m->arenas[i].base) m->ctx.ops->free(m->ctx.dev, m->arenas[i].base);
-    for (int s = 0; s < m->opt.n_slots; s++) free(m->slots[s].layers);
-    free(m->slots);
-    free(m->layers);
+    free_blocks(m);
+    batch_free(&m->batch);
     params_free(&m->params);
     *m = (moai_model){0};
 }
@@ -242,169 +278,109 @@ void model_init_weights(moai_model *m, uint64_t seed)
     c->ops->zero(c->dev, m->grads, flat_bytes);
 }
 
-void model_set_batch(moai_model *m, int slot, const token_batch *b)
+void model_set_batch(moai_model *m, int chunk, int slot, const token_batch *b)
 {
     const moai_ctx *c = &m->ctx;
+    const device_batch *rows = &m->chunks[chunk].slots[slot].rows;
     const size_t bytes = (size_t)c->n_tokens * sizeof *b->ids;
 
     CHECK(b->n_rows == c->n_tokens, "a batch of %lld rows, the model has %lld", (long long)b->n_rows,
           (long long)c->n_tokens);
-    c->ops->copy(c->dev, m->slots[slot].inputs, b->ids, bytes, COPY_TO_DEVICE);
-    c->ops->copy(c->dev, m->slots[slot].targets, b->targets, bytes, COPY_TO_DEVICE);
+    c->ops->copy(c->dev, rows->inputs, b->ids, bytes, COPY_TO_DEVICE);
+    c->ops->copy(c->dev, rows->targets, b->targets, bytes, COPY_TO_DEVICE);
 }
 
-/* Only products write the matrices, except the embedding's rows. */
 void gradients_begin(moai_model *m)
 {
     const moai_ctx *c = &m->ctx;
-    const bool tied_to_head = m->cfg.tie_word_embeddings && grid_last_stage(c->grid);
 
-    for (int b = 0; b < m->params.n_buckets; b++) {
+    for (int b = 0; b < m->params.n_buckets; b++) {           /* norms, to which all backwards add */
         const bucket *k = &m->params.buckets[b];
-        const bool is_embedding = m->grads + k->offset == m->outer.dembed.data;
-        const int64_t begin = is_embedding && !tied_to_head ? 0 : k->n_matrix;
-        c->ops->zero(c->dev, m->grads + k->offset + begin, (size_t)(k->n_padded - begin) * sizeof(float));
+        c->ops->zero(c->dev, m->grads + k->offset + k->n_matrix, (size_t)(k->n_padded - k->n_matrix) * sizeof(float));
     }
-    for (int64_t l = 0; l < m->n_layers; l++) layer_begin(&m->layers[l]);
-    m->outer.head.adds = false;
+    for (int k = 0; k < m->n_chunks; k++)
+        for (int i = 0; i < m->chunks[k].n_blocks; i++) {
+            const model_block *b = &m->chunks[k].blocks[i];
+            b->kind->begin(c, b->weights);
+        }
     buckets_begin(&m->buckets);
 }
 
-/* The buckets of a stage: the embedding on the first, its layers, the head's on the last. */
-static int layer_bucket(const moai_model *m, int64_t l) { return (int)l + (grid_first_stage(m->ctx.grid) ? 1 : 0); }
+bool chunk_embeds(const model_chunk *k) { return k->blocks[0].kind == &embedding_block; }
 
-/* The last ones: the head's, and with it a tied embedding's copy. */
-static void head_acquire(moai_model *m)
+bool chunk_has_head(const model_chunk *k) { return k->blocks[k->n_blocks - 1].kind == &head_block; }
+
+static tensor input_of(const model_chunk *k, int slot, int i)
 {
-    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) bucket_acquire(&m->buckets, b);
+    return k->blocks[i].kind->input(k->slots[slot].acts[i]);
 }
 
-static void head_release(moai_model *m)
+tensor chunk_input(const model_chunk *k, int slot) { return input_of(k, slot, 0); }
+
+static void acquire(moai_model *m, const model_block *b)
 {
-    for (int b = layer_bucket(m, m->n_layers); b < m->params.n_buckets; b++) bucket_release(&m->buckets, b);
+    for (int i = 0; i < b->n_buckets; i++) bucket_acquire(&m->buckets, b->bucket + i);
 }
 
-void stage_forward(moai_model *m, int s, tensor out)
+static void release(moai_model *m, const model_block *b)
+{
+    for (int i = 0; i < b->n_buckets; i++) bucket_release(&m->buckets, b->bucket + i);
+}
+
+void chunk_forward(moai_model *m, int chunk, int slot, tensor y, float scale)
+{
+    const model_chunk *k = &m->chunks[chunk];
+    device_batch *rows = &k->slots[slot].rows;
+
+    rows->scale = scale;
+    for (int i = 0; i < k->n_blocks; i++) {
+        const model_block *b = &k->blocks[i];
+        acquire(m, b);
+        b->kind->forward(&m->ctx, rows, b->weights, k->slots[slot].acts[i],
+                         i + 1 < k->n_blocks ? input_of(k, slot, i + 1) : y);
+        release(m, b);
+    }
+}
+
+void chunk_backward(moai_model *m, int chunk, int slot, tensor dy)
 {
     const moai_ctx *c = &m->ctx;
-    model_slot *slot = &m->slots[s];
-
-    if (grid_first_stage(c->grid)) {
-        const size_t mark = arena_mark(c->scratch);
-        tensor x = slot->layers[0].x, x_part = tp_full(c, x);
-        bucket_acquire(&m->buckets, 0);
-        c->ops->embed(c->dev, x_part, slot->inputs, m->outer.embed, m->vocab_begin); /* (N, H)   other ids are zero */
-        bucket_release(&m->buckets, 0);
-        tp_reduce_scatter(c, x, x_part);                                             /* (N/tp, H)                   */
-        arena_release(c->scratch, mark);
-    }
-    for (int64_t l = 0; l < m->n_layers; l++) {
-        bucket_acquire(&m->buckets, layer_bucket(m, l));
-        layer_forward(c, &m->layers[l], &slot->layers[l], l + 1 < m->n_layers ? slot->layers[l + 1].x : out);
-        bucket_release(&m->buckets, layer_bucket(m, l));
-    }
-}
-
-void stage_backward(moai_model *m, int s, tensor dy)
-{
-    const moai_ctx *c = &m->ctx;
-    model_slot *slot = &m->slots[s];
+    const model_chunk *k = &m->chunks[chunk];
     const size_t mark = arena_mark(c->scratch);
-    const bool embeds = grid_first_stage(c->grid);            /* and reads all rows; another stage sends its own */
     tp_rows d = {.part = dy, .full = tp_full(c, dy)};
 
     tp_rows_gather(c, &d);
-    for (int64_t l = m->n_layers - 1; l >= 0; l--) {
-        const int b = layer_bucket(m, l);
-        bucket_acquire(&m->buckets, b);
-        layer_backward(c, &m->layers[l], &slot->layers[l], &d, l > 0 || embeds);
-        bucket_release(&m->buckets, b);
-        bucket_filled(&m->buckets, b);
-    }
-    if (embeds) {
-        comm_end(&d.ready);                                                                     /* (N, H)    */
-        c->ops->embed_backward(c->dev, m->outer.dembed, slot->inputs, d.full, m->vocab_begin); /* (V/tp, H) */
-        bucket_filled(&m->buckets, 0);
+    for (int i = k->n_blocks - 1; i >= 0; i--) {
+        const model_block *b = &k->blocks[i];
+        acquire(m, b);
+        if (b->kind->backward)                /* what the first one leaves is sent as it is */
+            b->kind->backward(c, &k->slots[slot].rows, b->weights, k->slots[slot].acts[i], &d, i > 0);
+        release(m, b);
+        for (int n = b->n_buckets - 1; n >= 0; n--) bucket_filled(&m->buckets, b->bucket + n);
     }
     arena_release(c->scratch, mark);
 }
 
-/* Loss, and gradient into dn_part, of the rows [row0, row0 + n). */
-static void head_chunk(moai_model *m, const int32_t *targets, tensor n_full, tensor dn_part, int64_t row0, float scale)
+void model_logits(moai_model *m, int slot, int64_t row0, int64_t n_rows, float *logits)
 {
     const moai_ctx *c = &m->ctx;
     const moai_ops *op = c->ops;
-    const comm *tp = &c->grid->tp;
-    const size_t mark = arena_mark(c->scratch);
-    const int64_t n = n_full.rows;
-    tensor logits = arena_tensor(c->scratch, c->dt, n, m->outer.head.w.rows);
-    float *stats_all = arena_take(c->scratch, (size_t)(tp->size * n * 3) * sizeof(float));
-    float *stats = stats_all ? stats_all + tp->rank * n * 3 : NULL;             /* this rank's place in the whole    */
-
-    linear_forward(c, logits, n_full, &m->outer.head);                          /* (n, V/tp)                         */
-    op->softmax_stats(c->dev, stats, logits, targets + row0, m->vocab_begin);   /* (n, 3)                            */
-    comm_request gathered = all_gather_begin(tp, stats_all, stats, (size_t)n * 3, DT_F32);
-    comm_end(&gathered);                                                        /* (tp, n, 3)                        */
-    op->cross_entropy(c->dev, m->nll + row0, logits, stats_all, tp->size, targets + row0, m->vocab_begin, scale);
-    if (scale != 0) {
-        linear_dx(c, dn_part, logits, &m->outer.head);                          /* (n, H)          partial sum       */
-        linear_dw(c, &m->outer.head, logits, n_full);                           /* (V/tp, H)                         */
-    }
-    arena_release(c->scratch, mark);
-}
-
-int64_t head_rows(const moai_model *m)
-{
-    const int64_t row_bytes = m->outer.head.w.rows * (int64_t)dtype_size(m->ctx.dt);
-
-    return min_i64(m->ctx.n_tokens, max_i64(1, LOGITS_BYTES / row_bytes / LOGITS_ROWS) * LOGITS_ROWS);
-}
-
-void head_forward_backward(moai_model *m, int s, tensor dx, tensor x, float scale)
-{
-    const moai_ctx *c = &m->ctx;
-    const moai_ops *op = c->ops;
-    const size_t mark = arena_mark(c->scratch);
-    tensor n = arena_tensor(c->scratch, c->dt, x.rows, x.cols), n_full = tp_full(c, n);
+    const model_chunk *k = &m->chunks[m->n_chunks - 1];
+    const model_block *b = &k->blocks[k->n_blocks - 1];
+    const head_weights *w = b->weights;
+    const size_t mark = arena_mark(c->scratch), bytes = (size_t)(n_rows * w->map.w.rows) * sizeof(float);
+    tensor x = input_of(k, slot, k->n_blocks - 1), n = arena_tensor(c->scratch, c->dt, x.rows, x.cols);
+    tensor n_full = tp_full(c, n), y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, w->map.w.rows);
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
-    tensor dn_part = scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
-
-    head_acquire(m);
-    op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);  /* (N/tp, H)                         */
-    tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
-    for (int64_t row = 0, rows = head_rows(m); row < c->n_tokens; row += rows) {
-        rows = min_i64(rows, c->n_tokens - row);
-        head_chunk(m, m->slots[s].targets, tensor_rows(n_full, row, rows), tensor_rows(dn_part, row, rows), row, scale);
-    }
-    op->sum(c->dev, &m->totals[0], m->nll, c->n_tokens);
-    if (scale != 0) {
-        tensor dn = c->grid->tp.size == 1 ? dn_part : n;
-        tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */
-        op->rmsnorm_backward(c->dev, dx, m->outer.norm.dw, dn, (tensor){0}, x, r, m->outer.norm.w);
-    }
-    head_release(m);
-    if (scale != 0) bucket_filled(&m->buckets, m->params.n_buckets - 1);
-    arena_release(c->scratch, mark);
-}
-
-void model_logits(moai_model *m, tensor x, int64_t row0, int64_t n_rows, float *logits)
-{
-    const moai_ctx *c = &m->ctx;
-    const moai_ops *op = c->ops;
-    const size_t mark = arena_mark(c->scratch);
-    tensor n = arena_tensor(c->scratch, c->dt, x.rows, x.cols), n_full = tp_full(c, n);
-    float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
-    const size_t bytes = (size_t)(n_rows * m->outer.head.w.rows) * sizeof(float);
-    tensor y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, m->outer.head.w.rows);
 
     CHECK(y.data, "%zu bytes for logits do not fit", bytes);
-    head_acquire(m);
-    op->rmsnorm(c->dev, n, r, x, m->outer.norm.w, (float)m->cfg.rms_norm_eps);
+    acquire(m, b);
+    op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)m->cfg.rms_norm_eps);
     tp_all_gather(c, n_full, n);
-    linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &m->outer.head);
+    linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &w->map);
     op->copy(c->dev, logits, y.data, bytes, COPY_TO_HOST);
     op->sync(c->dev);
     op->free(c->dev, y.data);
-    head_release(m);
+    release(m, b);
     arena_release(c->scratch, mark);
 }

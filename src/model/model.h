@@ -8,10 +8,8 @@
 
 #include "parallel/axes/buckets.h"
 #include "src/model/batch.h"
-#include "src/model/layer.h"
-#include "src/params/ctx.h"
+#include "src/model/block.h"
 #include "src/params/opt_state.h"
-#include "src/params/params.h"
 
 /* One arena a lifetime; the memory report prints them by name. */
 enum { ARENA_WEIGHTS, ARENA_GRADIENTS, ARENA_OPTIMIZER, ARENA_ACTIVATIONS, ARENA_SCRATCH, N_ARENAS };
@@ -24,21 +22,19 @@ typedef struct model_options {
     bool train;                             /* false: forward only, no gradients or optimizer state */
 } model_options;
 
-/* Model weights that are not a layer's. */
-typedef struct outer_weights {
-    tensor embed, dembed;                   /* (V/tp, H)   first stage; the gradient fp32 */
-    norm_weight norm;                       /* (1, H)      last stage  */
-    linear head;                            /* (V/tp, H)   last stage; the embedding itself when tied */
-} outer_weights;
-
-/* {0} where the stage holds none; `grads` NULL: there are none */
-outer_weights outer_view(const param_table *, const model_config *, void *weights, dtype, float *grads, bool trains);
-
-/* One micro-batch's memory on the stage: its activations and its ids. */
+/* One micro-batch's memory in a chunk. */
 typedef struct model_slot {
-    layer_acts *layers;
-    int32_t *inputs, *targets;              /* (N) on the device; -1 past batch * seq_len */
+    device_batch rows;
+    void **acts;                            /* one a block */
 } model_slot;
+
+/* Blocks that a stage runs one behind the other: the input of the first comes from another stage, unless it is the
+ * embedding, and the result of the last goes to one, unless it is the head. */
+typedef struct model_chunk {
+    model_block *blocks;
+    int n_blocks;
+    model_slot *slots;                      /* n_slots */
+} model_chunk;
 
 typedef struct moai_model {
     moai_ctx ctx;
@@ -46,7 +42,6 @@ typedef struct moai_model {
     model_config cfg;
     param_table params;
     int64_t first_layer, n_layers;
-    int64_t vocab_begin;                    /* of this rank's share of the vocabulary */
 
     arena arenas[N_ARENAS];
     void *weights;                          /* flat (n_elem), dtype of the model */
@@ -54,13 +49,12 @@ typedef struct moai_model {
     opt_state states;                       /* this rank's share under ZeRO-1 */
     double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */
     float *grad_scale;                      /* device: what clip says */
-    float *nll;                             /* (N) */
 
     buckets buckets;                        /* what gradients and weights are at */
 
-    layer_weights *layers;                  /* views, one a layer of the stage */
-    outer_weights outer;
-    model_slot *slots;
+    model_chunk *chunks;
+    int n_chunks;                           /* 1 */
+    token_batch batch;                      /* of the host: for those who feed, on its way to a slot */
     tensor out[2];                          /* (N/tp, H) what goes to the next stage, by micro-batch parity      */
     tensor dout[2];                         /* (N/tp, H) the gradient that comes back, and dx that goes further back */
 } moai_model;
@@ -79,27 +73,27 @@ void model_free(moai_model *);
  * and weights.  Not collective. */
 void model_init_weights(moai_model *, uint64_t seed);
 
-/* What the slot's rows hold and are to predict; the batch is free again at return. */
-void model_set_batch(moai_model *, int slot, const token_batch *);
+/* What the rows of a chunk's slot hold and are to predict; the batch is free again at return. */
+void model_set_batch(moai_model *, int chunk, int slot, const token_batch *);
 
 /* Before a step's first micro-batch: gradients that are added to become zero; those that come from a product alone are
  * left for its first micro-batch to write over. */
 void gradients_begin(moai_model *);
 
-/* Forward of one micro-batch through the stage.  The first stage reads slot's inputs, another its
- * slots[slot].layers[0].x, which the pipeline has filled.  The result is in `out`.  Collective over tp. */
-void stage_forward(moai_model *, int slot, tensor out);
-/* Last stage only: final norm, head and loss of x, chunked over tokens so that the full logits never exist; adds the
- * token losses to totals[0].  With scale != 0 also their backward: gradients of norm and head += scale * ..., dx =
- * gradient at x; with scale 0 only the loss, and dx is not touched.  Collective over tp. */
-void head_forward_backward(moai_model *, int slot, tensor dx, tensor x, float scale);
-int64_t head_rows(const moai_model *);        /* the tokens of a chunk */
-/* The gradients of the stage's weights, from dy, which becomes dx.  Collective over tp. */
-void stage_backward(moai_model *, int slot, tensor dy);
+bool chunk_embeds(const model_chunk *);     /* its first block is the embedding */
+bool chunk_has_head(const model_chunk *);   /* its last one is the head */
+/* (N/tp, H) where the stage before leaves a chunk's input.  Not for one that embeds. */
+tensor chunk_input(const model_chunk *, int slot);
+/* One micro-batch through a chunk, from its ids or its input to y (N/tp, H): what the next chunk gets, or, of one with
+ * the head, the gradient that chunk_backward begins with; `scale` is the factor of the loss's gradient, 0: there is
+ * none, and nothing is written.  Token losses are added to totals[0].  Collective over tp. */
+void chunk_forward(moai_model *, int chunk, int slot, tensor y, float scale);
+/* The gradients of the chunk's weights, from dy, which becomes dx.  Collective over tp. */
+void chunk_backward(moai_model *, int chunk, int slot, tensor dy);
 
-/* The logits of the last micro-batch's rows [row0, row0 + n) for tests, fp32 on the host, this rank's
- * columns of the vocabulary: x (N/tp, H) is stage_forward's result on the last stage.  Collective over tp. */
-void model_logits(moai_model *, tensor x, int64_t row0, int64_t n, float *logits);
+/* The logits of the rows [row0, row0 + n) of the last forward in a slot, for tests, fp32 on the host, this rank's
+ * columns of the vocabulary.  On a stage with the head.  Collective over tp. */
+void model_logits(moai_model *, int slot, int64_t row0, int64_t n, float *logits);
 
 /* Bytes by arena. */
 size_t model_bytes(const moai_model *, int which);

@@ -11,21 +11,28 @@ typedef struct run {
     void *arg;
 } run;
 
-static tensor input(void *of, pipe_action a) { return ((run *)of)->m->slots[a.slot].layers[0].x; }
-static tensor output(void *of, pipe_action a) { return ((run *)of)->m->out[a.micro_batch % 2]; }
+static const model_chunk *chunk_of(const run *r, pipe_action a) { return &r->m->chunks[a.chunk]; }
+
+static tensor input(void *of, pipe_action a) { return chunk_input(chunk_of(of, a), a.slot); }
 static tensor gradient(void *of, pipe_action a) { return ((run *)of)->m->dout[a.micro_batch % 2]; }
+static tensor output(void *of, pipe_action a)
+{
+    return chunk_has_head(chunk_of(of, a)) ? gradient(of, a) : ((run *)of)->m->out[a.micro_batch % 2];
+}
 
 static void begin(void *of, pipe_action a)
 {
     run *r = of;
     const moai_ctx *c = &r->m->ctx;
+    const model_chunk *k = chunk_of(r, a);
     const char *phase = a.kind == PIPE_FORWARD ? "forward" : "backward";
 
     r->m->buckets.is_last = a.micro_batch == r->n_micro - 1;
     c->ops->phase(c->dev, phase, a.micro_batch);
-    if (a.kind == PIPE_FORWARD && (grid_first_stage(c->grid) || grid_last_stage(c->grid))) {
+    if (a.kind == PIPE_FORWARD && (chunk_embeds(k) || chunk_has_head(k))) {
         watch_phase("reading data", a.micro_batch);
-        r->feed(r->arg, r->m, a.micro_batch, a.slot);
+        r->feed(r->arg, r->m, a.micro_batch, &r->m->batch);
+        model_set_batch(r->m, a.chunk, a.slot, &r->m->batch);
     }
     watch_phase(phase, a.micro_batch);
 }
@@ -34,12 +41,11 @@ static void act(void *of, pipe_action a)
 {
     run *r = of;
 
-    if (a.kind == PIPE_BACKWARD) {
-        stage_backward(r->m, a.slot, gradient(of, a));
-        return;
-    }
-    stage_forward(r->m, a.slot, output(of, a));
-    if (grid_last_stage(r->m->ctx.grid)) head_forward_backward(r->m, a.slot, gradient(of, a), output(of, a), r->scale);
+    CHECK(a.kind != PIPE_WEIGHTS, "a chunk's backward gives the gradients of its weights, too");
+    if (a.kind == PIPE_FORWARD)
+        chunk_forward(r->m, a.chunk, a.slot, output(of, a), r->scale);
+    else
+        chunk_backward(r->m, a.chunk, a.slot, gradient(of, a));
 }
 
 void model_run(moai_model *m, const pipe_schedule *s, float scale, model_feed feed, void *arg)

@@ -5,8 +5,8 @@
 #include "parallel/pipeline/pipeline.h"
 #include "src/model/model.h"
 
-/* Fills slot's ids for a micro-batch; called before its forward on the first and last stages only. */
-typedef void (*model_feed)(void *arg, moai_model *, int micro_batch, int slot);
+/* Fills the batch for a micro-batch; called before its forward where a chunk embeds or has the head. */
+typedef void (*model_feed)(void *arg, const moai_model *, int micro_batch, token_batch *);
 
 /* Runs the list on this stage: gradients accumulate, token losses add up in totals[0] on the last stage; scale is the
  * factor of the loss's gradient (0 with a schedule without backwards).  Collective over tp and pp, and in the last

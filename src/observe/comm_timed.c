@@ -93,16 +93,16 @@ static comm_request broadcast_timed(const comm *c, void *buf, size_t n_elem, dty
     return started(c, s, broadcast_begin(inner_of(c), buf, n_elem, dt, root));
 }
 
-static comm_request send_timed(const comm *c, const void *buf, size_t n_elem, dtype dt, int to)
+static comm_request send_timed(const comm *c, const void *buf, size_t n_elem, dtype dt, int to, int lane)
 {
     start s = begin(c, "send", n_elem, dt);
-    return started(c, s, send_begin(inner_of(c), buf, n_elem, dt, to));
+    return started(c, s, send_begin(inner_of(c), buf, n_elem, dt, to, lane));
 }
 
-static comm_request recv_timed(const comm *c, void *buf, size_t n_elem, dtype dt, int from)
+static comm_request recv_timed(const comm *c, void *buf, size_t n_elem, dtype dt, int from, int lane)
 {
     start s = begin(c, "recv", n_elem, dt);
-    return started(c, s, recv_begin(inner_of(c), buf, n_elem, dt, from));
+    return started(c, s, recv_begin(inner_of(c), buf, n_elem, dt, from, lane));
 }
 
 static void free_timed(comm *c)

@@ -37,12 +37,14 @@ static void lay_out(decoder *d)
     c->rope.sin = arena_tensor(run, DT_F32, d->opt.max_len, half);
     d->device_inputs = arena_take(run, input_bytes(d->opt.max_rows, d->opt.max_wanted));
     d->drawn = arena_take(run, (size_t)d->opt.max_wanted * sizeof *d->drawn);
+    const flat_params f = {.table = &d->params, .weights = d->weights, .dt = c->dt};
     for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) {
-        d->layers[l] = layer_view(&d->params, l, d->weights, c->dt, NULL, false);
+        d->layers[l] = layer_view(&f, l);
         d->cache[l].k = arena_tensor(cache, c->dt, d->opt.n_sequences * d->opt.max_len, ctx_kv_cols(c));
         d->cache[l].v = arena_tensor(cache, c->dt, d->opt.n_sequences * d->opt.max_len, ctx_kv_cols(c));
     }
-    d->outer = outer_view(&d->params, &d->cfg, d->weights, c->dt, NULL, false);
+    d->embedding = embedding_view(&f);
+    d->head = head_view(&f);
 }
 
 /* a->att (n, Q): rows of a prompt's beginning see each other only, the others the cache. */
@@ -85,12 +87,12 @@ static tensor head_logits(const decoder *d, tensor normed)
     tensor logits = arena_tensor(c->scratch, DT_F32, n, V);
 
     if (tp->size == 1) {
-        linear_forward(c, logits, normed, &d->outer.head);
+        linear_forward(c, logits, normed, &d->head.map);
         return logits;
     }
     tensor all = arena_tensor(c->scratch, DT_F32, tp->size * n, share); /* (tp, n, V/tp) */
     tensor mine = tensor_rows(all, tp->rank * n, n);
-    linear_forward(c, tensor_cols(mine, 0, d->outer.head.w.rows), normed, &d->outer.head);
+    linear_forward(c, tensor_cols(mine, 0, d->head.map.w.rows), normed, &d->head.map);
     comm_request gathered = all_gather_begin(tp, all.data, mine.data, (size_t)(n * share), DT_F32);
     comm_end(&gathered);
     for (int part = 0; part < tp->size; part++) {
@@ -113,7 +115,7 @@ static tensor wanted_logits(const decoder *d, tensor x, int64_t n, const int32_t
         op->copy(c->dev, tensor_at(rows, i, 0), tensor_at(x, wanted[i], 0), (size_t)(run * x.cols) * dtype_size(x.dt),
                  COPY_ON_DEVICE);
     }
-    op->rmsnorm(c->dev, normed, r, rows, d->outer.norm.w, (float)d->cfg.rms_norm_eps);
+    op->rmsnorm(c->dev, normed, r, rows, d->head.norm.w, (float)d->cfg.rms_norm_eps);
     return head_logits(d, normed);
 }
 
@@ -127,8 +129,8 @@ static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wa
     c->n_tokens = c->n_rows = n;              /* on every rank */
     c->positions = d->pos;
     layer_acts_plan(&a, c, c->scratch, c->scratch);
-    c->ops->embed(c->dev, a.x, d->ids, d->outer.embed, d->vocab_begin); /* (n, H)   other ranks' ids are zero */
-    tp_all_reduce(c, a.x);                                              /* (n, H) */
+    c->ops->embed(c->dev, a.x, d->ids, d->embedding.table, d->embedding.vocab_begin); /* (n, H)   other ids are zero */
+    tp_all_reduce(c, a.x);                                                            /* (n, H)                      */
     for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) layer_decode(d, &d->layers[l], &d->cache[l], &a);
     return n_wanted ? wanted_logits(d, a.x, n_wanted, wanted) : (tensor){0};
 }
@@ -285,7 +287,6 @@ int decoder_init(decoder *d, const model_config *cfg, const decoder_options *opt
                                   .head_dim = cfg->head_dim,
                                   .scale = 1 / sqrtf((float)cfg->head_dim)}};
     params_init(&d->params, cfg, grid->size, grid->at, opt->max_len);
-    d->vocab_begin = share_begin(cfg->vocab_size, tp, grid->at.tp);
     d->layers = xmalloc((size_t)cfg->num_hidden_layers * sizeof *d->layers);
     d->cache = xmalloc((size_t)cfg->num_hidden_layers * sizeof *d->cache);
     d->inputs = xmalloc(input_bytes(opt->max_rows, opt->max_wanted));

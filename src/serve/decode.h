@@ -13,7 +13,9 @@
 #define MOAI_DECODE_H
 
 #include "io/hf/weights.h"
-#include "src/model/model.h"
+#include "src/model/embedding.h"
+#include "src/model/head.h"
+#include "src/model/layer.h"
 
 typedef struct decoder_options {
     dtype dt;                     /* DT_F32, DT_BF16, DT_F16: weights, activations and cache */
@@ -47,13 +49,13 @@ typedef struct decoder {
     moai_ctx ctx;
     model_config cfg;
     decoder_options opt;
-    param_table params;  /* of one stage with all layers */
-    int64_t vocab_begin; /* of this rank's share of the vocabulary */
+    param_table params; /* of one stage with all layers */
 
     arena arenas[N_DECODER_ARENAS];
     void *weights;    /* flat (params.n_elem), zero until filled */
     layer_weights *layers; /* views, one a layer */
-    outer_weights outer;
+    embedding_weights embedding;
+    head_weights head;
     kv_cache *cache; /* one a layer */
 
     /* the forward under way; u, ids, seq and pos lie in device memory one behind the other, as in `inputs` */

@@ -11,12 +11,11 @@
 typedef struct evaluation {
     loader *loader;
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
-    token_batch rows;
     int64_t *samples;                         /* (micro_batch) */
     int64_t n;                                /* samples of the whole evaluation */
 } evaluation;
 
-static void feed(void *arg, moai_model *m, int micro_batch, int slot)
+static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     evaluation *e = arg;
     const int64_t B = m->opt.micro_batch, T = m->opt.seq_len;
@@ -25,8 +24,7 @@ static void feed(void *arg, moai_model *m, int micro_batch, int slot)
     double waited = 0;
 
     feed_next(e->loader, m->ctx.grid, e->ids, B * (T + 1), e->samples, &waited);
-    batch_samples(&e->rows, e->ids, B, e->n - first, T);
-    model_set_batch(m, slot, &e->rows);
+    batch_samples(rows, e->ids, B, e->n - first, T);
 }
 
 double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t *n_tokens)
@@ -42,7 +40,6 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     pipe_schedule schedule = schedule_forward((int)n_micro);
     moai_error err;
 
-    batch_init(&e.rows, c->n_tokens);
     if (grid_takes_ids(c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
     if (grid_reads_ids(c->grid)) {
         e.samples = xmalloc((size_t)B * sizeof *e.samples);
@@ -62,7 +59,6 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     if (e.loader) loader_stop(e.loader);      /* which waits for reads under way */
     watch_files(false);
     free(e.ids);
-    batch_free(&e.rows);
     free(e.samples);
     schedule_free(&schedule);
     *n_tokens = e.n * T;

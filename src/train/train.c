@@ -29,14 +29,13 @@ static int step_boundary(const trainer *t)
     return agreed[0];
 }
 
-static void feed_train(void *arg, moai_model *m, int micro_batch, int slot)
+static void feed_train(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     trainer *t = arg;
 
     feed_next(t->loader, &t->grid, t->ids, t->batch.micro_batch * (t->run->seq_length + 1),
               t->samples_read + micro_batch * t->batch.micro_batch, &t->waited);
-    batch_samples(&t->rows, t->ids, t->batch.micro_batch, t->batch.micro_batch, t->run->seq_length);
-    model_set_batch(m, slot, &t->rows);
+    batch_samples(rows, t->ids, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
 }
 
 /* Rank 0 gets the sample numbers of the whole step, as the first stage's ranks read them;

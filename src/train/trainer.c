@@ -279,7 +279,6 @@ int trainer_read_data(trainer *t, moai_error *err)
 static void take_batch_memory(trainer *t)
 {
     t->ids = xmalloc((size_t)(t->batch.micro_batch * (t->run->seq_length + 1)) * sizeof *t->ids);
-    batch_init(&t->rows, t->model.ctx.n_tokens);
     t->samples_read = xmalloc((size_t)(t->batch.micro_batch * t->batch.accumulation) * sizeof *t->samples_read);
 }
 
@@ -332,7 +331,7 @@ void trainer_close(trainer *t)
     saver_close(t->saver);
     resume_free(&t->from);
     if (t->metrics) metrics_close(t->metrics);
-    if (t->model.slots) model_free(&t->model);
+    if (t->model.chunks) model_free(&t->model);
     profile_free(t->profile);
     schedule_free(&t->schedule);
     stragglers_free(&t->stragglers);
@@ -340,7 +339,6 @@ void trainer_close(trainer *t)
     grid_free(&t->grid);
     device_close(&t->device);
     free(t->ids);
-    batch_free(&t->rows);
     free(t->samples_read);
     checkpoint_files_free(&t->files);
     job_unlock(t->lock);

@@ -29,7 +29,6 @@ typedef struct trainer {
     dataset *train_set, *eval_set;            /* eval_set NULL: no evaluation */
     loader *loader;                           /* where grid_reads_ids */
     int32_t *ids;                             /* (micro_batch, seq_len + 1) of the micro-batch that is read */
-    token_batch rows;                               /* and what it means */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
     double waited;                            /* for data, in this step */
     double busy;                              /* in this step: seconds that this rank did not wait for others */

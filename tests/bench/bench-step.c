@@ -7,14 +7,14 @@
  * model's, as in the training log; the products alone count theirs.  At last, where the time of one more step went. */
 #include "src/base/rng.h"
 #include "src/device/device.h"
-#include "src/model/model.h"
+#include "src/model/head.h"
+#include "src/model/layer.h"
 #include "src/model/model_run.h"
 #include "src/train/fit.h"
 #include "src/train/loss_scale.h"
 #include "src/train/optimizer.h"
 #include "src/train/plan.h"
 #include "src/train/profile.h"
-#include "tests/lib/samples.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,10 +34,10 @@ typedef struct bench {
     tensor dy, dact, datt, dqk, dqkv, part, logits;       /* operands of the bound that the model has only in scratch */
 } bench;
 
-static void feed(void *arg, moai_model *m, int micro_batch, int slot)
+static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     (void)micro_batch;
-    set_samples(m, slot, ((bench *)arg)->ids);
+    batch_samples(rows, ((bench *)arg)->ids, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
 }
 
 static void train_step(bench *b)
@@ -80,15 +80,18 @@ static void micro_batch_bound(bench *b)
 {
     moai_model *m = &b->model;
     const moai_ctx *c = &m->ctx;
-    const tensor x = m->out[0];
+    const model_chunk *k = m->chunks;                         /* one stage: embedding, layers, head */
+    const head_weights *head = k->blocks[k->n_blocks - 1].weights;
+    const tensor x = head_block.input(k->slots[0].acts[k->n_blocks - 1]);
 
-    for (int64_t l = 0; l < m->n_layers; l++) layer_bound(b, &m->layers[l], &m->slots[0].layers[l]);
+    for (int i = 0; i < k->n_blocks; i++)
+        if (k->blocks[i].kind == &layer_block) layer_bound(b, k->blocks[i].weights, k->slots[0].acts[i]);
     for (int64_t row = 0, rows; row < c->n_tokens; row += rows) {
         rows = min_i64(b->logits.rows, c->n_tokens - row);
         tensor logits = tensor_rows(b->logits, 0, rows);
-        c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), m->outer.head.w);
-        c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, m->outer.head.w);
-        c->ops->matmul_dw(c->dev, m->outer.head.dw, logits, tensor_rows(x, row, rows), true);
+        c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), head->map.w);
+        c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, head->map.w);
+        c->ops->matmul_dw(c->dev, head->map.dw, logits, tensor_rows(x, row, rows), true);
     }
     c->ops->sync(c->dev);
 }
@@ -130,7 +133,8 @@ static tensor take(const moai_ctx *c, int64_t rows, int64_t cols)
 static void bound_open(bench *b)
 {
     const moai_ctx *c = &b->model.ctx;
-    const layer_acts *a = b->model.slots[0].layers;
+    const model_chunk *k = b->model.chunks;
+    const layer_acts *a = k->slots[0].acts[1];
 
     b->dy = take(c, c->n_tokens, b->cfg.hidden_size);
     b->part = take(c, c->n_tokens, b->cfg.hidden_size);
@@ -138,7 +142,7 @@ static void bound_open(bench *b)
     b->datt = take(c, a->att.rows, a->att.cols);
     b->dqk = take(c, a->qk.rows, a->qk.cols);
     b->dqkv = take(c, a->qkv.rows, a->qkv.cols);
-    b->logits = take(c, head_rows(&b->model), b->cfg.vocab_size);
+    b->logits = take(c, head_rows(c, k->blocks[k->n_blocks - 1].weights), b->cfg.vocab_size);
 }
 
 static void bound_close(bench *b)

@@ -8,7 +8,6 @@
 #include "parallel/axes/zero.h"
 #include "src/device/device.h"
 #include "src/model/model_run.h"
-#include "tests/lib/samples.h"
 #include "src/train/optimizer.h"
 
 #include "tests/lib/tap.h"
@@ -171,12 +170,13 @@ static inline void golden_model(moai_model *m, const golden *g, const moai_grid 
 }
 
 /* Micro-batch i of data-parallel rank d takes samples (i * dp + d) * micro_batch onwards, as the loader deals them. */
-static inline void golden_feed(void *ids, moai_model *m, int micro_batch, int slot)
+static inline void golden_feed(void *ids, const moai_model *m, int micro_batch, token_batch *rows)
 {
     const comm *dp = &m->ctx.grid->dp;
     const int64_t sample = (micro_batch * dp->size + dp->rank) * m->opt.micro_batch;
 
-    set_samples(m, slot, (const int32_t *)ids + sample * (m->opt.seq_len + 1));
+    batch_samples(rows, (const int32_t *)ids + sample * (m->opt.seq_len + 1), m->opt.micro_batch, m->opt.micro_batch,
+                  m->opt.seq_len);
 }
 
 /* Forward and backward of one batch: gradients of loss_scale times its mean loss, totals[0] the sum of the token losses

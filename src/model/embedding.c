@@ -1,0 +1,56 @@
+/* embedding.c: see embedding.h */
+#include "src/model/embedding.h"
+
+embedding_weights embedding_view(const flat_params *f)
+{
+    static const char name[] = "model.embed_tokens.weight";
+    const linear table = linear_view(f, name);
+
+    CHECK(table.w.rows, "no parameter %s on this rank", name);
+    return (embedding_weights){
+        .table = table.w, .dtable = table.dw, .vocab_begin = params_find(f->table, name)->row0,
+        .begins_with_head = params_find(f->table, "model.norm.weight") && !params_find(f->table, "lm_head.weight")};
+}
+
+static void view(void *weights, const flat_params *f, int64_t layer)
+{
+    (void)layer;
+    *(embedding_weights *)weights = embedding_view(f);
+}
+
+static void plan(void *acts, const moai_ctx *c, arena *saved, arena *shared)
+{
+    (void)acts, (void)c, (void)saved, (void)shared;
+}
+
+static void begin(const moai_ctx *c, void *weights)
+{
+    const embedding_weights *w = weights;
+
+    if (!w->begins_with_head)
+        c->ops->zero(c->dev, w->dtable.data, (size_t)tensor_n_elem(w->dtable) * dtype_size(w->dtable.dt));
+}
+
+static void forward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tensor x)
+{
+    const embedding_weights *w = weights;
+    const size_t mark = arena_mark(c->scratch);
+    tensor x_part = tp_full(c, x);
+
+    (void)acts;
+    c->ops->embed(c->dev, x_part, b->inputs, w->table, w->vocab_begin);             /* (N, H)   other ids are zero */
+    tp_reduce_scatter(c, x, x_part);                                                /* (N/tp, H)                   */
+    arena_release(c->scratch, mark);
+}
+
+static void backward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tp_rows *d, bool gather)
+{
+    embedding_weights *w = weights;
+
+    (void)acts, (void)gather;
+    comm_end(&d->ready);                                                            /* (N, H)                      */
+    c->ops->embed_backward(c->dev, w->dtable, b->inputs, d->full, w->vocab_begin);  /* (V/tp, H)                   */
+}
+
+const block_kind embedding_block = {.name = "embedding", .weights_bytes = sizeof(embedding_weights), .view = view,
+                                    .plan = plan, .begin = begin, .forward = forward, .backward = backward};

@@ -258,7 +258,7 @@ demo-data: demo-deps
 prove-tests:
 	@$(if $(chosen),$(prove) $(filter tests/$(T)%,$(chosen)),echo "T=$(T): no test is called tests/$(T)*"; exit 1)
 prove-gpu:                                # most of their time is programs starting: four at once
-	@$(prove) -j4 $(sort $(wildcard tests/gpu/t*.sh)) tests/t2-golden.c $(shell grep -l battery_open tests/t1-*.c) :: -d $(DEVICE)
+	@$(prove) -j4 $(sort $(wildcard tests/gpu/t*.sh)) tests/t2-golden.c tests/t2-segments.c $(shell grep -l battery_open tests/t1-*.c) :: -d $(DEVICE)
 prove-slow:
 	@$(if $(chosen_slow),$(prove) $(chosen_slow),echo "T=$(T): no test is called tests/slow/$(T)*"; exit 1)
 

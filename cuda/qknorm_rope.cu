@@ -331,7 +331,7 @@ template <typename F> void for_head(const char *op, dtype dt, int64_t head_dim, 
 
 template <typename T>
 qk_args<T> qk_args_of(int64_t rows, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table rope,
-                      const int32_t *positions, attend_shape s)
+                      const int32_t *positions, head_shape s)
 {
     qk_args<T> a = {};
 
@@ -366,7 +366,7 @@ struct qk_shape {
 }  // namespace
 
 void qknorm_rope_cuda(moai_device *dev, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table rope,
-                      const int32_t *positions, attend_shape s, float eps)
+                      const int32_t *positions, head_shape s, float eps)
 {
     const char *op = "qknorm_rope";
     bool packed = is_packed(qk, tensor_cols(qkv, 0, qk.cols), q_norm, k_norm, rope.cos, rope.sin);
@@ -387,7 +387,7 @@ void qknorm_rope_cuda(moai_device *dev, tensor qk, float *r, tensor qkv, tensor 
 
 void qknorm_rope_backward_cuda(moai_device *dev, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
                                const float *r, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions,
-                               attend_shape s)
+                               head_shape s)
 {
     const char *op = "qknorm_rope_backward";
     int64_t d = s.head_dim;

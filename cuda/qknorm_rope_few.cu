@@ -57,7 +57,7 @@ template <typename T> __global__ void __launch_bounds__(WARPS *WARP) few_heads_k
 }  // namespace
 
 bool qknorm_rope_few(moai_device *dev, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table rope,
-                     const int32_t *positions, attend_shape s, float eps)
+                     const int32_t *positions, head_shape s, float eps)
 {
     const char *op = "qknorm_rope";
     const int n_heads = (int)(s.n_heads + s.n_kv_heads);

@@ -10,7 +10,7 @@ extern "C" {
 
 /* qknorm_rope of ops.h for up to 64 rows and head_dim up to 256; false, and nothing done, for more. */
 bool qknorm_rope_few(moai_device *, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table,
-                     const int32_t *positions, attend_shape, float eps);
+                     const int32_t *positions, head_shape, float eps);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,6 @@
 /* Causal grouped-query attention, its backward, and decoding over a cache, against fp64; -d names the device.  On a GPU
  * each implementation runs. */
+#include "src/base/rng.h"
 #include "tests/lib/battery.h"
 
 static bool on_tensor_cores; /* may 16-bit types be computed there? */
@@ -12,11 +13,13 @@ static double rounded_weights(dtype dt)
 }
 
 typedef struct attend_problem {
-    attend_shape s;
-    const double *q, *k, *v, *datt; /* rows batch * seq_len */
+    head_shape s;
+    const attend_segment *segments;
+    int n_segments;
+    int64_t n_rows;
+    const double *q, *k, *v, *datt;
 } attend_problem;
 
-static int64_t n_rows(const attend_problem *p) { return p->s.batch * p->s.seq_len; }
 static int64_t q_width(const attend_problem *p) { return p->s.n_heads * p->s.head_dim; }
 static int64_t k_width(const attend_problem *p) { return p->s.n_kv_heads * p->s.head_dim; }
 static int64_t kv_col(const attend_problem *p, int64_t h)
@@ -31,10 +34,11 @@ static double dot(const double *a, const double *b, int64_t n)
     return sum;
 }
 
-/* Weights of query `row` (of the micro-batch) on the keys of its sequence up to itself; returns the log-sum-exp. */
-static double weights_of(const attend_problem *p, int64_t row, int64_t h, double *weight)
+/* Weights of the query at `position` of a sequence that begins at row `first`, on the keys up to itself; returns the
+ * log-sum-exp. */
+static double weights_of(const attend_problem *p, int64_t first, int64_t position, int64_t h, double *weight)
 {
-    int64_t d = p->s.head_dim, position = row % p->s.seq_len, first = row - position;
+    int64_t d = p->s.head_dim, row = first + position;
     double max = -INFINITY, sum = 0.0;
 
     for (int64_t j = 0; j <= position; j++) {
@@ -47,11 +51,12 @@ static double weights_of(const attend_problem *p, int64_t row, int64_t h, double
     return max + log(sum);
 }
 
-/* Row `row` of att; weight is room for seq_len numbers.  Returns the log-sum-exp. */
-static double attend_row(const attend_problem *p, int64_t row, int64_t h, double *weight, double *att)
+/* Its row of att; weight is room for a sequence.  Returns the log-sum-exp. */
+static double attend_row(const attend_problem *p, int64_t first, int64_t position, int64_t h, double *weight,
+                         double *att)
 {
-    int64_t d = p->s.head_dim, position = row % p->s.seq_len, first = row - position;
-    double *out = att + row * q_width(p) + h * d, total = weights_of(p, row, h, weight);
+    int64_t d = p->s.head_dim;
+    double *out = att + (first + position) * q_width(p) + h * d, total = weights_of(p, first, position, h, weight);
 
     for (int64_t c = 0; c < d; c++) out[c] = 0.0;
     for (int64_t j = 0; j <= position; j++)
@@ -61,47 +66,55 @@ static double attend_row(const attend_problem *p, int64_t row, int64_t h, double
 
 static void attend_reference(const attend_problem *p, double *att, double *lse)
 {
-    double *weight = doubles(p->s.seq_len);
+    double *weight = doubles(p->n_rows);
 
-    for (int64_t row = 0; row < n_rows(p); row++) {
-        for (int64_t h = 0; h < p->s.n_heads; h++) {
-            double total = attend_row(p, row, h, weight, att);
-            if (lse) lse[(row / p->s.seq_len * p->s.n_heads + h) * p->s.seq_len + row % p->s.seq_len] = total;
-        }
+    for (int i = 0; i < p->n_segments; i++) {
+        const attend_segment g = p->segments[i];
+        for (int64_t at = 0; at < g.n_rows; at++)
+            for (int64_t h = 0; h < p->s.n_heads; h++) {
+                double total = attend_row(p, g.row, at, h, weight, att);
+                if (lse) lse[g.row * p->s.n_heads + h * g.n_rows + at] = total;
+            }
     }
     free(weight);
 }
 
 /* att: what the device is given, rounded to its dtype */
-static void attend_backward_reference(const attend_problem *p, const double *att, double *dq, double *dk, double *dv)
+static void row_backward(const attend_problem *p, int64_t first, int64_t position, const double *att, double *dq,
+                         double *dk, double *dv, double *weight)
 {
     int64_t d = p->s.head_dim;
-    double *weight = doubles(p->s.seq_len);
 
-    for (int64_t row = 0; row < n_rows(p); row++) {
-        int64_t position = row % p->s.seq_len, first = row - position;
-        for (int64_t h = 0; h < p->s.n_heads; h++) {
-            int64_t at = row * q_width(p) + h * d;
-            weights_of(p, row, h, weight);
-            for (int64_t j = 0; j <= position; j++) {
-                int64_t kv = (first + j) * k_width(p) + kv_col(p, h);
-                double dweight = dot(p->datt + at, p->v + kv, d) - dot(p->datt + at, att + at, d),
-                       ds = p->s.scale * weight[j] * dweight;
-                for (int64_t c = 0; c < d; c++) {
-                    dv[kv + c] += weight[j] * p->datt[at + c];
-                    dq[at + c] += ds * p->k[kv + c];
-                    dk[kv + c] += ds * p->q[at + c];
-                }
+    for (int64_t h = 0; h < p->s.n_heads; h++) {
+        int64_t at = (first + position) * q_width(p) + h * d;
+        weights_of(p, first, position, h, weight);
+        for (int64_t j = 0; j <= position; j++) {
+            int64_t kv = (first + j) * k_width(p) + kv_col(p, h);
+            double dweight = dot(p->datt + at, p->v + kv, d) - dot(p->datt + at, att + at, d),
+                   ds = p->s.scale * weight[j] * dweight;
+            for (int64_t c = 0; c < d; c++) {
+                dv[kv + c] += weight[j] * p->datt[at + c];
+                dq[at + c] += ds * p->k[kv + c];
+                dk[kv + c] += ds * p->q[at + c];
             }
         }
     }
+}
+
+static void attend_backward_reference(const attend_problem *p, const double *att, double *dq, double *dk, double *dv)
+{
+    double *weight = doubles(p->n_rows);
+
+    for (int i = 0; i < p->n_segments; i++)
+        for (int64_t at = 0; at < p->segments[i].n_rows; at++)
+            row_backward(p, p->segments[i].row, at, att, dq, dk, dv, weight);
     free(weight);
 }
 
 static double attend_loss(const void *problem)
 {
     const attend_problem *p = problem;
-    int64_t n = n_rows(p) * q_width(p);
+    int64_t n = p->n_rows * q_width(p);
     double *att = doubles(n);
     attend_reference(p, att, NULL);
     double sum = dot(att, p->datt, n);
@@ -116,48 +129,43 @@ static double *scaled_randoms(int64_t n, double scale)
     return x;
 }
 
-/* `padding` rows follow the last sequence.  q and k are views of one matrix, as in the model. */
-static void check_attend(dtype dt, attend_shape s, int64_t padding, double spread, bool strided)
+/* Rows of no segment are padding.  q and k are views of one matrix, as in the model. */
+static void check_segments(dtype dt, head_shape s, const attend_segment *segments, int n_segments, int64_t all,
+                           double spread, bool strided, const char *what)
 {
-    char what[96];
     double tolerance =
         2e-6 * fmax(1.0, spread / 4.0) + rounded_weights(dt); /* exp turns absolute errors into relative */
-    int64_t rows = s.batch * s.seq_len, all = rows + padding, qw = s.n_heads * s.head_dim,
-            kw = s.n_kv_heads * s.head_dim;
-    double *start = scaled_randoms(all * qw, spread);
+    int64_t qw = s.n_heads * s.head_dim, kw = s.n_kv_heads * s.head_dim, n_lse = all * s.n_heads;
+    double *start = scaled_randoms(all * qw, spread), *ref = doubles(all * qw), *ref_lse = doubles(n_lse);
     field q = field_make("q", dt, all, qw, strided, start), k = field_random("k", dt, all, kw, strided),
           v = field_random("v", dt, all, kw, strided);
     field datt = field_random("datt", dt, all, qw, strided);
-    field att = field_output("att", dt, all, qw, strided),
-          lse = field_output("lse", DT_F32, s.batch * s.n_heads, s.seq_len, false);
+    field att = field_output("att", dt, all, qw, strided), lse = field_make("lse", DT_F32, 1, n_lse, false, ref_lse);
     field dq = field_output("dq", dt, all, qw, strided), dk = field_output("dk", dt, all, kw, strided),
           dv = field_output("dv", dt, all, kw, strided);
-    attend_problem p = {s, q.v, k.v, v.v, datt.v};
-    double *ref = doubles(all * qw), *ref_lse = doubles(s.batch * s.n_heads * s.seq_len);
+    attend_problem p = {s, segments, n_segments, all, q.v, k.v, v.v, datt.v};
     double *ref_dq = doubles(all * qw), *ref_dk = doubles(all * kw), *ref_dv = doubles(all * kw);
+    attend_args a = {att.t, lse.t.data, q.t, k.t, v.t, s, segments, n_segments};
 
-    snprintf(what, sizeof what, "attend %lld x %lld, heads %lld:%lld, d %lld, padding %lld", (long long)s.batch,
-             (long long)s.seq_len, (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim,
-             (long long)padding);
     attend_reference(&p, ref, ref_lse);
     attend_backward_reference(&p, ref, ref_dq, ref_dk, ref_dv);
-    if (rows <= 40) {
-        ok_gradient(attend_loss, &p, q.v, rows * qw, ref_dq, "attention's reference dq");
-        ok_gradient(attend_loss, &p, k.v, rows * kw, ref_dk, "attention's reference dk");
-        ok_gradient(attend_loss, &p, v.v, rows * kw, ref_dv, "attention's reference dv");
+    if (all <= 40) {
+        ok_gradient(attend_loss, &p, q.v, all * qw, ref_dq, "attention's reference dq");
+        ok_gradient(attend_loss, &p, k.v, all * kw, ref_dk, "attention's reference dk");
+        ok_gradient(attend_loss, &p, v.v, all * kw, ref_dv, "attention's reference dv");
     }
-    TWICE(dut.ops->attend(dut.dev, att.t, lse.t.data, q.t, k.t, v.t, s), &att, &lse);
+    TWICE(dut.ops->attend(dut.dev, &a), &att, &lse);
     ok_field(&att, ref, tolerance, what);
     ok_field(&lse, ref_lse, 1e-6, what);
 
     field att_given = field_make("att", dt, all, qw, strided, ref),
-          lse_given = field_make("lse", DT_F32, s.batch * s.n_heads, s.seq_len, false, ref_lse);
+          lse_given = field_make("lse", DT_F32, 1, n_lse, false, ref_lse);
     memset(ref_dq, 0, (size_t)(all * qw) * sizeof *ref_dq);
     memset(ref_dk, 0, (size_t)(all * kw) * sizeof *ref_dk);
     memset(ref_dv, 0, (size_t)(all * kw) * sizeof *ref_dv);
     attend_backward_reference(&p, att_given.v, ref_dq, ref_dk, ref_dv);
-    TWICE(dut.ops->attend_backward(dut.dev, dq.t, dk.t, dv.t, datt.t, q.t, k.t, v.t, att_given.t, lse_given.t.data, s),
-          &dq, &dk, &dv);
+    a.att = att_given.t, a.lse = lse_given.t.data;
+    TWICE(dut.ops->attend_backward(dut.dev, &a, dq.t, dk.t, dv.t, datt.t), &dq, &dk, &dv);
     ok_field(&dq, ref_dq, 3.0 * tolerance, what);
     ok_field(&dk, ref_dk, 3.0 * tolerance, what);
     ok_field(&dv, ref_dv, 3.0 * tolerance, what);
@@ -165,9 +173,43 @@ static void check_attend(dtype dt, attend_shape s, int64_t padding, double sprea
     free(start), free(ref), free(ref_lse), free(ref_dq), free(ref_dk), free(ref_dv);
 }
 
+/* Sequences of one length; `padding` rows follow the last. */
+static void check_attend(dtype dt, attend_shape s, int64_t padding, double spread, bool strided)
+{
+    attend_segment segments[8];
+    char what[96];
+
+    CHECK(s.batch <= 8, "%lld sequences", (long long)s.batch);
+    for (int i = 0; i < s.batch; i++) segments[i] = (attend_segment){i * s.seq_len, s.seq_len};
+    snprintf(what, sizeof what, "attend %lld x %lld, heads %lld:%lld, d %lld, padding %lld", (long long)s.batch,
+             (long long)s.seq_len, (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim,
+             (long long)padding);
+    check_segments(dt, (head_shape){s.n_heads, s.n_kv_heads, s.head_dim, s.scale}, segments, (int)s.batch,
+                   s.batch * s.seq_len + padding, spread, strided, what);
+}
+
+/* Documents of any lengths, some rows between them of none. */
+static void check_documents(dtype dt, head_shape s, int64_t rows, uint64_t seed, bool strided)
+{
+    enum { MOST = 300 };
+    attend_segment segments[MOST];
+    char what[96];
+    int n = 0;
+
+    for (int64_t at = 0, draw = 0; at < rows && n < MOST; draw++) {
+        const double u = rng_uniform(seed, (uint64_t)draw);
+        const int64_t length = min_i64(rows - at, u < 0.3 ? 1 : u < 0.5 ? 2 : (int64_t)(u * u * 150) + 1);
+        if (rng_uniform(seed + 1, (uint64_t)draw) < 0.85) segments[n++] = (attend_segment){at, length};
+        at += length;
+    }
+    snprintf(what, sizeof what, "attend %d documents in %lld rows, heads %lld:%lld, d %lld", n, (long long)rows,
+             (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim);
+    check_segments(dt, s, segments, n, rows, 1.0, strided, what);
+}
+
 /* Rows one at a time give the bits that they gave together. */
 static void check_rows_alone(field *att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-                             const int32_t *pos, int64_t max_len, attend_shape s)
+                             const int32_t *pos, int64_t max_len, head_shape s)
 {
     field_fetch(att);
     memcpy(att->kept, att->now, att->n_bytes);
@@ -181,7 +223,7 @@ static void check_rows_alone(field *att, tensor q, tensor k_cache, tensor v_cach
 
 /* Queries at several positions of three sequences, more of them from the second's beginning on; their keys are appended
  * first, the rest of the cache is kept. */
-static void check_cached(dtype dt, attend_shape s, int32_t max_len, int n_rows, bool strided)
+static void check_cached(dtype dt, head_shape s, int32_t max_len, int n_rows, bool strided)
 {
     enum { N_SEQUENCES = 3, N_APART = 5, MAX_ROWS = 200 };
     const int32_t last = max_len - 1, middle = max_len * 7 / 10;
@@ -202,10 +244,10 @@ static void check_cached(dtype dt, attend_shape s, int32_t max_len, int n_rows, 
         memcpy(v_cache.v + (seq[i] * max_len + pos[i]) * kw, v.v + i * kw, (size_t)kw * sizeof(double));
     }
     for (int i = 0; i < n_rows; i++) { /* the last row of the row's sequence up to there */
-        attend_problem p = {s, whole_q, k_cache.v + seq[i] * max_len * kw, v_cache.v + seq[i] * max_len * kw, NULL};
-        p.s.seq_len = pos[i] + 1;
+        attend_problem p = {.s = s, .q = whole_q, .k = k_cache.v + seq[i] * max_len * kw,
+                            .v = v_cache.v + seq[i] * max_len * kw};
         memcpy(whole_q + pos[i] * qw, q.v + i * qw, (size_t)qw * sizeof(double));
-        for (int64_t h = 0; h < s.n_heads; h++) attend_row(&p, pos[i], h, weight, whole_att);
+        for (int64_t h = 0; h < s.n_heads; h++) attend_row(&p, 0, pos[i], h, weight, whole_att);
         memcpy(ref + i * qw, whole_att + pos[i] * qw, (size_t)qw * sizeof(double));
     }
     dut.ops->kv_append(dut.dev, k_cache.t, v_cache.t, k.t, v.t, seq_d, pos_d, max_len);
@@ -221,9 +263,8 @@ static void check_cached(dtype dt, attend_shape s, int32_t max_len, int n_rows, 
 
 static void check_all(const dtype *types, int n_types)
 {
-    const attend_shape crooked = {1, 1, 6, 3, 20, 0.3f}, wide = {1, 1, 14, 2, 128, 0.0884f},
-                       many = {1, 1, 20, 1, 64, 0.125f}, groups = {1, 1, 34, 2, 24, 0.204f},
-                       narrow = {1, 1, 4, 2, 80, 0.112f}, widest = {1, 1, 2, 1, 256, 0.0625f};
+    const head_shape crooked = {6, 3, 20, 0.3f}, wide = {14, 2, 128, 0.0884f}, many = {20, 1, 64, 0.125f},
+                     groups = {34, 2, 24, 0.204f}, narrow = {4, 2, 80, 0.112f}, widest = {2, 1, 256, 0.0625f};
 
     for (int strided = 0; strided < 2; strided++) {
         for (int i = 0; i < n_types; i++) {
@@ -237,6 +278,9 @@ static void check_all(const dtype *types, int n_types)
             check_attend(types[i], (attend_shape){1, 128, 2, 1, 80, 0.112f}, 0, 1.0, strided);
             check_attend(types[i], (attend_shape){2, 50, 4, 2, 20, 0.224f}, 1, 1.0, strided); /* not by tiles */
             check_attend(types[i], (attend_shape){1, 50, 2, 1, 256, 0.0625f}, 0, 1.0, strided);
+            check_documents(types[i], (head_shape){2, 1, 8, 0.35f}, 33, 1, strided);
+            check_documents(types[i], (head_shape){6, 2, 64, 0.125f}, 400, 5, strided);
+            check_documents(types[i], (head_shape){2, 2, 20, 0.224f}, 150, 9, strided);       /* not by tiles */
             check_cached(types[i], crooked, 100, 5, strided);
             check_cached(types[i], wide, 1000, 5, strided);
             check_cached(types[i], groups, 100, 5, strided);

@@ -118,7 +118,7 @@ static void check_backward(dtype dt, int64_t rows, int64_t cols, bool strided)
 /* -- QK-norm and rotation -- */
 
 typedef struct qk_problem {
-    attend_shape s;
+    head_shape s;
     int64_t rows;
     const double *qkv, *q_norm, *k_norm, *cos, *sin, *dqk;
     const int32_t *positions;
@@ -186,8 +186,7 @@ static void check_qknorm(dtype dt, int64_t rows, int64_t n_heads, int64_t n_kv_h
 {
     enum { N_POSITIONS = 50 };
     int64_t n_qk = n_heads + n_kv_heads, width = (n_qk + n_kv_heads) * d, half = d / 2;
-    attend_shape s = {
-        .batch = 1, .seq_len = rows, .n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = d, .scale = 1.0f};
+    head_shape s = {.n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = d, .scale = 1.0f};
     int32_t *positions = xmalloc((size_t)rows * sizeof *positions);
     double *angle = random_doubles(N_POSITIONS * half), *cosines = doubles(N_POSITIONS * half),
            *sines = doubles(N_POSITIONS * half);

@@ -1,5 +1,5 @@
-/* What a micro-batch of samples means (batch.h): each token predicts the next; rows past the samples that count are
- * padding, whatever the batch held before. */
+/* What a micro-batch of samples means (batch.h): each token predicts the next and sees its own sample; rows past the
+ * samples that count are padding, whatever the batch held before. */
 #include "src/model/batch.h"
 #include "tests/lib/tap.h"
 
@@ -17,6 +17,10 @@ int main(void)
     batch_samples(&b, samples, 2, 2, 3);
     ok(!memcmp(b.ids, ids, sizeof ids) && !memcmp(b.targets, targets, sizeof targets), "two samples of three tokens");
     ok(b.n_counted == 5, "five of their targets count (%lld)", (long long)b.n_counted);
+    const int32_t positions[] = {0, 1, 2, 0, 1, 2, 0, 1};
+    ok(!memcmp(b.positions, positions, sizeof positions) && b.n_segments == 2 && b.segments[0].row == 0 &&
+           b.segments[0].n_rows == 3 && b.segments[1].row == 3 && b.segments[1].n_rows == 3,
+       "positions begin anew with each, and each sees itself alone");
     batch_samples(&b, samples, 2, 1, 3);
     ok(b.ids[2] == 3 && b.ids[3] == -1 && b.targets[2] == 4 && b.targets[3] == -1 && b.n_counted == 3,
        "the second is padding");

@@ -28,14 +28,14 @@ static attend_state *state_of(moai_device *dev)
     return dev->attend;
 }
 
-/* The rows past the last sequence are padding. */
-static void zero_padding(moai_device *dev, tensor t, attend_shape s)
+static void zero_gaps(moai_device *dev, tensor t, const attend_args *a)
 {
-    const int64_t n = s.batch * s.seq_len;
-
-    if (t.rows > n)
-        CUDA_CHECK(cudaMemset2DAsync(tensor_at(t, n, 0), (size_t)t.stride * dtype_size(t.dt), 0,
-                                     (size_t)t.cols * dtype_size(t.dt), (size_t)(t.rows - n), dev->stream));
+    for (int i = 0; i <= a->n_segments; i++) {
+        int64_t begin, end = attend_gap(a, i, &begin);
+        if (end > begin)
+            CUDA_CHECK(cudaMemset2DAsync(tensor_at(t, begin, 0), (size_t)t.stride * dtype_size(t.dt), 0,
+                                         (size_t)t.cols * dtype_size(t.dt), (size_t)(end - begin), dev->stream));
+    }
 }
 
 /* A refusal is fatal where nobody else may do it. */
@@ -45,22 +45,31 @@ static bool refused(const attend_state *a, const char *why)
     return false;
 }
 
-static bool forward_by_cudnn(attend_state *a, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape s,
-                             const char **why)
+/* cuDNN builds a plan for each length, which takes seconds: `uniform` tells that there is one. */
+static bool cudnn_may(const attend_state *a, bool uniform, const char **why)
 {
     *why = "as asked";
     if (a->use != ATTEND_AUTO && a->use != ATTEND_CUDNN) return false;
+    *why = "the segments have several lengths";
+    return uniform || refused(a, *why);
+}
+
+static bool forward_by_cudnn(attend_state *a, bool uniform, tensor att, float *lse, tensor q, tensor k, tensor v,
+                             attend_shape s, const char **why)
+{
+    if (!cudnn_may(a, uniform, why)) return false;
     return attend_cudnn_forward(a->cudnn, att, lse, q, k, v, s, why) || refused(a, *why);
 }
 
-static bool backward_by_cudnn(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k,
-                              tensor v, tensor att, const float *lse, attend_shape s)
+static bool backward_by_cudnn(moai_device *dev, bool uniform, tensor dq, tensor dk, tensor dv, tensor datt, tensor q,
+                              tensor k, tensor v, tensor att, const float *lse, attend_shape s)
 {
     attend_state *a = dev->attend;
-    const char *why = "its deterministic backward would keep more than 2 GiB of scores";
+    const char *why;
 
-    if (a->use != ATTEND_AUTO && a->use != ATTEND_CUDNN) return false;
-    if (dev->deterministic && !attend_keeps_scores(s)) return refused(a, why);
+    if (!cudnn_may(a, uniform, &why)) return false;
+    if (dev->deterministic && !attend_keeps_scores(s))
+        return refused(a, "its deterministic backward would keep more than 2 GiB of scores");
     return attend_cudnn_backward(a->cudnn, dq, dk, dv, datt, q, k, v, att, lse, s, &why) || refused(a, why);
 }
 
@@ -69,12 +78,13 @@ static void report(attend_state *a, const char *kernels, const char *why)
     snprintf(a->backend, sizeof a->backend, "own %s kernels (%s)", kernels, why);
 }
 
-void attend_cuda(moai_device *dev, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape s)
+static void attend_sequences(moai_device *dev, bool uniform, tensor att, float *lse, tensor q, tensor k, tensor v,
+                             attend_shape s)
 {
     attend_state *a = state_of(dev);
     const char *why;
 
-    if (forward_by_cudnn(a, att, lse, q, k, v, s, &why)) {
+    if (forward_by_cudnn(a, uniform, att, lse, q, k, v, s, &why)) {
         snprintf(a->backend, sizeof a->backend, "%s", attend_cudnn_version());
     } else if (a->use != ATTEND_PLAIN && attend_flash(dev, att, lse, q, k, v, s)) {
         report(a, "flash", why);
@@ -82,24 +92,50 @@ void attend_cuda(moai_device *dev, tensor att, float *lse, tensor q, tensor k, t
         attend_plain(dev, att, lse, q, k, v, s);
         report(a, "plain", why);
     }
-    zero_padding(dev, att, s);
 }
 
-void attend_backward_cuda(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
-                          tensor att, const float *lse, attend_shape s)
+void attend_cuda(moai_device *dev, const attend_args *a)
+{
+    attend_shape s;
+
+    for (int i = 0, n; i < a->n_segments; i += n) {
+        n = attend_run(a, i, &s);
+        const int64_t row = a->segments[i].row, rows = s.batch * s.seq_len;
+        attend_sequences(dev, n == a->n_segments, tensor_rows(a->att, row, rows), a->lse + row * s.n_heads,
+                         tensor_rows(a->q, row, rows), tensor_rows(a->k, row, rows), tensor_rows(a->v, row, rows), s);
+    }
+    zero_gaps(dev, a->att, a);
+}
+
+static void backward_sequences(moai_device *dev, bool uniform, tensor dq, tensor dk, tensor dv, tensor datt, tensor q,
+                               tensor k, tensor v, tensor att, const float *lse, attend_shape s)
 {
     attend_state *a = state_of(dev);
-    bool done = backward_by_cudnn(dev, dq, dk, dv, datt, q, k, v, att, lse, s);
+    bool done = backward_by_cudnn(dev, uniform, dq, dk, dv, datt, q, k, v, att, lse, s);
 
     if (!done && a->use != ATTEND_PLAIN) done = attend_flash_backward(dev, dq, dk, dv, datt, q, k, v, att, lse, s);
     if (!done) attend_plain_backward(dev, dq, dk, dv, datt, q, k, v, att, lse, s);
-    zero_padding(dev, dq, s);
-    zero_padding(dev, dk, s);
-    zero_padding(dev, dv, s);
+}
+
+void attend_backward_cuda(moai_device *dev, const attend_args *a, tensor dq, tensor dk, tensor dv, tensor datt)
+{
+    attend_shape s;
+
+    for (int i = 0, n; i < a->n_segments; i += n) {
+        n = attend_run(a, i, &s);
+        const int64_t row = a->segments[i].row, rows = s.batch * s.seq_len;
+        backward_sequences(dev, n == a->n_segments, tensor_rows(dq, row, rows), tensor_rows(dk, row, rows),
+                           tensor_rows(dv, row, rows), tensor_rows(datt, row, rows), tensor_rows(a->q, row, rows),
+                           tensor_rows(a->k, row, rows), tensor_rows(a->v, row, rows), tensor_rows(a->att, row, rows),
+                           a->lse + row * s.n_heads, s);
+    }
+    zero_gaps(dev, dq, a);
+    zero_gaps(dev, dk, a);
+    zero_gaps(dev, dv, a);
 }
 
 void attend_cached_cuda(moai_device *dev, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-                        const int32_t *pos, int64_t max_len, attend_shape s)
+                        const int32_t *pos, int64_t max_len, head_shape s)
 {
     if (q.rows == 0) return;
     if (state_of(dev)->use != ATTEND_PLAIN && attend_flash_cached(dev, att, q, k_cache, v_cache, seq, pos, max_len, s))

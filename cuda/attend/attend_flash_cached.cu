@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(SUM_WARPS *WARP) add_shares_kernel(view<T> att
 
 template <typename T, int D>
 void attend_by_shares(moai_device *dev, partials part, tensor att, tensor q, tensor k_cache, tensor v_cache,
-                      const int32_t *seq, const int32_t *pos, int64_t max_len, attend_shape s)
+                      const int32_t *seq, const int32_t *pos, int64_t max_len, head_shape s)
 {
     const int group = (int)(s.n_heads / s.n_kv_heads), blocks_of_group = (group + HEADS - 1) / HEADS;
     const cached_heads heads = {part.head_dim, group, blocks_of_group, s.scale};
@@ -229,9 +229,10 @@ void attend_by_shares(moai_device *dev, partials part, tensor att, tensor q, ten
 }  // namespace
 
 bool attend_flash_cached(moai_device *dev, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-                         const int32_t *pos, int64_t max_len, attend_shape s)
+                         const int32_t *pos, int64_t max_len, head_shape s)
 {
-    if (!tiles_take(q, s) || !is_packed(q, k_cache, v_cache) || max_len > INT32_MAX / 2) return false;
+    if (!tiles_take(q, attend_shape_of(s, 1, 1)) || !is_packed(q, k_cache, v_cache)) return false;
+    if (max_len > INT32_MAX / 2) return false;
 
     const int n_shares = (int)min_i64((max_len + SHARE - 1) / SHARE, MAX_SHARES);
     partials part = {NULL, (int)s.n_heads, n_shares, (int)s.head_dim};

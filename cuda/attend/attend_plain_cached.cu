@@ -13,7 +13,7 @@ enum { MAX_HEAD_DIM = ATTEND_MOST_HEAD_DIM, PER_LANE = MAX_HEAD_DIM / WARP, WARP
 template <typename T>
 __global__ void __launch_bounds__(WARPS *WARP)
 cached_kernel(view<T> att, view<T> q, view<T> k_cache, view<T> v_cache, const int32_t *seq, const int32_t *pos,
-                  int64_t max_len, attend_shape s)
+                  int64_t max_len, head_shape s)
 {
     __shared__ float part[WARPS][MAX_HEAD_DIM], most_of[WARPS], total_of[WARPS];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, D = (int)s.head_dim;
@@ -57,7 +57,7 @@ cached_kernel(view<T> att, view<T> q, view<T> k_cache, view<T> v_cache, const in
 }  // namespace
 
 void attend_plain_cached(moai_device *dev, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-                         const int32_t *pos, int64_t max_len, attend_shape s)
+                         const int32_t *pos, int64_t max_len, head_shape s)
 {
     CHECK(s.head_dim <= MAX_HEAD_DIM, "attend_cached: head_dim %lld is larger than %d", (long long)s.head_dim,
           MAX_HEAD_DIM);

@@ -15,7 +15,9 @@ enum { MOST_TOKENS = 32768, CACHES = 64, CACHE_LEN = 4096 };
 static moai_device *dev;
 static tensor qkv, dqkv, att, datt;
 static float *lse;
-static attend_shape shape;
+static const head_shape heads = {HEADS, KV_HEADS, HEAD_DIM, 0.08838835f};
+static attend_segment segments[64];
+static attend_args args;
 
 static tensor bf16(int64_t rows, int64_t cols)
 {
@@ -25,17 +27,13 @@ static tensor bf16(int64_t rows, int64_t cols)
     return t;
 }
 
-static tensor rows_of(tensor t) { return tensor_rows(t, 0, shape.batch * shape.seq_len); }
+static tensor rows_of(tensor t) { return tensor_rows(t, 0, args.n_segments * segments[0].n_rows); }
 static tensor q_of(tensor t) { return tensor_cols(rows_of(t), 0, Q); }
 static tensor k_of(tensor t) { return tensor_cols(rows_of(t), Q, K); }
 static tensor v_of(tensor t) { return tensor_cols(rows_of(t), Q + K, K); }
 
-static void forward(void) { attend_cuda(dev, rows_of(att), lse, q_of(qkv), k_of(qkv), v_of(qkv), shape); }
-static void backward(void)
-{
-    attend_backward_cuda(dev, q_of(dqkv), k_of(dqkv), v_of(dqkv), rows_of(datt), q_of(qkv), k_of(qkv), v_of(qkv),
-                         rows_of(att), lse, shape);
-}
+static void forward(void) { attend_cuda(dev, &args); }
+static void backward(void) { attend_backward_cuda(dev, &args, q_of(dqkv), k_of(dqkv), v_of(dqkv), rows_of(datt)); }
 
 /* of one call; the median of five rounds of about 40 ms */
 static int ascending(const void *a, const void *b)
@@ -71,7 +69,10 @@ static void bench_shape(int64_t batch, int64_t seq_len)
     const double flop =
         2.0 * (double)(batch * HEADS * HEAD_DIM) * (double)seq_len * (double)seq_len / 2.0; /* of one product */
 
-    shape = (attend_shape){batch, seq_len, HEADS, KV_HEADS, HEAD_DIM, 0.08838835f};
+    CHECK(batch <= 64, "%lld sequences", (long long)batch);
+    for (int64_t i = 0; i < batch; i++) segments[i] = (attend_segment){i * seq_len, seq_len};
+    args.n_segments = (int)batch;
+    args = (attend_args){rows_of(att), lse, q_of(qkv), k_of(qkv), v_of(qkv), heads, segments, (int)batch};
     printf("%3lld x %5lld", (long long)batch, (long long)seq_len);
     for (attend_choice choice = ATTEND_CUDNN; choice <= ATTEND_OWN; choice++) {
         if (!attend_use_cuda(dev, choice)) {
@@ -96,7 +97,7 @@ static void decode(void)
 {
     const int64_t n_sequences = CACHES * CACHE_LEN / cache_len;
     attend_cached_cuda(dev, tensor_rows(att, 0, n_rows), tensor_rows(datt, 0, n_rows), k_cache, v_cache, seq + next,
-                       pos, cache_len, shape);
+                       pos, cache_len, heads);
     next = (next + n_rows) % n_sequences;
 }
 
@@ -104,7 +105,6 @@ static void bench_decode(int64_t batch, int64_t length)
 {
     int32_t of[2 * CACHES], at[2 * CACHES];
 
-    shape = (attend_shape){1, 1, HEADS, KV_HEADS, HEAD_DIM, 0.08838835f};
     n_rows = batch, cache_len = length, next = 0;
     for (int i = 0; i < 2 * CACHES; i++) of[i] = i % (int)(CACHES * CACHE_LEN / length), at[i] = (int32_t)length - 1;
     copy_cuda(dev, seq, of, sizeof of, COPY_TO_DEVICE);

@@ -37,7 +37,7 @@ static void *part(int set, int i) { return pool + (size_t)set * set_bytes + (siz
 static tensor bf16(int set, int i, int64_t rows, int64_t cols) { return tensor_of(part(set, i), DT_BF16, rows, cols); }
 static tensor fp32(int set, int i, int64_t rows, int64_t cols) { return tensor_of(part(set, i), DT_F32, rows, cols); }
 
-static const attend_shape heads = {N / SEQ, SEQ, HEADS, KV_HEADS, HEAD_DIM, 0.0884f};
+static const head_shape heads = {HEADS, KV_HEADS, HEAD_DIM, 0.0884f};
 static rope_table rope(int s) { return (rope_table){fp32(s, 7, SEQ, HEAD_DIM / 2), fp32(s, 6, SEQ, HEAD_DIM / 2)}; }
 static float *reciprocals(int s) { return part(s, 5); }
 

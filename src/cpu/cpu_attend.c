@@ -113,7 +113,8 @@ static void forward_tile(tensor att, float *lse, tensor q, const float *kt, cons
     }
 }
 
-void attend_cpu(moai_device *dev, tensor att, float *lse, tensor q, tensor k, tensor v, attend_shape shape)
+static void attend_sequences(moai_device *dev, tensor att, float *lse, tensor q, tensor k, tensor v,
+                             attend_shape shape)
 {
     attend_dims n = dims_of(&shape);
     int64_t n_tiles = (n.t + TILE - 1) / TILE, kt_size = n.d * n.t_padded, v_size = n.t * n.d_padded;
@@ -142,7 +143,27 @@ void attend_cpu(moai_device *dev, tensor att, float *lse, tensor q, tensor k, te
                          kt + kv * kt_size, v32 + kv * v_size, tile * TILE, shape.scale, &n, buf);
         }
     }
-    rows_zero(att, shape.batch * n.t);
+}
+
+static void zero_gaps(tensor t, const attend_args *a)
+{
+    for (int i = 0; i <= a->n_segments; i++) {
+        int64_t begin, end = attend_gap(a, i, &begin);
+        if (end > begin) rows_zero(tensor_rows(t, begin, end - begin), 0);
+    }
+}
+
+void attend_cpu(moai_device *dev, const attend_args *a)
+{
+    attend_shape s;
+
+    for (int i = 0, n; i < a->n_segments; i += n) {
+        n = attend_run(a, i, &s);
+        const int64_t row = a->segments[i].row, rows = s.batch * s.seq_len;
+        attend_sequences(dev, tensor_rows(a->att, row, rows), a->lse + row * s.n_heads, tensor_rows(a->q, row, rows),
+                         tensor_rows(a->k, row, rows), tensor_rows(a->v, row, rows), s);
+    }
+    zero_gaps(a->att, a);
 }
 
 /* -- backward -- */
@@ -250,8 +271,8 @@ static void sum_group(tensor grad, float *parts, int64_t part_size, const attend
     }
 }
 
-void attend_backward_cpu(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
-                         tensor att, const float *lse, attend_shape shape)
+static void backward_sequences(moai_device *dev, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k,
+                               tensor v, tensor att, const float *lse, attend_shape shape)
 {
     attend_dims n = dims_of(&shape);
     int64_t kv_each = kv_floats(&n), head_each = head_floats(&n), size = n.t * n.d_padded;
@@ -287,7 +308,20 @@ void attend_backward_cpu(moai_device *dev, tensor dq, tensor dk, tensor dv, tens
             sum_group(head_view(dv, batch, head, &n), dv_parts + first * size, size, &n);
         }
     }
-    rows_zero(dq, shape.batch * n.t);
-    rows_zero(dk, shape.batch * n.t);
-    rows_zero(dv, shape.batch * n.t);
+}
+
+void attend_backward_cpu(moai_device *dev, const attend_args *a, tensor dq, tensor dk, tensor dv, tensor datt)
+{
+    attend_shape s;
+
+    for (int i = 0, n; i < a->n_segments; i += n) {
+        n = attend_run(a, i, &s);
+        const int64_t row = a->segments[i].row, rows = s.batch * s.seq_len;
+        backward_sequences(dev, tensor_rows(dq, row, rows), tensor_rows(dk, row, rows), tensor_rows(dv, row, rows),
+                           tensor_rows(datt, row, rows), tensor_rows(a->q, row, rows), tensor_rows(a->k, row, rows),
+                           tensor_rows(a->v, row, rows), tensor_rows(a->att, row, rows), a->lse + row * s.n_heads, s);
+    }
+    zero_gaps(dq, a);
+    zero_gaps(dk, a);
+    zero_gaps(dv, a);
 }

@@ -57,7 +57,7 @@ static void attend_row(float *out, const float *q, tensor k, tensor v, int64_t n
 }
 
 void attend_cached_cpu(moai_device *dev, tensor att, tensor q, tensor k_cache, tensor v_cache, const int32_t *seq,
-                       const int32_t *pos, int64_t max_len, attend_shape s)
+                       const int32_t *pos, int64_t max_len, head_shape s)
 {
     int64_t d = s.head_dim, group = s.n_heads / s.n_kv_heads;
     float *all = scratch_floats(dev, dev->n_threads * 3 * d);

@@ -47,7 +47,7 @@ static float head_forward(float *y, const float *x, const float *w, const float 
 }
 
 void qknorm_rope_cpu(moai_device *dev, tensor qk, float *r, tensor qkv, tensor q_norm, tensor k_norm, rope_table rope,
-                     const int32_t *positions, attend_shape s, float eps)
+                     const int32_t *positions, head_shape s, float eps)
 {
     int64_t d = s.head_dim, n_heads = s.n_heads + s.n_kv_heads, width = n_heads * d;
     head_scratch scratch = heads_begin(dev, q_norm, k_norm, 2 * width, 0);
@@ -91,7 +91,7 @@ static void head_backward(float *dx, float *dw_sum, const float *dy, const float
 
 void qknorm_rope_backward_cpu(moai_device *dev, tensor dqkv, tensor dq_norm, tensor dk_norm, tensor dqk, tensor qkv,
                               const float *r, tensor q_norm, tensor k_norm, rope_table rope, const int32_t *positions,
-                              attend_shape s)
+                              head_shape s)
 {
     int64_t d = s.head_dim, n_heads = s.n_heads + s.n_kv_heads, width = n_heads * d, n_blocks = sum_blocks(dqk.rows);
     head_scratch scratch = heads_begin(dev, q_norm, k_norm, 3 * width + d, n_blocks * 2 * d);

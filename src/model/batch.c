@@ -6,23 +6,36 @@
 
 void batch_init(token_batch *b, int64_t n_rows)
 {
-    *b = (token_batch){.n_rows = n_rows, .ids = xmalloc((size_t)n_rows * sizeof *b->ids),
-                 .targets = xmalloc((size_t)n_rows * sizeof *b->targets)};
+    *b = (token_batch){.n_rows = n_rows,
+                       .ids = xmalloc((size_t)n_rows * sizeof *b->ids),
+                       .targets = xmalloc((size_t)n_rows * sizeof *b->targets),
+                       .positions = xmalloc((size_t)n_rows * sizeof *b->positions),
+                       .segments = xmalloc((size_t)n_rows * sizeof *b->segments)};
 }
 
 void batch_free(token_batch *b)
 {
     free(b->ids);
     free(b->targets);
+    free(b->positions);
+    free(b->segments);
     *b = (token_batch){0};
+}
+
+void batch_whole_samples(token_batch *b, int64_t n_samples, int64_t seq_len)
+{
+    CHECK(n_samples * seq_len <= b->n_rows, "%lld samples of %lld tokens in a batch of %lld rows",
+          (long long)n_samples, (long long)seq_len, (long long)b->n_rows);
+    for (int64_t row = 0; row < b->n_rows; row++) b->positions[row] = (int32_t)(row % seq_len);
+    b->n_segments = (int)n_samples;
+    for (int i = 0; i < b->n_segments; i++) b->segments[i] = (attend_segment){i * seq_len, seq_len};
 }
 
 void batch_samples(token_batch *b, const int32_t *samples, int64_t n_samples, int64_t n_counted, int64_t seq_len)
 {
     const int64_t n = max_i64(0, min_i64(n_samples, n_counted)), n_real = n * seq_len;
 
-    CHECK(n_samples * seq_len <= b->n_rows, "%lld samples of %lld tokens in a batch of %lld rows",
-          (long long)n_samples, (long long)seq_len, (long long)b->n_rows);
+    batch_whole_samples(b, n_samples, seq_len);
     for (int64_t i = 0; i < n; i++) {
         const int32_t *sample = samples + i * (seq_len + 1);
         memcpy(b->ids + i * seq_len, sample, (size_t)seq_len * sizeof *sample);

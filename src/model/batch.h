@@ -1,21 +1,26 @@
-/* batch.h: what a micro-batch means: the token that each row holds, and the one that it is to predict.  Decided once,
- * where the samples come from; the model looks it up. */
+/* batch.h: what a micro-batch means: the token that each row holds, the one that it is to predict, its position, and
+ * which rows see each other.  Decided once, where the samples come from; the model looks it up. */
 #ifndef MOAI_BATCH_H
 #define MOAI_BATCH_H
 
-#include "src/base/tensor.h"
+#include "src/ops/ops.h"
 
-/* Host memory. */
+/* Host memory.  Ids and targets are for the stages with the embedding and the head; positions and segments for all. */
 typedef struct token_batch {
     int64_t n_rows;                           /* N: the samples' tokens, and padding up to a multiple of tp */
     int32_t *ids, *targets;                   /* (N) -1: padding, and a target that is not counted */
     int64_t n_counted;                        /* targets that are */
+    int32_t *positions;                       /* (N) rows of the rope table */
+    attend_segment *segments;                 /* room for N */
+    int n_segments;
 } token_batch;
 
 void batch_init(token_batch *, int64_t n_rows);
 void batch_free(token_batch *);
-/* samples (n_samples, seq_len + 1), one behind another: each of a sample's first seq_len tokens predicts the next one.
- * Samples from n_counted on, and the rows that are left, are padding. */
+/* Positions and segments of whole samples of seq_len rows, one behind another. */
+void batch_whole_samples(token_batch *, int64_t n_samples, int64_t seq_len);
+/* These, and samples (n_samples, seq_len + 1): each of a sample's first seq_len tokens predicts the next one.  Samples
+ * from n_counted on, and the rows that are left, are padding. */
 void batch_samples(token_batch *, const int32_t *samples, int64_t n_samples, int64_t n_counted, int64_t seq_len);
 
 #endif

@@ -9,9 +9,12 @@
 #include "parallel/axes/tensor_parallel.h"
 #include "src/model/linear.h"
 
-/* A micro-batch on the device, as all blocks of the rank see it. */
+/* A micro-batch as all blocks of the rank see it (batch.h): on the device but for the segments. */
 typedef struct device_batch {
-    int32_t *inputs, *targets;                /* (N); -1: padding, a target that is not counted */
+    int32_t *inputs, *targets;                /* (N) */
+    int32_t *positions;                       /* (N) */
+    attend_segment *segments;
+    int n_segments;
     double *loss_sum;                         /* gains the losses of the counted targets */
     float scale;                              /* of the loss's gradient; 0: no backward follows */
 } device_batch;

@@ -67,7 +67,7 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->act = arena_tensor(selective, c->dt, N, I);
 }
 
-void layer_to_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a)
+void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)
 {
     const float eps = (float)c->cfg->rms_norm_eps;
     const size_t mark = arena_mark(c->scratch);
@@ -77,7 +77,7 @@ void layer_to_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a)
     tp_all_gather(c, n1_full, a->n1);                                           /* (N, H)                            */
     linear_forward(c, a->qkv, n1_full, &w->qkv);                                /* (N, (Q+2K)/tp)                    */
     c->ops->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w,/* (N, (Q+K)/tp)                     */
-                        c->rope, c->positions, c->heads, eps);
+                        c->rope, b->positions, c->heads, eps);
     arena_release(c->scratch, mark);
 }
 
@@ -99,34 +99,41 @@ void layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a, 
     stream_add(c, y, a->h, a->act, &w->down);                                   /* (N/tp, H)       y = h + Wdown act */
 }
 
-static void attend(const moai_ctx *c, layer_acts *a)
+static attend_args heads_of(const moai_ctx *c, const device_batch *b, const layer_acts *a)
 {
-    c->ops->attend(c->dev, a->att, a->lse,                                      /* (N, Q/tp)       causal            */
-                   q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads);
+    return (attend_args){a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads, b->segments,
+                         b->n_segments};
 }
 
-void layer_forward(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
+static void attend(const moai_ctx *c, const device_batch *b, layer_acts *a)
 {
-    layer_to_heads(c, w, a);
-    attend(c, a);
+    const attend_args heads = heads_of(c, b, a);
+
+    c->ops->attend(c->dev, &heads);                                             /* (N, Q/tp)       causal            */
+}
+
+void layer_forward(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a, tensor y)
+{
+    layer_to_heads(c, b, w, a);
+    attend(c, b, a);
     layer_from_heads(c, w, a, y);
 }
 
 /* Brings back what the forward did not keep, but SwiGLU's result, which its backward gives by the way: the same
  * arithmetic on the same inputs, hence the same bits (rmsnorm(h) is what residual_rmsnorm left of h, see t1-norm). */
-static void recompute(const moai_ctx *c, const layer_weights *w, layer_acts *a)
+static void recompute(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)
 {
     const moai_ops *op = c->ops;
     const float eps = (float)c->cfg->rms_norm_eps;
 
     if (c->recompute == RECOMPUTE_FULL) {
-        layer_to_heads(c, w, a);
-        attend(c, a);
+        layer_to_heads(c, b, w, a);
+        attend(c, b, a);
         heads_to_gate_up(c, w, a);
     }
     if (c->recompute == RECOMPUTE_SELECTIVE) {
         stream_read(c, a->n1, a->r1, a->x, &w->norm1);
-        op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w, c->rope, c->positions, c->heads, eps);
+        op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads, eps);
         stream_read(c, a->n2, a->r2, a->h, &w->norm2);
     }
 }
@@ -159,9 +166,11 @@ static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_
 }
 
 /* From the gradient at h = x + Wo att to that at x. */
-static void attention_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_rows *d, bool gather)
+static void attention_backward(const moai_ctx *c, const device_batch *b, layer_weights *w, layer_acts *a, tp_rows *d,
+                               bool gather)
 {
     const moai_ops *op = c->ops;
+    const attend_args heads = heads_of(c, b, a);
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1);
     tensor datt = arena_tensor(c->scratch, c->dt, a->att.rows, a->att.cols);
@@ -173,10 +182,9 @@ static void attention_backward(const moai_ctx *c, layer_weights *w, layer_acts *
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
     comm_end(&d->ready);                                                        /* (N, H)                            */
     linear_dx(c, datt, d->full, &w->o);                                         /* (N, Q/tp)                         */
-    op->attend_backward(c->dev, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv),      /* (N, (Q+K)/tp), (N, K/tp)          */
-                        datt, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
+    op->attend_backward(c->dev, &heads, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv), datt); /* (N, (Q+K)/tp), (N, K/tp) */
     op->qknorm_rope_backward(c->dev, dqkv, w->q_norm.dw, w->k_norm.dw, dqk,     /* (N, (Q+2K)/tp)                    */
-                             a->qkv, a->rqk, w->q_norm.w, w->k_norm.w, c->rope, c->positions, c->heads);
+                             a->qkv, a->rqk, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads);
     linear_dx(c, dn1_part, dqkv, &w->qkv);                                      /* (N, H)          partial sum       */
     comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWo        */
     linear_dw(c, &w->o, d->full, a->att);                                       /* (H, Q/tp)                         */
@@ -188,11 +196,11 @@ static void attention_backward(const moai_ctx *c, layer_weights *w, layer_acts *
     arena_release(c->scratch, mark);
 }
 
-void layer_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_rows *d, bool gather)
+void layer_backward(const moai_ctx *c, const device_batch *b, layer_weights *w, layer_acts *a, tp_rows *d, bool gather)
 {
-    recompute(c, w, a);
+    recompute(c, b, w, a);
     mlp_backward(c, w, a, d);
-    attention_backward(c, w, a, d, gather);
+    attention_backward(c, b, w, a, d, gather);
 }
 
 /* -- as a block -- */
@@ -217,14 +225,12 @@ static tensor block_input(const void *a) { return ((const layer_acts *)a)->x; }
 
 static void block_forward(const moai_ctx *c, const device_batch *b, void *w, void *a, tensor y)
 {
-    (void)b;
-    layer_forward(c, w, a, y);
+    layer_forward(c, b, w, a, y);
 }
 
 static void block_backward(const moai_ctx *c, const device_batch *b, void *w, void *a, tp_rows *d, bool gather)
 {
-    (void)b;
-    layer_backward(c, w, a, d, gather);
+    layer_backward(c, b, w, a, d, gather);
 }
 
 const block_kind layer_block = {.name = "layer", .weights_bytes = sizeof(layer_weights),

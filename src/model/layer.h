@@ -46,13 +46,13 @@ typedef struct layer_acts {
 void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared);
 
 /* x is a->x; y (N/tp, H) must not be a->x where a backward follows. */
-void layer_forward(const moai_ctx *, const layer_weights *, layer_acts *a, tensor y);
+void layer_forward(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a, tensor y);
 /* Its halves, for those who attend to more than the rows at hand: from x to the heads' q, k (a->qk) and v (in a->qkv),
  * and from their a->att to y. */
-void layer_to_heads(const moai_ctx *, const layer_weights *, layer_acts *a);
+void layer_to_heads(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a);
 void layer_from_heads(const moai_ctx *, const layer_weights *, layer_acts *a, tensor y);
 /* As block.h has it.  Recomputes what the mode did not keep; the activations are spent afterwards. */
-void layer_backward(const moai_ctx *, layer_weights *, layer_acts *a, tp_rows *d, bool gather);
+void layer_backward(const moai_ctx *, const device_batch *, layer_weights *, layer_acts *a, tp_rows *d, bool gather);
 
 extern const block_kind layer_block;          /* of layer_weights and layer_acts */
 

@@ -23,7 +23,6 @@ static void plan_run_state(moai_model *m)
     m->weights = arena_take(&a[ARENA_WEIGHTS], n * dtype_size(c->dt));
     m->ctx.rope.cos = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
     m->ctx.rope.sin = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
-    m->ctx.positions = arena_take(&a[ARENA_WEIGHTS], (size_t)c->n_tokens * sizeof(int32_t));
     m->totals = arena_take(&a[ARENA_WEIGHTS], 2 * sizeof *m->totals);
     if (!m->opt.train) return;
     m->grads = arena_take(&a[ARENA_GRADIENTS], n * sizeof(float));
@@ -42,8 +41,10 @@ static void plan_chunk(moai_model *m, const model_chunk *k)
 
     for (int s = 0; s < m->opt.n_slots; s++) {
         model_slot *slot = &k->slots[s];
-        slot->rows = (device_batch){.inputs = arena_take(saved, ids), .targets = arena_take(saved, ids),
-                                   .loss_sum = m->totals};
+        slot->rows.inputs = arena_take(saved, ids);
+        slot->rows.targets = arena_take(saved, ids);
+        slot->rows.positions = arena_take(saved, ids);
+        slot->rows.loss_sum = m->totals;
         for (int i = 0; i < k->n_blocks; i++) {
             k->blocks[i].kind->plan(slot->acts[i], c, saved, shared);
             widest = arena_mark(shared) - mark > widest ? arena_mark(shared) - mark : widest;
@@ -119,6 +120,7 @@ static void list_blocks(moai_model *m)
     if (grid_last_stage(m->ctx.grid)) add_block(k, &head_block, -1, at, m->params.n_buckets - at);
     k->slots = xmalloc((size_t)m->opt.n_slots * sizeof *k->slots);
     for (int s = 0; s < m->opt.n_slots; s++) {
+        k->slots[s].rows.segments = xmalloc((size_t)m->ctx.n_tokens * sizeof(attend_segment));
         k->slots[s].acts = xmalloc((size_t)k->n_blocks * sizeof *k->slots[s].acts);
         for (int i = 0; i < k->n_blocks; i++) k->slots[s].acts[i] = xmalloc(k->blocks[i].kind->acts_bytes);
     }
@@ -131,6 +133,7 @@ static void free_blocks(moai_model *m)
         for (int s = 0; s < m->opt.n_slots; s++) {
             for (int i = 0; i < k->n_blocks; i++) free(k->slots[s].acts[i]);
             free(k->slots[s].acts);
+            free(k->slots[s].rows.segments);
         }
         for (int i = 0; i < k->n_blocks; i++) free(k->blocks[i].weights);
         free(k->blocks);
@@ -147,8 +150,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     *m = (moai_model){.cfg = *cfg, .opt = *opt};
     for (int i = 0; i < N_ARENAS; i++) m->arenas[i].name = arena_names[i];
     m->ctx = (moai_ctx){.ops = &ops_dry, .cfg = &m->cfg, .grid = grid, .dt = opt->dt, .recompute = opt->recompute,
-                        .heads = {.batch = opt->micro_batch, .seq_len = opt->seq_len,
-                                  .n_heads = cfg->num_attention_heads / grid->size.tp,
+                        .heads = {.n_heads = cfg->num_attention_heads / grid->size.tp,
                                   .n_kv_heads = max_i64(cfg->num_key_value_heads / grid->size.tp, 1),
                                   .head_dim = cfg->head_dim, .scale = 1 / sqrtf((float)cfg->head_dim)},
                         .n_tokens = n_tokens, .n_rows = n_tokens / grid->size.tp, .scratch = &m->arenas[ARENA_SCRATCH]};
@@ -163,22 +165,27 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     run_alone(m); /* on the device that does nothing: what the scratch stack grows to */
 }
 
-static void fill_tables(moai_model *m)
+static void fill_rope(moai_model *m)
 {
-    const int64_t T = m->opt.seq_len, half = m->cfg.head_dim / 2, N = m->ctx.n_tokens;
-    const size_t bytes = (size_t)(T * half) * sizeof(float);
+    const int64_t T = m->opt.seq_len;
+    const size_t bytes = (size_t)(T * m->cfg.head_dim / 2) * sizeof(float);
     float *cosines = xmalloc(bytes), *sines = xmalloc(bytes);
-    int32_t *positions = xmalloc((size_t)N * sizeof *positions);
 
     rope_fill(cosines, sines, T, T, &m->cfg);
-    for (int64_t i = 0; i < N; i++) positions[i] = (int32_t)(i % T);
     m->ctx.ops->copy(m->ctx.dev, m->ctx.rope.cos.data, cosines, bytes, COPY_TO_DEVICE);
     m->ctx.ops->copy(m->ctx.dev, m->ctx.rope.sin.data, sines, bytes, COPY_TO_DEVICE);
-    m->ctx.ops->copy(m->ctx.dev, m->ctx.positions, positions, (size_t)N * sizeof *positions, COPY_TO_DEVICE);
     m->ctx.ops->sync(m->ctx.dev);
     free(cosines);
     free(sines);
-    free(positions);
+}
+
+/* Whole samples: what every micro-batch is on a stage that nobody feeds. */
+static void fill_slots(moai_model *m)
+{
+    batch_whole_samples(&m->batch, m->opt.micro_batch, m->opt.seq_len);
+    for (int k = 0; k < m->n_chunks; k++)
+        for (int s = 0; s < m->opt.n_slots; s++) model_set_batch(m, k, s, &m->batch);
+    m->ctx.ops->sync(m->ctx.dev);
 }
 
 int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai_grid *grid, moai_error *err)
@@ -201,7 +208,8 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
     if (opt_state_take_host(&m->states, ops, dev, err)) return -1;
     m->buckets.weights = m->weights, m->buckets.grads = m->grads;
     batch_init(&m->batch, m->ctx.n_tokens);
-    fill_tables(m);
+    fill_rope(m);
+    fill_slots(m);
     return 0;
 }
 
@@ -233,9 +241,10 @@ void model_rehearse(moai_model *m)
     run_alone(m);                             /* gradients written over */
     run_alone(m);                             /* and added to */
     fill_arenas(m, 0);
+    fill_slots(m);
     m->ctx.ops->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
-    m->ctx.ops->sync(m->ctx.dev);
     gradients_begin(m);
+    m->ctx.ops->sync(m->ctx.dev);
     free(samples);
 }
 
@@ -281,13 +290,16 @@ void model_init_weights(moai_model *m, uint64_t seed)
 void model_set_batch(moai_model *m, int chunk, int slot, const token_batch *b)
 {
     const moai_ctx *c = &m->ctx;
-    const device_batch *rows = &m->chunks[chunk].slots[slot].rows;
+    device_batch *rows = &m->chunks[chunk].slots[slot].rows;
     const size_t bytes = (size_t)c->n_tokens * sizeof *b->ids;
 
     CHECK(b->n_rows == c->n_tokens, "a batch of %lld rows, the model has %lld", (long long)b->n_rows,
           (long long)c->n_tokens);
     c->ops->copy(c->dev, rows->inputs, b->ids, bytes, COPY_TO_DEVICE);
     c->ops->copy(c->dev, rows->targets, b->targets, bytes, COPY_TO_DEVICE);
+    c->ops->copy(c->dev, rows->positions, b->positions, bytes, COPY_TO_DEVICE);
+    memcpy(rows->segments, b->segments, (size_t)b->n_segments * sizeof *b->segments);
+    rows->n_segments = b->n_segments;
 }
 
 void gradients_begin(moai_model *m)

@@ -11,12 +11,18 @@ static timed_event product(tensor y, int64_t depth)
 }
 
 /* Two products over half the positions (causal) in the forward, five in the backward. */
-static timed_event attention(tensor att, attend_shape s, int n_products)
+static timed_event attention(const attend_args *a, int n_products)
 {
-    const double pairs = (double)s.batch * (double)s.n_heads * (double)s.seq_len * (double)s.seq_len / 2;
+    double pairs = 0;
+    int64_t longest = 0;
 
-    return (timed_event){.family = FAMILY_ATTENTION, .shape = {att.rows, att.cols, s.seq_len}, .dt = att.dt,
-                         .work = 2.0 * pairs * (double)s.head_dim * n_products};
+    for (int i = 0; i < a->n_segments; i++) {
+        const int64_t n = a->segments[i].n_rows;
+        pairs += (double)a->heads.n_heads * (double)n * (double)n / 2;
+        longest = max_i64(longest, n);
+    }
+    return (timed_event){.family = FAMILY_ATTENTION, .shape = {a->att.rows, a->att.cols, longest}, .dt = a->att.dt,
+                         .work = 2.0 * pairs * (double)a->heads.head_dim * n_products};
 }
 
 static timed_event rows_of(event_family family, tensor x, double n_bytes)

@@ -16,13 +16,47 @@ typedef struct moai_device moai_device;       /* the backend's own: stream, scra
 
 typedef enum { COPY_TO_DEVICE, COPY_TO_HOST, COPY_ON_DEVICE } copy_kind;
 
-/* The heads of this rank over a micro-batch.  Rows of a sequence are consecutive: row =
- * sequence * seq_len + position. */
-typedef struct attend_shape {
-    int64_t batch, seq_len;
+/* The heads of a rank. */
+typedef struct head_shape {
     int64_t n_heads, n_kv_heads, head_dim; /* local to the rank; n_heads % n_kv_heads == 0 */
     float scale;                      /* 1 / sqrt(head_dim) */
+} head_shape;
+
+/* Rows that attend to each other: [row, row + n_rows) are one causal sequence. */
+typedef struct attend_segment {
+    int64_t row, n_rows;              /* n_rows > 0 */
+} attend_segment;
+
+/* What attend and attend_backward work on (ops.def). */
+typedef struct attend_args {
+    tensor att;                       /* (N, Q) */
+    float *lse;                       /* (N * n_heads) */
+    tensor q, k, v;                   /* (N, Q), (N, K), (N, K) */
+    head_shape heads;
+    const attend_segment *segments;   /* host memory, read before the call returns; by ascending rows, none overlap */
+    int n_segments;
+} attend_args;
+
+/* Sequences of one length, one behind another: row = sequence * seq_len + position. */
+typedef struct attend_shape {
+    int64_t batch, seq_len;
+    int64_t n_heads, n_kv_heads, head_dim;
+    float scale;
 } attend_shape;
+static inline attend_shape attend_shape_of(head_shape h, int64_t batch, int64_t seq_len)
+{
+    return (attend_shape){batch, seq_len, h.n_heads, h.n_kv_heads, h.head_dim, h.scale};
+}
+/* For backends: how many segments from `first` on are equally long and one behind another, at most all.  *s: these as
+ * sequences, whose first row is that of segments[first].  Dies of segments that overlap or lie outside the rows. */
+int attend_run(const attend_args *, int first, attend_shape *s);
+/* The rows [*begin, end) of no segment that lie before segment i, or behind the last for i = n_segments; returns
+ * end. */
+static inline int64_t attend_gap(const attend_args *a, int i, int64_t *begin)
+{
+    *begin = i ? a->segments[i - 1].row + a->segments[i - 1].n_rows : 0;
+    return i < a->n_segments ? a->segments[i].row : a->att.rows;
+}
 
 /* cuDNN's deterministic backward keeps the gradients of all scores, 2 bytes each (cudnn_frontend's "dP workspace"):
  * does it do this shape?  Where they would take more than 2 GiB, our own kernels for heads up to 128 wide do it, which

@@ -16,11 +16,10 @@ typedef struct moai_ctx {
     const moai_grid *grid;
     dtype dt;                         /* of weights and activations: fp32, bf16 or fp16 */
     recompute_mode recompute;
-    attend_shape heads;               /* of this rank, over one micro-batch */
+    head_shape heads;                 /* of this rank */
     int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
     int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */
     rope_table rope;
-    int32_t *positions;               /* (N) on the device */
     arena *scratch;                   /* a stack: what a function takes it gives back */
 } moai_ctx;
 

@@ -1,8 +1,8 @@
 /* opt_state.h: what the optimizer keeps of this rank's share of the parameters: the states of a table, each n_own
  * elements in the order of own_range (params.h).
  *
- * Whoever plans memory, copies, saves or loads walks the table; the optimizer alone knows a state by its name.  In files
- * every state is fp32 and whole, so a run may go on with another representation in memory. */
+ * Whoever plans memory, copies, saves or loads walks the table; the optimizer alone knows a state by its name.  In
+ * files every state is fp32 and whole, so a run may go on with another representation in memory. */
 #ifndef MOAI_OPT_STATE_H
 #define MOAI_OPT_STATE_H
 

@@ -56,13 +56,13 @@ static void attend_rows(const decoder *d, const kv_cache *cache, layer_acts *a)
         const decode_stretch s = d->stretches[i];
         const tensor att = tensor_rows(a->att, s.row, s.n), qk = tensor_rows(a->qk, s.row, s.n),
                      v = v_of(c, tensor_rows(a->qkv, s.row, s.n));
-        attend_shape heads = c->heads;
-        heads.batch = 1, heads.seq_len = s.n;
+        const attend_segment whole = {0, s.n};
+        const attend_args prompt = {att, a->lse, q_of(c, qk), k_of(c, qk), v, c->heads, &whole, 1};
         if (s.is_beginning)
-            c->ops->attend(c->dev, att, a->lse, q_of(c, qk), k_of(c, qk), v, heads);
+            c->ops->attend(c->dev, &prompt);
         else
             c->ops->attend_cached(c->dev, att, q_of(c, qk), cache->k, cache->v, d->seq + s.row, d->pos + s.row,
-                                  d->opt.max_len, heads);
+                                  d->opt.max_len, c->heads);
     }
 }
 
@@ -71,7 +71,7 @@ static void layer_decode(const decoder *d, const layer_weights *w, const kv_cach
 {
     const moai_ctx *c = &d->ctx;
 
-    layer_to_heads(c, w, a);
+    layer_to_heads(c, &(device_batch){.positions = d->pos}, w, a);
     c->ops->kv_append(c->dev, cache->k, cache->v, k_of(c, a->qk), v_of(c, a->qkv), d->seq, d->pos, d->opt.max_len);
     attend_rows(d, cache, a);
     layer_from_heads(c, w, a, a->x);
@@ -127,7 +127,6 @@ static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wa
     layer_acts a;
 
     c->n_tokens = c->n_rows = n;              /* on every rank */
-    c->positions = d->pos;
     layer_acts_plan(&a, c, c->scratch, c->scratch);
     c->ops->embed(c->dev, a.x, d->ids, d->embedding.table, d->embedding.vocab_begin); /* (n, H)   other ids are zero */
     tp_all_reduce(c, a.x);                                                            /* (n, H)                      */

@@ -75,7 +75,7 @@ static int n_transports(const moai_model *m)
 /* Of attention's backward: cuDNN's fp32 gradient of q, or what its deterministic one keeps. */
 static size_t attend_workspace(const moai_model *m, bool deterministic)
 {
-    const attend_shape s = m->ctx.heads;
+    const attend_shape s = attend_shape_of(m->ctx.heads, m->opt.micro_batch, m->opt.seq_len);
 
     if (!deterministic || m->ctx.dt == DT_F32)
         return (size_t)(m->ctx.n_tokens * ctx_q_cols(&m->ctx)) * sizeof(float);

@@ -76,22 +76,18 @@ static void measure_linears(dtype dt)
 
 static void measure_attention(dtype dt)
 {
-    attend_shape s = {.batch = 1,
-                      .seq_len = n_tokens,
-                      .n_heads = HEADS,
-                      .n_kv_heads = KV_HEADS,
-                      .head_dim = HEAD_DIM,
-                      .scale = 0.125f};
     tensor q = normals(dt, n_tokens, HEADS * HEAD_DIM), k = normals(dt, n_tokens, KV_HEADS * HEAD_DIM),
            v = normals(dt, n_tokens, KV_HEADS * HEAD_DIM);
     tensor att = normals(dt, n_tokens, HEADS * HEAD_DIM), datt = normals(dt, n_tokens, HEADS * HEAD_DIM),
            lse = normals(DT_F32, HEADS, n_tokens);
     tensor dq = normals(dt, n_tokens, HEADS * HEAD_DIM), dk = normals(dt, n_tokens, KV_HEADS * HEAD_DIM),
            dv = normals(dt, n_tokens, KV_HEADS * HEAD_DIM);
+    const attend_segment whole = {0, n_tokens};
+    const attend_args a = {att, lse.data, q, k, v, {HEADS, KV_HEADS, HEAD_DIM, 0.125f}, &whole, 1};
     double causal = 2.0 * (double)(HEADS * HEAD_DIM) *
                     (double)(n_tokens * (n_tokens + 1)); /* Q K^T and P V, keys up to the query */
-    double forward = causal / BEST(op->attend(dev, att, lse.data, q, k, v, s)) * 1e-9;
-    double backward = 2.5 * causal / BEST(op->attend_backward(dev, dq, dk, dv, datt, q, k, v, att, lse.data, s)) * 1e-9;
+    double forward = causal / BEST(op->attend(dev, &a)) * 1e-9;
+    double backward = 2.5 * causal / BEST(op->attend_backward(dev, &a, dq, dk, dv, datt)) * 1e-9;
 
     printf("attention %s, heads %d:%d of %d, causal GFLOP/s: forward %.0f, backward %.0f\n", dtype_name(dt), HEADS,
            KV_HEADS, HEAD_DIM, forward, backward);

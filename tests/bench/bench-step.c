@@ -57,9 +57,12 @@ static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
     const moai_ctx *c = &b->model.ctx;
     const moai_ops *op = c->ops;
     moai_device *dev = c->dev;
+    const device_batch *rows = &b->model.chunks->slots->rows;
+    const attend_args heads = {a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads,
+                               rows->segments, rows->n_segments};
 
     op->matmul(dev, a->qkv, a->n1, w->qkv.w);
-    if (b->attend) op->attend(dev, a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads);
+    if (b->attend) op->attend(dev, &heads);
     op->matmul(dev, b->part, a->att, w->o.w);
     op->matmul(dev, a->gate_up, a->n2, w->gate_up.w);
     op->matmul(dev, b->part, a->act, w->down.w);
@@ -70,8 +73,7 @@ static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
     op->matmul_dx(dev, b->datt, b->dy, w->o.w);
     op->matmul_dw(dev, w->o.dw, b->dy, a->att, true);
     if (b->attend)
-        op->attend_backward(dev, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt, q_of(c, a->qk),
-                            k_of(c, a->qk), v_of(c, a->qkv), a->att, a->lse, c->heads);
+        op->attend_backward(dev, &heads, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt);
     op->matmul_dx(dev, b->part, b->dqkv, w->qkv.w);
     op->matmul_dw(dev, w->qkv.dw, b->dqkv, a->n1, true);
 }

@@ -3,7 +3,7 @@
 #include "src/train/schedule.h"
 #include "tests/lib/tap.h"
 
-static void check(const char *what, const run_config *run, const double *want, int n)
+static void check(const char *what, const schedule_options *run, const double *want, int n)
 {
     for (int step = 0; step < n; step++) {
         char text[64];
@@ -14,7 +14,7 @@ static void check(const char *what, const run_config *run, const double *want, i
 
 int main(void)
 {
-    run_config run = {.learning_rate = 8, .min_lr_ratio = 0.25, .max_steps = 10, .warmup_steps = 4};
+    schedule_options run = {.learning_rate = 8, .min_lr_ratio = 0.25, .max_steps = 10, .warmup_steps = 4};
 
     /* warm-up 2 4 6 8, then 2 + 6 (1 + cos(pi k/6)) / 2 */
     run.lr_scheduler_type = SCHEDULE_COSINE;

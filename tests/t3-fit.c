@@ -17,7 +17,7 @@ int main(int argc, char **argv)
     CHECK(process_start(&argc, &argv) == 4, "run me on 4 ranks");
     CHECK(run_config_read(&run, sizeof flags / sizeof *flags - 1, flags, &err) == 0, "%s", err.text);
     CHECK(model_config_read(&cfg, run.model, &err) == 0, "%s", err.text);
-    CHECK(batch_settle(&batch, &run, 1, &err) == 0, "%s", err.text);
+    CHECK(batch_settle(&batch, &run.batch, 1, &err) == 0, "%s", err.text);
     for (int stage = 0; stage < 4; stage++) {
         plan_stage(&p, &run, &cfg, size, &batch, stage, false);
         sum += p.total, most = p.total > most ? p.total : most, copy = p.copy;

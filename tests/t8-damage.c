@@ -52,7 +52,7 @@ static int64_t resumed_step(void)
     CHECK(key_set_text(keys_find(keys, "resume_from_checkpoint"), &run, "", "auto", &err) == 0 &&
               key_set_text(keys_find(keys, "output_dir"), &run, "", output_dir, &err) == 0,
           "%s", err.text);
-    run.learning_rate = 0.001;                /* as small_meta says */
+    run.schedule.learning_rate = 0.001;                /* as small_meta says */
     grid_dry(&alone, one, (grid_shape){0, 0, 0, 0}, (int)cfg.num_key_value_heads);
     state_init(&s, &cfg, &alone, dev);
     base_process.printer = false;             /* a warning for each */

@@ -15,6 +15,22 @@
 
 enum { LONGEST_KEY = 64 };
 
+key_table keys_join(const key_group *groups, int n)
+{
+    key_table all = {0};
+    int n_keys = 0;
+
+    for (int g = 0; g < n; g++) n_keys += groups[g].keys->n;
+    key_spec *list = xmalloc((size_t)n_keys * sizeof *list);
+    for (int g = 0; g < n; g++)
+        for (int i = 0; i < groups[g].keys->n; i++) {
+            list[all.n] = groups[g].keys->list[i];
+            list[all.n++].offset += groups[g].base;
+        }
+    all.list = list;
+    return all;
+}
+
 const key_spec *keys_find(key_table t, const char *name)
 {
     for (int i = 0; i < t.n; i++)

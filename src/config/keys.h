@@ -39,6 +39,14 @@ typedef struct key_table {
     int n;
 } key_table;
 
+/* A module's table, and where the struct that it fills lies in a larger one. */
+typedef struct key_group {
+    const key_table *keys;
+    size_t base;
+} key_group;
+/* All of them as one table of the larger struct; its list is the caller's to free. */
+key_table keys_join(const key_group *, int n);
+
 const key_spec *keys_find(key_table, const char *name);                 /* by name or alias; NULL */
 /* The known key with the smallest edit distance, when that is at most a third of the letters, but at least two; else
  * NULL. */

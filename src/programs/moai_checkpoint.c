@@ -200,8 +200,9 @@ typedef struct convert_options {
     int n_dirs;
 } convert_options;
 
-#define ROW(t, key, value, ...) {.type = t, .name = #key, .offset = offsetof(convert_options, key), .initial = value, \
-                                 __VA_ARGS__}
+#define KEYS_OF convert_options
+#include "src/config/key_rows.h"
+
 static const key_spec rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"),
                                 ROW(KEY_STRING, dtype, "float32"), ROW(KEY_STRING, max_shard_size, "5GB")};
 static const key_table export_keys = {rows, 3}, import_keys = {rows, 1};

@@ -27,13 +27,8 @@ typedef struct tokenize_options {
     bool overwrite, progress;
 } tokenize_options;
 
-#define ROW(t, key, value, ...) \
-    {.type = t, .name = #key, .offset = offsetof(tokenize_options, key), .initial = value, __VA_ARGS__}
-#define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
-#define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
-#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .bare = "true", .help = h)
-#define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
-#define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
+#define KEYS_OF tokenize_options
+#include "src/config/key_rows.h"
 
 enum { INVALID_ERROR, INVALID_REPLACE };
 static const key_choice invalid_words[] = {{"error", INVALID_ERROR}, {"replace", INVALID_REPLACE}, {NULL, 0}};
@@ -191,13 +186,12 @@ static int run_bigram(const tokenize_options *o, moai_error *err)
     return STATUS_OK;
 }
 
-#define ROWS(list) {list, sizeof(list) / sizeof *(list)}
 static const command commands[] = {
     {"train", "--input FILE|DIR... --vocab_size N --output PREFIX",
-     "train a tokenizer: SentencePiece BPE with byte fallback", ROWS(train_rows), false, run_train},
+     "train a tokenizer: SentencePiece BPE with byte fallback", KEY_TABLE(train_rows), false, run_train},
     {"encode", "--tokenizer MODEL --input FILE|DIR... --output DIR",
-     "text to token shards; mpirun -np N shares the work among ranks", ROWS(encode_rows), false, run_encode},
-    {"inspect", "PATH", "header, counts and first tokens of a shard or of a manifest's shards", ROWS(inspect_rows),
+     "text to token shards; mpirun -np N shares the work among ranks", KEY_TABLE(encode_rows), false, run_encode},
+    {"inspect", "PATH", "header, counts and first tokens of a shard or of a manifest's shards", KEY_TABLE(inspect_rows),
      true, run_inspect},
     {"audit",
      "PATH",

@@ -53,7 +53,8 @@ static int check(run_config *run, model_config *cfg, grid_shape *size, batch_pla
         size->dp = size->dp ? size->dp : 1;
         world = grid_ranks(*size);
     }
-    if (grid_factor(size, world, err) || params_check(cfg, *size, err) || batch_settle(batch, run, size->dp, err))
+    if (grid_factor(size, world, err) || params_check(cfg, *size, err) ||
+        batch_settle(batch, &run->batch, size->dp, err))
         return -1;
     if (run->seq_length > cfg->max_position_embeddings && cfg->rope.kind == ROPE_DEFAULT)
         return error_set(err, "seq_length %lld is larger than max_position_embeddings %lld of %s",

@@ -12,15 +12,8 @@ static const key_choice dtypes[] = {
     {"fp32", DT_F32},      {"bf16", DT_BF16},    {"fp16", DT_F16}, {"float32", DT_F32},
     {"bfloat16", DT_BF16}, {"float16", DT_F16}, {NULL, 0}};
 
-// clang-format off
-#define ROW(t, key, value, ...) \
-    {.type = t, .name = #key, .offset = offsetof(generate_flags, key), .initial = value, __VA_ARGS__}
-// clang-format on
-#define TEXT(key, value, h) ROW(KEY_STRING, key, value, .help = h)
-#define PATH(key, value, h) ROW(KEY_PATH, key, value, .help = h)
-#define BOOL(key, value, h) ROW(KEY_BOOL, key, value, .bare = "true", .help = h)
-#define INT(key, value, lo, hi, h) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = h)
-#define REAL(key, value, lo, hi, h) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = h)
+#define KEYS_OF generate_flags
+#include "src/config/key_rows.h"
 
 static const key_spec rows[] = {
     TEXT(prompt, "", "text to go on from; \"\" begins a document"),
@@ -43,7 +36,7 @@ static const key_spec rows[] = {
     PATH(tokenizer, "", "tokenizer.model, when not the one beside the weights"),
     PATH(logits_out, "", "write the logits after each of --input_ids, (ids, vocab_size) native fp32, and no text"),
 };
-static const key_table flags = {rows, sizeof rows / sizeof rows[0]};
+static const key_table flags = KEY_TABLE(rows);
 
 static void print_help(void)
 {

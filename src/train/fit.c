@@ -53,8 +53,8 @@ static size_t bytes_of(const run_config *run, const model_config *cfg, const way
     moai_error err;
 
     other.gradient_checkpointing = w->mode;
-    other.per_device_train_batch_size = w->micro_batch;
-    if (params_check(cfg, w->size, &err) || batch_settle(&batch, &other, w->size.dp, &err)) return SIZE_MAX;
+    other.batch.per_device_train_batch_size = w->micro_batch;
+    if (params_check(cfg, w->size, &err) || batch_settle(&batch, &other.batch, w->size.dp, &err)) return SIZE_MAX;
     return fit_need(&other, cfg, w->size, &batch, gpu);
 }
 
@@ -62,7 +62,7 @@ static size_t bytes_of(const run_config *run, const model_config *cfg, const way
 static bool find_way_out(way_out *w, size_t *need, const run_config *run, const model_config *cfg, grid_shape size,
                          fit_room room)
 {
-    const int64_t batch = run->per_device_train_batch_size;
+    const int64_t batch = run->batch.per_device_train_batch_size;
 
     for (int times = 1; times <= MOST_RANKS; times *= 2) {
         const grid_shape sizes[] = {{size.tp, size.cp, size.dp * times, size.pp},
@@ -86,7 +86,7 @@ static void describe(char *text, size_t n, const way_out *w, const run_config *r
 {
     int at = snprintf(text, n, "--gradient_checkpointing %s", recompute_name(w->mode));
 
-    if (w->micro_batch != run->per_device_train_batch_size)
+    if (w->micro_batch != run->batch.per_device_train_batch_size)
         at += snprintf(text + at, n - (size_t)at, " --per_device_train_batch_size %lld", (long long)w->micro_batch);
     if (w->size.tp != size.tp) at += snprintf(text + at, n - (size_t)at, " --tensor_parallel %d", w->size.tp);
     if (w->size.pp != size.pp) at += snprintf(text + at, n - (size_t)at, " --pipeline_parallel %d", w->size.pp);

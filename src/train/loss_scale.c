@@ -3,20 +3,36 @@
 
 #include <math.h>
 
+#define KEYS_OF loss_scale_options
+#include "src/config/key_rows.h"
+
+static const key_spec rows[] = {
+    REAL(initial_loss_scale, "65536", 1, 1e18, "fp16: the loss's gradient is multiplied by this at the start"),
+    INT(loss_scale_window, "1000", 1, 1ll << 40, "fp16: steps without overflow until the scale doubles"),
+    REAL(min_loss_scale, "1", 1, 1e18, "fp16: each overflow halves the scale, to no less than this"),
+};
+const key_table loss_scale_keys = KEY_TABLE(rows);
+
+int loss_scale_check(const loss_scale_options *o, moai_error *err)
+{
+    if (o->min_loss_scale <= o->initial_loss_scale) return 0;
+    return error_set(err, "min_loss_scale is %g, must not exceed initial_loss_scale %g", o->min_loss_scale,
+                     o->initial_loss_scale);
+}
+
 /* Doubling ends here: no fp16 gradient lives at such a scale, and fp32 products with it stay far from overflow. */
 #define LARGEST 0x1p40
 
-loss_scale loss_scale_start(const run_config *run)
+loss_scale loss_scale_start(const loss_scale_options *o, bool fp16)
 {
-    return (loss_scale){.value = run->fp16 ? run->initial_loss_scale : 1};
+    return (loss_scale){.value = fp16 ? o->initial_loss_scale : 1};
 }
 
-void loss_scale_update(loss_scale *s, const run_config *run, bool overflowed)
+void loss_scale_update(loss_scale *s, const loss_scale_options *o, bool overflowed)
 {
-    if (!run->fp16) return;
     if (overflowed)
-        *s = (loss_scale){.value = fmax(s->value / 2, run->min_loss_scale)};
-    else if (++s->clean_steps >= run->loss_scale_window)
+        *s = (loss_scale){.value = fmax(s->value / 2, o->min_loss_scale)};
+    else if (++s->clean_steps >= o->loss_scale_window)
         *s = (loss_scale){.value = fmax(s->value, fmin(2 * s->value, LARGEST))};
 }
 

@@ -7,18 +7,26 @@
 #ifndef MOAI_LOSS_SCALE_H
 #define MOAI_LOSS_SCALE_H
 
-#include "src/train/run_config.h"
+#include "src/config/keys.h"
 
 #include <jansson.h>
+
+typedef struct loss_scale_options {
+    double initial_loss_scale, min_loss_scale;
+    int64_t loss_scale_window;                /* steps without overflow until the scale doubles */
+} loss_scale_options;
+extern const key_table loss_scale_keys;
+int loss_scale_check(const loss_scale_options *, moai_error *err);     /* what no single key can see */
 
 typedef struct loss_scale {
     double value;                             /* 1 where nothing is scaled */
     int64_t clean_steps;                      /* since it last changed */
 } loss_scale;
 
-loss_scale loss_scale_start(const run_config *);      /* initial_loss_scale; 1 without fp16 */
-/* After each step; changes nothing without fp16. */
-void loss_scale_update(loss_scale *, const run_config *, bool overflowed);
+/* initial_loss_scale; 1 where nothing is scaled: without fp16 */
+loss_scale loss_scale_start(const loss_scale_options *, bool fp16);
+/* After each step of fp16. */
+void loss_scale_update(loss_scale *, const loss_scale_options *, bool overflowed);
 
 json_t *loss_scale_json(const loss_scale *);          /* a new reference */
 int loss_scale_read(loss_scale *, const json_t *, moai_error *err);

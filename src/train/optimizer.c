@@ -3,6 +3,25 @@
 
 #include <math.h>
 
+#define KEYS_OF adamw_options
+#include "src/config/key_rows.h"
+
+static const key_spec rows[] = {
+    REAL(weight_decay, "0.1", 0, 10, "AdamW decay of the matrices", FIXED),
+    /* 1 - beta in fp32 is 0 from 1 - 3e-8 on, and the root of a moment that is 0 divides */
+    REAL(adam_beta1, "0.9", 0, 0.999999, "decay of the first moment", FIXED),
+    REAL(adam_beta2, "0.95", 0, 0.999999, "decay of the second moment", FIXED),
+    REAL(adam_epsilon, "1e-8", 1e-30, 1, "added to the root of the second moment", FIXED),
+    REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping", FIXED),
+};
+const key_table adamw_keys = KEY_TABLE(rows);
+
+int adamw_check(const adamw_options *o, moai_error *err)
+{
+    if (o->max_grad_norm == 0 || o->max_grad_norm >= 1e-30) return 0;
+    return error_set(err, "max_grad_norm is %g, must be 0 or at least 1e-30", o->max_grad_norm);
+}
+
 void totals_reduce(moai_model *m)
 {
     const moai_grid *g = m->ctx.grid;
@@ -33,7 +52,7 @@ static float *own_floats(const moai_model *m, int state, int64_t first)
     return state_at(&m->states, state, first);
 }
 
-static void update_own(moai_model *m, const run_config *run, double lr, int64_t update)
+static void update_own(moai_model *m, const adamw_options *o, double lr, int64_t update)
 {
     const moai_ctx *c = &m->ctx;
     const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem);
@@ -50,8 +69,8 @@ static void update_own(moai_model *m, const run_config *run, double lr, int64_t 
                                             .grad = m->grads + r.begin, .n = n,
                                             .n_decay = max_i64(0, min_i64(n, k->offset + k->n_matrix - r.begin)),
                                             .grad_scale = m->grad_scale, .lr = (float)lr,
-                                            .beta1 = (float)run->adam_beta1, .beta2 = (float)run->adam_beta2,
-                                            .eps = (float)run->adam_epsilon, .weight_decay = (float)run->weight_decay,
+                                            .beta1 = (float)o->adam_beta1, .beta2 = (float)o->adam_beta2,
+                                            .eps = (float)o->adam_epsilon, .weight_decay = (float)o->weight_decay,
                                             .t = update});
         bucket_updated(&m->buckets, b);
     }
@@ -67,12 +86,12 @@ void gradients_finish(moai_model *m)
     totals_reduce(m);
 }
 
-void optimizer_update(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
+void optimizer_update(moai_model *m, const adamw_options *o, double lr, int64_t update, double loss_scale)
 {
     const moai_ctx *c = &m->ctx;
 
-    c->ops->clip(c->dev, m->grad_scale, &m->totals[1], (float)run->max_grad_norm, (float)(1 / loss_scale));
-    update_own(m, run, lr, update);
+    c->ops->clip(c->dev, m->grad_scale, &m->totals[1], (float)o->max_grad_norm, (float)(1 / loss_scale));
+    update_own(m, o, lr, update);
 }
 
 step_result step_totals(moai_model *m, double loss_scale)
@@ -86,10 +105,10 @@ step_result step_totals(moai_model *m, double loss_scale)
                          .skipped = !isfinite(totals[1])};
 }
 
-step_result optimizer_step(moai_model *m, const run_config *run, double lr, int64_t update, double loss_scale)
+step_result optimizer_step(moai_model *m, const adamw_options *o, double lr, int64_t update, double loss_scale)
 {
     gradients_finish(m);
-    optimizer_update(m, run, lr, update, loss_scale);
+    optimizer_update(m, o, lr, update, loss_scale);
     step_result r = step_totals(m, loss_scale);
     m->ctx.ops->phase(m->ctx.dev, NULL, -1);
     return r;

@@ -3,8 +3,14 @@
 #ifndef MOAI_OPTIMIZER_H
 #define MOAI_OPTIMIZER_H
 
+#include "src/config/keys.h"
 #include "src/model/model.h"
-#include "src/train/run_config.h"
+
+typedef struct adamw_options {
+    double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
+} adamw_options;
+extern const key_table adamw_keys;
+int adamw_check(const adamw_options *, moai_error *err);
 
 typedef struct step_result {
     double loss_sum;                          /* sum of the token losses of all ranks */
@@ -19,9 +25,9 @@ typedef struct step_result {
  *                      from 1
  *   step_totals        what totals[] say, the same on every rank; waits for the device */
 void gradients_finish(moai_model *);
-void optimizer_update(moai_model *, const run_config *, double lr, int64_t update, double loss_scale);
+void optimizer_update(moai_model *, const adamw_options *, double lr, int64_t update, double loss_scale);
 step_result step_totals(moai_model *, double loss_scale);
-step_result optimizer_step(moai_model *, const run_config *, double lr, int64_t update, double loss_scale); /* all */
+step_result optimizer_step(moai_model *, const adamw_options *, double lr, int64_t update, double loss_scale); /* all */
 
 /* totals[] = their sums over all ranks; of the ranks that hold the same loss one counts.  Collective over all axes. */
 void totals_reduce(moai_model *);

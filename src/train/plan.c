@@ -6,32 +6,6 @@
 
 #include <stdio.h>
 
-enum { MOST_ACCUMULATION = 1 << 20, MOST_SAMPLES = 1 << 30 };  /* as of the keys; tokens a step then fit an int64_t */
-
-int batch_settle(batch_plan *b, const run_config *run, int dp, moai_error *err)
-{
-    const int64_t once = run->per_device_train_batch_size * dp;
-
-    *b =
-        (batch_plan){.micro_batch = run->per_device_train_batch_size, .accumulation = run->gradient_accumulation_steps};
-    if (run->global_batch_size) {
-        if (run->global_batch_size % once != 0)
-            return error_set(
-                err, "global_batch_size %lld is not a multiple of per_device_train_batch_size %lld x data_parallel %d",
-                (long long)run->global_batch_size, (long long)run->per_device_train_batch_size, dp);
-        b->accumulation = run->global_batch_size / once;
-        if (b->accumulation > MOST_ACCUMULATION)
-            return error_set(err, "global_batch_size %lld is %lld micro-batches a step, more than %d",
-                             (long long)run->global_batch_size, (long long)b->accumulation, MOST_ACCUMULATION);
-    }
-    b->global = once * b->accumulation;
-    if (b->global > MOST_SAMPLES)
-        return error_set(err, "%lld samples a step, more than %d: per_device_train_batch_size %lld x accumulation %lld "
-                         "x data_parallel %d", (long long)b->global, MOST_SAMPLES, (long long)b->micro_batch,
-                         (long long)b->accumulation, dp);
-    return 0;
-}
-
 model_options model_options_of(const run_config *run, const batch_plan *b, grid_shape size, int stage)
 {
     pipe_schedule s = schedule_1f1b(size.pp, stage, (int)b->accumulation);

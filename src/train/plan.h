@@ -8,15 +8,7 @@
 #include "src/model/model.h"
 #include "src/train/run_config.h"
 
-/* The batch of a step, settled from the run file and the layout. */
-typedef struct batch_plan {
-    int64_t micro_batch, accumulation, global;/* samples, micro-batches of a step, samples of a step */
-} batch_plan;
-
 const char *recompute_name(recompute_mode);     /* "none", ... as the key has it */
-
-/* Fills the batch; -1 when global_batch_size is not a multiple of micro_batch * dp.  Not collective. */
-int batch_settle(batch_plan *, const run_config *, int dp, moai_error *err);
 
 model_options model_options_of(const run_config *, const batch_plan *, grid_shape size, int stage);
 

@@ -2,7 +2,6 @@
 #include "src/train/resume_keys.h"
 
 #include "src/config/keys.h"
-#include "src/train/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +48,7 @@ static bool same_rates(const run_config *a, const run_config *b, int64_t done)
         if (keys.list[i].on_resume == RESUME_SCHEDULE) same = same && same_value(&keys.list[i], a, b);
     if (same) return true;
     for (int64_t step = 0; step < done; step++)
-        if (learning_rate(a, step) != learning_rate(b, step)) return false;
+        if (learning_rate(&a->schedule, step) != learning_rate(&b->schedule, step)) return false;
     return true;
 }
 

@@ -19,14 +19,14 @@ static char *spike_text(const trainer *t)
     const spike *s = &t->spike;
 
     return xasprintf("%s %.6g is %.3g deviations above the mean %.6g of the %lld steps before", s->measure, s->value,
-                     s->zscore, s->mean, (long long)t->run->loss_spike_window);
+                     s->zscore, s->mean, (long long)t->run->spike.loss_spike_window);
 }
 
 /* The first of a row is a warning, more than loss_spike_limit are the end. */
 static int look_at_row(const trainer *t, const char *what, moai_error *err)
 {
     const skip_row *row = &t->state.skips;
-    const int64_t limit = t->run->loss_spike_limit;
+    const int64_t limit = t->run->spike.loss_spike_limit;
 
     if (row->n_counted == 1)
         warn("step %lld: %s: its update is left out; the run ends when more than %lld in a row are (loss_spike_limit)",
@@ -77,7 +77,7 @@ static int leave_out(trainer *t, int64_t spiked, const char *what, const int64_t
 {
     const int times = left_out_times(&t->state.left_out, t->samples);
 
-    if (times >= t->run->loss_spike_limit)
+    if (times >= t->run->spike.loss_spike_limit)
         return error_set(err, "step %lld: %s; the run has gone back to step %lld %d times (loss_spike_limit)",
                          (long long)spiked, what, (long long)t->step, times);
     left_out_add(&t->state.left_out, &(left_out_decision){.step = spiked, .back_to = t->step, .from = t->samples,
@@ -118,7 +118,7 @@ int spike_answer(trainer *t, moai_error *err)
     int status;
 
     order_take(&order, t->step_began_at, t->batch.global, samples);
-    if (t->run->loss_spike_action == SPIKE_SKIP)
+    if (t->run->spike.loss_spike_action == SPIKE_SKIP)
         status = skip(t, what, samples, err);
     else
         status = roll_back(t, what, samples, err);

@@ -10,35 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const key_choice schedules[] = {{"cosine", SCHEDULE_COSINE},
-                                       {"wsd", SCHEDULE_WSD},
-                                       {"linear", SCHEDULE_LINEAR},
-                                       {"constant", SCHEDULE_CONSTANT},
-                                       {"warmup_stable_decay", SCHEDULE_WSD},
-                                       {"constant_with_warmup", SCHEDULE_CONSTANT},
-                                       {NULL, 0}};
+#define KEYS_OF run_config
+#include "src/config/key_rows.h"
+
 static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selective", RECOMPUTE_SELECTIVE},
                                             {"full", RECOMPUTE_FULL},  {"true", RECOMPUTE_FULL},
                                             {"false", RECOMPUTE_NONE}, {"auto", RECOMPUTE_AUTO}, {NULL, 0}};
 
-static const key_choice measures[] = {
-    {"loss", SPIKE_LOSS}, {"grad_norm", SPIKE_GRAD_NORM}, {"either", SPIKE_EITHER}, {NULL, 0}};
-static const key_choice actions[] = {{"skip", SPIKE_SKIP}, {"rollback", SPIKE_ROLLBACK}, {NULL, 0}};
-
-#define ROW(t, key, value, ...) \
-    {.type = t, .name = #key, .offset = offsetof(run_config, key), .initial = value, __VA_ARGS__}
-#define TEXT(key, value, ...) ROW(KEY_STRING, key, value, .help = __VA_ARGS__)
-#define PATH(key, value, ...) ROW(KEY_PATH, key, value, .help = __VA_ARGS__)
-#define BOOL(key, value, ...) ROW(KEY_BOOL, key, value, .bare = "true", .help = __VA_ARGS__)
-#define INT(key, value, lo, hi, ...) ROW(KEY_INT, key, value, .min = lo, .max = hi, .help = __VA_ARGS__)
-#define REAL(key, value, lo, hi, ...) ROW(KEY_DOUBLE, key, value, .min = lo, .max = hi, .help = __VA_ARGS__)
-#define CHOICE(key, value, list, ...) ROW(KEY_CHOICE, key, value, .choices = list, .help = __VA_ARGS__)
-/* behind a row's help: what a resume may do with the key */
-#define FIXED .on_resume = RESUME_FIXED
-#define RATE .on_resume = RESUME_SCHEDULE
-#define CONTENT .on_resume = RESUME_CONTENT
-
-static const key_spec rows[] = {
+static const key_spec first[] = {
     PATH(model, "", "model file, a Hugging Face config.json"),
     PATH(data, "", "manifest.json of the token shards, or its directory", CONTENT),
     PATH(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
@@ -56,36 +35,15 @@ static const key_spec rows[] = {
     INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: OMP_NUM_THREADS, or its share of the node's cores"),
 
     INT(seq_length, "4096", 1, INT32_MAX, "tokens per sample (T)", FIXED),
-    ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536,
-        .help = "samples per micro-batch"),
-    INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),
-    INT(global_batch_size, "0", 0, 1 << 30, "samples per step; fixes the accumulation; 0: batch x accumulation x DP",
-        CONTENT),
-
-    REAL(learning_rate, "3e-4", 0, 1e3, "peak learning rate", RATE),
-    REAL(min_lr_ratio, "0.1", 0, 1, "the schedule ends at this much of the peak rate", RATE),
-    REAL(weight_decay, "0.1", 0, 10, "AdamW decay of the matrices", FIXED),
-    /* 1 - beta in fp32 is 0 from 1 - 3e-8 on, and the root of a moment that is 0 divides */
-    REAL(adam_beta1, "0.9", 0, 0.999999, "decay of the first moment", FIXED),
-    REAL(adam_beta2, "0.95", 0, 0.999999, "decay of the second moment", FIXED),
-    REAL(adam_epsilon, "1e-8", 1e-30, 1, "added to the root of the second moment", FIXED),
-    REAL(max_grad_norm, "1", 0, 1e9, "global gradient norm is clipped to this; 0: no clipping", FIXED),
-    CHOICE(lr_scheduler_type, "cosine", schedules,
-           "cosine, wsd (also warmup_stable_decay), linear, constant (also constant_with_warmup), each after the "
-           "warm-up; configs/README.md has the formulas", RATE),
-    INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run; 0: the initial weights are saved", RATE),
+};
+static const key_spec numbers[] = {
     INT(stop_at_step, "0", 0, 1ll << 40, "leave after this step as on SIGTERM, schedules unchanged; 0: at max_steps"),
-    INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up; the first has 1/warmup_steps of the peak rate",
-        RATE),
-    INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls; the last has "
-        "min_lr_ratio of the peak", RATE),
     INT(seed, "42", 0, 1ll << 52, "initial weights and data order"),
 
     BOOL(bf16, "false", "bf16 weights and activations, fp32 master weights; else fp32 everywhere", FIXED),
     BOOL(fp16, "false", "fp16 weights and activations, fp32 master weights, dynamic loss scaling", FIXED),
-    REAL(initial_loss_scale, "65536", 1, 1e18, "fp16: the loss's gradient is multiplied by this at the start"),
-    INT(loss_scale_window, "1000", 1, 1ll << 40, "fp16: steps without overflow until the scale doubles"),
-    REAL(min_loss_scale, "1", 1, 1e18, "fp16: each overflow halves the scale, to no less than this"),
+};
+static const key_spec memory[] = {
     CHOICE(gradient_checkpointing, "auto", recomputations,
            "activations recomputed in the backward pass: none (also false), selective, full (also true), or auto: the "
            "least that fits", .bare = "true"),
@@ -94,15 +52,8 @@ static const key_spec rows[] = {
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),
     INT(dataloader_prefetch_factor, "2", 1, 4096, "micro-batches ready ahead, per worker"),
 
-    REAL(loss_spike_zscore, "0", 0, 1e9, "deviations above the mean that make a step a spike; 0: no step is judged"),
-    INT(loss_spike_window, "100", 2, 100000,
-        "steps before it that a step is judged by; none is before there are so many"),
-    CHOICE(loss_spike_measure, "loss", measures, "loss, grad_norm or either"),
-    CHOICE(loss_spike_action, "skip", actions,
-           "skip: no update; rollback: to the last checkpoint, the step's samples left out for good"),
-    INT(loss_spike_limit, "5", 1, 1 << 20,
-        "the run stops after more steps in a row than this left out (spikes, norms not finite), or rollbacks to one "
-        "checkpoint"),
+};
+static const key_spec last[] = {
     INT(replica_check_steps, "0", 0, 1ll << 40,
         "steps between checks that all copies of a weight are the same bytes; a difference stops the run; 0: none"),
     REAL(hang_timeout, "600", 0, 1e9,
@@ -125,14 +76,33 @@ static const key_spec rows[] = {
     BOOL(plan, "false", "print the layout and the memory per rank, and leave"),
     INT(plan_ranks, "0", 0, 1 << 24, "ranks that --plan is about; 0: TP x CP x PP x DP"),
 };
-static const key_table keys = {rows, sizeof rows / sizeof *rows};
+static const key_table first_keys = KEY_TABLE(first), number_keys = KEY_TABLE(numbers),
+                       memory_keys = KEY_TABLE(memory), last_keys = KEY_TABLE(last);
 
-key_table run_config_keys(void) { return keys; }
+/* As --help lists them. */
+static const key_group groups[] = {{&first_keys, 0},
+                                   {&batch_keys, offsetof(run_config, batch)},
+                                   {&schedule_keys, offsetof(run_config, schedule)},
+                                   {&adamw_keys, offsetof(run_config, adamw)},
+                                   {&number_keys, 0},
+                                   {&loss_scale_keys, offsetof(run_config, loss_scale)},
+                                   {&memory_keys, 0},
+                                   {&spike_keys, offsetof(run_config, spike)},
+                                   {&last_keys, 0}};
+
+key_table run_config_keys(void)
+{
+    static key_table all;
+
+    if (!all.n) all = keys_join(groups, sizeof groups / sizeof *groups);
+    return all;
+}
 
 static int read_text(run_config *c, const char *path, const char *text, size_t n_bytes, moai_error *err)
 {
+    const key_table keys = run_config_keys();
     json_t *object = json_object_of(text, n_bytes, path, err), *value;
-    const char *seen[sizeof rows / sizeof *rows] = {NULL}, *name;
+    const char **seen = xmalloc((size_t)keys.n * sizeof *seen), *name;
     int status = object ? 0 : -1;
 
     json_object_foreach(object, name, value) {
@@ -144,7 +114,7 @@ static int read_text(run_config *c, const char *path, const char *text, size_t n
                           : error_set(err, "%s: unknown key \"%s\"; --help lists them", path, name);
             break;
         }
-        const char **earlier = &seen[k - rows];
+        const char **earlier = &seen[k - keys.list];
         if (*earlier) {
             status = error_set(err, "%s: \"%s\" and \"%s\" are the same key", path, *earlier, name);
             break;
@@ -154,6 +124,7 @@ static int read_text(run_config *c, const char *path, const char *text, size_t n
         if (!json_is_null(value) && (status = key_set_json(k, c, label, value, err))) break;
     }
     json_decref(object);
+    free(seen);
     return status;
 }
 
@@ -181,7 +152,7 @@ static int check_allowed(const char *list, moai_error *err)
 
     for (const char *name; (name = names_next(&list, &n));) {
         char *one = xasprintf("%.*s", (int)n, name);
-        const key_spec *k = keys_find(keys, one);
+        const key_spec *k = keys_find(run_config_keys(), one);
         const bool held = k && k->on_resume != RESUME_FREE && strcmp(k->name, one) == 0;
         free(one);
         if (!held)
@@ -195,25 +166,16 @@ static int check_allowed(const char *list, moai_error *err)
 static int check_together(const run_config *c, moai_error *err)
 {
     if (c->bf16 && c->fp16) return error_set(err, "bf16 and fp16 are both true; choose one");
-    if (c->fp16 && c->min_loss_scale > c->initial_loss_scale)
-        return error_set(err, "min_loss_scale is %g, must not exceed initial_loss_scale %g", c->min_loss_scale,
-                         c->initial_loss_scale);
+    if (c->fp16 && loss_scale_check(&c->loss_scale, err)) return -1;
     if (c->context_parallel > 1)
         return error_set(err, "context_parallel is %lld, but this version has no context parallelism; must be 1",
                          (long long)c->context_parallel);
     if (strcmp(c->device, "cpu") && strcmp(c->device, "cuda") && strcmp(c->device, "auto"))
         return error_set(err, "device is \"%s\", must be cpu, cuda or auto", c->device);
-    if (c->max_grad_norm > 0 && c->max_grad_norm < 1e-30)
-        return error_set(err, "max_grad_norm is %g, must be 0 or at least 1e-30", c->max_grad_norm);
-    if (c->max_steps && c->warmup_steps > c->max_steps)
-        return error_set(err, "warmup_steps is %lld, must not exceed max_steps %lld", (long long)c->warmup_steps,
-                         (long long)c->max_steps);
-    if (c->max_steps && c->lr_scheduler_type == SCHEDULE_WSD && c->warmup_steps + c->decay_steps > c->max_steps)
-        return error_set(err, "warmup_steps %lld and decay_steps %lld together exceed max_steps %lld",
-                         (long long)c->warmup_steps, (long long)c->decay_steps, (long long)c->max_steps);
-    if (c->max_steps && c->profile_step > c->max_steps)
+    if (adamw_check(&c->adamw, err) || schedule_check(&c->schedule, err)) return -1;
+    if (c->schedule.max_steps && c->profile_step > c->schedule.max_steps)
         return error_set(err, "profile_step is %lld, must not exceed max_steps %lld", (long long)c->profile_step,
-                         (long long)c->max_steps);
+                         (long long)c->schedule.max_steps);
     if (check_allowed(c->resume_allow, err)) return -1;
     if (c->plan_ranks && !c->plan) return error_set(err, "plan_ranks is %lld without --plan", (long long)c->plan_ranks);
     if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
@@ -246,7 +208,7 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
     char *path;
 
     memset(c, 0, sizeof *c);
-    keys_defaults(keys, c);
+    keys_defaults(run_config_keys(), c);
     if (flags_ask_help(argc - 1, argv + 1)) {
         if (base_process.printer) run_config_help();
         base_process.leave(STATUS_OK);
@@ -257,12 +219,14 @@ int run_config_read(run_config *c, int argc, char **argv, moai_error *err)
     if (failed) return -1;
     static const flag_own config[] = {{"config", false, pass_over}, {NULL, false, NULL}};   /* it has been read */
     const flag_rules rules = {.own = config, .no_word = "options are --key value, --help lists them"};
-    if (flags_read(keys, c, argc - 1, argv + 1, &rules, NULL, err)) return -1;
+    if (flags_read(run_config_keys(), c, argc - 1, argv + 1, &rules, NULL, err)) return -1;
     return check_together(c, err);
 }
 
 static void print_resume_help(void)
 {
+    const key_table keys = run_config_keys();
+
     printf("\nA run that goes on from a checkpoint may not change what its data hold, its samples a step "
            "(global_batch_size),\n");
     for (int i = 0, n = 0; i < keys.n; i++)
@@ -274,6 +238,8 @@ static void print_resume_help(void)
 
 void run_config_help(void)
 {
+    const key_table keys = run_config_keys();
+
     printf(
         "usage: moai_train [--config RUN.json] [--key value ...]\n"
         "Each key may stand in the run file or be a flag; flags win.  A switch is --key, --no_key or --key false.  "
@@ -291,6 +257,7 @@ void run_config_help(void)
 
 char *run_config_json(const run_config *c)
 {
+    const key_table keys = run_config_keys();
     json_t *object = json_object();
 
     for (int i = 0; i < keys.n; i++)
@@ -301,4 +268,4 @@ char *run_config_json(const run_config *c)
     return text;
 }
 
-void run_config_free(run_config *c) { keys_free(keys, c); }
+void run_config_free(run_config *c) { keys_free(run_config_keys(), c); }

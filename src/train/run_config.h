@@ -1,15 +1,17 @@
-/* run_config.h: the run file, JSON keys that are also flags. */
+/* run_config.h: the run file, JSON keys that are also flags: what each module asks for (its options struct and its
+ * table, in its own header), and what the run as a whole does. */
 #ifndef MOAI_RUN_CONFIG_H
 #define MOAI_RUN_CONFIG_H
 
 #include "src/params/ctx.h"
+#include "src/train/batch_plan.h"
+#include "src/train/loss_scale.h"
+#include "src/train/optimizer.h"
+#include "src/train/schedule.h"
+#include "src/train/spike.h"
 
-typedef enum { SPIKE_LOSS, SPIKE_GRAD_NORM, SPIKE_EITHER } spike_measure;
-typedef enum { SPIKE_SKIP, SPIKE_ROLLBACK } spike_action;
-typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } schedule_kind;
-
-/* One field per key of the run file; the table in run_config.c holds each key's name, aliases,
- * default, range and help. */
+/* One field per key of the run file, here or in a module's options; the tables hold each key's name, aliases, default,
+ * range and help. */
 typedef struct run_config {
     /* files */
     char *model, *data, *tokenizer, *output_dir;
@@ -20,19 +22,16 @@ typedef struct run_config {
     char *device;                                       /* cpu | cuda | auto */
     bool deterministic;                                 /* GPU: same bits in every run */
     int64_t num_threads;                                /* 0: cores of this rank */
-    /* batch, in samples of seq_length tokens */
-    int64_t seq_length, per_device_train_batch_size, gradient_accumulation_steps;
-    int64_t global_batch_size;                          /* 0: per_device * accumulation * dp; else fixes accumulation */
     /* optimization */
-    double learning_rate, min_lr_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
-    schedule_kind lr_scheduler_type;
-    int64_t max_steps, warmup_steps, decay_steps;       /* decay_steps: WSD's last part */
+    int64_t seq_length;
+    batch_options batch;
+    schedule_options schedule;
+    adamw_options adamw;
     int64_t stop_at_step;                               /* 0: none */
     int64_t seed;
     /* numbers and memory */
     bool bf16, fp16;                                    /* neither: fp32 */
-    double initial_loss_scale, min_loss_scale;          /* fp16 */
-    int64_t loss_scale_window;                          /* steps without overflow until the scale doubles */
+    loss_scale_options loss_scale;                      /* fp16 */
     recompute_mode gradient_checkpointing;              /* none | selective | full; true means full; auto: see fit.h */
     double device_memory;                               /* GiB that a rank may take; 0: what is free */
     /* data */
@@ -40,10 +39,7 @@ typedef struct run_config {
     /* output */
     int64_t logging_steps, eval_steps, eval_batches, save_steps, save_total_limit;
     bool async_save, save_on_exit, tensorboard, progress, log_samples;
-    double loss_spike_zscore;                           /* 0: no step is judged */
-    int64_t loss_spike_window, loss_spike_limit;
-    spike_measure loss_spike_measure;
-    spike_action loss_spike_action;
+    spike_options spike;
     int64_t replica_check_steps;                        /* 0: none */
     double hang_timeout;                                /* seconds; 0: nobody watches */
     int64_t profile_step;                               /* the step whose timeline is written; 0: none */
@@ -59,7 +55,7 @@ typedef struct run_config {
  * same words and comes to the same end. */
 int run_config_read(run_config *, int argc, char **argv, moai_error *err);
 void run_config_help(void);
-struct key_table run_config_keys(void);                 /* keys.h */
+key_table run_config_keys(void);
 char *run_config_json(const run_config *);              /* every key, for the checkpoint and metrics; caller frees */
 void run_config_free(run_config *);
 

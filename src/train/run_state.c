@@ -4,7 +4,8 @@
 
 run_state run_state_start(const run_config *run)
 {
-    return (run_state){.scale = loss_scale_start(run), .spikes = spike_watch_start(run), .left_out = left_out_start()};
+    return (run_state){.scale = loss_scale_start(&run->loss_scale, run->fp16),
+                       .spikes = spike_watch_start(&run->spike), .left_out = left_out_start()};
 }
 
 void run_state_free(run_state *s)
@@ -15,7 +16,7 @@ void run_state_free(run_state *s)
 
 void run_state_reset(run_state *s, const run_config *run)
 {
-    s->scale = loss_scale_start(run);
+    s->scale = loss_scale_start(&run->loss_scale, run->fp16);
     s->spikes.n = 0;
     s->skips = (skip_row){0};
 }

@@ -6,6 +6,7 @@
 #include "src/train/left_out_list.h"
 #include "src/train/loss_scale.h"
 #include "src/train/skips.h"
+#include "src/train/run_config.h"
 #include "src/train/spike.h"
 
 typedef struct run_state {

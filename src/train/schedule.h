@@ -2,11 +2,21 @@
 #ifndef MOAI_SCHEDULE_H
 #define MOAI_SCHEDULE_H
 
-#include "src/train/run_config.h"
+#include "src/config/keys.h"
+
+typedef enum { SCHEDULE_COSINE, SCHEDULE_WSD, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } schedule_kind;
+
+typedef struct schedule_options {
+    double learning_rate, min_lr_ratio;
+    schedule_kind lr_scheduler_type;
+    int64_t max_steps, warmup_steps, decay_steps;       /* decay_steps: WSD's last part */
+} schedule_options;
+extern const key_table schedule_keys;
+int schedule_check(const schedule_options *, moai_error *err);         /* what no single key can see */
 
 /* The learning rate of the update that follows `step` done steps, as the table of configs/README.md has it: linear
  * warm-up, then cosine or linear towards min_lr_ratio, or none; WSD (arXiv 2404.06395) stays flat and falls linearly in
  * the last decay_steps. */
-double learning_rate(const run_config *, int64_t step);
+double learning_rate(const schedule_options *, int64_t step);
 
 #endif

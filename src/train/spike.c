@@ -5,11 +5,31 @@
 #include <math.h>
 #include <stdlib.h>
 
+#define KEYS_OF spike_options
+#include "src/config/key_rows.h"
+
+static const key_choice measures[] = {
+    {"loss", SPIKE_LOSS}, {"grad_norm", SPIKE_GRAD_NORM}, {"either", SPIKE_EITHER}, {NULL, 0}};
+static const key_choice actions[] = {{"skip", SPIKE_SKIP}, {"rollback", SPIKE_ROLLBACK}, {NULL, 0}};
+
+static const key_spec rows[] = {
+    REAL(loss_spike_zscore, "0", 0, 1e9, "deviations above the mean that make a step a spike; 0: no step is judged"),
+    INT(loss_spike_window, "100", 2, 100000,
+        "steps before it that a step is judged by; none is before there are so many"),
+    CHOICE(loss_spike_measure, "loss", measures, "loss, grad_norm or either"),
+    CHOICE(loss_spike_action, "skip", actions,
+           "skip: no update; rollback: to the last checkpoint, the step's samples left out for good"),
+    INT(loss_spike_limit, "5", 1, 1 << 20,
+        "the run stops after more steps in a row than this left out (spikes, norms not finite), or rollbacks to one "
+        "checkpoint"),
+};
+const key_table spike_keys = KEY_TABLE(rows);
+
 static const double least_deviation = 1e-3;   /* of the mean */
 
-spike_watch spike_watch_start(const run_config *run)
+spike_watch spike_watch_start(const spike_options *o)
 {
-    spike_watch w = {.window = run->loss_spike_zscore > 0 ? run->loss_spike_window : 0};
+    spike_watch w = {.window = o->loss_spike_zscore > 0 ? o->loss_spike_window : 0};
 
     w.loss = xmalloc((size_t)w.window * sizeof *w.loss);
     w.norm = xmalloc((size_t)w.window * sizeof *w.norm);
@@ -41,14 +61,14 @@ static spike judge_one(const spike_watch *w, const char *measure, const double *
         .measure = measure, .value = value, .mean = mean, .zscore = zscore > DBL_MAX ? DBL_MAX : zscore};
 }
 
-spike spike_judge(const spike_watch *w, const run_config *run, double loss, double norm)
+spike spike_judge(const spike_watch *w, const spike_options *o, double loss, double norm)
 {
     const spike none = {0};
 
     if (w->window == 0 || w->n < w->window || !isfinite(loss) || !isfinite(norm)) return none;
     const spike of_loss = judge_one(w, "loss", w->loss, loss), of_norm = judge_one(w, "grad_norm", w->norm, norm);
-    if (run->loss_spike_measure != SPIKE_GRAD_NORM && of_loss.zscore > run->loss_spike_zscore) return of_loss;
-    if (run->loss_spike_measure != SPIKE_LOSS && of_norm.zscore > run->loss_spike_zscore) return of_norm;
+    if (o->loss_spike_measure != SPIKE_GRAD_NORM && of_loss.zscore > o->loss_spike_zscore) return of_loss;
+    if (o->loss_spike_measure != SPIKE_LOSS && of_norm.zscore > o->loss_spike_zscore) return of_norm;
     return none;
 }
 

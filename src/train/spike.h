@@ -8,9 +8,20 @@
 #ifndef MOAI_SPIKE_H
 #define MOAI_SPIKE_H
 
-#include "src/train/run_config.h"
+#include "src/config/keys.h"
 
 #include <jansson.h>
+
+typedef enum { SPIKE_LOSS, SPIKE_GRAD_NORM, SPIKE_EITHER } spike_measure;
+typedef enum { SPIKE_SKIP, SPIKE_ROLLBACK } spike_action;
+
+typedef struct spike_options {
+    double loss_spike_zscore;                 /* 0: no step is judged */
+    int64_t loss_spike_window, loss_spike_limit;
+    spike_measure loss_spike_measure;
+    spike_action loss_spike_action;           /* what rollback.h does about one */
+} spike_options;
+extern const key_table spike_keys;
 
 typedef struct spike_watch {
     double *loss, *norm;                      /* rings of `window`; value i is at i % window */
@@ -22,10 +33,10 @@ typedef struct spike {
     double value, mean, zscore;
 } spike;
 
-spike_watch spike_watch_start(const run_config *);
+spike_watch spike_watch_start(const spike_options *);
 void spike_watch_free(spike_watch *);
 /* Is the step that ends with these a spike?  Remembers nothing. */
-spike spike_judge(const spike_watch *, const run_config *, double loss, double norm);
+spike spike_judge(const spike_watch *, const spike_options *, double loss, double norm);
 /* A step was applied.  A loss or norm that is not finite enters no window. */
 void spike_remember(spike_watch *, double loss, double norm);
 

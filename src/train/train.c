@@ -71,9 +71,9 @@ static step_result judged_update(trainer *t, double tokens, double lr, double sc
     spike_watch *watch = &t->state.spikes;
     step_result r = agreed_totals(t, scale);
 
-    t->spike = spike_judge(watch, t->run, r.loss_sum / tokens, r.grad_norm);
+    t->spike = spike_judge(watch, &t->run->spike, r.loss_sum / tokens, r.grad_norm);
     if (t->spike.measure || r.skipped) return r;
-    optimizer_update(&t->model, t->run, lr, t->updates + 1, scale);
+    optimizer_update(&t->model, &t->run->adamw, lr, t->updates + 1, scale);
     spike_remember(watch, r.loss_sum / tokens, r.grad_norm);
     t->model.ctx.ops->sync(t->model.ctx.dev);
     return r;
@@ -81,7 +81,7 @@ static step_result judged_update(trainer *t, double tokens, double lr, double sc
 
 static step_result update(trainer *t, double tokens, double scale)
 {
-    const double lr = learning_rate(t->run, t->step);
+    const double lr = learning_rate(&t->run->schedule, t->step);
     step_result r;
 
     watch_phase("optimizer", -1);
@@ -89,7 +89,7 @@ static step_result update(trainer *t, double tokens, double scale)
     if (t->state.spikes.window) {
         r = judged_update(t, tokens, lr, scale);
     } else {
-        optimizer_update(&t->model, t->run, lr, t->updates + 1, scale);
+        optimizer_update(&t->model, &t->run->adamw, lr, t->updates + 1, scale);
         r = step_totals(&t->model, scale);
     }
     t->model.ctx.ops->phase(t->model.ctx.dev, NULL, -1);
@@ -110,7 +110,7 @@ static step_result train_step(trainer *t)
     t->step++;
     t->step_began_at = t->samples;
     t->samples = order_after(&order, t->samples, t->batch.global);
-    loss_scale_update(&t->state.scale, t->run, r.skipped);
+    if (t->run->fp16) loss_scale_update(&t->state.scale, &t->run->loss_scale, r.skipped);
     if (r.skipped || t->spike.measure) {
         t->skipped++;
         skip_row_add(&t->state.skips, t->step, t->state.scale.value >= scale);
@@ -171,7 +171,7 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
     const double peak = t->device.peak_flops * t->grid.world, mfu = peak > 0 ? tokens / seconds * flops / peak : -1;
     int64_t *samples = gather_samples(t);
 
-    const bool wanted = t->step % t->run->logging_steps == 0 || t->step == t->run->max_steps;
+    const bool wanted = t->step % t->run->logging_steps == 0 || t->step == t->run->schedule.max_steps;
     step_spread busy = {0};
 
     /* a GPU's collectives wait where the host does not see it */
@@ -179,11 +179,11 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
         busy = stragglers_note(&t->stragglers, t->busy, t->step, t->metrics);
     if (t->grid.rank == 0 && (wanted || r.skipped || t->spike.measure)) {
         metrics_step(t->metrics,
-                     &(step_metrics){.step = t->step, .max_steps = t->run->max_steps, .loss = r.loss_sum / tokens,
-                                     .lr = lr, .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds,
+                     &(step_metrics){.step = t->step, .max_steps = t->run->schedule.max_steps,
+                                     .loss = r.loss_sum / tokens, .lr = lr, .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds,
                                      .mfu = mfu, .step_seconds = seconds, .data_wait_seconds = t->waited,
                                      .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
-                                                    (double)(t->run->max_steps - t->step),
+                                                    (double)(t->run->schedule.max_steps - t->step),
                                      .busy = busy, .loss_scale = t->run->fp16 ? scale : 0, .samples = t->samples,
                                      .skipped = t->skipped, .sample_numbers = samples,
                                      .n_sample_numbers = samples ? t->batch.global : 0});
@@ -286,12 +286,12 @@ static int give_up(trainer *t)
 /* With max_steps 0 what is wanted is the initial weights. */
 static bool is_saved_at_end(const trainer *t)
 {
-    return t->run->save_on_exit && (t->step > 0 || t->run->max_steps == 0);
+    return t->run->save_on_exit && (t->step > 0 || t->run->schedule.max_steps == 0);
 }
 
 static void say_nothing_to_do(const trainer *t, int64_t end)
 {
-    const char *key = end == t->run->max_steps ? "max_steps" : "stop_at_step";
+    const char *key = end == t->run->schedule.max_steps ? "max_steps" : "stop_at_step";
 
     if (t->from.dir)
         say("nothing to do: %s %lld is reached, %s is of step %lld", key, (long long)end, t->from.dir,
@@ -305,14 +305,14 @@ static void say_nothing_to_do(const trainer *t, int64_t end)
 static int train(trainer *t)
 {
     const run_config *run = t->run;
-    const int64_t end = run->stop_at_step > 0 ? min_i64(run->stop_at_step, run->max_steps) : run->max_steps;
+    const int64_t last = run->schedule.max_steps, end = run->stop_at_step > 0 ? min_i64(run->stop_at_step, last) : last;
     int stop = step_boundary(t);              /* a signal that came while the run was opened */
 
     t->first_step = t->step;
     t->began = now_seconds();
     if (t->step >= end) say_nothing_to_do(t, end);
     while (t->step < end && !stop) {
-        const double begin = now_seconds(), lr = learning_rate(run, t->step), scale = t->state.scale.value;
+        const double begin = now_seconds(), lr = learning_rate(&run->schedule, t->step), scale = t->state.scale.value;
         const double waited = watch_waited();
         base_step = t->step + 1;
         t->waited = 0;

@@ -89,7 +89,7 @@ static generate_rates write_all(bench *b, int64_t n_sequences, int64_t n_prompt,
 
 static void measure(bench *b, const char *what, sample_options how, double rate)
 {
-    const int64_t n = b->run.per_device_train_batch_size, n_prompt = b->run.seq_length;
+    const int64_t n = b->run.batch.per_device_train_batch_size, n_prompt = b->run.seq_length;
     const model_config *cfg = &b->cfg;
     const double size = (double)dtype_size(b->decoder.opt.dt);
     const int64_t embedding = cfg->tie_word_embeddings ? 0 : cfg->vocab_size * cfg->hidden_size;
@@ -114,7 +114,7 @@ int main(int argc, char **argv)
     process_start(&argc, &argv);
     if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err))
         config_error("%s", err.text);
-    const int64_t n = b.run.per_device_train_batch_size, n_prompt = b.run.seq_length;
+    const int64_t n = b.run.batch.per_device_train_batch_size, n_prompt = b.run.seq_length;
     const decoder_options opt = {.dt = b.run.bf16 ? DT_BF16 : DT_F32,
                                  .n_sequences = n,
                                  .max_len = n_prompt + NEW_TOKENS,

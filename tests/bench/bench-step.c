@@ -44,12 +44,12 @@ static void train_step(bench *b)
 {
     moai_model *m = &b->model;
     const moai_ops *op = m->ctx.ops;
-    const double scale = loss_scale_start(&b->run).value;
+    const double scale = loss_scale_start(&b->run.loss_scale, b->run.fp16).value;
 
     gradients_begin(m);
     op->zero(m->ctx.dev, m->totals, 2 * sizeof *m->totals);
     model_run(m, &b->schedule, (float)(scale / (double)(b->batch.global * b->run.seq_length)), feed, b);
-    optimizer_step(m, &b->run, 1e-5, ++b->updates, scale);
+    optimizer_step(m, &b->run.adamw, 1e-5, ++b->updates, scale);
 }
 
 static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
@@ -212,7 +212,7 @@ int main(int argc, char **argv)
     process_start(&argc, &argv);
     if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err))
         config_error("%s", err.text);
-    CHECK(batch_settle(&b.batch, &b.run, 1, &err) == 0, "%s", err.text);
+    CHECK(batch_settle(&b.batch, &b.run.batch, 1, &err) == 0, "%s", err.text);
     if (fit_find_room(&room, &b.run, &err) ||
         fit_settle(&b.run, &b.cfg, (grid_shape){1, 1, 1, 1}, &b.batch, room, &err))
         error_leave(&err);

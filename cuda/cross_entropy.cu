@@ -99,15 +99,17 @@ __device__ row_total combine_parts(const float *stats_all, int n_parts, int64_t 
 template <typename T, int W>
 __global__ void __launch_bounds__(ROW_THREADS)
     cross_entropy_kernel(float *nll, view<T> logits, const float *stats_all, int n_parts, const int32_t *targets,
-                         int64_t vocab_begin, int64_t cols, float scale)
+                         const float *weights, int64_t vocab_begin, int64_t cols, float scale)
 {
     int64_t row = blockIdx.x, target = targets[row] - vocab_begin;
-    bool ignored = targets[row] < 0;
+    float weight = weights ? weights[row] : 1.0f;
+    bool ignored = targets[row] < 0 || weight == 0.0f;
     row_total t = combine_parts(stats_all, n_parts, gridDim.x, row);
-    float factor = scale / t.sum;
 
-    if (threadIdx.x == 0) nll[row] = ignored ? 0.0f : logf(t.sum) + (t.max - t.target);
+    if (threadIdx.x == 0) nll[row] = ignored ? 0.0f : weight * (logf(t.sum) + (t.max - t.target));
     if (scale == 0.0f) return;
+    scale *= weight;
+    float factor = scale / t.sum;
 #pragma unroll 4
     for (int64_t j = threadIdx.x * W; j < cols; j += ROW_THREADS * W) {
         float v[W] = {};
@@ -134,13 +136,13 @@ void softmax_stats_cuda(moai_device *dev, float *stats, tensor logits, const int
 }
 
 void cross_entropy_cuda(moai_device *dev, float *nll, tensor logits, const float *stats_all, int n_parts,
-                        const int32_t *targets, int64_t vocab_begin, float scale)
+                        const int32_t *targets, const float *weights, int64_t vocab_begin, float scale)
 {
     if (logits.rows == 0) return;
     for_type("cross_entropy", logits.dt, is_packed(logits), [&](auto t, auto w) {
         using T = TYPE(t);
         cross_entropy_kernel<T, WIDTH(w)><<<(unsigned)logits.rows, ROW_THREADS, 0, dev->stream>>>(
-            nll, view_of<T>(logits), stats_all, n_parts, targets, vocab_begin, logits.cols, scale);
+            nll, view_of<T>(logits), stats_all, n_parts, targets, weights, vocab_begin, logits.cols, scale);
         LAUNCH_CHECK("cross_entropy");
     });
 }

@@ -98,6 +98,10 @@ static void check_cross_entropy(dtype dt, int64_t vocab, int n_parts, double spr
     field stats = field_output("stats", DT_F32, n_parts * N, 3, false),
           nll_f = field_output("nll", DT_F32, 1, N, false);
     int32_t *targets_d = to_device(targets, sizeof targets);
+    float weights[N], *weights_d;
+    double weighted[N];
+    for (int i = 0; i < N; i++) weights[i] = i % 4 == 2 ? 0.0f : 0.25f * (float)i;
+    weights_d = to_device(weights, sizeof weights);
     loss_problem p = {N, vocab, whole.v, targets, nll};
 
     loss_reference(&p);
@@ -105,6 +109,7 @@ static void check_cross_entropy(dtype dt, int64_t vocab, int n_parts, double spr
     ok_gradient(loss_reference, &p, whole.v, N * vocab, grad, "cross-entropy's reference gradient");
     loss_reference(&p);                                       /* nll of the point itself again */
     gradient_reference(&p, scale, grad);
+    for (int i = 0; i < N; i++) weighted[i] = weights[i] * nll[i];
 
     field *part = xmalloc((size_t)n_parts * sizeof *part);
     for (int k = 0; k < n_parts; k++) {
@@ -116,19 +121,28 @@ static void check_cross_entropy(dtype dt, int64_t vocab, int n_parts, double spr
     }
     for (int k = 0; k < n_parts; k++) {
         int64_t begin = share_begin(vocab, n_parts, k), cols = part[k].t.cols;
-        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, 0.0f),
+        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, NULL, begin,
+                                     0.0f),
               &nll_f, &part[k]);
         ok_field(&nll_f, nll, 1e-6, "cross_entropy, loss only");
         ok_field(&part[k], part[k].v, 0.0, "cross_entropy with scale 0 leaves the logits");
-        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, begin, scale),
+        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, NULL, begin,
+                                     scale),
               &nll_f, &part[k]);
         for (int64_t i = 0; i < N; i++)
             memcpy(part_values + i * cols, grad + i * vocab + begin, (size_t)cols * sizeof(double));
         ok_field(&nll_f, nll, 1e-6, "cross_entropy");
         ok_field(&part[k], part_values, 2e-6, "cross_entropy");
+        field_restart(&part[k]);
+        TWICE(dut.ops->cross_entropy(dut.dev, nll_f.t.data, part[k].t, stats.t.data, n_parts, targets_d, weights_d,
+                                     begin, scale),
+              &nll_f, &part[k]);
+        for (int64_t i = 0; i < N * cols; i++) part_values[i] *= weights[i / cols];
+        ok_field(&nll_f, weighted, 1e-6, "cross_entropy of weighted rows");
+        ok_field(&part[k], part_values, 2e-6, "cross_entropy of weighted rows");
         field_free(&part[k]);
     }
-    dut.ops->free(dut.dev, targets_d);
+    dut.ops->free(dut.dev, targets_d), dut.ops->free(dut.dev, weights_d);
     FREE(&whole, &stats, &nll_f);
     free(part), free(values), free(nll), free(grad), free(part_values);
 }

@@ -1,5 +1,6 @@
 /* Documents packed into one sample (batch.h: segments, positions) give the losses and gradients of the same documents
- * one by one, in every recomputation mode; `-d cuda` on a GPU.  Rows of no document do nothing. */
+ * one by one, and weights those of targets left out or taken twice, in every recomputation mode; `-d cuda` on a GPU.
+ * Rows of no document do nothing. */
 #include "src/device/device.h"
 #include "src/model/model.h"
 #include "tests/lib/tap.h"
@@ -33,7 +34,7 @@ static void put(token_batch *b, int d, int64_t at)
 
 static void clear(token_batch *b)
 {
-    b->n_segments = 0;
+    b->n_segments = 0, b->is_weighted = false;
     for (int i = 0; i < ROWS; i++) b->ids[i] = b->targets[i] = -1, b->positions[i] = i % 3;
 }
 
@@ -56,6 +57,26 @@ static void apart(void)
     for (int d = 0; d < N_DOCUMENTS; d++) {
         clear(&model.batch);
         put(&model.batch, d, d);              /* anywhere */
+        run_batch();
+    }
+}
+
+/* Weights 0 where `left_out` has no target, 2 elsewhere. */
+static void weighted(void)
+{
+    clear(&model.batch);
+    for (int d = 0; d < N_DOCUMENTS; d++) put(&model.batch, d, begins[d]);
+    model.batch.is_weighted = true;
+    for (int i = 0; i < ROWS; i++) model.batch.weights[i] = i % 3 ? 2 : 0;
+    run_batch();
+}
+
+static void left_out(void)
+{
+    for (int times = 0; times < 2; times++) {
+        clear(&model.batch);
+        for (int d = 0; d < N_DOCUMENTS; d++) put(&model.batch, d, begins[d]);
+        for (int i = 0; i < ROWS; i += 3) model.batch.targets[i] = -1;
         run_batch();
     }
 }
@@ -105,20 +126,24 @@ static void check_mode(const moai_grid *grid, const device *dev, recompute_mode 
 {
     const model_options opt = {.dt = DT_F32, .recompute = mode, .micro_batch = 1, .seq_len = ROWS, .n_slots = 1,
                                .train = true};
-    double loss[3];
+    double loss[5];
     moai_error err;
 
     model_plan(&model, &cfg, grid, &opt);
     CHECK(model_alloc(&model, dev->ops, dev->dev, grid, &err) == 0, "%s", err.text);
     model_init_weights(&model, 3);
     float *one = gradients_of(apart, &loss[0]), *all = gradients_of(packed, &loss[1]),
-          *other = gradients_of(mixed, &loss[2]);
+          *other = gradients_of(mixed, &loss[2]), *some = gradients_of(weighted, &loss[3]),
+          *twice = gradients_of(left_out, &loss[4]);
     ok(fabs(loss[1] - loss[0]) <= 1e-6 * loss[0], "%s: loss %.9g packed, %.9g one by one", modes[mode], loss[1],
        loss[0]);
     ok(worst(all, one) <= 3e-6, "%s: every gradient within 3e-6, the worst is %.1e", modes[mode], worst(all, one));
     ok(fabs(loss[2] - loss[0]) > 1e-3 * loss[0] && worst(other, one) > 1e-2,
        "%s: and not where the documents see each other: loss %.9g", modes[mode], loss[2]);
-    free(one), free(all), free(other);
+    ok(fabs(loss[3] - loss[4]) <= 1e-6 * loss[4] && worst(some, twice) <= 3e-6,
+       "%s: weights of 0 and 2 are targets that do not count and those that come twice: loss %.9g, %.9g, worst %.1e",
+       modes[mode], loss[3], loss[4], worst(some, twice));
+    free(one), free(all), free(other), free(some), free(twice);
     model_free(&model);
 }
 

@@ -83,7 +83,10 @@ static void run_fill_normal(int s) { fill_normal_cuda(dev, bf16(s, 0, 1, n_flat)
 static void run_embed(int s) { embed_cuda(dev, bf16(s, 0, N, H), ids, bf16(s, 1, V, H), 0); }
 static void run_embed_backward(int s) { embed_backward_cuda(dev, fp32(s, 0, V, H), ids, bf16(s, 2, N, H), 0); }
 static void run_stats(int s) { softmax_stats_cuda(dev, statistics, bf16(s, 0, N, V), ids, 0); }
-static void run_loss(int s) { cross_entropy_cuda(dev, part(s, 4), bf16(s, 0, N, V), statistics, 1, ids, 0, 1.0f / N); }
+static void run_loss(int s)
+{
+    cross_entropy_cuda(dev, part(s, 4), bf16(s, 0, N, V), statistics, 1, ids, NULL, 0, 1.0f / N);
+}
 static void run_sum_squares(int s) { sum_squares_cuda(dev, total, part(s, 0), n_flat); }
 static void run_adamw(int s)
 {

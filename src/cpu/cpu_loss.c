@@ -61,21 +61,22 @@ static void row_gradient(tensor logits, int64_t i, row_total t, int64_t target, 
 }
 
 void cross_entropy_cpu(moai_device *dev, float *nll, tensor logits, const float *stats_all, int n_parts,
-                       const int32_t *targets, int64_t vocab_begin, float scale)
+                       const int32_t *targets, const float *weights, int64_t vocab_begin, float scale)
 {
     float *all = scratch_floats(dev, dev->n_threads * logits.cols);
 
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < logits.rows; i++) {
-        if (targets[i] < 0) {
+        const float weight = weights ? weights[i] : 1.0f;
+        if (targets[i] < 0 || weight == 0.0f) {
             nll[i] = 0.0f;
             if (scale != 0.0f) memset(tensor_at(logits, i, 0), 0, (size_t)logits.cols * dtype_size(logits.dt));
             continue;
         }
         row_total t = combine_parts(stats_all, n_parts, logits.rows, i);
-        nll[i] = logf(t.sum) + (t.max - t.target);
+        nll[i] = weight * (logf(t.sum) + (t.max - t.target));
         if (scale != 0.0f)
-            row_gradient(logits, i, t, local_target(targets[i], vocab_begin), scale,
+            row_gradient(logits, i, t, local_target(targets[i], vocab_begin), weight * scale,
                          all + omp_get_thread_num() * logits.cols);
     }
 }

@@ -9,6 +9,7 @@ void batch_init(token_batch *b, int64_t n_rows)
     *b = (token_batch){.n_rows = n_rows,
                        .ids = xmalloc((size_t)n_rows * sizeof *b->ids),
                        .targets = xmalloc((size_t)n_rows * sizeof *b->targets),
+                       .weights = xmalloc((size_t)n_rows * sizeof *b->weights),
                        .positions = xmalloc((size_t)n_rows * sizeof *b->positions),
                        .segments = xmalloc((size_t)n_rows * sizeof *b->segments)};
 }
@@ -17,6 +18,7 @@ void batch_free(token_batch *b)
 {
     free(b->ids);
     free(b->targets);
+    free(b->weights);
     free(b->positions);
     free(b->segments);
     *b = (token_batch){0};
@@ -42,6 +44,7 @@ void batch_samples(token_batch *b, const int32_t *samples, int64_t n_samples, in
         memcpy(b->targets + i * seq_len, sample + 1, (size_t)seq_len * sizeof *sample);
     }
     for (int64_t row = n_real; row < b->n_rows; row++) b->ids[row] = b->targets[row] = -1;
+    b->is_weighted = false;
     b->n_counted = 0;
     for (int64_t row = 0; row < n_real; row++) b->n_counted += b->targets[row] >= 0;
 }

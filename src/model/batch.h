@@ -5,10 +5,13 @@
 
 #include "src/ops/ops.h"
 
-/* Host memory.  Ids and targets are for the stages with the embedding and the head; positions and segments for all. */
+/* Host memory.  Ids, targets and weights are for the stages with the embedding and the head, positions and segments for
+ * all. */
 typedef struct token_batch {
     int64_t n_rows;                           /* N: the samples' tokens, and padding up to a multiple of tp */
     int32_t *ids, *targets;                   /* (N) -1: padding, and a target that is not counted */
+    float *weights;                           /* (N) of the targets' losses, where is_weighted; else all are 1 */
+    bool is_weighted;
     int64_t n_counted;                        /* targets that are */
     int32_t *positions;                       /* (N) rows of the rope table */
     attend_segment *segments;                 /* room for N */

@@ -12,6 +12,8 @@
 /* A micro-batch as all blocks of the rank see it (batch.h): on the device but for the segments. */
 typedef struct device_batch {
     int32_t *inputs, *targets;                /* (N) */
+    float *weights;                           /* (N) where is_weighted */
+    bool is_weighted;
     int32_t *positions;                       /* (N) */
     attend_segment *segments;
     int n_segments;

@@ -51,6 +51,7 @@ static void chunk(const moai_ctx *c, const device_batch *b, head_weights *w, flo
     const size_t mark = arena_mark(c->scratch);
     const int64_t n = n_full.rows;
     const int32_t *targets = b->targets + row0;
+    const float *weights = b->is_weighted ? b->weights + row0 : NULL;
     tensor logits = arena_tensor(c->scratch, c->dt, n, w->map.w.rows);
     float *stats_all = arena_take(c->scratch, (size_t)(tp->size * n * 3) * sizeof(float));
     float *stats = stats_all ? stats_all + tp->rank * n * 3 : NULL;             /* this rank's place in the whole    */
@@ -59,7 +60,8 @@ static void chunk(const moai_ctx *c, const device_batch *b, head_weights *w, flo
     op->softmax_stats(c->dev, stats, logits, targets, w->vocab_begin);          /* (n, 3)                            */
     comm_request gathered = all_gather_begin(tp, stats_all, stats, (size_t)n * 3, DT_F32);
     comm_end(&gathered);                                                        /* (tp, n, 3)                        */
-    op->cross_entropy(c->dev, nll + row0, logits, stats_all, tp->size, targets, w->vocab_begin, b->scale);
+    op->cross_entropy(c->dev, nll + row0, logits, stats_all, tp->size, targets, weights, w->vocab_begin,
+                      b->scale);
     if (b->scale != 0) {
         linear_dx(c, dn_part, logits, &w->map);                                 /* (n, H)          partial sum       */
         linear_dw(c, &w->map, logits, n_full);                                  /* (V/tp, H)                         */

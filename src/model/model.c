@@ -43,6 +43,7 @@ static void plan_chunk(moai_model *m, const model_chunk *k)
         model_slot *slot = &k->slots[s];
         slot->rows.inputs = arena_take(saved, ids);
         slot->rows.targets = arena_take(saved, ids);
+        slot->rows.weights = arena_take(saved, (size_t)c->n_tokens * sizeof(float));
         slot->rows.positions = arena_take(saved, ids);
         slot->rows.loss_sum = m->totals;
         for (int i = 0; i < k->n_blocks; i++) {
@@ -298,6 +299,9 @@ void model_set_batch(moai_model *m, int chunk, int slot, const token_batch *b)
     c->ops->copy(c->dev, rows->inputs, b->ids, bytes, COPY_TO_DEVICE);
     c->ops->copy(c->dev, rows->targets, b->targets, bytes, COPY_TO_DEVICE);
     c->ops->copy(c->dev, rows->positions, b->positions, bytes, COPY_TO_DEVICE);
+    rows->is_weighted = b->is_weighted;
+    if (b->is_weighted)
+        c->ops->copy(c->dev, rows->weights, b->weights, (size_t)c->n_tokens * sizeof *b->weights, COPY_TO_DEVICE);
     memcpy(rows->segments, b->segments, (size_t)b->n_segments * sizeof *b->segments);
     rows->n_segments = b->n_segments;
 }

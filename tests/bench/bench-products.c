@@ -122,7 +122,7 @@ static void measure_rows(dtype dt)
            RATE(op->swiglu(dev, act, gate_up), act, gate_up),
            RATE(op->swiglu_backward(dev, dgate_up, (tensor){0}, act, gate_up), dgate_up, act, gate_up));
     printf(", softmax %.1f, cross-entropy %.1f\n", RATE(op->softmax_stats(dev, stats.data, logits, ids, 0), logits),
-           RATE(op->cross_entropy(dev, nll.data, logits, stats.data, 1, ids, 0, 1e-3f), logits, logits));
+           RATE(op->cross_entropy(dev, nll.data, logits, stats.data, 1, ids, NULL, 0, 1e-3f), logits, logits));
     op->free(dev, ids);
     release(x), release(o), release(h), release(n), release(w), release(dw), release(r), release(gate_up), release(act),
         release(dgate_up);

@@ -78,7 +78,7 @@ static void test_judgement(void)
     left_out_list l = left_out_start();
     const spike why = spike_judge(&w, &run.spike, 1, 1);
     left_out_add(&l, &(left_out_decision){.from = 1, .why = why, .samples = &w.n, .n_samples = 1});
-    ok(l.n_out == 1, "a spike above nothing but zeros is kept too: %lld left out", (long long)l.n_out);
+    ok(l.n == 1, "a spike above nothing but zeros is kept too: %lld left out", (long long)l.n);
     left_out_free(&l);
     ok(!spike_judge(&w, &run.spike, 0, 0).measure, "zeros after zeros are none");
     spike_watch_free(&w);
@@ -95,7 +95,7 @@ static void test_list(void)
     left_out_add(
         &l, &(left_out_decision){.step = 12, .back_to = 10, .from = 80, .why = why, .samples = second, .n_samples = 2});
     static const left_out want[] = {{1, 80}, {2, 160}, {5, 80}, {9, 160}};
-    ok(l.n_out == 4 && memcmp(l.out, want, sizeof want) == 0, "sorted, each once, from the earlier count on");
+    ok(l.n == 4 && memcmp(l.list, want, sizeof want) == 0, "sorted, each once, from the earlier count on");
     ok(left_out_times(&l, 160) == 1 && left_out_times(&l, 0) == 0, "counts how often it went back to a place");
     left_out_free(&l);
 }
@@ -125,15 +125,15 @@ static void test_text(void)
     ok(a.zscore == b.zscore && back.scale.value == 1.0 / 3, "and judges by the same bits: z %.17g and %.17g", a.zscore,
        b.zscore);
     failed = run_state_read(&back, &run, text, "here", &err);
-    ok(!failed && back.left_out.n_out == 2 && json_array_size(back.left_out.decisions) == 1,
+    ok(!failed && back.left_out.n == 2 && json_array_size(back.left_out.decisions) == 1,
        "read twice, a decision is one decision");
     failed = run_state_read(&small, &narrow, text, "here", &err);
     ok(!failed && spike_judge(&small.spikes, &narrow.spike, 100, 1).mean == (sqrt(5) + sqrt(6)) / 2,
        "a smaller window keeps the newest");
     failed = run_state_read(&none, &off, text, "here", &err);
-    ok(!failed && none.left_out.n_out == 2 && none.spikes.n == 0, "who judges no step still leaves the samples out");
+    ok(!failed && none.left_out.n == 2 && none.spikes.n == 0, "who judges no step still leaves the samples out");
     run_state_reset(&back, &run);
-    ok(back.scale.value == 1024 && back.spikes.n == 0 && back.left_out.n_out == 2,
+    ok(back.scale.value == 1024 && back.spikes.n == 0 && back.left_out.n == 2,
        "back at the start the samples stay out");
 
     static const char *const damaged[] = {"{\"loss_scale\":{\"value\":0,\"clean_steps\":1}}",

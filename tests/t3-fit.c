@@ -24,19 +24,21 @@ int main(int argc, char **argv)
     }
     ok(4 * most > sum && copy > 0, "the largest stage takes %zu of %zu bytes, with its copy for saves", most, sum);
 
-    fit_room room = {.bytes = sum / 4, .all = sum / 4, .host = {.available = sum, .total = sum}};
-    ok(fit_settle(&run, &cfg, size, &batch, room, &err) == 0, "what they need together is enough");
-    room.host.available--;
-    ok(fit_settle(&run, &cfg, size, &batch, room, &err) == -1 && err.config, "a byte less is not: %.80s", err.text);
-    room.all = most;
-    ok(fit_settle(&run, &cfg, size, &batch, room, &err) == -1 && !err.config, "others hold it: status 1");
+    fit_memory memory = {.bytes = sum / 4, .all = sum / 4, .host = {.available = sum, .total = sum}};
+    ok(fit_settle(&run, &cfg, size, &batch, memory, &err) == 0, "what they need together is enough");
+    memory.host.available--;
+    ok(fit_settle(&run, &cfg, size, &batch, memory, &err) == -1 && err.config, "a byte less is not: %.80s", err.text);
+    memory.all = most;
+    ok(fit_settle(&run, &cfg, size, &batch, memory, &err) == -1 && !err.config, "others hold it: status 1");
 
-    room = (fit_room){.gpu = true, .bytes = (size_t)1 << 40, .all = (size_t)1 << 40, .host = {1000, (size_t)1 << 40}};
-    ok(fit_settle(&run, &cfg, size, &batch, room, &err) == -1 && !err.config, "a GPU's copies: %.80s", err.text);
-    room.host.total = 1000;
-    ok(fit_settle(&run, &cfg, size, &batch, room, &err) == -1 && err.config, "and no start will do on a host so small");
+    memory = (fit_memory){.gpu = true, .bytes = (size_t)1 << 40, .all = (size_t)1 << 40,
+                          .host = {1000, (size_t)1 << 40}};
+    ok(fit_settle(&run, &cfg, size, &batch, memory, &err) == -1 && !err.config, "a GPU's copies: %.80s", err.text);
+    memory.host.total = 1000;
+    ok(fit_settle(&run, &cfg, size, &batch, memory, &err) == -1 && err.config,
+       "and no start will do on a host so small");
     run.async_save = false;
-    ok(fit_settle(&run, &cfg, size, &batch, room, &err) == 0, "without copies it does");
+    ok(fit_settle(&run, &cfg, size, &batch, memory, &err) == 0, "without copies it does");
     run_config_free(&run);
     const int status = tap_done();
     process_finish();

@@ -72,7 +72,7 @@ static bool run_rank(const loader_plan *p, int64_t n_steps, int64_t *by_count)
 }
 
 static const left_out *out;                   /* what every plan leaves out */
-static int64_t n_out;
+static int64_t n_left_out;
 
 /* All ranks of a layout: the n samples that it takes, in order. */
 static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t first, int64_t n, int workers,
@@ -90,8 +90,8 @@ static bool run_layout(int64_t dp, int64_t accumulation, int64_t batch, int64_t 
                                .seed = 5,
                                .shuffle = shuffle,
                                .first = first,
-                               .out = out,
-                               .n_out = n_out,
+                               .left_out = out,
+                               .n_left_out = n_left_out,
                                .n_workers = workers,
                                .prefetch = 3};
         right &= run_rank(&p, n / (dp * accumulation * batch), by_count);
@@ -142,7 +142,7 @@ static void test_left_out(void)
         for (int i = 0; i < OUT; i++) gone |= list[i].sample == all_counts[c] && c >= list[i].from;
         if (!gone) count_of[n_left] = c, want[n_left++] = all_counts[c];
     }
-    out = list, n_out = OUT;
+    out = list, n_left_out = OUT;
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
         const int *at = layouts[i];
         bool right = run_layout(at[0], at[1], at[2], 0, N, (int)i, true, got);
@@ -150,14 +150,15 @@ static void test_left_out(void)
            "%d of %d counts pass over a sample: dp %d, accumulation %d, batch %d, %d workers take the others in order",
            (int)(ALL - n_left), ALL, at[0], at[1], at[2], (int)i);
     }
-    const data_order order = {.seed = 5, .shuffle = true, .n_samples = (TOKENS - 1) / SEQ, .out = list, .n_out = OUT};
+    const data_order order = {.seed = 5, .shuffle = true, .n_samples = (TOKENS - 1) / SEQ, .left_out = list,
+                              .n_left_out = OUT};
     bool counts = true;
     for (int64_t n = 1; n < N; n += 7) counts &= order_after(&order, 0, n) == count_of[n - 1] + 1;
     ok(counts, "the count behind n samples is that behind the n-th one kept");
     const int64_t half = order_after(&order, 0, N / 2);
     ok(run_layout(2, 3, 2, half, N / 2, 2, true, got) && memcmp(got, want + N / 2, N / 2 * sizeof *got) == 0,
        "started at the count of the middle, %lld: the second half", (long long)half);
-    out = NULL, n_out = 0;
+    out = NULL, n_left_out = 0;
     free(all_counts), free(want), free(count_of), free(got);
 }
 

@@ -50,11 +50,11 @@ static void ask(saver *s, int64_t step)
 /* One step's end. */
 static void boundary(saver *s)
 {
-    int32_t news[SAVER_NEWS];
+    int32_t progress[SAVER_PROGRESS];
 
-    saver_news(s, news);
-    comm_all_reduce(&grid.host_world, news, SAVER_NEWS, DT_I32, REDUCE_MAX);
-    saver_advance(s, news);
+    saver_progress(s, progress);
+    comm_all_reduce(&grid.host_world, progress, SAVER_PROGRESS, DT_I32, REDUCE_MAX);
+    saver_advance(s, progress);
     change_state();
 }
 

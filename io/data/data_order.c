@@ -17,18 +17,18 @@ int64_t order_sample(const data_order *o, int64_t count)
 
 static bool passed_over(const data_order *o, int64_t count)
 {
-    if (o->n_out == 0) return false;
+    if (o->n_left_out == 0) return false;
     const int64_t sample = order_sample(o, count);
-    int64_t low = 0, high = o->n_out;
+    int64_t low = 0, high = o->n_left_out;
 
     while (low < high) {
         const int64_t middle = (low + high) / 2;
-        if (o->out[middle].sample < sample)
+        if (o->left_out[middle].sample < sample)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < o->n_out && o->out[low].sample == sample && o->out[low].from <= count;
+    return low < o->n_left_out && o->left_out[low].sample == sample && o->left_out[low].from <= count;
 }
 
 int64_t order_next(const data_order *o, int64_t count)
@@ -39,7 +39,7 @@ int64_t order_next(const data_order *o, int64_t count)
 
 int64_t order_after(const data_order *o, int64_t count, int64_t n)
 {
-    if (o->n_out == 0) return count + n;
+    if (o->n_left_out == 0) return count + n;
     for (; n > 0; n--) count = order_next(o, count) + 1;
     return count;
 }

@@ -29,7 +29,7 @@ typedef struct slot {
 struct loader {
     dataset *data;
     loader_plan plan;
-    left_out *out;
+    left_out *left_out;
     data_order order;
     int64_t step, base;                       /* of the last micro-batch begun: its step, and where that begins */
     int64_t next;                             /* micro-batches handed out */
@@ -129,10 +129,10 @@ loader *loader_start(dataset *d, const loader_plan *p, moai_error *err)
     }
     loader *l = xmalloc(sizeof *l);
     *l = (loader){.data = d, .plan = *p, .base = p->first};
-    l->out = xmalloc((size_t)p->n_out * sizeof *l->out);
-    if (p->n_out) memcpy(l->out, p->out, (size_t)p->n_out * sizeof *l->out);
+    l->left_out = xmalloc((size_t)p->n_left_out * sizeof *l->left_out);
+    if (p->n_left_out) memcpy(l->left_out, p->left_out, (size_t)p->n_left_out * sizeof *l->left_out);
     l->order = (data_order){.seed = p->seed, .shuffle = p->shuffle, .n_samples = dataset_samples(d, p->seq_len),
-                            .out = l->out, .n_out = p->n_out};
+                            .left_out = l->left_out, .n_left_out = p->n_left_out};
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->filled, NULL);
     pthread_cond_init(&l->emptied, NULL);
@@ -187,7 +187,7 @@ void loader_stop(loader *l)
     }
     free(l->slots);
     free(l->workers);
-    free(l->out);
+    free(l->left_out);
     pthread_cond_destroy(&l->emptied);
     pthread_cond_destroy(&l->filled);
     pthread_mutex_destroy(&l->lock);

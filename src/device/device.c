@@ -62,7 +62,7 @@ static int open_cuda(device *d, const device_options *o, bool own, moai_error *e
 }
 #endif
 
-bool device_room(const device_options *o, size_t *now, size_t *all)
+bool device_memory_free(const device_options *o, size_t *now, size_t *all)
 {
 #ifdef MOAI_CUDA
     const int n_gpus = device_count_cuda(), gpu = n_gpus ? process_host_rank() % n_gpus : 0;

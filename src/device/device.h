@@ -23,7 +23,7 @@ typedef struct device {
 
 /* Bytes that a rank may take of the device that `o` names, now and if nobody else used it: of a GPU (true), or the
  * host's over its ranks (false).  Not collective. */
-bool device_room(const device_options *o, size_t *now, size_t *all);
+bool device_memory_free(const device_options *o, size_t *now, size_t *all);
 
 bool device_is_cuda(const char *name);        /* cuda; auto where this build has it, whether there is a GPU or not */
 /* "cuda" without a GPU, without the backend in this build, or with more ranks on the host than

@@ -71,7 +71,7 @@ int main(int argc, char **argv)
     model_config cfg;
     grid_shape size;
     batch_plan batch;
-    fit_room room;
+    fit_memory memory;
     moai_error err;
     int status = STATUS_OK;
 
@@ -81,9 +81,9 @@ int main(int argc, char **argv)
     wrong = check(&run, &cfg, &size, &batch, world, &err);
     if (wrong) err.config = true;
     if (process_agree(wrong, &err)) error_leave(&err);
-    if (fit_find_room(&room, &run, &err)) error_leave(&err);
-    const int too_big = fit_settle(&run, &cfg, size, &batch, room, &err);
-    plan_print(&run, &cfg, size, &batch, room.gpu, room.bytes);
+    if (fit_find_memory(&memory, &run, &err)) error_leave(&err);
+    const int too_big = fit_settle(&run, &cfg, size, &batch, memory, &err);
+    plan_print(&run, &cfg, size, &batch, memory.gpu, memory.bytes);
     if (too_big && !run.plan) error_leave(&err);
     if (too_big) plan_say(&run, "           it does not fit: %s", err.text);
     if (!run.plan) status = train_run(&run, &cfg, size, &batch);

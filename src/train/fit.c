@@ -9,20 +9,20 @@
 
 enum { MOST_RANKS = 64 };                     /* times as many as now, that a way out may take */
 
-int fit_find_room(fit_room *room, const run_config *run, moai_error *err)
+int fit_find_memory(fit_memory *memory, const run_config *run, moai_error *err)
 {
     const device_options o = {.name = run->device};
 
-    room->gpu = device_room(&o, &room->bytes, &room->all);
+    memory->gpu = device_memory_free(&o, &memory->bytes, &memory->all);
     error_set(err, "device %s finds no GPU on this host, and finds one on others: has its driver failed?", run->device);
-    if (process_least(room->gpu) == process_least(!room->gpu) && process_agree(!room->gpu, err)) return -1;
+    if (process_least(memory->gpu) == process_least(!memory->gpu) && process_agree(!memory->gpu, err)) return -1;
     if (run->device_memory > 0) {
-        room->bytes = room->all = (size_t)(run->device_memory * 1024 * 1024 * 1024);
-        room->gpu = room->gpu || device_is_cuda(run->device);
+        memory->bytes = memory->all = (size_t)(run->device_memory * 1024 * 1024 * 1024);
+        memory->gpu = memory->gpu || device_is_cuda(run->device);
     }
-    room->bytes = (size_t)process_least((int64_t)room->bytes);
-    room->all = (size_t)process_least((int64_t)room->all);
-    room->host = host_memory_read("");
+    memory->bytes = (size_t)process_least((int64_t)memory->bytes);
+    memory->all = (size_t)process_least((int64_t)memory->all);
+    memory->host = host_memory_read("");
     return 0;
 }
 
@@ -60,7 +60,7 @@ static size_t bytes_of(const run_config *run, const model_config *cfg, const way
 
 /* The first that fits: more recomputation, smaller micro-batches, then more ranks of each kind. */
 static bool find_way_out(way_out *w, size_t *need, const run_config *run, const model_config *cfg, grid_shape size,
-                         fit_room room)
+                         fit_memory memory)
 {
     const int64_t batch = run->batch.per_device_train_batch_size;
 
@@ -74,8 +74,8 @@ static bool find_way_out(way_out *w, size_t *need, const run_config *run, const 
                                      {RECOMPUTE_FULL, 1, sizes[i]}};
             for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
                 *w = tries[t];
-                *need = bytes_of(run, cfg, w, room.gpu);
-                if (*need <= room.bytes) return true;
+                *need = bytes_of(run, cfg, w, memory.gpu);
+                if (*need <= memory.bytes) return true;
             }
         }
     }
@@ -117,19 +117,19 @@ static int64_t left_on_host(size_t host, size_t own)
 }
 
 static bool fits(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
-                 fit_room room)
+                 fit_memory memory)
 {
-    if (room.gpu || run->device_memory > 0) return fit_need(run, cfg, size, batch, room.gpu) <= room.bytes;
-    return left_on_host(room.host.available, own_need(run, cfg, size, batch, false).total) >= 0;
+    if (memory.gpu || run->device_memory > 0) return fit_need(run, cfg, size, batch, memory.gpu) <= memory.bytes;
+    return left_on_host(memory.host.available, own_need(run, cfg, size, batch, false).total) >= 0;
 }
 
 /* The copies of a GPU's state. */
 static int check_copies(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
-                        fit_room room, moai_error *err)
+                        fit_memory memory, moai_error *err)
 {
-    if (!room.gpu || run->plan || !plan_copies(run)) return 0;
+    if (!memory.gpu || run->plan || !plan_copies(run)) return 0;
     const size_t copy = own_need(run, cfg, size, batch, true).copy;
-    const int64_t left = left_on_host(room.host.available, copy), most = left_on_host(room.host.total, copy);
+    const int64_t left = left_on_host(memory.host.available, copy), most = left_on_host(memory.host.total, copy);
 
     if (left >= 0) return 0;
     error_set(err,
@@ -141,9 +141,9 @@ static int check_copies(const run_config *run, const model_config *cfg, grid_sha
 }
 
 static int too_large(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
-                     fit_room room, moai_error *err)
+                     fit_memory memory, moai_error *err)
 {
-    const size_t need = fit_need(run, cfg, size, batch, room.gpu);
+    const size_t need = fit_need(run, cfg, size, batch, memory.gpu);
     char text[256], may[32], held[128] = "";
     size_t other;
     way_out w;
@@ -151,11 +151,11 @@ static int too_large(const run_config *run, const model_config *cfg, grid_shape 
     if (run->device_memory > 0)
         snprintf(may, sizeof may, "%.15g", run->device_memory);
     else
-        snprintf(may, sizeof may, "%.2f", gib(room.bytes));
-    if (need <= room.all)
-        snprintf(held, sizeof held, ", as %.2f of %s %.2f are in use", gib(room.all - room.bytes),
-                 room.gpu ? "its GPU's" : "its share of the host,", gib(room.all));
-    if (find_way_out(&w, &other, run, cfg, size, room)) {
+        snprintf(may, sizeof may, "%.2f", gib(memory.bytes));
+    if (need <= memory.all)
+        snprintf(held, sizeof held, ", as %.2f of %s %.2f are in use", gib(memory.all - memory.bytes),
+                 memory.gpu ? "its GPU's" : "its share of the host,", gib(memory.all));
+    if (find_way_out(&w, &other, run, cfg, size, memory)) {
         describe(text, sizeof text, &w, run, size);
         error_set(err, "a rank needs %.4f GiB and may take %s%s; it would fit with %s (%.4f GiB)", gib(need), may, held,
                   text, gib(other));
@@ -163,20 +163,20 @@ static int too_large(const run_config *run, const model_config *cfg, grid_shape 
         error_set(err, "a rank needs %.4f GiB and may take %s%s; %d times as many ranks do not make it fit either",
                   gib(need), may, held, MOST_RANKS);
     }
-    err->config = need > room.all;
+    err->config = need > memory.all;
     return -1;
 }
 
-int fit_settle(run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch, fit_room room,
+int fit_settle(run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch, fit_memory memory,
                moai_error *err)
 {
     const bool free_choice = run->gradient_checkpointing == RECOMPUTE_AUTO;
 
     if (free_choice) run->gradient_checkpointing = RECOMPUTE_NONE;
-    while (!fits(run, cfg, size, batch, room)) {
+    while (!fits(run, cfg, size, batch, memory)) {
         if (!free_choice || run->gradient_checkpointing == RECOMPUTE_FULL)
-            return too_large(run, cfg, size, batch, room, err);
+            return too_large(run, cfg, size, batch, memory, err);
         run->gradient_checkpointing++;
     }
-    return check_copies(run, cfg, size, batch, room, err);
+    return check_copies(run, cfg, size, batch, memory, err);
 }

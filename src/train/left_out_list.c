@@ -11,7 +11,7 @@ left_out_list left_out_start(void) { return (left_out_list){.decisions = json_ar
 void left_out_free(left_out_list *l)
 {
     json_decref(l->decisions);
-    free(l->out);
+    free(l->list);
     *l = (left_out_list){0};
 }
 
@@ -35,15 +35,15 @@ static void sort_out(left_out_list *l)
     const json_t *decision, *sample;
 
     json_array_foreach(l->decisions, d, decision) room += json_array_size(json_object_get(decision, "samples"));
-    free(l->out);
-    l->out = xmalloc(room * sizeof *l->out);
+    free(l->list);
+    l->list = xmalloc(room * sizeof *l->list);
     json_array_foreach(l->decisions, d, decision)
         json_array_foreach(json_object_get(decision, "samples"), i, sample)
-            l->out[n++] = (left_out){json_integer_value(sample), number(decision, "from")};
-    qsort(l->out, n, sizeof *l->out, by_sample);
-    l->n_out = 0;
+            l->list[n++] = (left_out){json_integer_value(sample), number(decision, "from")};
+    qsort(l->list, n, sizeof *l->list, by_sample);
+    l->n = 0;
     for (i = 0; i < n; i++)
-        if (l->n_out == 0 || l->out[l->n_out - 1].sample != l->out[i].sample) l->out[l->n_out++] = l->out[i];
+        if (l->n == 0 || l->list[l->n - 1].sample != l->list[i].sample) l->list[l->n++] = l->list[i];
 }
 
 void left_out_add(left_out_list *l, const left_out_decision *d)

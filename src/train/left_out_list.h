@@ -17,8 +17,8 @@
 
 typedef struct left_out_list {
     json_t *decisions;                        /* as above */
-    left_out *out;                            /* all of them, as data_order wants it */
-    int64_t n_out;
+    left_out *list;                           /* all of them, as data_order wants it */
+    int64_t n;
 } left_out_list;
 
 left_out_list left_out_start(void);

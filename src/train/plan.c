@@ -99,7 +99,7 @@ void plan_say(const run_config *run, const char *fmt, ...)
 
 /* One row a stage. */
 static void print_memory(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch,
-                         bool gpu, size_t room)
+                         bool gpu, size_t free_bytes)
 {
     const bool copies = plan_copies(run);
     size_t worst = 0, copy = 0;
@@ -133,14 +133,14 @@ static void print_memory(const run_config *run, const model_config *cfg, grid_sh
                  run->device_memory);
     else if (gpu)
         plan_say(run, "fit        the largest rank takes %.4f GiB of the %.1f that are free on its GPU", gib(worst),
-                 gib(room));
+                 gib(free_bytes));
     else
         plan_say(run, "fit        the largest rank takes %.4f GiB; a host's ranks share %.1f for each", gib(worst),
-                 gib(room));
+                 gib(free_bytes));
 }
 
 void plan_print(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *b, bool gpu,
-                size_t room)
+                size_t free_bytes)
 {
     char n[32], tokens[32];
     const double products = model_flops_products(cfg), attention = model_flops_attention(cfg, run->seq_length);
@@ -168,5 +168,5 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
              "FLOPs      %.4g G a token = products %.4g G + causal attention %.4g G, "
              "forward and backward, recomputation not counted",
              (products + attention) * 1e-9, products * 1e-9, attention * 1e-9);
-    print_memory(run, cfg, size, b, gpu, room);
+    print_memory(run, cfg, size, b, gpu, free_bytes);
 }

@@ -29,7 +29,8 @@ static inline bool plan_copies(const run_config *run) { return run->async_save &
 /* A line of the plan, by the printing rank: on standard output where --plan asked for it, else, ahead of a run, on
  * standard error. */
 void plan_say(const run_config *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Layout, counts, FLOPs, the table of bytes by arena and stage, and the room there is. */
-void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *, bool gpu, size_t room);
+/* Layout, counts, FLOPs, the table of bytes by arena and stage, and the memory that is free. */
+void plan_print(const run_config *, const model_config *, grid_shape size, const batch_plan *, bool gpu,
+                size_t free_bytes);
 
 #endif

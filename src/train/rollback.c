@@ -83,7 +83,7 @@ static int leave_out(trainer *t, int64_t spiked, const char *what, const int64_t
     left_out_add(&t->state.left_out, &(left_out_decision){.step = spiked, .back_to = t->step, .from = t->samples,
                                                           .why = t->spike, .samples = samples,
                                                           .n_samples = t->batch.global});
-    if (t->state.left_out.n_out >= dataset_samples(t->train_set, t->run->seq_length))
+    if (t->state.left_out.n >= dataset_samples(t->train_set, t->run->seq_length))
         return error_set(err, "step %lld: %s; nothing is left of the data", (long long)spiked, what);
     write_record(t);
     return 0;

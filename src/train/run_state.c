@@ -28,7 +28,7 @@ char *run_state_json(const run_state *s, const run_config *run)
     if (run->fp16) json_object_set_new(object, "loss_scale", loss_scale_json(&s->scale));
     if (s->spikes.window) json_object_set_new(object, "spikes", spike_watch_json(&s->spikes));
     if (s->skips.n) json_object_set_new(object, "skips", skip_row_json(&s->skips));
-    if (s->left_out.n_out) json_object_set(object, "left_out", s->left_out.decisions);
+    if (s->left_out.n) json_object_set(object, "left_out", s->left_out.decisions);
     char *text = json_text(object, JSON_COMPACT);
     json_decref(object);
     return text;

@@ -172,11 +172,11 @@ static void report_success(saver *s)
                                                      s->has_thread ? s->stall : now_seconds() - s->began});
 }
 
-void saver_news(saver *s, int32_t news[SAVER_NEWS])
+void saver_progress(saver *s, int32_t progress[SAVER_PROGRESS])
 {
     pthread_mutex_lock(&s->lock);
-    news[0] = s->working;
-    news[1] = !s->working && s->phase != IDLE && s->status != 0 ? s->world->size - s->world->rank : 0;
+    progress[0] = s->working;
+    progress[1] = !s->working && s->phase != IDLE && s->status != 0 ? s->world->size - s->world->rank : 0;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -205,25 +205,25 @@ static void next_phase(saver *s, bool failed)
     }
 }
 
-void saver_advance(saver *s, const int32_t news[SAVER_NEWS])
+void saver_advance(saver *s, const int32_t progress[SAVER_PROGRESS])
 {
     const double begin = now_seconds();
 
-    if (s->phase == IDLE || news[0]) return;
-    next_phase(s, news[1] != 0);
+    if (s->phase == IDLE || progress[0]) return;
+    next_phase(s, progress[1] != 0);
     s->stall += now_seconds() - begin;
 }
 
 void saver_wait(saver *s)
 {
     while (s->phase != IDLE) {
-        int32_t news[SAVER_NEWS];
+        int32_t progress[SAVER_PROGRESS];
         pthread_mutex_lock(&s->lock);
         while (s->working) pthread_cond_wait(&s->changed, &s->lock);
         pthread_mutex_unlock(&s->lock);
-        saver_news(s, news);
-        comm_all_reduce(s->world, news, SAVER_NEWS, DT_I32, REDUCE_MAX);
-        saver_advance(s, news);
+        saver_progress(s, progress);
+        comm_all_reduce(s->world, progress, SAVER_PROGRESS, DT_I32, REDUCE_MAX);
+        saver_advance(s, progress);
     }
 }
 

@@ -33,9 +33,9 @@ saver *saver_open(const saver_options *, moai_error *err);
  * Collective over the world. */
 void saver_save(saver *, const checkpoint_meta *, bool prune);
 /* Every rank at every step's end: what goes into an all-reduce (maximum), and what is done about its result. */
-enum { SAVER_NEWS = 2 };
-void saver_news(saver *, int32_t news[SAVER_NEWS]);
-void saver_advance(saver *, const int32_t news[SAVER_NEWS]);         /* collective when there is something to do */
+enum { SAVER_PROGRESS = 2 };
+void saver_progress(saver *, int32_t progress[SAVER_PROGRESS]);
+void saver_advance(saver *, const int32_t progress[SAVER_PROGRESS]); /* collective when there is something to do */
 /* The last save failed, and this step is one to try again at: the caller saves.  The same on every rank. */
 bool saver_retries(const saver *, int64_t step);
 /* Waits until nothing is under way.  Collective over the world. */

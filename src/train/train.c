@@ -21,13 +21,16 @@
  * same answer on all, and how far a save under way is. */
 static int step_boundary(const trainer *t)
 {
-    int32_t agreed[1 + SAVER_NEWS] = {signals_seen()};
+    int32_t agreed[1 + SAVER_PROGRESS] = {signals_seen()};
 
-    saver_news(t->saver, agreed + 1);
-    comm_all_reduce(&t->grid.host_world, agreed, 1 + SAVER_NEWS, DT_I32, REDUCE_MAX);
+    saver_progress(t->saver, agreed + 1);
+    comm_all_reduce(&t->grid.host_world, agreed, 1 + SAVER_PROGRESS, DT_I32, REDUCE_MAX);
     saver_advance(t->saver, agreed + 1);
     return agreed[0];
 }
+
+/* The targets of a step that count, by which its loss is divided. */
+static double step_tokens(const trainer *t) { return (double)(t->batch.global * t->run->seq_length); }
 
 static void feed_train(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
@@ -100,7 +103,7 @@ static step_result train_step(trainer *t)
 {
     moai_model *m = &t->model;
     const moai_ctx *c = &m->ctx;
-    const double tokens = (double)(t->batch.global * t->run->seq_length), scale = t->state.scale.value;
+    const double tokens = step_tokens(t), scale = t->state.scale.value;
     const data_order order = trainer_order(t);
 
     gradients_begin(m);
@@ -166,7 +169,7 @@ static void report_skipped(trainer *t, double scale)
 
 static void report_step(trainer *t, step_result r, double lr, double scale, double seconds)
 {
-    const double tokens = (double)(t->batch.global * t->run->seq_length);
+    const double tokens = step_tokens(t);
     const double flops = model_flops_products(t->cfg) + model_flops_attention(t->cfg, t->run->seq_length);
     const double peak = t->device.peak_flops * t->grid.world, mfu = peak > 0 ? tokens / seconds * flops / peak : -1;
     int64_t *samples = gather_samples(t);
@@ -180,7 +183,8 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
     if (t->grid.rank == 0 && (wanted || r.skipped || t->spike.measure)) {
         metrics_step(t->metrics,
                      &(step_metrics){.step = t->step, .max_steps = t->run->schedule.max_steps,
-                                     .loss = r.loss_sum / tokens, .lr = lr, .grad_norm = r.grad_norm, .tokens_per_second = tokens / seconds,
+                                     .loss = r.loss_sum / tokens, .lr = lr, .grad_norm = r.grad_norm,
+                                     .tokens_per_second = tokens / seconds,
                                      .mfu = mfu, .step_seconds = seconds, .data_wait_seconds = t->waited,
                                      .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
                                                     (double)(t->run->schedule.max_steps - t->step),

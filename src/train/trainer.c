@@ -126,8 +126,9 @@ static int open_data(trainer *t, moai_error *err)
 data_order trainer_order(const trainer *t)
 {
     return (data_order){.seed = (uint64_t)t->run->seed, .shuffle = true,
-                        .n_samples = dataset_samples(t->train_set, t->run->seq_length), .out = t->state.left_out.out,
-                        .n_out = t->state.left_out.n_out};
+                        .n_samples = dataset_samples(t->train_set, t->run->seq_length),
+                        .left_out = t->state.left_out.list,
+                        .n_left_out = t->state.left_out.n};
 }
 
 left_out_data trainer_left_out_data(const trainer *t)
@@ -214,9 +215,9 @@ static int read_left_out(trainer *t, moai_error *err)
     failed = left_out_merge(&t->state.left_out, decisions, err);
     json_decref(decisions);
     free(text);
-    if (t->state.left_out.n_out > 0 && t->state.left_out.n_out >= data.n_samples)
+    if (t->state.left_out.n > 0 && t->state.left_out.n >= data.n_samples)
         failed = error_config(err, "all %lld samples of the data are left out", (long long)data.n_samples);
-    if (t->state.left_out.n_out) say("left out   %lld samples, decided earlier", (long long)t->state.left_out.n_out);
+    if (t->state.left_out.n) say("left out   %lld samples, decided earlier", (long long)t->state.left_out.n);
     return failed;
 }
 
@@ -259,7 +260,7 @@ static loader_plan loader_plan_of(const trainer *t)
     return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch,
                          .accumulation = t->batch.accumulation, .dp_size = t->grid.dp.size,
                          .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true,
-                         .first = t->samples, .out = t->state.left_out.out, .n_out = t->state.left_out.n_out,
+                         .first = t->samples, .left_out = t->state.left_out.list, .n_left_out = t->state.left_out.n,
                          .n_workers = (int)t->run->dataloader_num_workers,
                          .prefetch = (int)t->run->dataloader_prefetch_factor};
 }

@@ -47,12 +47,12 @@ static double steps_until(saver *s, int64_t saved)
     double stall = 0;
 
     while (saver_saved_step(s) != saved) {
-        int32_t news[SAVER_NEWS];
+        int32_t progress[SAVER_PROGRESS];
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-        saver_news(s, news);
-        comm_all_reduce(&grid.host_world, news, SAVER_NEWS, DT_I32, REDUCE_MAX);
+        saver_progress(s, progress);
+        comm_all_reduce(&grid.host_world, progress, SAVER_PROGRESS, DT_I32, REDUCE_MAX);
         const double begin = now_seconds();
-        saver_advance(s, news);
+        saver_advance(s, progress);
         stall += now_seconds() - begin;
     }
     return stall;

@@ -206,15 +206,15 @@ static void measure(bench *b)
 int main(int argc, char **argv)
 {
     bench b = {0};
-    fit_room room;
+    fit_memory memory;
     moai_error err;
 
     process_start(&argc, &argv);
     if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err))
         config_error("%s", err.text);
     CHECK(batch_settle(&b.batch, &b.run.batch, 1, &err) == 0, "%s", err.text);
-    if (fit_find_room(&room, &b.run, &err) ||
-        fit_settle(&b.run, &b.cfg, (grid_shape){1, 1, 1, 1}, &b.batch, room, &err))
+    if (fit_find_memory(&memory, &b.run, &err) ||
+        fit_settle(&b.run, &b.cfg, (grid_shape){1, 1, 1, 1}, &b.batch, memory, &err))
         error_leave(&err);
     grid_init(&b.grid, (grid_shape){1, 1, 1, 1}, (int)b.cfg.num_key_value_heads);
     const device_options o = {.name = b.run.device,

@@ -34,18 +34,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     fuzz_write("left_out.json", data, size);
     if (left_out_read(&list, &what, "left_out.json", &err) == 0) {
-        for (int64_t i = 0; i < list.n_out; i++)
-            CHECK(list.out[i].from >= 0 && list.out[i].sample >= 0, "a negative place");
-        for (int64_t i = 1; i < list.n_out; i++) CHECK(list.out[i - 1].sample < list.out[i].sample, "not in order");
+        for (int64_t i = 0; i < list.n; i++)
+            CHECK(list.list[i].from >= 0 && list.list[i].sample >= 0, "a negative place");
+        for (int64_t i = 1; i < list.n; i++) CHECK(list.list[i - 1].sample < list.list[i].sample, "not in order");
         CHECK(left_out_write(&list, &what, "again.json", &err) == 0, "%s", err.text);
         CHECK(left_out_read(&again, &what, "again.json", &err) == 0, "%s", err.text);
-        CHECK(list.n_out == again.n_out &&
-                  (list.n_out == 0 || memcmp(list.out, again.out, (size_t)list.n_out * sizeof *list.out) == 0),
+        CHECK(list.n == again.n &&
+                  (list.n == 0 || memcmp(list.list, again.list, (size_t)list.n * sizeof *list.list) == 0),
               "written, it is another list");
         const data_order order = {
-            .seed = 42, .shuffle = true, .n_samples = what.n_samples, .out = list.out, .n_out = list.n_out};
+            .seed = 42, .shuffle = true, .n_samples = what.n_samples, .left_out = list.list, .n_left_out = list.n};
         int64_t samples[32];
-        if (list.n_out < what.n_samples) order_take(&order, 150, 32, samples);
+        if (list.n < what.n_samples) order_take(&order, 150, 32, samples);
     }
     left_out_free(&list);
     left_out_free(&again);

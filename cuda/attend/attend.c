@@ -96,13 +96,12 @@ static void attend_sequences(moai_device *dev, bool uniform, tensor att, float *
 
 void attend_cuda(moai_device *dev, const attend_args *a)
 {
+    attend_args run;
     attend_shape s;
 
-    for (int i = 0, n; i < a->n_segments; i += n) {
-        n = attend_run(a, i, &s);
-        const int64_t row = a->segments[i].row, rows = s.batch * s.seq_len;
-        attend_sequences(dev, n == a->n_segments, tensor_rows(a->att, row, rows), a->lse + row * s.n_heads,
-                         tensor_rows(a->q, row, rows), tensor_rows(a->k, row, rows), tensor_rows(a->v, row, rows), s);
+    for (int i = 0; i < a->n_segments; i += run.n_segments) {
+        attend_run(a, i, &run, &s);
+        attend_sequences(dev, run.n_segments == a->n_segments, run.att, run.lse, run.q, run.k, run.v, s);
     }
     zero_gaps(dev, a->att, a);
 }
@@ -119,15 +118,15 @@ static void backward_sequences(moai_device *dev, bool uniform, tensor dq, tensor
 
 void attend_backward_cuda(moai_device *dev, const attend_args *a, tensor dq, tensor dk, tensor dv, tensor datt)
 {
+    attend_args run;
     attend_shape s;
 
-    for (int i = 0, n; i < a->n_segments; i += n) {
-        n = attend_run(a, i, &s);
-        const int64_t row = a->segments[i].row, rows = s.batch * s.seq_len;
-        backward_sequences(dev, n == a->n_segments, tensor_rows(dq, row, rows), tensor_rows(dk, row, rows),
-                           tensor_rows(dv, row, rows), tensor_rows(datt, row, rows), tensor_rows(a->q, row, rows),
-                           tensor_rows(a->k, row, rows), tensor_rows(a->v, row, rows), tensor_rows(a->att, row, rows),
-                           a->lse + row * s.n_heads, s);
+    for (int i = 0; i < a->n_segments; i += run.n_segments) {
+        attend_run(a, i, &run, &s);
+        const int64_t row = a->segments[i].row, n = run.att.rows;
+        backward_sequences(dev, run.n_segments == a->n_segments, tensor_rows(dq, row, n), tensor_rows(dk, row, n),
+                           tensor_rows(dv, row, n), tensor_rows(datt, row, n), run.q, run.k, run.v, run.att, run.lse,
+                           s);
     }
     zero_gaps(dev, dq, a);
     zero_gaps(dev, dk, a);

@@ -16,8 +16,9 @@ static moai_device *dev;
 static tensor qkv, dqkv, att, datt;
 static float *lse;
 static const head_shape heads = {HEADS, KV_HEADS, HEAD_DIM, 0.08838835f};
-static attend_segment segments[64];
+static attend_segment segments[4];
 static attend_args args;
+static int64_t n_tokens;
 
 static tensor bf16(int64_t rows, int64_t cols)
 {
@@ -27,7 +28,7 @@ static tensor bf16(int64_t rows, int64_t cols)
     return t;
 }
 
-static tensor rows_of(tensor t) { return tensor_rows(t, 0, args.n_segments * segments[0].n_rows); }
+static tensor rows_of(tensor t) { return tensor_rows(t, 0, n_tokens); }
 static tensor q_of(tensor t) { return tensor_cols(rows_of(t), 0, Q); }
 static tensor k_of(tensor t) { return tensor_cols(rows_of(t), Q, K); }
 static tensor v_of(tensor t) { return tensor_cols(rows_of(t), Q + K, K); }
@@ -69,9 +70,9 @@ static void bench_shape(int64_t batch, int64_t seq_len)
     const double flop =
         2.0 * (double)(batch * HEADS * HEAD_DIM) * (double)seq_len * (double)seq_len / 2.0; /* of one product */
 
-    CHECK(batch <= 64, "%lld sequences", (long long)batch);
+    CHECK(batch <= (int64_t)(sizeof segments / sizeof *segments), "%lld sequences", (long long)batch);
+    n_tokens = batch * seq_len;
     for (int64_t i = 0; i < batch; i++) segments[i] = (attend_segment){i * seq_len, seq_len};
-    args.n_segments = (int)batch;
     args = (attend_args){rows_of(att), lse, q_of(qkv), k_of(qkv), v_of(qkv), heads, segments, (int)batch};
     printf("%3lld x %5lld", (long long)batch, (long long)seq_len);
     for (attend_choice choice = ATTEND_CUDNN; choice <= ATTEND_OWN; choice++) {

@@ -47,9 +47,9 @@ static inline attend_shape attend_shape_of(head_shape h, int64_t batch, int64_t 
 {
     return (attend_shape){batch, seq_len, h.n_heads, h.n_kv_heads, h.head_dim, h.scale};
 }
-/* For backends: how many segments from `first` on are equally long and one behind another, at most all.  *s: these as
- * sequences, whose first row is that of segments[first].  Dies of segments that overlap or lie outside the rows. */
-int attend_run(const attend_args *, int first, attend_shape *s);
+/* For backends: the segments from `first` on that are equally long and one behind another.  *run: they and their rows
+ * alone, from segments[first].row on, which are *s.  Dies of segments that overlap or lie outside the rows. */
+void attend_run(const attend_args *, int first, attend_args *run, attend_shape *s);
 /* The rows [*begin, end) of no segment that lie before segment i, or behind the last for i = n_segments; returns
  * end. */
 static inline int64_t attend_gap(const attend_args *a, int i, int64_t *begin)

@@ -58,7 +58,7 @@ typedef struct pipe {
     struct {
         const void *buffer;
         comm_request request;
-    } sent[MOST_BUFFERS];                     /* the last send from each buffer */
+    } sent[MOST_BUFFERS];                     /* those whose send has not been waited for */
     int n_sent;
 } pipe;
 
@@ -78,30 +78,24 @@ static int lane_of(bool forward, int from, int to)
     return forward ? (round ? LANE_FORWARD_ROUND : LANE_FORWARD) : (round ? LANE_BACKWARD_ROUND : LANE_BACKWARD);
 }
 
-static comm_request *sent_from(pipe *p, const void *buffer)
-{
-    int i = 0;
-
-    while (i < p->n_sent && p->sent[i].buffer != buffer) i++;
-    CHECK(i < MOST_BUFFERS, "a stage of the pipe sends from more than %d buffers", MOST_BUFFERS);
-    if (i == p->n_sent) p->sent[p->n_sent++].buffer = buffer;
-    return &p->sent[i].request;
-}
-
 /* The buffer is about to be written. */
 static void reclaim(pipe *p, tensor x)
 {
-    comm_request *r = sent_from(p, x.data);
+    int i = 0;
 
-    comm_end(r);
-    *r = (comm_request){0};
+    while (i < p->n_sent && p->sent[i].buffer != x.data) i++;
+    if (i == p->n_sent) return;
+    comm_end(&p->sent[i].request);
+    p->sent[i] = p->sent[--p->n_sent];
 }
 
 static void send_to(pipe *p, int to, tensor x, bool forward)
 {
     if (to < 0) return;
-    *sent_from(p, x.data) = send_begin(p->pp, x.data, (size_t)tensor_n_elem(x), x.dt, to,
-                                       lane_of(forward, p->pp->rank, to));
+    CHECK(p->n_sent < MOST_BUFFERS, "a stage of the pipe sends from more than %d buffers", MOST_BUFFERS);
+    p->sent[p->n_sent].buffer = x.data;
+    p->sent[p->n_sent++].request = send_begin(p->pp, x.data, (size_t)tensor_n_elem(x), x.dt, to,
+                                              lane_of(forward, p->pp->rank, to));
 }
 
 static void receive_from(const pipe *p, int from, tensor x, bool forward)

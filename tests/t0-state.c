@@ -35,15 +35,16 @@ static void test_loss_scale(void)
 
     loss_scale s = loss_scale_start(&run.loss_scale, true);
     for (int i = 0; story[i]; i++) {
-        loss_scale_update(&s, &run.loss_scale, story[i] == 'o');
+        loss_scale_update(&s, &run.loss_scale, true, story[i] == 'o');
         as_wanted = as_wanted && s.value == want[i];
         if (s.value != want[i]) printf("# step %d: %g, wanted %g\n", i, s.value, want[i]);
     }
     ok(as_wanted && strlen(story) == sizeof want / sizeof *want,
        "doubles after 3 clean steps, halves down to its least");
-    for (int i = 0; i < 1000; i++) loss_scale_update(&s, &run.loss_scale, false);
+    for (int i = 0; i < 1000; i++) loss_scale_update(&s, &run.loss_scale, true, false);
     ok(s.value == 0x1p40, "ends its growth at 2^40: %g", s.value);
     s = loss_scale_start(&run.loss_scale, false);
+    loss_scale_update(&s, &run.loss_scale, false, true);
     ok(s.value == 1, "without fp16 nothing is scaled: %g", s.value);
 }
 

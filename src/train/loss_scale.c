@@ -28,8 +28,9 @@ loss_scale loss_scale_start(const loss_scale_options *o, bool fp16)
     return (loss_scale){.value = fp16 ? o->initial_loss_scale : 1};
 }
 
-void loss_scale_update(loss_scale *s, const loss_scale_options *o, bool overflowed)
+void loss_scale_update(loss_scale *s, const loss_scale_options *o, bool fp16, bool overflowed)
 {
+    if (!fp16) return;
     if (overflowed)
         *s = (loss_scale){.value = fmax(s->value / 2, o->min_loss_scale)};
     else if (++s->clean_steps >= o->loss_scale_window)

@@ -25,8 +25,8 @@ typedef struct loss_scale {
 
 /* initial_loss_scale; 1 where nothing is scaled: without fp16 */
 loss_scale loss_scale_start(const loss_scale_options *, bool fp16);
-/* After each step of fp16. */
-void loss_scale_update(loss_scale *, const loss_scale_options *, bool overflowed);
+/* After each step; changes nothing without fp16. */
+void loss_scale_update(loss_scale *, const loss_scale_options *, bool fp16, bool overflowed);
 
 json_t *loss_scale_json(const loss_scale *);          /* a new reference */
 int loss_scale_read(loss_scale *, const json_t *, moai_error *err);

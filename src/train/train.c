@@ -113,7 +113,7 @@ static step_result train_step(trainer *t)
     t->step++;
     t->step_began_at = t->samples;
     t->samples = order_after(&order, t->samples, t->batch.global);
-    if (t->run->fp16) loss_scale_update(&t->state.scale, &t->run->loss_scale, r.skipped);
+    loss_scale_update(&t->state.scale, &t->run->loss_scale, t->run->fp16, r.skipped);
     if (r.skipped || t->spike.measure) {
         t->skipped++;
         skip_row_add(&t->state.skips, t->step, t->state.scale.value >= scale);

@@ -88,8 +88,7 @@ static void run_alone(moai_model *m)
     grid_dry(&alone, grid->size, grid->at, (int)m->cfg.num_key_value_heads);
     m->ctx.grid = &alone;
     for (int k = 0; k < m->n_chunks; k++) {
-        const bool has_head = chunk_has_head(&m->chunks[k]);
-        chunk_forward(m, k, 0, has_head ? m->dout[0] : m->out[0], m->opt.train ? 1 : 0);
+        chunk_forward(m, k, 0, chunk_output(m, k, 0), m->opt.train ? 1 : 0);
         if (m->opt.train) chunk_backward(m, k, 0, m->dout[0]);
     }
     m->ctx.grid = grid;
@@ -166,20 +165,6 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     run_alone(m); /* on the device that does nothing: what the scratch stack grows to */
 }
 
-static void fill_rope(moai_model *m)
-{
-    const int64_t T = m->opt.seq_len;
-    const size_t bytes = (size_t)(T * m->cfg.head_dim / 2) * sizeof(float);
-    float *cosines = xmalloc(bytes), *sines = xmalloc(bytes);
-
-    rope_fill(cosines, sines, T, T, &m->cfg);
-    m->ctx.ops->copy(m->ctx.dev, m->ctx.rope.cos.data, cosines, bytes, COPY_TO_DEVICE);
-    m->ctx.ops->copy(m->ctx.dev, m->ctx.rope.sin.data, sines, bytes, COPY_TO_DEVICE);
-    m->ctx.ops->sync(m->ctx.dev);
-    free(cosines);
-    free(sines);
-}
-
 /* Whole samples: what every micro-batch is on a stage that nobody feeds. */
 static void fill_slots(moai_model *m)
 {
@@ -209,7 +194,7 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
     if (opt_state_take_host(&m->states, ops, dev, err)) return -1;
     m->buckets.weights = m->weights, m->buckets.grads = m->grads;
     batch_init(&m->batch, m->ctx.n_tokens);
-    fill_rope(m);
+    rope_load(&m->ctx, m->opt.seq_len);
     fill_slots(m);
     return 0;
 }
@@ -282,7 +267,7 @@ void model_init_weights(moai_model *m, uint64_t seed)
                  tensor_of(m->grads, DT_F32, 1, m->params.n_elem));
     for (int b = 0; b < m->params.n_buckets && m->states.data[STATE_WEIGHT] != m->weights; b++) {
         own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
-        c->ops->copy(c->dev, state_at(&m->states, STATE_WEIGHT, r.own), m->grads + r.begin,
+        c->ops->copy(c->dev, state_floats(&m->states, STATE_WEIGHT, r.own), m->grads + r.begin,
                      (size_t)(r.end - r.begin) * sizeof(float), COPY_ON_DEVICE);
     }
     c->ops->zero(c->dev, m->grads, flat_bytes);
@@ -332,6 +317,11 @@ static tensor input_of(const model_chunk *k, int slot, int i)
 }
 
 tensor chunk_input(const model_chunk *k, int slot) { return input_of(k, slot, 0); }
+
+tensor chunk_output(const moai_model *m, int chunk, int micro_batch)
+{
+    return chunk_has_head(&m->chunks[chunk]) ? m->dout[micro_batch % 2] : m->out[micro_batch % 2];
+}
 
 static void acquire(moai_model *m, const model_block *b)
 {

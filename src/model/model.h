@@ -84,6 +84,8 @@ bool chunk_embeds(const model_chunk *);     /* its first block is the embedding 
 bool chunk_has_head(const model_chunk *);   /* its last one is the head */
 /* (N/tp, H) where the stage before leaves a chunk's input.  Not for one that embeds. */
 tensor chunk_input(const model_chunk *, int slot);
+/* Where a micro-batch's result goes: to the next stage, or, of a chunk with the head, the gradient at its input. */
+tensor chunk_output(const moai_model *, int chunk, int micro_batch);
 /* One micro-batch through a chunk, from its ids or its input to y (N/tp, H): what the next chunk gets, or, of one with
  * the head, the gradient that chunk_backward begins with; `scale` is the factor of the loss's gradient, 0: there is
  * none, and nothing is written.  Token losses are added to totals[0].  Collective over tp. */

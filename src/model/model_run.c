@@ -15,10 +15,7 @@ static const model_chunk *chunk_of(const run *r, pipe_action a) { return &r->m->
 
 static tensor input(void *of, pipe_action a) { return chunk_input(chunk_of(of, a), a.slot); }
 static tensor gradient(void *of, pipe_action a) { return ((run *)of)->m->dout[a.micro_batch % 2]; }
-static tensor output(void *of, pipe_action a)
-{
-    return chunk_has_head(chunk_of(of, a)) ? gradient(of, a) : ((run *)of)->m->out[a.micro_batch % 2];
-}
+static tensor output(void *of, pipe_action a) { return chunk_output(((run *)of)->m, a.chunk, a.micro_batch); }
 
 static void begin(void *of, pipe_action a)
 {

@@ -75,3 +75,16 @@ void rope_fill(float *cos_out, float *sin_out, int64_t n_positions, int64_t seq_
         }
     }
 }
+
+void rope_load(const moai_ctx *c, int64_t n)
+{
+    const size_t bytes = (size_t)(n * c->cfg->head_dim / 2) * sizeof(float);
+    float *cosines = xmalloc(bytes), *sines = xmalloc(bytes);
+
+    rope_fill(cosines, sines, n, n, c->cfg);
+    c->ops->copy(c->dev, c->rope.cos.data, cosines, bytes, COPY_TO_DEVICE);
+    c->ops->copy(c->dev, c->rope.sin.data, sines, bytes, COPY_TO_DEVICE);
+    c->ops->sync(c->dev);
+    free(cosines);
+    free(sines);
+}

@@ -69,22 +69,16 @@ void opt_state_free_host(opt_state *o, const moai_ops *ops, moai_device *dev)
     }
 }
 
-void *state_at(const opt_state *o, int state, int64_t first)
+float *state_floats(const opt_state *o, int state, int64_t first)
 {
     const state_spec *s = &o->spec[state];
 
-    CHECK(s->block == 0, "an element of %s without its scale", s->name);
-    return (char *)o->data[state] + (size_t)first * dtype_size(s->dt);
+    CHECK(s->dt == DT_F32 && s->block == 0, "%s is %s in blocks of %d, no plain fp32", s->name, dtype_name(s->dt),
+          s->block);
+    return (float *)o->data[state] + first;
 }
 
-/* Where fp32 lies as it is: other representations are converted here. */
-static float *floats_at(const opt_state *o, int state, int64_t first)
-{
-    CHECK(o->spec[state].dt == DT_F32, "%s is %s in memory, files hold fp32", o->spec[state].name,
-          dtype_name(o->spec[state].dt));
-    return state_at(o, state, first);
-}
-
+/* Representations other than fp32 are converted here. */
 static void copy_floats(float *to, const float *from, int64_t n, copy_kind kind, const moai_ops *ops, moai_device *dev)
 {
     if (ops)
@@ -96,13 +90,13 @@ static void copy_floats(float *to, const float *from, int64_t n, copy_kind kind,
 void state_read(const opt_state *o, int state, int64_t first, int64_t n, float *to, const moai_ops *ops,
                 moai_device *dev)
 {
-    copy_floats(to, floats_at(o, state, first), n, COPY_TO_HOST, ops, dev);
+    copy_floats(to, state_floats(o, state, first), n, COPY_TO_HOST, ops, dev);
 }
 
 void state_write(const opt_state *o, int state, int64_t first, int64_t n, const float *from, const moai_ops *ops,
                  moai_device *dev)
 {
-    copy_floats(floats_at(o, state, first), from, n, COPY_TO_DEVICE, ops, dev);
+    copy_floats(state_floats(o, state, first), from, n, COPY_TO_DEVICE, ops, dev);
 }
 
 void state_zero(const opt_state *o, int state, const moai_ops *ops, moai_device *dev)

@@ -45,8 +45,8 @@ void opt_state_plan(opt_state *, arena *device, void *weight);
 int opt_state_take_host(opt_state *, const moai_ops *, moai_device *, moai_error *err);
 void opt_state_free_host(opt_state *, const moai_ops *, moai_device *);
 
-/* Element `first` of a state that has no scales. */
-void *state_at(const opt_state *, int state, int64_t first);
+/* Element `first` on; dies of a state that is not fp32 as it lies. */
+float *state_floats(const opt_state *, int state, int64_t first);
 /* n elements from `first` on, as fp32 on the host, out of or into the state; queued on the device.  ops NULL: the
  * state is host memory, and the copy is done at return. */
 void state_read(const opt_state *, int state, int64_t first, int64_t n, float *to, const moai_ops *, moai_device *);

@@ -234,21 +234,6 @@ static void plan_scratch(decoder *d)
     free(wanted);
 }
 
-static void fill_rope(decoder *d)
-{
-    const moai_ctx *c = &d->ctx;
-    const int64_t n = d->opt.max_len;
-    const size_t bytes = (size_t)(n * d->cfg.head_dim / 2) * sizeof(float);
-    float *cosines = xmalloc(bytes), *sines = xmalloc(bytes);
-
-    rope_fill(cosines, sines, n, n, &d->cfg);
-    c->ops->copy(c->dev, c->rope.cos.data, cosines, bytes, COPY_TO_DEVICE);
-    c->ops->copy(c->dev, c->rope.sin.data, sines, bytes, COPY_TO_DEVICE);
-    c->ops->sync(c->dev);
-    free(cosines);
-    free(sines);
-}
-
 static int take_memory(decoder *d, moai_error *err)
 {
     const moai_ctx *c = &d->ctx;
@@ -295,7 +280,7 @@ int decoder_init(decoder *d, const model_config *cfg, const decoder_options *opt
     d->ctx.ops = ops;
     if (take_memory(d, err)) return -1;
     lay_out(d);
-    fill_rope(d);
+    rope_load(&d->ctx, d->opt.max_len);
     return 0;
 }
 

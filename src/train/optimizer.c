@@ -43,15 +43,6 @@ static void square_gradients(moai_model *m)
     }
 }
 
-/* AdamW's arithmetic is on fp32. */
-static float *own_floats(const moai_model *m, int state, int64_t first)
-{
-    const state_spec *s = &m->states.spec[state];
-
-    CHECK(s->dt == DT_F32, "AdamW on %s of %s", s->name, dtype_name(s->dt));
-    return state_at(&m->states, state, first);
-}
-
 static void update_own(moai_model *m, const adamw_options *o, double lr, int64_t update)
 {
     const moai_ctx *c = &m->ctx;
@@ -62,9 +53,9 @@ static void update_own(moai_model *m, const adamw_options *o, double lr, int64_t
         const bucket *k = &m->params.buckets[b];
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
         const int64_t n = r.end - r.begin;
-        c->ops->adamw(c->dev, &(adamw_args){.master = own_floats(m, STATE_WEIGHT, r.own),
-                                            .m = own_floats(m, STATE_EXP_AVG, r.own),
-                                            .v = own_floats(m, STATE_EXP_AVG_SQ, r.own),
+        c->ops->adamw(c->dev, &(adamw_args){.master = state_floats(&m->states, STATE_WEIGHT, r.own),
+                                            .m = state_floats(&m->states, STATE_EXP_AVG, r.own),
+                                            .v = state_floats(&m->states, STATE_EXP_AVG_SQ, r.own),
                                             .param = tensor_at(flat, 0, r.begin), .param_dt = c->dt,
                                             .grad = m->grads + r.begin, .n = n,
                                             .n_decay = max_i64(0, min_i64(n, k->offset + k->n_matrix - r.begin)),
@@ -118,7 +109,7 @@ void weights_from_master(moai_model *m)
 {
     const moai_ctx *c = &m->ctx;
     const tensor flat = tensor_of(m->weights, c->dt, 1, m->params.n_elem),
-                 own = tensor_of(m->states.data[STATE_WEIGHT], m->states.spec[STATE_WEIGHT].dt, 1, m->params.n_own);
+                 own = tensor_of(state_floats(&m->states, STATE_WEIGHT, 0), DT_F32, 1, m->params.n_own);
 
     for (int b = 0; b < m->params.n_buckets; b++) {
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);

@@ -26,7 +26,7 @@ static void take_state(checkpoint_state *st, const param_table *t)
         o->data[i] = dev.ops->alloc(dev.dev, n_bytes);
         CHECK(o->data[i], "%zu bytes of %s memory do not fit", n_bytes, dev.ops->name);
         for (int64_t at = 0; at < o->n_own; at += PIECE)
-            dev.ops->fill_normal(dev.dev, tensor_of(state_at(o, i, at), DT_F32, 1, min_i64(PIECE, o->n_own - at)),
+            dev.ops->fill_normal(dev.dev, tensor_of(state_floats(o, i, at), DT_F32, 1, min_i64(PIECE, o->n_own - at)),
                                  (uint64_t)i, 0, at, o->n_own, 1);
     }
     dev.ops->sync(dev.dev);

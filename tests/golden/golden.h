@@ -140,7 +140,7 @@ static inline void golden_load(moai_model *m, const golden *g)
     for (int b = 0; b < m->params.n_buckets; b++) {
         const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
         const size_t bytes = (size_t)(r.end - r.begin) * sizeof *flat;
-        c->ops->copy(c->dev, state_at(&m->states, STATE_WEIGHT, r.own), flat + r.begin, bytes, COPY_TO_DEVICE);
+        c->ops->copy(c->dev, state_floats(&m->states, STATE_WEIGHT, r.own), flat + r.begin, bytes, COPY_TO_DEVICE);
     }
     weights_from_master(m);
     c->ops->sync(c->dev);

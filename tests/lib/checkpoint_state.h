@@ -26,7 +26,8 @@ static inline float state_value(int state, uint64_t key, int64_t index)
     return (float)((int32_t)out[0] >> 8) * 0x1p-20f;
 }
 
-/* Calls `each` for every element of the rank's share: the parameter, the element's global index, its place in the state. */
+/* Calls `each` for every element of the rank's share: the parameter, the element's global index, its place in a
+ * state. */
 static inline void state_each(const param_table *t, int dp, int dp_rank,
                               void (*each)(void *, const param *, uint64_t key, int64_t index, int64_t own), void *arg)
 {
@@ -50,7 +51,7 @@ typedef struct small_state {
 
 static inline float *state_float(const small_state *s, int state, int64_t own)
 {
-    return state_at(&s->st.states, state, own);
+    return state_floats(&s->st.states, state, own);
 }
 
 /* The states of a rank, in host memory. */

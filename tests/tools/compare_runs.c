@@ -172,7 +172,8 @@ static void compare_bits(const state *a, const state *b)
         const param *p = &b->params.list[i];
         const size_t n_bytes = (size_t)(p->rows * p->cols) * sizeof(float);
         for (int k = 0; k < b->states.n; k++) {
-            if (memcmp(state_at(&a->states, k, p->offset), state_at(&b->states, k, p->offset), n_bytes) == 0) continue;
+            const float *x = state_floats(&a->states, k, p->offset), *y = state_floats(&b->states, k, p->offset);
+            if (memcmp(x, y, n_bytes) == 0) continue;
             if (n_bad++ == 0) first = p;
         }
     }
@@ -209,8 +210,8 @@ static void compare_weights(const char *dir_a, const char *dir_b, worst *checksu
                (long long)a.meta.samples, (long long)b.meta.step, (long long)b.meta.samples);
     for (int i = 0; i < b.params.n; i++) {
         const param *p = &b.params.list[i];
-        compare_tensor(p, state_at(&a.states, STATE_WEIGHT, p->offset), state_at(&b.states, STATE_WEIGHT, p->offset),
-                       checksum, distance);
+        const float *x = state_floats(&a.states, STATE_WEIGHT, p->offset);
+        compare_tensor(p, x, state_floats(&b.states, STATE_WEIGHT, p->offset), checksum, distance);
     }
     if (tolerance == 0) compare_bits(&a, &b);
     state_free(&a, device);

@@ -479,7 +479,8 @@ static void test_flags(void)
     run_config c;
     moai_error err;
 
-    ok(!run(&c, NEEDED, &err) && c.tensor_parallel == 1 && c.adamw.adam_beta2 == 0.95 && c.save_on_exit && !*c.tokenizer,
+    ok(!run(&c, NEEDED, &err) && c.tensor_parallel == 1 && c.adamw.adam_beta2 == 0.95 && c.save_on_exit &&
+           !*c.tokenizer,
        "defaults %s", err.text);
     run_config_free(&c);
     ok(!run(&c,
@@ -595,12 +596,14 @@ static void test_run_file(void)
         "\"gradient_checkpointing\": true,\n"
         " \"tokenizer\": null, \"adam_epsilon\": 1.1e-9}");
     snprintf(line, sizeof line, "--max_steps 4 --config %s", path);
-    ok(!run(&c, line, &err) && c.schedule.max_steps == 4 && c.batch.per_device_train_batch_size == 2 && c.schedule.learning_rate == 1 &&
+    ok(!run(&c, line, &err) && c.schedule.max_steps == 4 && c.batch.per_device_train_batch_size == 2 &&
+           c.schedule.learning_rate == 1 &&
            c.gradient_checkpointing == RECOMPUTE_FULL,
        "flags win over the run file %s", err.text);
     char *text = run_config_json(&c);
     snprintf(line, sizeof line, "--config=%s", file_of(text));
-    ok(!run(&back, line, &err) && back.schedule.max_steps == 4 && back.adamw.adam_epsilon == 1.1e-9, "what is saved is read again %s",
+    ok(!run(&back, line, &err) && back.schedule.max_steps == 4 && back.adamw.adam_epsilon == 1.1e-9,
+       "what is saved is read again %s",
        err.text);
     char *again = run_config_json(&back);
     ok(!strcmp(text, again), "and says the same");

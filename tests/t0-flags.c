@@ -15,7 +15,9 @@ typedef struct options {
 } options;
 
 static const key_choice modes[] = {{"off", 0}, {"on", 1}, {"true", 1}, {NULL, 0}};
-#define ROW(t, key, value, ...) {.type = t, .name = #key, .offset = offsetof(options, key), .initial = value, __VA_ARGS__}
+#define KEYS_OF options
+#include "src/config/key_rows.h"
+
 static const key_spec rows[] = {ROW(KEY_INT, count, "1", .alias = "n", .min = 0, .max = 9),
                                 ROW(KEY_DOUBLE, rate, "0.5", .min = -1, .max = 1),
                                 ROW(KEY_BOOL, loud, "false", .bare = "true"),

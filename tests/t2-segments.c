@@ -1,13 +1,9 @@
 /* Documents packed into one sample (batch.h: segments, positions) give the losses and gradients of the same documents
  * one by one, and weights those of targets left out or taken twice, in every recomputation mode; `-d cuda` on a GPU.
  * Rows of no document do nothing. */
-#include "src/device/device.h"
-#include "src/model/model.h"
-#include "tests/lib/tap.h"
+#include "tests/golden/golden.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { ROWS = 40, N_DOCUMENTS = 5 };
 
@@ -149,13 +145,12 @@ static void check_mode(const moai_grid *grid, const device *dev, recompute_mode 
 
 int main(int argc, char **argv)
 {
-    const char *name = argc > 2 && strcmp(argv[1], "-d") == 0 ? argv[2] : "cpu";
     device dev;
     moai_grid grid;
-    moai_error err;
+    int first;
 
     process_start(&argc, &argv);
-    CHECK(device_open(&dev, &(device_options){.name = name, .num_threads = 1}, &err) == 0, "%s", err.text);
+    golden_device(&dev, argc, argv, 1, &first);
     grid_init(&grid, (grid_shape){1, 1, 1, 1}, 2);
     device_connect(&dev, &grid);
     for (recompute_mode mode = RECOMPUTE_NONE; mode <= RECOMPUTE_FULL; mode++) check_mode(&grid, &dev, mode);

@@ -17,7 +17,7 @@ typedef struct data_order {
     uint64_t seed;
     bool shuffle;                             /* false: sample = count % n_samples */
     int64_t n_samples;                        /* of an epoch, at least 1 */
-    const left_out *left_out;                      /* the owner's; by rising sample, each once, fewer than n_samples */
+    const left_out *left_out;                 /* the owner's; by rising sample, each once, fewer than n_samples */
     int64_t n_left_out;
 } data_order;
 

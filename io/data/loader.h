@@ -44,7 +44,7 @@ typedef struct loader_plan {
     uint64_t seed;
     bool shuffle;                             /* false: sample = count (evaluation) */
     int64_t first;                            /* the count at which the first step begins */
-    const left_out *left_out;                      /* as in data_order.h, n_left_out of them; copied */
+    const left_out *left_out;                 /* as in data_order.h, n_left_out of them; copied */
     int64_t n_left_out;
     int n_workers;                            /* 0: read in the caller's thread */
     int prefetch;                             /* micro-batches ready ahead, per worker */

@@ -27,6 +27,19 @@ template <typename T, int W> struct add_op {
     }
 };
 
+template <typename T, int W> struct scale_op {
+    view<T> y, x;
+    float factor;
+    __device__ void operator()(int64_t i, int64_t j) const
+    {
+        float v[W];
+        load<W>(v, x.at(i, j));
+#pragma unroll
+        for (int k = 0; k < W; k++) v[k] *= factor;
+        store<W>(y.at(i, j), v);
+    }
+};
+
 template <typename T, int W> struct fill_op {
     view<T> y;
     float value;
@@ -90,6 +103,16 @@ void add_cuda(moai_device *dev, tensor y, tensor a, tensor b)
         using T = TYPE(t);
         constexpr int W = width_of_16_bytes<T, WIDTH(w)>;
         each<W>(dev, "add", y.rows, y.cols, add_op<T, W>{view_of<T>(y), view_of<T>(a), view_of<T>(b)});
+    });
+}
+
+void scale_cuda(moai_device *dev, tensor y, tensor x, float factor)
+{
+    if (is_dense(y) && is_dense(x)) y = flat(y), x = flat(x);
+    for_type("scale", y.dt, is_packed(y, x), [&](auto t, auto w) {
+        using T = TYPE(t);
+        constexpr int W = width_of_16_bytes<T, WIDTH(w)>;
+        each<W>(dev, "scale", y.rows, y.cols, scale_op<T, W>{view_of<T>(y), view_of<T>(x), factor});
     });
 }
 

@@ -258,10 +258,10 @@ void matmul_add_cuda(moai_device *dev, tensor y, tensor x, tensor w, tensor z)
     product(dev, y, w, CUBLAS_OP_T, x, CUBLAS_OP_N, x.cols, z.data);
 }
 
-void matmul_dx_cuda(moai_device *dev, tensor dx, tensor dy, tensor w)
+void matmul_dx_cuda(moai_device *dev, tensor dx, tensor dy, tensor w, bool accumulate)
 {
     check_product("matmul_dx", dy, dx, w);
-    product(dev, dx, w, CUBLAS_OP_N, dy, CUBLAS_OP_N, dy.cols, NULL);
+    product(dev, dx, w, CUBLAS_OP_N, dy, CUBLAS_OP_N, dy.cols, accumulate ? dx.data : NULL);
 }
 
 void matmul_dw_cuda(moai_device *dev, tensor dw, tensor dy, tensor x, bool accumulate)

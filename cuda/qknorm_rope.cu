@@ -409,7 +409,8 @@ void qknorm_rope_backward_cuda(moai_device *dev, tensor dqkv, tensor dq_norm, te
         a.partial = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_partial * 2 * d) * sizeof(float)));
         kernel<<<dim3((unsigned)n_blocks, (unsigned)shape.parts), shape.threads(), shared, dev->stream>>>(a);
         LAUNCH_CHECK(op);
-        add_partials(dev, static_cast<float *>(dq_norm.data), static_cast<float *>(dk_norm.data), a.partial, n_partial,
-                     d);
+        if (dq_norm.data)
+            add_partials(dev, static_cast<float *>(dq_norm.data), static_cast<float *>(dk_norm.data), a.partial,
+                         n_partial, d);
     });
 }

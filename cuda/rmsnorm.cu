@@ -225,6 +225,6 @@ void rmsnorm_backward_cuda(moai_device *dev, tensor dx, tensor dw, tensor dn, te
                               x.cols};
         kernel<<<(unsigned)n_blocks, n_threads, 0, dev->stream>>>(a);
         LAUNCH_CHECK(op);
-        add_partials(dev, static_cast<float *>(dw.data), nullptr, partial, n_blocks, x.cols);
+        if (dw.data) add_partials(dev, static_cast<float *>(dw.data), nullptr, partial, n_blocks, x.cols);
     });
 }

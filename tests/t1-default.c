@@ -3,13 +3,11 @@
 #include "tests/lib/battery.h"
 
 /* A backend that has only the parts: those of the device under test. */
-static void matmul_parts(moai_device *d, tensor y, tensor x, tensor w) { dut.ops->matmul(d, y, x, w); }
 static void add_parts(moai_device *d, tensor y, tensor a, tensor b) { dut.ops->add(d, y, a, b); }
 static void rmsnorm_parts(moai_device *d, tensor n, float *r, tensor x, tensor w, float eps)
 {
     dut.ops->rmsnorm(d, n, r, x, w, eps);
 }
-static MATMUL_ADD_BY_PARTS(parts)
 static RESIDUAL_RMSNORM_BY_PARTS(parts)
 
 static const double eps = 1e-6;
@@ -24,20 +22,6 @@ static double *values_of(field *f)
     field_fetch(f);
     for (int64_t i = 0; i < f->t.rows * f->t.cols; i++) v[i] = field_at(f, i / f->t.cols, i % f->t.cols);
     return v;
-}
-
-static void check_matmul_add(dtype dt, int64_t rows, int64_t in, int64_t out)
-{
-    field x = field_random("x", dt, rows, in, false), w = field_random("w", dt, out, in, false),
-          z = field_random("z", dt, rows, out, false), y = field_output("y", dt, rows, out, false),
-          own = field_output("y", dt, rows, out, false);
-
-    dut.ops->matmul_add(dut.dev, own.t, x.t, w.t, z.t);
-    double *ref = values_of(&own);
-    TWICE(matmul_add_parts(dut.dev, y.t, x.t, w.t, z.t), &y);
-    ok_field(&y, ref, rounding(dt), "matmul_add by parts");
-    free(ref);
-    FREE(&x, &w, &z, &y, &own);
 }
 
 static void check_residual(dtype dt, int64_t rows, int64_t cols)
@@ -64,8 +48,6 @@ int main(int argc, char **argv)
 
     battery_open(argc, argv);
     for (int i = 0; i < 3; i++) {
-        check_matmul_add(three[i], 33, 48, 40);
-        check_matmul_add(three[i], 1, 64, 8);
         check_residual(three[i], 17, 96);
         check_residual(three[i], 5, 1027);
     }

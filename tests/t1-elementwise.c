@@ -75,6 +75,21 @@ static void check_add(dtype dt, int64_t cols, bool strided)
     free(sum);
 }
 
+static void check_scale(dtype dt, int64_t cols, bool strided)
+{
+    const int64_t rows = 5;
+    field x = field_random("x", dt, rows, cols, strided), y = field_output("y", dt, rows, cols, strided);
+    double *ref = doubles(rows * cols);
+
+    for (int64_t i = 0; i < rows * cols; i++) ref[i] = -1.75 * x.v[i];
+    TWICE(dut.ops->scale(dut.dev, y.t, x.t, -1.75f), &y);
+    ok_field(&y, ref, 1e-7, "scale");
+    dut.ops->scale(dut.dev, x.t, x.t, -1.75f);
+    ok_field(&x, ref, 1e-7, "scale in place");
+    FREE(&x, &y);
+    free(ref);
+}
+
 static void check_fills(dtype dt, int64_t cols, int64_t row0, bool strided)
 {
     int64_t rows = 9, global_cols = 60, col0 = 11;
@@ -192,6 +207,8 @@ int main(int argc, char **argv)
             check_cast(three[i / 3], three[i % 3], 41, strided);
         }
         for (int i = 0; i < 3; i++) {
+            check_scale(three[i], 77, strided);
+            check_scale(three[i], 2064, strided);
             check_add(three[i], 77, strided);
             check_add(three[i], 2064, strided);
             check_fills(three[i], 35, 3, strided);

@@ -103,6 +103,8 @@ static void check_backward(dtype dt, int64_t rows, int64_t cols, bool strided)
     TWICE(dut.ops->rmsnorm_backward(dut.dev, dx.t, dw.t, dn.t, none, x.t, r.t.data, w.t), &dx, &dw);
     ok_field(&dx, ref, 1e-6, "rmsnorm_backward");
     ok_field(&dw, ref_dw, 3e-6, "rmsnorm_backward");
+    TWICE(dut.ops->rmsnorm_backward(dut.dev, dx.t, none, dn.t, none, x.t, r.t.data, w.t), &dx);
+    ok_field(&dx, ref, 1e-6, "rmsnorm_backward of a weight that is not trained");
     field_restart(&dw);
     TWICE(dut.ops->rmsnorm_backward(dut.dev, dx.t, dw.t, dn.t, dres.t, x.t, r.t.data, w.t), &dx, &dw);
     ok_field(&dx, ref_res, 1e-6, "rmsnorm_backward plus the residual's");

@@ -10,6 +10,12 @@ static void multiply(double *c, int64_t m, int64_t n, int64_t k, const double *a
             for (int64_t l = 0; l < k; l++) c[i * n + j] += a[i * ar + l * ac] * b[l * br + j * bc];
 }
 
+/* A 16-bit product that is added in place may be rounded first. */
+static double added_in_place(dtype dt, double tolerance)
+{
+    return tolerance + (dt == DT_BF16 ? 0x1p-7 : dt == DT_F16 ? 0x1p-10 : 0);
+}
+
 static void check_forward(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, int64_t out, bool strided)
 {
     char what[96];
@@ -28,6 +34,8 @@ static void check_forward(dtype dt, dtype y_dt, int64_t n_tokens, int64_t in, in
     ok_field(&y, ref_y, tolerance, what);
     TWICE(dut.ops->matmul_add(dut.dev, sum.t, x.t, w.t, z.t), &sum);
     ok_field(&sum, ref_sum, tolerance, what);
+    TWICE(dut.ops->matmul_add(dut.dev, z.t, x.t, w.t, z.t), &z);
+    ok_field(&z, ref_sum, added_in_place(y_dt, tolerance), what);
 
     FREE(&x, &w, &y, &z, &sum);
     free(ref_y), free(ref_sum);
@@ -39,24 +47,28 @@ static void check_backward(dtype dt, dtype dx_dt, int64_t n_tokens, int64_t in, 
     field x = field_random("x", dt, n_tokens, in, strided), w = field_random("w", dt, out, in, strided);
     field dy = field_random("dy", dt, n_tokens, out, strided), dx = field_output("dx", dx_dt, n_tokens, in, strided);
     field dw = field_random("dw", DT_F32, out, in, strided), first_dw = field_output("dw", DT_F32, out, in, strided);
-    double *ref_dx = doubles(n_tokens * in), *ref_dw = doubles(out * in), *ref_first = doubles(out * in);
+    field more = field_random("dx", dx_dt, n_tokens, in, strided);
+    double *ref_dx = doubles(n_tokens * in), *ref_more = doubles(n_tokens * in), *ref_dw = doubles(out * in), *ref_first = doubles(out * in);
 
     multiply(ref_dx, n_tokens, in, out, dy.v, out, 1, w.v, in, 1);
+    for (int64_t i = 0; i < n_tokens * in; i++) ref_more[i] = more.v[i] + ref_dx[i];
     memcpy(ref_dw, dw.v, (size_t)(out * in) * sizeof *ref_dw);
     multiply(ref_dw, out, in, n_tokens, dy.v, 1, out, x.v, in, 1);
     multiply(ref_first, out, in, n_tokens, dy.v, 1, out, x.v, in, 1);
 
     snprintf(what, sizeof what, "%s N %lld in %lld out %lld", dtype_name(dt), (long long)n_tokens, (long long)in,
              (long long)out);
-    TWICE(dut.ops->matmul_dx(dut.dev, dx.t, dy.t, w.t), &dx);
+    TWICE(dut.ops->matmul_dx(dut.dev, dx.t, dy.t, w.t, false), &dx);
     ok_field(&dx, ref_dx, 1e-6, what);
+    TWICE(dut.ops->matmul_dx(dut.dev, more.t, dy.t, w.t, true), &more);
+    ok_field(&more, ref_more, added_in_place(dx_dt, 1e-6), what);
     TWICE(dut.ops->matmul_dw(dut.dev, dw.t, dy.t, x.t, true), &dw);
     ok_field(&dw, ref_dw, 1e-6, what);
     TWICE(dut.ops->matmul_dw(dut.dev, first_dw.t, dy.t, x.t, false), &first_dw);
     ok_field(&first_dw, ref_first, 1e-6, what);
 
-    FREE(&x, &w, &dy, &dx, &dw, &first_dw);
-    free(ref_dx), free(ref_dw), free(ref_first);
+    FREE(&x, &w, &dy, &dx, &more, &dw, &first_dw);
+    free(ref_dx), free(ref_more), free(ref_dw), free(ref_first);
 }
 
 /* z lies one element off y's alignment, in rows of the same length. */
@@ -87,7 +99,7 @@ static void check_nothing(dtype dt)
     double zeros[4 * 32] = {0};
 
     dut.ops->matmul(dut.dev, y.t, x.t, w.t);
-    dut.ops->matmul_dx(dut.dev, x.t, y.t, w.t);
+    dut.ops->matmul_dx(dut.dev, x.t, y.t, w.t, false);
     dut.ops->matmul_dw(dut.dev, dw.t, y.t, x.t, true);
     ok_field(&dw, dw.v, 0.0, "no tokens");
     dut.ops->matmul_dw(dut.dev, dw.t, y.t, x.t, false);

@@ -183,7 +183,7 @@ static void run_forward(int s)
 }
 static void run_dx(int s)
 {
-    matmul_dx_cuda(dev, bf16(s, 1, p_tokens, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 3, p_out, p_in));
+    matmul_dx_cuda(dev, bf16(s, 1, p_tokens, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 3, p_out, p_in), false);
 }
 static void run_dw(int s)
 {

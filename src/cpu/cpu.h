@@ -35,7 +35,7 @@ typedef enum { AS_STORED, TRANSPOSED } orientation;
 struct products *products_open(void);
 void products_close(struct products *);
 const char *products_name(const struct products *);
-/* c = op(a) op(b), or c += with accumulate (fp32 c only).  a and b share a dtype; c has it or fp32; none is empty. */
+/* c = op(a) op(b), or c += with accumulate.  a and b share a dtype; c has it or fp32; none is empty. */
 void product(moai_device *, tensor c, tensor a, orientation, tensor b, orientation, bool accumulate);
 /* The same for a library that only knows fp32: other dtypes go through fp32 copies (cpu_product_copies.c). */
 typedef void product_fn(moai_device *, tensor c, tensor a, orientation, tensor b, orientation, bool accumulate);

@@ -32,6 +32,21 @@ void add_cpu(moai_device *dev, tensor y, tensor a, tensor b)
     }
 }
 
+void scale_cpu(moai_device *dev, tensor y, tensor x, float factor)
+{
+    int64_t cols = y.cols;
+    float *all = scratch_floats(dev, dev->n_threads * cols);
+
+    #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < y.rows; i++) {
+        float *buf = thread_rows(all, 1, cols), *yi = row_target(y, i, buf);
+        const float *xi = row_load(x, i, buf);
+        #pragma omp simd
+        for (int64_t j = 0; j < cols; j++) yi[j] = factor * xi[j];
+        row_store(y, i, yi);
+    }
+}
+
 void fill_cpu(moai_device *dev, tensor y, float value)
 {
     float *row = scratch_floats(dev, y.cols);

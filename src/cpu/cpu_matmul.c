@@ -28,14 +28,14 @@ void matmul_cpu(moai_device *dev, tensor y, tensor x, tensor w)
 void matmul_add_cpu(moai_device *dev, tensor y, tensor x, tensor w, tensor z)
 {
     check_product("matmul_add", y, x, w);
-    cast_cpu(dev, y, z);
+    if (y.data != z.data) cast_cpu(dev, y, z);
     product_or_zero(dev, y, x, AS_STORED, w, TRANSPOSED, true);
 }
 
-void matmul_dx_cpu(moai_device *dev, tensor dx, tensor dy, tensor w)
+void matmul_dx_cpu(moai_device *dev, tensor dx, tensor dy, tensor w, bool accumulate)
 {
     check_product("matmul_dx", dy, dx, w);
-    product_or_zero(dev, dx, dy, AS_STORED, w, AS_STORED, false);
+    product_or_zero(dev, dx, dy, AS_STORED, w, AS_STORED, accumulate);
 }
 
 void matmul_dw_cpu(moai_device *dev, tensor dw, tensor dy, tensor x, bool accumulate)

@@ -119,5 +119,5 @@ void rmsnorm_backward_cpu(moai_device *dev, tensor dx, tensor dw, tensor dn, ten
         for (int64_t i = b * SUM_ROWS; i < min_i64((b + 1) * SUM_ROWS, x.rows); i++)
             backward_row(dx, dw_sum, dn, dres, x, i, r[i], weight, buf);
     }
-    sum_add_blocks(dw, partial, n_blocks, cols);
+    if (dw.data) sum_add_blocks(dw, partial, n_blocks, cols);
 }

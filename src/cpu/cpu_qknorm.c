@@ -113,6 +113,7 @@ void qknorm_rope_backward_cpu(moai_device *dev, tensor dqkv, tensor dq_norm, ten
             row_store(dx, i, dxi);
         }
     }
+    if (!dq_norm.data) return;
     sum_add_blocks(dq_norm, scratch.partial, n_blocks, 2 * d);
     sum_add_blocks(dk_norm, scratch.partial + d, n_blocks, 2 * d);
 }

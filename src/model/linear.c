@@ -38,7 +38,7 @@ void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l
     c->ops->matmul_add(c->dev, y, x, l->w, z);
 }
 
-void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l) { c->ops->matmul_dx(c->dev, dx, dy, l->w); }
+void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l) { c->ops->matmul_dx(c->dev, dx, dy, l->w, false); }
 
 void linear_dw(const moai_ctx *c, linear *l, tensor dy, tensor x)
 {

@@ -8,12 +8,6 @@
 
 #include "src/ops/ops.h"
 
-#define MATMUL_ADD_BY_PARTS(backend)                                                                              \
-    void matmul_add_##backend(moai_device *d, tensor y, tensor x, tensor w, tensor z)                             \
-    {                                                                                                             \
-        matmul_##backend(d, y, x, w);                                                                             \
-        add_##backend(d, y, y, z);                                                                                \
-    }
 #define RESIDUAL_RMSNORM_BY_PARTS(backend)                                                                        \
     void residual_rmsnorm_##backend(moai_device *d, tensor h, tensor n, float *r, tensor x, tensor o, tensor w,   \
                                     float eps)                                                                    \

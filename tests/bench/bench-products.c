@@ -53,7 +53,7 @@ static void measure_linear(const char *name, dtype dt, int64_t in, int64_t out, 
            dw = normals(DT_F32, out, in);
     double flop = 2.0 * (double)(n_tokens * in * out);
     double forward = count(all, flop, BEST(op->matmul(dev, y, x, w)));
-    double dx = count(all, flop, BEST(op->matmul_dx(dev, x, y, w)));
+    double dx = count(all, flop, BEST(op->matmul_dx(dev, x, y, w, false)));
     double dweight = count(all, flop, BEST(op->matmul_dw(dev, dw, y, x, true)));
 
     printf("  %-10s %5lld -> %-5lld %s  %8.0f %8.0f %8.0f\n", name, (long long)in, (long long)out, dtype_name(dt),

@@ -66,15 +66,15 @@ static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
     op->matmul(dev, b->part, a->att, w->o.w);
     op->matmul(dev, a->gate_up, a->n2, w->gate_up.w);
     op->matmul(dev, b->part, a->act, w->down.w);
-    op->matmul_dx(dev, b->dact, b->dy, w->down.w);
+    op->matmul_dx(dev, b->dact, b->dy, w->down.w, false);
     op->matmul_dw(dev, w->down.dw, b->dy, a->act, true);
-    op->matmul_dx(dev, b->part, a->gate_up, w->gate_up.w);
+    op->matmul_dx(dev, b->part, a->gate_up, w->gate_up.w, false);
     op->matmul_dw(dev, w->gate_up.dw, a->gate_up, a->n2, true);
-    op->matmul_dx(dev, b->datt, b->dy, w->o.w);
+    op->matmul_dx(dev, b->datt, b->dy, w->o.w, false);
     op->matmul_dw(dev, w->o.dw, b->dy, a->att, true);
     if (b->attend)
         op->attend_backward(dev, &heads, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt);
-    op->matmul_dx(dev, b->part, b->dqkv, w->qkv.w);
+    op->matmul_dx(dev, b->part, b->dqkv, w->qkv.w, false);
     op->matmul_dw(dev, w->qkv.dw, b->dqkv, a->n1, true);
 }
 
@@ -92,7 +92,7 @@ static void micro_batch_bound(bench *b)
         rows = min_i64(b->logits.rows, c->n_tokens - row);
         tensor logits = tensor_rows(b->logits, 0, rows);
         c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), head->map.w);
-        c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, head->map.w);
+        c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, head->map.w, false);
         c->ops->matmul_dw(c->dev, head->map.dw, logits, tensor_rows(x, row, rows), true);
     }
     c->ops->sync(c->dev);

@@ -6,6 +6,8 @@
 #include "tests/lib/samples.h"
 
 static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn", "long"};
+/* PEFT's adapters on some of these (make_lora.py). */
+static const char *const adapter_names[] = {"lora-all", "lora-some"};
 static const char *const mode_names[] = {"none", "selective", "full"};
 
 /* Both spellings of config.json are one model. */
@@ -219,6 +221,25 @@ static void check_golden(const char *name, device *dev)
     free(dir);
 }
 
+/* fp32 alone: what is frozen has no gradients. */
+static void check_adapters(const char *name, device *dev)
+{
+    char *dir = xasprintf("tests/golden/%s", name);
+    golden g;
+    moai_grid grid;
+    float *first = NULL;
+
+    golden_open(&g, name, dir, dir);
+    grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)g.cfg->num_key_value_heads);
+    device_connect(dev, &grid);
+    for (recompute_mode mode = RECOMPUTE_NONE; mode <= RECOMPUTE_FULL; mode++) check_mode(&g, &grid, dev, mode, &first);
+    check_accumulation(&g, &grid, dev);
+    grid_free(&grid);
+    golden_close(&g);
+    free(first);
+    free(dir);
+}
+
 /* Weights that somebody wrote against what Transformers computed from them. */
 static void check_directory(const char *weights_dir, const char *results_dir, device *dev)
 {
@@ -247,6 +268,8 @@ int main(int argc, char **argv)
     CHECK((argc - first) % 2 == 0, "usage: t2-golden [-d cpu|cuda] [WEIGHTS RESULTS]...");
     for (int i = first; i < argc; i += 2) check_directory(argv[i], argv[i + 1], &dev);
     for (size_t i = 0; argc == first && i < sizeof names / sizeof *names; i++) check_golden(names[i], &dev);
+    for (size_t i = 0; argc == first && i < sizeof adapter_names / sizeof *adapter_names; i++)
+        check_adapters(adapter_names[i], &dev);
     device_close(&dev);
     int status = tap_done();
     process_finish();

@@ -71,6 +71,18 @@ static void collect(const moai_model *m, step *s)
     if (grid_last_stage(m->ctx.grid) && m->ctx.grid->at.tp == 0) s->loss = m->totals[0] / (GLOBAL_BATCH * T);
 }
 
+/* At the start B is zero, and with it the gradient of A. */
+static void fill_adapters(moai_model *m)
+{
+    for (int i = 0; i < m->params.n; i++) {
+        const param *p = &m->params.list[i];
+        float *x = (float *)m->weights + p->offset;
+        if (p->init == INIT_ZEROS)
+            ops_cpu.fill_normal(device, tensor_of(x, DT_F32, p->n_rows, p->n_cols), rng_key(7, p->name), p->row0,
+                                p->col0, p->cols, 0.3f);
+    }
+}
+
 static void run_step(const moai_grid *g, const model_config *cfg, int batch, recompute_mode recompute, bool rehearsed,
                      step *s)
 {
@@ -84,6 +96,8 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     model_plan(&m, cfg, g, &opt);
     CHECK(model_alloc(&m, &ops_cpu, device, g, &err) == 0, "%s", err.text);
     model_init_weights(&m, 5);
+    model_init_frozen(&m, 5);
+    fill_adapters(&m);
     flat_gather(&m.params, g, m.weights, DT_F32);
     if (rehearsed) model_rehearse(&m);
     model_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
@@ -134,8 +148,8 @@ static void test_layout(const model_config *cfg, grid_shape size, int batch, rec
     comm_all_reduce(&g.host_world, &s.loss, 1, DT_F64, REDUCE_SUM);
     comm_all_reduce(&g.host_world, &s.sum_squares, 1, DT_F64, REDUCE_SUM);
 
-    snprintf(what, sizeof what, "tp%d dp%d pp%d, batch %d, recompute %s", size.tp, size.dp, size.pp, batch,
-             recompute_names[recompute]);
+    snprintf(what, sizeof what, "%stp%d dp%d pp%d, batch %d, recompute %s", cfg->lora.rank ? "LoRA, " : "", size.tp,
+             size.dp, size.pp, batch, recompute_names[recompute]);
     double worst = worst_tensor(&s, alone, &name);
     /* oneDNN 3 on Ubuntu 24.04 sums in another order: worst 1.7e-5 (k_norm), norm 1.3e-6; a
      * wrong share is off by tenths */
@@ -163,7 +177,7 @@ static void test_model(const model_config *cfg, const layout *list, int n)
     param_table table;
 
     grid_dry(&g, one, (grid_shape){0, 0, 0, 0}, (int)cfg->num_key_value_heads);
-    params_init(&table, cfg, one, g.at, T);
+    params_init(&table, cfg, PARAMS_TRAINED, one, g.at, T);
     step alone = {.table = &table, .grads = xmalloc((size_t)table.n_elem * sizeof(float))};
     run_step(&g, cfg, 4, RECOMPUTE_NONE, false, &alone);
     for (int i = 0; i < n; i++) test_layout(cfg, list[i].size, list[i].batch, list[i].recompute, &alone);
@@ -193,6 +207,16 @@ int main(int argc, char **argv)
     test_model(&cfg, above, sizeof above / sizeof *above);
     cfg = model_of(2, 8, 2, true);            /* and on four */
     test_model(&cfg, above, 2);
+
+    cfg = model_of(8, 28, 4, false);
+    cfg.lora = (lora_config){.rank = 3, .alpha = 5, .targets = LORA_ALL};
+    test_model(&cfg, wide, sizeof wide / sizeof *wide);
+    cfg = model_of(2, 16, 4, false);
+    cfg.lora = (lora_config){.rank = 5, .alpha = 2, .use_rslora = true, .targets = LORA_ALL};
+    test_model(&cfg, above, sizeof above / sizeof *above);
+    cfg = model_of(8, 8, 4, true);            /* the embedding trained beside them; not all maps of a product adapted */
+    cfg.lora = (lora_config){.rank = 3, .alpha = 3, .targets = 1 << LORA_K | 1 << LORA_UP, .trains_embedding = true};
+    test_model(&cfg, wide, sizeof wide / sizeof *wide);
 
     device_close_cpu(device);
     tap_agree = NULL;

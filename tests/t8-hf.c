@@ -14,6 +14,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int export_to(const char *dir, const char *to, const char *torch_dtype, int64_t max_shard_bytes,
+                     moai_error *err)
+{
+    return hf_export(&(hf_export_options){.dir = dir, .to = to, .torch_dtype = torch_dtype,
+                                          .max_shard_bytes = max_shard_bytes}, err);
+}
+
 static char *scratch(const char *name) { return xasprintf("%s/%s", getenv("TMPDIR"), name); }
 
 static uint32_t bits_of(float x)
@@ -130,21 +137,21 @@ static void round_trip(const char *name)
     moai_error err = {.text = ""};
     checkpoint_meta m = {0};
 
-    ok(hf_import(hf, run, false, &err) == 0, "%s: imported %s", name, err.text);
+    ok(hf_import(hf, NULL, run, false, &err) == 0, "%s: imported %s", name, err.text);
     ok(checkpoint_verify(checkpoint, &comm_alone, NULL, NULL, &err) == 0, "it verifies %s", err.text);
     ok(checkpoint_read_meta(checkpoint, &m, &err) == 0 && m.step == 0 && m.samples == 0 && m.updates == 0,
        "at step 0 %s", err.text);
     ok(n_different(hf, checkpoint, false, &err) == 0, "every element is the same in the checkpoint %s", err.text);
-    ok(hf_export(checkpoint, plain, "float32", 5000000000, false, &err) == 0 && safetensors_in(plain).n_files == 1,
+    ok(export_to(checkpoint, plain, "float32", 5000000000, &err) == 0 && safetensors_in(plain).n_files == 1,
        "exported in one file %s", err.text);
     ok(n_different(hf, plain, false, &err) == 0, "every element is the same there %s", err.text);
-    const int rc = hf_export(checkpoint, sharded, "bfloat16", 40000, false, &err);
+    const int rc = export_to(checkpoint, sharded, "bfloat16", 40000, &err);
     const tally t = safetensors_in(sharded);
     ok(rc == 0 && t.n_files > 1 && t.largest < 44000, "exported as bf16 in %d files of at most %lld bytes %s",
        t.n_files, (long long)t.largest, err.text);
     ok(n_different(hf, sharded, true, &err) == 0, "every element is the nearest bf16 %s", err.text);
     index_of(sharded, &m.model, 2);
-    ok(hf_import(sharded, again, false, &err) == 0 && n_different(sharded, again, false, &err) < 0,
+    ok(hf_import(sharded, NULL, again, false, &err) == 0 && n_different(sharded, again, false, &err) < 0,
        "a run's directory is no weights: %s", err.text);
     block(checkpoint);
     block(sharded);
@@ -211,7 +218,7 @@ static void refused(const char *file, const char *from, const char *to, const ch
         free(path);
         free(source);
     }
-    ok(hf_import(dir, out, false, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file,
+    ok(hf_import(dir, NULL, out, false, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file,
        err.text);
     free(dir);
     free(out);
@@ -240,9 +247,9 @@ static void wrong(void)
 
     CHECK(dir_make(full, &err) == 0, "%s", err.text);
     scratch_write(file, "x", 1);
-    ok(hf_export("tests/golden/tied", full, "float32", 1000000, false, &err) != 0 && strstr(err.text, "not an empty"), "%s",
+    ok(export_to("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not an empty"), "%s",
        err.text);
-    ok(hf_import("tests/golden/tied", run, false, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
+    ok(hf_import("tests/golden/tied", NULL, run, false, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
     free(full), free(file), free(run);
 }
 
@@ -483,8 +490,8 @@ static void other_forms(void)
         {"training_args.bin", "holds no weights: was all of it fetched?"},
         {"pytorch_model.bin", "holds pytorch_model.bin, which is not read: in Python, AutoModelForCausalLM"},
         {"pytorch_model-00001-of-00002.bin", "save_pretrained(NEW, safe_serialization=True)"},
-        {"adapter_model.safetensors", "an adapter, which is no model: in Python, AutoPeft"},
-        {"adapter_config.json", "merge it into its model first"},
+        {"adapter_model.safetensors", "adapters, which are no model: `moai_checkpoint merge"},
+        {"adapter_config.json", "folds them into their model"},
         {"qwen3-q4_k_m.gguf", "holds qwen3-q4_k_m.gguf, llama.cpp's format"},
         {"model-00002-of-00002.safetensors", "but not model.safetensors.index.json"},
         {"model.fp16.safetensors", "holds model.fp16.safetensors, but only model.safetensors is read"},

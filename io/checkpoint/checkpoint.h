@@ -5,6 +5,7 @@
  *                         each a 2-D fp32 dataset (a piece), attributes `global_shape` and `offset` (rows, columns;
  *                         a vector is one row), `xxh3`
  *     config.json         the model; tokenizer.model when the run has one; files of an imported model (carried.h)
+ *     adapter_config.json of a run that trains adapters (lora_config.h): the state is theirs alone, beside a base
  *     manifest.json       last: format, version, step, samples consumed, optimizer updates, layout, run
  *                         configuration, and for each file its bytes and its pieces with hash and address.
  *                         A directory without it is not a checkpoint.
@@ -31,6 +32,8 @@ typedef struct checkpoint_meta {
     model_config model;
     char *run_json;                     /* the run's, as saved; the caller's own, or checkpoint_meta_free frees it */
     char *state_json;                   /* run_state.h's object, likewise; NULL: none */
+    char *base;                         /* of adapters: the directory of the frozen weights, likewise; NULL: none */
+    char base_xxh3[33];                 /* and what weights_xxh3 says of them; "" when nobody knows */
 } checkpoint_meta;
 void checkpoint_meta_free(checkpoint_meta *);
 checkpoint_meta checkpoint_meta_copy(const checkpoint_meta *);

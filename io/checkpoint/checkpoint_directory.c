@@ -270,11 +270,15 @@ int save_begin(const char *output_dir, int64_t step, moai_error *err)
 
 int save_describe(const char *output_dir, const checkpoint_meta *meta, const checkpoint_files *files, moai_error *err)
 {
-    char *tmp = save_path(output_dir, meta->step, ".tmp"), *config = xasprintf("%s/config.json", tmp);
+    char *tmp = save_path(output_dir, meta->step, ".tmp"), *config = xasprintf("%s/config.json", tmp),
+         *adapters = xasprintf("%s/adapter_config.json", tmp);
     int rc = model_config_write(&meta->model, config, "float32", err);
 
+    if (rc == 0 && meta->model.lora.rank)
+        rc = adapter_config_write(&meta->model.lora, meta->base ? meta->base : "", adapters, err);
     if (rc == 0 && files) rc = checkpoint_files_write(files, tmp, err);
     free(config);
+    free(adapters);
     free(tmp);
     return rc;
 }

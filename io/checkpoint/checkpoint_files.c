@@ -47,7 +47,10 @@ int manifest_read_files(const checkpoint_manifest *m, checkpoint_files *f, bool 
     return rc;
 }
 
-static bool is_no_config(const char *name) { return strcmp(name, "config.json") != 0; }
+static bool is_no_config(const char *name)
+{
+    return strcmp(name, "config.json") != 0 && strcmp(name, "adapter_config.json") != 0;
+}
 
 int checkpoint_read_files(checkpoint_files *f, const checkpoint_manifest *m, moai_error *err)
 {

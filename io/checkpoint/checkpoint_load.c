@@ -14,7 +14,7 @@ int checkpoint_read_meta(const char *dir, checkpoint_meta *meta, moai_error *err
     rc = manifest_model(&m, &m.meta.model, err);
     if (rc == 0) {
         *meta = m.meta;
-        m.meta.run_json = m.meta.state_json = NULL; /* now the caller's */
+        m.meta.run_json = m.meta.state_json = m.meta.base = NULL; /* now the caller's */
     }
     manifest_unload(&m);
     return rc;

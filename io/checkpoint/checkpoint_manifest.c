@@ -4,6 +4,7 @@
  *    "step": .., "samples": .., "updates": .., "skipped": .., "seed": .., "seq_length": .., "global_batch_size": ..,
  *    "layout": {"tensor_parallel": .., "context_parallel": .., "data_parallel": .., "pipeline_parallel": ..},
  *    "tokenizer_sha256": "..", "data_xxh3": "..", "run": {the run configuration}, "state": {as in run_state.h},
+ *    "base": "the directory", "base_xxh3": "..",         of adapters alone
  *    "small_files": [{"file": "config.json", "bytes": .., "xxh3": ".."}],
  *    "files": [{"file": "rank-00000.h5", "bytes": .., "structure_xxh3": "..", "pieces": [
  *        {"state": "weight", "name": "..", "index": 0, "shape": [rows, cols], "offset": [row, col],
@@ -26,7 +27,8 @@ void checkpoint_meta_free(checkpoint_meta *m)
 {
     free(m->run_json);
     free(m->state_json);
-    m->run_json = m->state_json = NULL;
+    free(m->base);
+    m->run_json = m->state_json = m->base = NULL;
 }
 
 checkpoint_meta checkpoint_meta_copy(const checkpoint_meta *m)
@@ -35,6 +37,7 @@ checkpoint_meta checkpoint_meta_copy(const checkpoint_meta *m)
 
     copy.run_json = m->run_json ? xstrdup(m->run_json) : NULL;
     copy.state_json = m->state_json ? xstrdup(m->state_json) : NULL;
+    copy.base = m->base ? xstrdup(m->base) : NULL;
     return copy;
 }
 
@@ -217,6 +220,10 @@ static void get_meta(reader *r, const json_t *root, checkpoint_meta *m)
     snprintf(m->data_xxh3, sizeof m->data_xxh3, "%s", data ? data : "");
     m->run_json = json_dumps(run, JSON_INDENT(1));
     m->state_json = state ? json_dumps(state, JSON_COMPACT) : NULL;
+    const char *base = json_string_value(json_object_get(root, "base")),
+               *base_xxh3 = json_string_value(json_object_get(root, "base_xxh3"));
+    m->base = base ? xstrdup(base) : NULL;
+    snprintf(m->base_xxh3, sizeof m->base_xxh3, "%s", base_xxh3 ? base_xxh3 : "");
 }
 
 static void get_all(reader *r, const json_t *root, checkpoint_manifest *m)
@@ -307,17 +314,34 @@ int manifest_check_small(const checkpoint_manifest *m, const small_file *f, moai
     return rc;
 }
 
+static const small_file *find_small(const checkpoint_manifest *m, const char *name)
+{
+    for (int i = 0; i < m->n_small; i++)
+        if (strcmp(m->small[i].name, name) == 0) return &m->small[i];
+    return NULL;
+}
+
+static int read_adapters(const checkpoint_manifest *m, lora_config *lora, moai_error *err)
+{
+    const small_file *config = find_small(m, "adapter_config.json");
+    char *path = xasprintf("%s/adapter_config.json", m->dir), *base = NULL;
+    int rc = config ? manifest_check_small(m, config, err) : 0;
+
+    if (rc == 0 && config) rc = adapter_config_read(lora, &base, path, err);
+    free(base);
+    free(path);
+    return rc;
+}
+
 int manifest_model(const checkpoint_manifest *m, model_config *model, moai_error *err)
 {
-    const small_file *config = NULL;
+    const small_file *config = find_small(m, "config.json");
 
-    for (int i = 0; i < m->n_small; i++)
-        if (strcmp(m->small[i].name, "config.json") == 0) config = &m->small[i];
     if (!config) return error_set(err, "%s/manifest.json: small_files: config.json is not among them", m->dir);
     int rc = manifest_check_small(m, config, err);
     if (rc != 0) return rc;
     char *path = xasprintf("%s/config.json", m->dir);
     rc = model_config_read(model, path, err);
     free(path);
-    return rc;
+    return rc == 0 ? read_adapters(m, &model->lora, err) : rc;
 }

@@ -3,6 +3,7 @@
 #include "io/checkpoint/checkpoint_manifest.h"
 #include "io/checkpoint/carried.h"
 #include "src/base/files.h"
+#include "src/config/keys.h"
 #include "src/base/pack.h"
 
 #include <jansson.h>
@@ -84,11 +85,12 @@ static json_t *small_json(const char *dir, const char *name, moai_error *err)
 static int add_small(json_t *root, const char *dir, moai_error *err)
 {
     json_t *list = json_array();
-    char *tokenizer = xasprintf("%s/tokenizer.model", dir);
+    char *tokenizer = xasprintf("%s/tokenizer.model", dir), *adapters = xasprintf("%s/adapter_config.json", dir);
     name_list names = {0}, carried;
     int rc = carried_in(dir, &carried, err);
 
     name_list_add(&names, "config.json");
+    if (!file_missing(adapters)) name_list_add(&names, "adapter_config.json");
     if (!file_missing(tokenizer)) name_list_add(&names, "tokenizer.model");
     for (int i = 0; i < carried.n; i++) name_list_add(&names, carried.list[i]);
     for (int i = 0; rc == 0 && i < names.n; i++) {
@@ -102,6 +104,7 @@ static int add_small(json_t *root, const char *dir, moai_error *err)
     name_list_free(&names);
     name_list_free(&carried);
     free(tokenizer);
+    free(adapters);
     return rc;
 }
 
@@ -114,13 +117,16 @@ static json_t *meta_json(const checkpoint_meta *m)
     strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &utc));
     json_t *run = m->run_json ? json_loads(m->run_json, 0, NULL) : NULL,
            *state = m->state_json ? json_loads(m->state_json, 0, NULL) : NULL;
-    return json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:s, s:o, s:o}", "format",
+    json_t *meta = json_pack("{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:s, s:o, s:o}", "format",
                      "moai-checkpoint", "version", (int)CHECKPOINT_VERSION, "saved_at", now, "step",
                      (json_int_t)m->step, "samples", (json_int_t)m->samples, "updates", (json_int_t)m->updates,
                      "skipped", (json_int_t)m->skipped, "seed", (json_int_t)m->seed, "seq_length",
                      (json_int_t)m->seq_length, "global_batch_size", (json_int_t)m->global_batch_size, "layout",
                      layout_json(m->layout), "tokenizer_sha256", m->tokenizer_sha256, "data_xxh3", m->data_xxh3,
                      "run", run ? run : json_object(), "state", state ? state : json_object());
+    if (m->base) json_object_set_new(meta, "base", json_string_repaired(m->base));
+    if (m->base) json_object_set_new(meta, "base_xxh3", json_string(m->base_xxh3));
+    return meta;
 }
 
 /* Written as text: of thousands of ranks' files a tree in memory would be many times as large. */

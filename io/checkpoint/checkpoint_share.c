@@ -10,10 +10,11 @@ static void pack_meta(pack *p, const checkpoint_meta *m)
 {
     checkpoint_meta flat = *m;
 
-    flat.run_json = flat.state_json = NULL;
+    flat.run_json = flat.state_json = flat.base = NULL;
     pack_bytes(p, &flat, sizeof flat);
     pack_text(p, m->run_json);
     pack_text(p, m->state_json);
+    pack_text(p, m->base);
 }
 
 static void unpack_meta(unpack *u, checkpoint_meta *m)
@@ -21,6 +22,7 @@ static void unpack_meta(unpack *u, checkpoint_meta *m)
     unpack_bytes(u, m, sizeof *m);
     m->run_json = unpack_text(u);
     m->state_json = unpack_text(u);
+    m->base = unpack_text(u);
 }
 
 static void pack_tensors(pack *p, const checkpoint_manifest *m)

@@ -1,8 +1,10 @@
 /* hf.c: reading a Hugging Face directory; see hf.h */
 #include "io/hf/hf.h"
+#include "io/file/hash.h"
 #include "src/base/files.h"
 #include "src/json/json_scan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,9 +17,12 @@ struct hf_files {
     int n;
     json_t *map;                              /* tensor: file, of the index; NULL without one */
     bool base;                                /* a Qwen3Model's names: without "model." */
+    bool adapter;                             /* PEFT's names: with "base_model.model." */
 };
 
-static const char prefix[] = "model.";
+static const char prefix[] = "model.", adapter_prefix[] = "base_model.model.";
+
+enum { NAME_ROOM = 128 };                     /* of a parameter's name with a prefix */
 
 static int open_file(hf_files *h, const char *name, moai_error *err)
 {
@@ -107,14 +112,20 @@ static bool is_base(const hf_files *h)
 }
 
 /* A tensor's name in the files. */
-static const char *stored_name(const hf_files *h, const char *name)
+static const char *stored_name(const hf_files *h, const char *name, char full[NAME_ROOM])
 {
+    if (h->adapter) {
+        snprintf(full, NAME_ROOM, "%s%s", adapter_prefix, name);
+        return full;
+    }
     const bool cut = h->base && strncmp(name, prefix, strlen(prefix)) == 0;
     return cut ? name + strlen(prefix) : name;
 }
 
 static bool in_table(const hf_files *h, const param_table *t, const char *stored)
 {
+    const size_t n = strlen(adapter_prefix);
+    if (h->adapter) return strncmp(stored, adapter_prefix, n) == 0 && params_find(t, stored + n);
     const bool head = strcmp(stored, "lm_head.weight") == 0;
     char *name = xasprintf("%s%s", h->base && !head ? prefix : "", stored);
     const bool found = params_find(t, name) != NULL;
@@ -153,9 +164,20 @@ hf_files *hf_open(const char *dir, moai_error *err)
     return NULL;
 }
 
+hf_files *hf_open_adapter(const char *dir, moai_error *err)
+{
+    hf_files *h = xmalloc(sizeof *h);
+
+    *h = (hf_files){.dir = xstrdup(dir), .files = xmalloc(sizeof *h->files), .adapter = true};
+    if (open_file(h, "adapter_model.safetensors", err) == 0) return h;
+    hf_close(h);
+    return NULL;
+}
+
 const safetensors_entry *hf_find(const hf_files *h, const char *name, safetensors **file)
 {
-    const char *stored = stored_name(h, name), *said = json_string_value(json_object_get(h->map, stored));
+    char full[NAME_ROOM];
+    const char *stored = stored_name(h, name, full), *said = json_string_value(json_object_get(h->map, stored));
 
     for (int i = 0; i < h->n; i++) {
         if (said && strcmp(h->files[i].name, said) != 0) continue;
@@ -212,7 +234,8 @@ static int refuse_missing(const hf_files *h, const char *name, moai_error *err)
 
 int hf_refuse(const hf_files *h, const char *name, moai_error *err)
 {
-    const char *stored = stored_name(h, name), *said = json_string_value(json_object_get(h->map, stored));
+    char full[NAME_ROOM];
+    const char *stored = stored_name(h, name, full), *said = json_string_value(json_object_get(h->map, stored));
     safetensors *file;
     const safetensors_entry *e = hf_find(h, name, &file);
 
@@ -250,6 +273,31 @@ int hf_lacking(const hf_files *h, const param_table *t, const char **first)
         if (!safetensors_find(f->open, key) && !in_table(h, t, key) && n++ == 0) *first = key;
     }
     return n;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct hf_file *)a)->name, ((const struct hf_file *)b)->name);
+}
+
+int hf_xxh3(const hf_files *h, char hex[33], moai_error *err)
+{
+    struct hf_file *sorted = xmalloc((size_t)h->n * sizeof *sorted);
+    char *all = xmalloc((size_t)h->n * 33);
+    int64_t n_bytes;
+    int rc = 0;
+
+    memcpy(sorted, h->files, (size_t)h->n * sizeof *sorted);
+    qsort(sorted, (size_t)h->n, sizeof *sorted, by_name);
+    for (int i = 0; rc == 0 && i < h->n; i++) {
+        char *path = xasprintf("%s/%s", h->dir, sorted[i].name);
+        rc = file_xxh3(path, all + 33 * i, &n_bytes, err);
+        free(path);
+    }
+    bytes_xxh3(all, (size_t)h->n * 33, hex);
+    free(all);
+    free(sorted);
+    return rc;
 }
 
 void hf_close(hf_files *h)

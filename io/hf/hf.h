@@ -12,8 +12,11 @@ typedef struct hf_files hf_files;
 /* Opens model.safetensors, or else every file that the directory's index names, and checks the headers.  Without
  * either, says what the directory holds in their place. */
 hf_files *hf_open(const char *dir, moai_error *err);
+/* adapter_model.safetensors of a PEFT directory. */
+hf_files *hf_open_adapter(const char *dir, moai_error *err);
 /* NULL when there is no such tensor; *file is where safetensors_read finds it: the file that the index names, where it
- * names one.  `name` is that of params.h; a saved Qwen3Model's lack the "model.". */
+ * names one.  `name` is that of params.h; a saved Qwen3Model's lack the "model.", an adapter's have
+ * "base_model.model." before it. */
 const safetensors_entry *hf_find(const hf_files *, const char *name, safetensors **file);
 /* Why a tensor of the model cannot be read: another type, another name that is like it, an index that is wrong. */
 int hf_refuse(const hf_files *, const char *name, moai_error *err);
@@ -21,6 +24,8 @@ int hf_refuse(const hf_files *, const char *name, moai_error *err);
 int hf_unknown(const hf_files *, const param_table *, const char **first);
 /* How many the index names that are neither the table's nor in the file that it says; *first is the name of one. */
 int hf_lacking(const hf_files *, const param_table *, const char **first);
+/* Of all bytes of all files that hold weights. */
+int hf_xxh3(const hf_files *, char hex[33], moai_error *err);
 void hf_close(hf_files *);
 /* What weights a directory has that are not read, and what makes some of them that are: "holds pytorch_model.bin, ...".
  * NULL: none.  Caller frees. */
@@ -33,8 +38,15 @@ char *hf_other_weights(const char *dir);
  * empty, or with `overwrite` hold an earlier export and nothing else, and not lie in a checkpoint.  It appears whole,
  * by the rename of hf_dir.tmp; one that it replaces is there until then.  hf_dir.lock is held meanwhile.  Holds one
  * block of a tensor in memory, not the model. */
-int hf_export(const char *dir, const char *hf_dir, const char *torch_dtype, int64_t max_shard_bytes, bool overwrite,
-              moai_error *err);
+typedef struct hf_export_options {
+    const char *dir, *to;
+    const char *adapters;                     /* folded into the weights of `dir` (weights_merge); NULL: none */
+    bool is_adapter;                          /* `dir` is a checkpoint of adapters, and PEFT's two files are written */
+    const char *torch_dtype;
+    int64_t max_shard_bytes;
+    bool overwrite;
+} hf_export_options;
+int hf_export(const hf_export_options *, moai_error *err);
 /* Part of an export: tokenizer.model itself, and tokenizer.json and tokenizer_config.json, by which AutoTokenizer
  * makes the same tokens of a text (one that holds the name of a special token excepted). */
 int hf_write_tokenizer(const char *dir, const char *model_path, const model_config *, moai_error *err);
@@ -51,6 +63,7 @@ int hf_compare_tokens(token_difference *, const char *name, const char *text, si
  * not known.  The files of carried.h go along, and what stays behind is said.  output_dir is locked meanwhile.  One
  * that exists is replaced when it is whole and `overwrite` is given, else refused.  So is an output_dir with later
  * checkpoints, which a resume would take, and one that place.h does not let be written to. */
-int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_error *err);
+/* With `base` (else NULL) hf_dir holds PEFT's adapters of that model, and the checkpoint theirs alone. */
+int hf_import(const char *hf_dir, const char *base, const char *output_dir, bool overwrite, moai_error *err);
 
 #endif

@@ -47,8 +47,11 @@ static void assign_shards(export *x, int64_t max_shard_bytes)
     }
 }
 
+static bool is_adapter(const export *x) { return weights_config(x->from)->lora.rank > 0; }
+
 static char *shard_name(const export *x, int shard)
 {
+    if (is_adapter(x)) return xstrdup("adapter_model.safetensors");
     return x->n_shards == 1 ? xstrdup("model.safetensors")
                             : xasprintf("model-%05d-of-%05d.safetensors", shard + 1, x->n_shards);
 }
@@ -76,7 +79,9 @@ static int write_shard(const export *x, int shard, moai_error *err)
     for (int i = 0; w && i < x->params.n; i++) {
         const param *p = &x->params.list[i];
         if (x->shard_of[i] != shard) continue;
-        safetensors_declare(w, p->name, x->dt, p->ndim, p->ndim == 2 ? (int64_t[]){p->rows, p->cols} : &p->cols);
+        char *stored = xasprintf("%s%s", is_adapter(x) ? "base_model.model." : "", p->name);
+        safetensors_declare(w, stored, x->dt, p->ndim, p->ndim == 2 ? (int64_t[]){p->rows, p->cols} : &p->cols);
+        free(stored);
         widest = max_i64(widest, p->cols);
     }
     float *block = xmalloc((size_t)widest * sizeof *block);
@@ -160,6 +165,20 @@ static int write_files(export *x, moai_error *err)
     return rc;
 }
 
+/* PEFT's two files. */
+static int write_adapter(export *x, const char *dir, moai_error *err)
+{
+    char *config = xasprintf("%s/adapter_config.json", x->dir), *base, xxh3[33];
+    int rc = weights_base(dir, &base, xxh3, err);
+
+    if (rc == 0) rc = adapter_config_write(&weights_config(x->from)->lora, base, config, err);
+    if (rc == 0) rc = write_shard(x, 0, err);
+    if (rc == 0) rc = file_sync(x->dir, err);
+    free(config);
+    free(base);
+    return rc;
+}
+
 static int write_all(export *x, const char *torch_dtype, moai_error *err)
 {
     char *config = xasprintf("%s/config.json", x->dir);
@@ -232,7 +251,7 @@ static bool is_free(const char *path)
 static bool is_export_name(const char *name)
 {
     static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
-                                        "tokenizer.model", mark};
+                                        "tokenizer.model", "adapter_config.json", "adapter_model.safetensors", mark};
     int at = 0;
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -251,7 +270,7 @@ static int check_replaceable(const char *path, moai_error *err)
     if (!dir) return error_set(err, "%s: %s", path, strerror(errno));
     for (struct dirent *e; rc == 0 && (e = readdir(dir));) {
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-        has_config |= strcmp(e->d_name, "config.json") == 0;
+        has_config |= !strcmp(e->d_name, "config.json") || !strcmp(e->d_name, "adapter_config.json");
         if (!is_export_name(e->d_name))
             rc = error_set(err, "%s holds %s, which no export writes: --overwrite replaces exports only", path,
                            e->d_name);
@@ -332,26 +351,42 @@ static int target_commit(const target *t, moai_error *err)
     return rc;
 }
 
-int hf_export(const char *dir, const char *to, const char *torch_dtype, int64_t max_shard_bytes, bool overwrite,
-              moai_error *err)
+static weights *open_source(const hf_export_options *o, moai_error *err)
 {
-    target t = target_of(to);
+    weights *w = o->is_adapter ? weights_open_adapter(o->dir, NULL, err) : weights_open(o->dir, err);
+
+    if (!w || !o->adapters || weights_merge(w, o->adapters, err) == 0) return w;
+    weights_free(w);
+    return NULL;
+}
+
+static int write_into(export *x, const hf_export_options *o, moai_error *err)
+{
+    int rc;
+
+    if (!o->is_adapter) model_config_remark_export(weights_config(x->from), o->dir);
+    params_whole(&x->params, weights_config(x->from));
+    assign_shards(x, o->is_adapter ? INT64_MAX : o->max_shard_bytes);
+    rc = o->is_adapter ? write_adapter(x, o->dir, err) : write_all(x, o->torch_dtype, err);
+    params_free(&x->params);
+    free(x->shard_of);
+    return rc;
+}
+
+int hf_export(const hf_export_options *o, moai_error *err)
+{
+    target t = target_of(o->to);
     export x = {
-        .dir = t.tmp, .dt = strcmp(torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = weights_open(dir, err)};
-    const bool has_place = x.from && place_check("HF_DIR", to, err) == 0 && dir_make_parent(t.dir, err) == 0;
+        .dir = t.tmp, .dt = strcmp(o->torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = open_source(o, err)};
+    const bool has_place = x.from && place_check("HF_DIR", o->to, err) == 0 && dir_make_parent(t.dir, err) == 0;
     job_lock *lock = has_place ? file_lock(t.dir, "HF_DIR", 0, err) : NULL;
     moai_error unused;
-    int rc = lock ? target_prepare(&t, overwrite, err) : -1;
+    int rc = lock ? target_prepare(&t, o->overwrite, err) : -1;
 
     if (rc == 0) {
-        model_config_remark_export(weights_config(x.from), dir);
-        params_whole(&x.params, weights_config(x.from));
-        assign_shards(&x, max_shard_bytes);
-        rc = write_all(&x, torch_dtype, err);
+        rc = write_into(&x, o, err);
         if (rc == 0) rc = target_commit(&t, err);
         if (rc != 0) remove_left(t.tmp, &unused);
-        params_free(&x.params);
-        free(x.shard_of);
     }
     job_unlock(lock);
     weights_free(x.from);

@@ -77,9 +77,9 @@ static bool is_taken(const char *name)
 {
     const size_t n = strlen(name);
 
-    return name[0] == '.' || strcmp(name, "config.json") == 0 || strcmp(name, "tokenizer.model") == 0 ||
-           strcmp(name, "model.safetensors.index.json") == 0 || is_carried(name) || is_carried_directory(name) ||
-           (n > 12 && strcmp(name + n - 12, ".safetensors") == 0);
+    return name[0] == '.' || strcmp(name, "config.json") == 0 || strcmp(name, "adapter_config.json") == 0 ||
+           strcmp(name, "tokenizer.model") == 0 || strcmp(name, "model.safetensors.index.json") == 0 ||
+           is_carried(name) || is_carried_directory(name) || (n > 12 && strcmp(name + n - 12, ".safetensors") == 0);
 }
 
 static bool is_directory_at(const char *dir, const char *name, const char *output_dir)
@@ -131,11 +131,26 @@ static int check_later(const char *output_dir, moai_error *err)
     return rc;
 }
 
-int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_error *err)
+/* The model in the directory, or the adapters, which name their base. */
+static weights *open_source(const char *hf_dir, const char *base, checkpoint_meta *meta, moai_error *err)
 {
-    weights *from = weights_open(hf_dir, err);
+    if (!base) return weights_open(hf_dir, err);
+    weights *model = weights_open(base, err),
+            *from = model ? weights_open_adapter(hf_dir, weights_config(model), err) : NULL;
+    if (from && weights_xxh3(model, meta->base_xxh3, err)) {
+        weights_free(from);
+        from = NULL;
+    }
+    meta->base = xstrdup(base);
+    weights_free(model);
+    return from;
+}
+
+int hf_import(const char *hf_dir, const char *base, const char *output_dir, bool overwrite, moai_error *err)
+{
     char *tmp = save_path(output_dir, 0, ".tmp"), *name = save_path(output_dir, 0, ""), *entry = NULL;
     checkpoint_meta meta = {.layout = {1, 1, 1, 1}};
+    weights *from = open_source(hf_dir, base, &meta, err);
     checkpoint_files files = {0};
     piece_file f = {0};
     job_lock *lock = NULL;
@@ -168,6 +183,7 @@ int hf_import(const char *hf_dir, const char *output_dir, bool overwrite, moai_e
     piece_file_free(&f);
     weights_free(from);
     checkpoint_files_free(&files);
+    checkpoint_meta_free(&meta);
     free(entry);
     free(tmp);
     free(name);

@@ -13,9 +13,8 @@
 static const struct {
     const char *pattern, *way;
 } forms[] = {
-    {"adapter_model.*", "an adapter, which is no model: in Python, AutoPeftModelForCausalLM.from_pretrained(DIR)"
-                        ".merge_and_unload()" SAVED},
-    {"adapter_config.json", "an adapter's: merge it into its model first (merge_and_unload in PEFT)"},
+    {"adapter_model.*", "adapters, which are no model: `moai_checkpoint merge BASE DIR HF_DIR` folds them into theirs"},
+    {"adapter_config.json", "adapters': `moai_checkpoint merge BASE DIR HF_DIR` folds them into their model"},
     {"model-*-of-*.safetensors", "but not model.safetensors.index.json, which says what is in which: fetch that too"},
     {"pytorch_model*.bin", IN_PYTHON SAVED},
     {"pytorch_model.bin.index.json", "whose files are not there, nor would they be read: safetensors are"},

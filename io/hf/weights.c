@@ -6,14 +6,18 @@
 #include "io/hf/hf.h"
 #include "src/base/files.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { NAME_ROOM = 128 };                     /* of a parameter's name */
 
 struct weights {
     char *dir, *tokenizer;
     model_config cfg;
     token_list ends;
+    weights *adapters;                        /* folded in; NULL: none */
     hf_files *hf;                             /* or, when NULL, the checkpoint: */
     checkpoint_manifest m;
     struct stored_file {
@@ -144,8 +148,19 @@ static void say_left_out(const weights *w, const param_table *t)
              w->dir, n_lacking, first);
 }
 
+/* What they hold besides would be part of the function. */
+static int refuse_unknown(const weights *w, const param_table *t, moai_error *err)
+{
+    const char *first;
+    const int n = hf_unknown(w->hf, t, &first);
+
+    if (n == 0) return 0;
+    return error_set(err, "%s: tensors that adapter_config.json says nothing of: %d, one is %s", w->dir, n, first);
+}
+
 static int check_names(const weights *w, moai_error *err)
 {
+    const char *config = w->cfg.lora.rank ? "adapter_config.json" : "config.json";
     param_table t;
     int rc = 0;
 
@@ -155,12 +170,16 @@ static int check_names(const weights *w, moai_error *err)
         int64_t rows, cols;
         if (!shape_of(w, p->name, &rows, &cols))
             rc = w->hf ? hf_refuse(w->hf, p->name, err)
-                       : error_set(err, "%s: %s: no such weights, which config.json asks for", w->dir, p->name);
+                       : error_set(err, "%s: %s: no such weights, which %s asks for", w->dir, p->name, config);
         else if (rows != p->rows || cols != p->cols)
-            rc = error_set(err, "%s: %s is %lld x %lld, config.json asks for %lld x %lld", w->dir, p->name,
-                           (long long)rows, (long long)cols, (long long)p->rows, (long long)p->cols);
+            rc = error_set(err, "%s: %s is %lld x %lld, %s%s asks for %lld x %lld", w->dir, p->name, (long long)rows,
+                           (long long)cols, config, w->cfg.lora.rank ? " on this base" : "", (long long)p->rows,
+                           (long long)p->cols);
     }
-    if (rc == 0 && w->hf) say_left_out(w, &t);
+    if (rc == 0 && w->hf && w->cfg.lora.rank)
+        rc = refuse_unknown(w, &t, err);
+    else if (rc == 0 && w->hf)
+        say_left_out(w, &t);
     params_free(&t);
     return rc;
 }
@@ -172,7 +191,7 @@ static int check_tied_head(const weights *w, moai_error *err)
     safetensors *files[2];
     int rc = 0;
 
-    if (!w->hf || !w->cfg.tie_word_embeddings) return 0;
+    if (!w->hf || !w->cfg.tie_word_embeddings || w->cfg.lora.rank) return 0;
     const safetensors_entry *head = hf_find(w->hf, "lm_head.weight", &files[0]),
                             *embed = hf_find(w->hf, "model.embed_tokens.weight", &files[1]);
     if (!head) return 0;
@@ -261,6 +280,8 @@ weights *weights_open(const char *dir, moai_error *err)
     int rc = file_exists(path)      ? open_checkpoint(w, err)
              : file_missing(config) ? name_newest(dir, err)
                                     : open_hf(w, err);
+    if (rc == 0 && w->cfg.lora.rank)
+        rc = error_config(err, "%s holds adapters alone: they need the model that they were trained on", dir);
     if (rc == 0) rc = check_names(w, err);
     if (rc == 0) rc = check_tied_head(w, err);
     if (rc == 0) rc = read_ends(w, err);
@@ -269,6 +290,102 @@ weights *weights_open(const char *dir, moai_error *err)
     if (rc == 0) return w;
     weights_free(w);
     return NULL;
+}
+
+/* The same model but for the adapters. */
+static int check_base(const weights *w, const model_config *base, moai_error *err)
+{
+    model_config own = w->cfg, other = *base;
+    moai_error why;
+
+    if (!own.lora.rank) return error_config(err, "%s holds no adapters: it is a checkpoint of a whole model", w->dir);
+    own.lora = other.lora = (lora_config){0};
+    if (model_config_same(&own, &other, &why) == 0) return 0;
+    return error_config(err, "the adapters of %s are of another base than this one: %s", w->dir, why.text);
+}
+
+int weights_merge(weights *w, const char *adapters, moai_error *err)
+{
+    w->adapters = weights_open_adapter(adapters, &w->cfg, err);
+    return w->adapters ? 0 : -1;
+}
+
+weights *weights_open_adapter(const char *dir, const model_config *base, moai_error *err)
+{
+    weights *w = xmalloc(sizeof *w);
+    char *path = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/adapter_config.json", dir), *name = NULL;
+    int rc = 0;
+
+    *w = (weights){.dir = xstrdup(dir), .tokenizer = xasprintf("%s/tokenizer.model", dir)};
+    if (file_exists(path)) {
+        rc = open_checkpoint(w, err);
+        if (rc == 0) rc = check_base(w, base ? base : &w->cfg, err);
+    } else if (file_missing(config)) {
+        rc = error_config(err, "%s holds no adapters: neither adapter_config.json nor manifest.json is there", dir);
+    } else {
+        CHECK(base, "%s: adapters without their base's shape", dir);
+        w->cfg = *base;
+        if ((rc = adapter_config_read(&w->cfg.lora, &name, config, err)) != 0) err->config = true;
+        if (rc == 0 && !(w->hf = hf_open_adapter(dir, err))) rc = -1;
+    }
+    if (rc == 0 && (rc = check_names(w, err)) != 0) err->config = true;
+    free(path);
+    free(config);
+    free(name);
+    if (rc == 0) return w;
+    weights_free(w);
+    return NULL;
+}
+
+int weights_base(const char *dir, char **base, char xxh3[33], moai_error *err)
+{
+    char *manifest = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/adapter_config.json", dir);
+    checkpoint_meta meta;
+    lora_config lora;
+    int rc;
+
+    *base = NULL;
+    xxh3[0] = '\0';
+    if (!file_exists(manifest)) {
+        rc = adapter_config_read(&lora, base, config, err);
+    } else if ((rc = checkpoint_read_meta(dir, &meta, err)) == 0) {
+        *base = meta.base ? xstrdup(meta.base) : NULL;
+        memcpy(xxh3, meta.base_xxh3, 33);
+        checkpoint_meta_free(&meta);
+    }
+    if (rc == 0 && !*base) *base = xstrdup("");
+    free(manifest);
+    free(config);
+    return rc;
+}
+
+/* The tensors are sorted by name, and their pieces by place. */
+static void checkpoint_xxh3(const weights *w, char xxh3[33])
+{
+    char *all = xstrdup("");
+    size_t n = 0;
+
+    for (int i = 0; i < w->m.n_tensors; i++) {
+        const stored_tensor *t = &w->m.tensors[i];
+        if (t->state != STATE_WEIGHT) continue;
+        for (int k = 0; k < t->n; k++) {
+            char *line = xasprintf("%s %s\n", t->name, t->refs[k].p->xxh3);
+            const size_t more = strlen(line);
+            CHECK(all = realloc(all, n + more + 1), "out of host memory");
+            memcpy(all + n, line, more + 1);
+            n += more;
+            free(line);
+        }
+    }
+    bytes_xxh3(all, n, xxh3);
+    free(all);
+}
+
+int weights_xxh3(const weights *w, char xxh3[33], moai_error *err)
+{
+    if (w->hf) return hf_xxh3(w->hf, xxh3, err);
+    checkpoint_xxh3(w, xxh3);
+    return 0;
 }
 
 const model_config *weights_config(const weights *w) { return &w->cfg; }
@@ -296,8 +413,8 @@ int weights_tokenizer_sha256(const weights *w, char hex[65], moai_error *err)
     return 0;
 }
 
-int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
-                 int64_t stride, moai_error *err)
+static int read_own(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols,
+                    float *dst, int64_t stride, moai_error *err)
 {
     const bool tied_head = w->cfg.tie_word_embeddings && strcmp(name, "lm_head.weight") == 0;
     const char *stored = tied_head ? "model.embed_tokens.weight" : name;
@@ -317,6 +434,52 @@ int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int
     return check_finite(w, e->name, (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
 }
 
+/* The name of an adapter's half, "....q_proj.weight" -> "....q_proj.lora_A.weight"; false where the map has none. */
+static bool half_of(const weights *adapters, const char *name, const char *half, char full[NAME_ROOM])
+{
+    const size_t n = strlen(name), tail = strlen("weight");
+    int64_t rows, cols;
+
+    if (n < tail || strcmp(name + n - tail, "weight") != 0) return false;
+    snprintf(full, NAME_ROOM, "%.*s%s.weight", (int)(n - tail), name, half);
+    return shape_of(adapters, full, &rows, &cols);
+}
+
+/* The block gains its part of scale B A, in fp32; a map without an adapter stays as it is. */
+static int add_adapter(weights *adapters, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols,
+                       float *dst, int64_t stride, moai_error *err)
+{
+    const lora_config *l = &adapters->cfg.lora;
+    const int64_t rank = l->rank;
+    const float factor = (float)lora_scale(l);
+    char name_a[NAME_ROOM], name_b[NAME_ROOM];
+
+    if (!half_of(adapters, name, "lora_A", name_a) || !half_of(adapters, name, "lora_B", name_b)) return 0;
+    float *a = xmalloc((size_t)(rank * n_cols) * sizeof *a), *b = xmalloc((size_t)(n_rows * rank) * sizeof *b);
+    int rc = read_own(adapters, name_a, 0, rank, col0, n_cols, a, n_cols, err);
+    if (rc == 0) rc = read_own(adapters, name_b, row0, n_rows, 0, rank, b, rank, err);
+    for (int64_t i = 0; rc == 0 && i < n_rows; i++)
+        for (int64_t k = 0; k < rank; k++) {
+            const float by = factor * b[i * rank + k];
+            for (int64_t j = 0; j < n_cols; j++) dst[i * stride + j] += by * a[k * n_cols + j];
+        }
+    free(a);
+    free(b);
+    return rc;
+}
+
+int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
+                 int64_t stride, moai_error *err)
+{
+    int64_t rows, cols;
+
+    if (!w->adapters) return read_own(w, name, row0, n_rows, col0, n_cols, dst, stride, err);
+    if (shape_of(w->adapters, name, &rows, &cols))       /* trained as it is */
+        return read_own(w->adapters, name, row0, n_rows, col0, n_cols, dst, stride, err);
+    if (read_own(w, name, row0, n_rows, col0, n_cols, dst, stride, err)) return -1;
+    return add_adapter(w->adapters, name, row0, n_rows, col0, n_cols, dst, stride, err);
+}
+
 void weights_free(weights *w)
 {
     if (!w) return;
@@ -326,6 +489,7 @@ void weights_free(weights *w)
         free(w->files[i].checked);
     }
     free(w->files);
+    weights_free(w->adapters);
     manifest_unload(&w->m);
     hf_close(w->hf);
     free(w->dir);

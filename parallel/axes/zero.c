@@ -24,10 +24,10 @@ comm_request bucket_reduce_begin(const param_table *t, const moai_grid *g, float
     const int64_t share = k->n_padded / g->dp.size;
     float *whole = grads + k->offset;
 
-    sum_range(&g->kv, grads, k->offset + k->n_unique, k->offset + k->n_matrix);
-    sum_range(&g->tp, grads, k->offset + k->n_matrix, k->offset + k->n);
+    sum_range(&g->kv, grads, k->offset + k->n_unique, k->offset + k->n_kv);
+    sum_range(&g->tp, grads, k->offset + k->n_kv, k->offset + k->n);
     if (k->tied) sum_range(&g->embed, grads, k->offset, k->offset + k->n);
-    if (g->dp.size == 1) return (comm_request){0};
+    if (g->dp.size == 1 || share == 0) return (comm_request){0};
     return reduce_scatter_begin(&g->dp, whole + g->dp.rank * share, whole, (size_t)share, DT_F32);
 }
 
@@ -36,7 +36,7 @@ comm_request bucket_gather_begin(const param_table *t, const moai_grid *g, void 
     const tensor flat = tensor_of(weights, dt, 1, t->n_elem);
     const own_range r = params_own(t, b, g->dp.size, g->dp.rank);
 
-    if (g->dp.size == 1) return (comm_request){0};
+    if (g->dp.size == 1 || r.end == r.begin) return (comm_request){0};
     return all_gather_begin(&g->dp, tensor_at(flat, 0, t->buckets[b].offset), tensor_at(flat, 0, r.begin),
                             (size_t)(r.end - r.begin), dt);
 }
@@ -47,7 +47,7 @@ own_range params_counted(const param_table *t, const moai_grid *g, int b)
     own_range r = params_own(t, b, g->dp.size, g->dp.rank);
     int64_t end = k->n_unique; /* what other ranks hold as well counts on the first of them */
 
-    if (g->kv.rank == 0) end = k->n_matrix;
+    if (g->kv.rank == 0) end = k->n_kv;
     if (g->tp.rank == 0) end = k->n;
     if (k->tied_copy) end = 0;
     r.end = max_i64(r.begin, min_i64(r.end, k->offset + end));

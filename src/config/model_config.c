@@ -562,9 +562,26 @@ int64_t model_n_params(const model_config *c)
     return c->num_hidden_layers * layer + tables + c->hidden_size;
 }
 
+/* Rows and columns of the adapters of a layer, which their rank multiplies. */
+static int64_t layer_adapters(const model_config *c)
+{
+    const int64_t h = c->hidden_size, q = c->num_attention_heads * c->head_dim, i = c->intermediate_size,
+                  kv = c->num_key_value_heads * c->head_dim;
+    const lora_config *l = &c->lora;
+
+    return lora_count(l, 1 << LORA_Q | 1 << LORA_O) * (h + q) + lora_count(l, 1 << LORA_K | 1 << LORA_V) * (h + kv) +
+           lora_count(l, LORA_GATE_UP | 1 << LORA_DOWN) * (h + i);
+}
+
+/* Of a frozen matrix there is no third product, its gradient. */
 double model_flops_products(const model_config *c)
 {
-    return 6.0 * (double)(c->num_hidden_layers * layer_products(c) + c->vocab_size * c->hidden_size);
+    const bool adapts = c->lora.rank > 0, head = !adapts || c->lora.trains_head ||
+                                                 (c->tie_word_embeddings && c->lora.trains_embedding);
+
+    return (adapts ? 4.0 : 6.0) * (double)(c->num_hidden_layers * layer_products(c)) +
+           6.0 * (double)(c->num_hidden_layers * layer_adapters(c) * c->lora.rank) +
+           (head ? 6.0 : 4.0) * (double)(c->vocab_size * c->hidden_size);
 }
 
 /* Forward: QK^T and PV are 2 * 2 * T * Q a token, halved by the causal mask; backward twice that. */
@@ -609,6 +626,7 @@ int model_config_same(const model_config *a, const model_config *b, moai_error *
     const model_config x = as_written(*a), y = as_written(*b);
 
     if (compare_keys(shape_keys, "", &x, &y, err) || compare_keys(rope_keys, "rope ", &x, &y, err)) return -1;
+    if (lora_config_same(&a->lora, &b->lora, err)) return -1;
     return compare_values("", "eos_token_id", token_list_json(&a->eos_token_id), token_list_json(&b->eos_token_id),
                           err);
 }

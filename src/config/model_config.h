@@ -2,7 +2,7 @@
 #ifndef MOAI_MODEL_CONFIG_H
 #define MOAI_MODEL_CONFIG_H
 
-#include "src/base/base.h"
+#include "src/config/lora_config.h"
 
 typedef enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_YARN } rope_kind;
 
@@ -30,6 +30,7 @@ typedef struct model_config {
         int64_t original_max_position_embeddings;       /* 0: max_position_embeddings */
         bool truncate;                                  /* yarn: round the correction range, default true */
     } rope;
+    lora_config lora;                                   /* of no config.json: what the run or the adapter's file says */
 } model_config;
 
 /* Reads a config.json as Transformers does (4: `rope_theta` and `rope_scaling`, 5: `rope_parameters`): null is absence,
@@ -48,8 +49,8 @@ int generation_config_read_eos(token_list *, const char *path, int64_t vocab_siz
 int model_config_write(const model_config *, const char *path, const char *torch_dtype, moai_error *err);
 /* true parameter count: 5,167,084,288 for MOAI-3B */
 int64_t model_n_params(const model_config *);
-/* model FLOPs per token, forward and backward, at sequence length T: 6 * (products + causal attention), embedding
- * look-up and recomputation excluded; the two parts separately for the report (configs/README.md, "The model") */
+/* model FLOPs per token, forward and backward, at sequence length T: 6 * (products + causal attention), 4 * those of
+ * frozen matrices, embedding look-up and recomputation excluded; the two parts separately for the report (configs/README.md, "The model") */
 double model_flops_products(const model_config *);
 double model_flops_attention(const model_config *, int64_t seq_len);
 /* compares every field; on a difference returns -1 naming key and both values */

@@ -8,8 +8,8 @@ embedding_weights embedding_view(const flat_params *f)
 
     CHECK(table.w.rows, "no parameter %s on this rank", name);
     return (embedding_weights){
-        .table = table.w, .dtable = table.dw, .vocab_begin = params_find(f->table, name)->row0,
-        .begins_with_head = params_find(f->table, "model.norm.weight") && !params_find(f->table, "lm_head.weight")};
+        .table = table.w, .dtable = table.dw, .is_trained = table.is_trained, .vocab_begin = flat_find(f, name)->row0,
+        .begins_with_head = flat_find(f, "model.norm.weight") && !flat_find(f, "lm_head.weight")};
 }
 
 static void view(void *weights, const flat_params *f, int64_t layer)
@@ -27,7 +27,7 @@ static void begin(const moai_ctx *c, void *weights)
 {
     const embedding_weights *w = weights;
 
-    if (!w->begins_with_head)
+    if (w->is_trained && !w->begins_with_head)
         c->ops->zero(c->dev, w->dtable.data, (size_t)tensor_n_elem(w->dtable) * dtype_size(w->dtable.dt));
 }
 
@@ -49,6 +49,7 @@ static void backward(const moai_ctx *c, const device_batch *b, void *weights, vo
 
     (void)acts, (void)gather;
     comm_end(&d->ready);                                                            /* (N, H)                      */
+    if (!w->is_trained) return;
     c->ops->embed_backward(c->dev, w->dtable, b->inputs, d->full, w->vocab_begin);  /* (V/tp, H)                   */
 }
 

@@ -6,6 +6,7 @@
 
 typedef struct embedding_weights {
     tensor table, dtable;                     /* (V/tp, H); the gradient fp32 */
+    bool is_trained;
     int64_t vocab_begin;                      /* of this rank's rows */
     bool begins_with_head;                    /* tied, with the head on this rank: its product comes first in a step */
 } embedding_weights;

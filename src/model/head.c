@@ -5,11 +5,11 @@ enum { LOGITS_BYTES = 1 << 30, LOGITS_ROWS = 1024 };   /* of the logits that exi
 
 head_weights head_view(const flat_params *f)
 {
-    const char *name = params_find(f->table, "lm_head.weight") ? "lm_head.weight" : "model.embed_tokens.weight";
+    const char *name = flat_find(f, "lm_head.weight") ? "lm_head.weight" : "model.embed_tokens.weight";
     const head_weights w = {.norm = norm_view(f, "model.norm.weight"), .map = linear_view(f, name)};
 
     CHECK(w.norm.w.rows && w.map.w.rows, "no head on this rank");
-    return (head_weights){w.norm, w.map, params_find(f->table, name)->row0};
+    return (head_weights){w.norm, w.map, flat_find(f, name)->row0};
 }
 
 static void view(void *weights, const flat_params *f, int64_t layer)
@@ -56,15 +56,15 @@ static void chunk(const moai_ctx *c, const device_batch *b, head_weights *w, flo
     float *stats_all = arena_take(c->scratch, (size_t)(tp->size * n * 3) * sizeof(float));
     float *stats = stats_all ? stats_all + tp->rank * n * 3 : NULL;             /* this rank's place in the whole    */
 
-    linear_forward(c, logits, n_full, &w->map);                                 /* (n, V/tp)                         */
+    linear_forward(c, logits, n_full, &w->map, NULL);                           /* (n, V/tp)                         */
     op->softmax_stats(c->dev, stats, logits, targets, w->vocab_begin);          /* (n, 3)                            */
     comm_request gathered = all_gather_begin(tp, stats_all, stats, (size_t)n * 3, DT_F32);
     comm_end(&gathered);                                                        /* (tp, n, 3)                        */
     op->cross_entropy(c->dev, nll + row0, logits, stats_all, tp->size, targets, weights, w->vocab_begin,
                       b->scale);
     if (b->scale != 0) {
-        linear_dx(c, dn_part, logits, &w->map);                                 /* (n, H)          partial sum       */
-        linear_dw(c, &w->map, logits, n_full);                                  /* (V/tp, H)                         */
+        linear_dx(c, dn_part, logits, &w->map, NULL);                           /* (n, H)          partial sum       */
+        linear_dw(c, &w->map, logits, n_full, NULL);                            /* (V/tp, H)                         */
     }
     arena_release(c->scratch, mark);
 }

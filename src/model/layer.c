@@ -65,6 +65,10 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->r2 = arena_take(selective, (size_t)n * f);
     a->gate_up = arena_tensor(full, c->dt, N, 2 * I);
     a->act = arena_tensor(selective, c->dt, N, I);
+    linear_acts_plan(&a->for_qkv, c, LORA_QKV, full, shared);
+    linear_acts_plan(&a->for_o, c, 1 << LORA_O, full, shared);
+    linear_acts_plan(&a->for_gate_up, c, LORA_GATE_UP, full, shared);
+    linear_acts_plan(&a->for_down, c, 1 << LORA_DOWN, saved, shared);
 }
 
 void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)
@@ -75,7 +79,7 @@ void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weight
 
     stream_read(c, a->n1, a->r1, a->x, &w->norm1);                              /* (N/tp, H)       sequence parallel */
     tp_all_gather(c, n1_full, a->n1);                                           /* (N, H)                            */
-    linear_forward(c, a->qkv, n1_full, &w->qkv);                                /* (N, (Q+2K)/tp)                    */
+    linear_forward(c, a->qkv, n1_full, &w->qkv, &a->for_qkv);                   /* (N, (Q+2K)/tp)                    */
     c->ops->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w,/* (N, (Q+K)/tp)                     */
                         c->rope, b->positions, c->heads, eps);
     arena_release(c->scratch, mark);
@@ -86,9 +90,10 @@ static void heads_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_ac
     const size_t mark = arena_mark(c->scratch);
     tensor n2_full = tp_full(c, a->n2);
 
-    stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &w->norm2);     /* (N/tp, H)       h = x + Wo att    */
+    stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o,      /* (N/tp, H)       h = x + Wo att    */
+                    &w->norm2);
     tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
-    linear_forward(c, a->gate_up, n2_full, &w->gate_up);                        /* (N, 2I/tp)                        */
+    linear_forward(c, a->gate_up, n2_full, &w->gate_up, &a->for_gate_up);       /* (N, 2I/tp)                        */
     arena_release(c->scratch, mark);
 }
 
@@ -96,7 +101,7 @@ void layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a, 
 {
     heads_to_gate_up(c, w, a);
     c->ops->swiglu(c->dev, a->act, a->gate_up);                                 /* (N, I/tp)                         */
-    stream_add(c, y, a->h, a->act, &w->down);                                   /* (N/tp, H)       y = h + Wdown act */
+    stream_add(c, y, a->h, a->act, &w->down, &a->for_down);                     /* (N/tp, H)       y = h + Wdown act */
 }
 
 static attend_args heads_of(const moai_ctx *c, const device_batch *b, const layer_acts *a)
@@ -152,16 +157,16 @@ static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_
 
     comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
     comm_end(&d->ready);                                                        /* (N, H)                            */
-    linear_dx(c, dact, d->full, &w->down);                                      /* (N, I/tp)                         */
+    linear_dx(c, dact, d->full, &w->down, &a->for_down);                        /* (N, I/tp)                         */
     op->swiglu_backward(c->dev, dgate_up, act_again, dact, a->gate_up);         /* (N, 2I/tp)                        */
-    linear_dx(c, dn2_part, dgate_up, &w->gate_up);                              /* (N, H)          partial sum       */
+    linear_dx(c, dn2_part, dgate_up, &w->gate_up, &a->for_gate_up);             /* (N, H)          partial sum       */
     comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWdown     */
-    linear_dw(c, &w->down, d->full, a->act);                                    /* (H, I/tp)                         */
+    linear_dw(c, &w->down, d->full, a->act, &a->for_down);                      /* (H, I/tp)                         */
     comm_end(&dn2_ready);
     stream_read_backward(c, d->part, dn2, a->h, a->r2, &w->norm2);              /* (N/tp, H)       dh = dy + ...     */
     tp_rows_gather(c, d);                                                       /* (N, H)          beside dWgate_up  */
     comm_end(&n2_ready);
-    linear_dw(c, &w->gate_up, dgate_up, n2_full);                               /* (2I/tp, H)                        */
+    linear_dw(c, &w->gate_up, dgate_up, n2_full, &a->for_gate_up);              /* (2I/tp, H)                        */
     arena_release(c->scratch, mark);
 }
 
@@ -181,18 +186,18 @@ static void attention_backward(const moai_ctx *c, const device_batch *b, layer_w
 
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
     comm_end(&d->ready);                                                        /* (N, H)                            */
-    linear_dx(c, datt, d->full, &w->o);                                         /* (N, Q/tp)                         */
+    linear_dx(c, datt, d->full, &w->o, &a->for_o);                              /* (N, Q/tp)                         */
     op->attend_backward(c->dev, &heads, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv), datt); /* (N, (Q+K)/tp), (N, K/tp) */
     op->qknorm_rope_backward(c->dev, dqkv, w->q_norm.dw, w->k_norm.dw, dqk,     /* (N, (Q+2K)/tp)                    */
                              a->qkv, a->rqk, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads);
-    linear_dx(c, dn1_part, dqkv, &w->qkv);                                      /* (N, H)          partial sum       */
+    linear_dx(c, dn1_part, dqkv, &w->qkv, &a->for_qkv);                         /* (N, H)          partial sum       */
     comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWo        */
-    linear_dw(c, &w->o, d->full, a->att);                                       /* (H, Q/tp)                         */
+    linear_dw(c, &w->o, d->full, a->att, &a->for_o);                            /* (H, Q/tp)                         */
     comm_end(&dn1_ready);
     stream_read_backward(c, d->part, dn1, a->x, a->r1, &w->norm1);              /* (N/tp, H)       dx = dh + ...     */
     if (gather) tp_rows_gather(c, d);                                           /* (N, H)          beside dWqkv      */
     comm_end(&n1_ready);
-    linear_dw(c, &w->qkv, dqkv, n1_full);                                       /* ((Q+2K)/tp, H)                    */
+    linear_dw(c, &w->qkv, dqkv, n1_full, &a->for_qkv);                          /* ((Q+2K)/tp, H)                    */
     arena_release(c->scratch, mark);
 }
 

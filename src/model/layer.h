@@ -40,6 +40,7 @@ typedef struct layer_acts {
     float *r2;                                /* (N/tp)          s                                  */
     tensor gate_up;                           /* (N, 2I/tp)      f                                  */
     tensor act;                               /* (N, I/tp)       s                                  */
+    linear_acts for_qkv, for_o, for_gate_up, for_down; /*        f of the adapters                  */
 } layer_acts;
 
 /* Lays out the kept tensors in `saved` and the recomputed ones in `shared`. */

@@ -1,48 +1,186 @@
 /* linear.c: see linear.h */
 #include "src/model/linear.h"
 
-static tensor view(const flat_params *f, const param *p, void *flat, dtype dt)
-{
-    const tensor base = tensor_of(flat, dt, 1, f->table->n_elem);
+#include <stdio.h>
+#include <string.h>
 
-    return tensor_of(tensor_at(base, 0, p->offset), dt, p->n_rows, p->n_cols);
+typedef struct found {
+    const param *p;
+    const param_table *table;
+    void *weights;
+    float *grads;
+    bool trains;
+} found;
+
+static found find(const flat_params *f, const char *name)
+{
+    found x = {.p = f->trained ? params_find(f->trained, name) : NULL, .table = f->trained, .weights = f->weights,
+               .grads = f->grads, .trains = f->trains};
+
+    if (!x.p && f->frozen)
+        x = (found){.p = params_find(f->frozen, name), .table = f->frozen, .weights = f->frozen_weights};
+    return x;
+}
+
+const param *flat_find(const flat_params *f, const char *name) { return find(f, name).p; }
+
+static tensor view(const found *x, void *flat, dtype dt)
+{
+    const tensor base = tensor_of(flat, dt, 1, x->table->n_elem);
+
+    return tensor_of(tensor_at(base, 0, x->p->offset), dt, x->p->n_rows, x->p->n_cols);
+}
+
+/* "….q_proj.weight" has its adapter in "….q_proj.lora_A.weight" and "….q_proj.lora_B.weight". */
+static found find_half(const flat_params *f, const char *name, const char *half)
+{
+    char full[sizeof f->trained->list->name];
+    const size_t n = strlen(name) - strlen("weight");
+
+    snprintf(full, sizeof full, "%.*s%s.weight", (int)n, name, half);
+    return find(f, full);
 }
 
 linear linear_view(const flat_params *f, const char *name)
 {
-    const param *p = params_find(f->table, name);
+    const found x = find(f, name);
 
-    if (!p) return (linear){0};
-    return (linear){.w = view(f, p, f->weights, f->dt), .dw = view(f, p, f->grads, DT_F32), .is_trained = f->trains};
+    if (!x.p) return (linear){0};
+    linear l = {.w = view(&x, x.weights, f->dt), .dw = view(&x, x.grads, DT_F32), .is_trained = x.trains};
+    const found a = find_half(f, name, "lora_A"), b = find_half(f, name, "lora_B");
+    if (!a.p) return l;
+    l.a = view(&a, a.weights, f->dt), l.da = view(&a, a.grads, DT_F32);
+    l.adapters[l.n_adapters++] = (lora_part){.b = view(&b, b.weights, f->dt), .db = view(&b, b.grads, DT_F32)};
+    return l;
 }
 
 norm_weight norm_view(const flat_params *f, const char *name)
 {
-    const param *p = params_find(f->table, name);
+    const found x = find(f, name);
 
-    if (!p) return (norm_weight){0};
-    return (norm_weight){.w = view(f, p, f->weights, f->dt), .dw = view(f, p, f->grads, DT_F32)};
+    if (!x.p) return (norm_weight){0};
+    return (norm_weight){.w = view(&x, x.weights, f->dt), .dw = x.trains ? view(&x, x.grads, DT_F32) : (tensor){0}};
 }
 
-static tensor join(tensor a, tensor b) { return tensor_of(a.data, a.dt, a.rows + b.rows, a.cols); }
+static tensor join(tensor a, tensor b)
+{
+    if (!a.rows) return b;
+    CHECK(!b.rows || !a.data || tensor_at(a, a.rows, 0) == b.data, "matrices to be joined are no neighbours");
+    return tensor_of(a.data, a.dt, a.rows + b.rows, a.cols);
+}
 
 linear linear_join(linear a, linear b)
 {
-    return (linear){.w = join(a.w, b.w), .dw = join(a.dw, b.dw), .is_trained = a.is_trained};
+    linear l = {.w = join(a.w, b.w), .dw = join(a.dw, b.dw), .is_trained = a.is_trained, .a = join(a.a, b.a),
+                .da = join(a.da, b.da), .n_adapters = a.n_adapters + b.n_adapters};
+
+    CHECK(l.n_adapters <= MOST_JOINED, "%d adapters of one map, more than %d", l.n_adapters, MOST_JOINED);
+    for (int i = 0; i < l.n_adapters; i++)
+        if (i < a.n_adapters) {
+            l.adapters[i] = a.adapters[i];
+        } else {
+            l.adapters[i] = b.adapters[i - a.n_adapters];
+            l.adapters[i].row0 += a.w.rows;
+        }
+    return l;
 }
 
-void linear_forward(const moai_ctx *c, tensor y, tensor x, const linear *l) { c->ops->matmul(c->dev, y, x, l->w); }
-
-void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l)
+void linear_acts_plan(linear_acts *acts, const moai_ctx *c, unsigned maps, arena *kept, arena *shared)
 {
+    const int64_t cols = lora_count(&c->cfg->lora, maps) * c->cfg->lora.rank;
+
+    *acts = (linear_acts){0};
+    if (!cols) return;
+    acts->low = arena_tensor(kept, c->dt, c->n_tokens, cols);
+    acts->dlow = arena_tensor(shared, c->dt, c->n_tokens, cols);
+}
+
+/* The i-th adapter's columns of low or dlow, and of y. */
+static tensor cols_of(const linear *l, int i, tensor low)
+{
+    const int64_t rank = l->adapters[i].b.cols;
+
+    return tensor_cols(low, i * rank, rank);
+}
+
+static tensor rows_of(const linear *l, int i, tensor y)
+{
+    return tensor_cols(y, l->adapters[i].row0, l->adapters[i].b.rows);
+}
+
+static void scale(const moai_ctx *c, tensor low)
+{
+    const float factor = (float)lora_scale(&c->cfg->lora);
+
+    if (factor != 1) c->ops->scale(c->dev, low, low, factor);
+}
+
+/* low = scale A x */
+static void lower(const moai_ctx *c, tensor x, const linear *l, const linear_acts *acts)
+{
+    c->ops->matmul(c->dev, acts->low, x, l->a);                                 /* (N, n_adapters rank)              */
+    scale(c, acts->low);
+}
+
+/* The adapted columns of y = B low, or of z + B low. */
+static void raise(const moai_ctx *c, tensor y, bool adds, tensor z, const linear *l, const linear_acts *acts)
+{
+    for (int i = 0; i < l->n_adapters; i++) {
+        const tensor low = cols_of(l, i, acts->low), b = l->adapters[i].b;
+        if (adds)
+            c->ops->matmul_add(c->dev, rows_of(l, i, y), low, b, rows_of(l, i, z));
+        else
+            c->ops->matmul(c->dev, rows_of(l, i, y), low, b);
+    }
+}
+
+static bool all_rows_adapted(const linear *l)
+{
+    int64_t n = 0;
+
+    for (int i = 0; i < l->n_adapters; i++) n += l->adapters[i].b.rows;
+    return n == l->w.rows;
+}
+
+/* The thin products come first where they can: writing y is cheaper for them than adding to it, and the large one adds
+ * beside its arithmetic. */
+void linear_forward(const moai_ctx *c, tensor y, tensor x, const linear *l, const linear_acts *acts)
+{
+    const bool first = l->n_adapters && all_rows_adapted(l);
+
+    if (l->n_adapters) lower(c, x, l, acts);
+    if (first) {
+        raise(c, y, false, y, l, acts);
+        c->ops->matmul_add(c->dev, y, x, l->w, y);
+    } else {
+        c->ops->matmul(c->dev, y, x, l->w);
+        raise(c, y, true, y, l, acts);
+    }
+}
+
+void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l, const linear_acts *acts)
+{
+    if (l->n_adapters) lower(c, x, l, acts);
     c->ops->matmul_add(c->dev, y, x, l->w, z);
+    raise(c, y, true, y, l, acts);
 }
 
-void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l) { c->ops->matmul_dx(c->dev, dx, dy, l->w, false); }
-
-void linear_dw(const moai_ctx *c, linear *l, tensor dy, tensor x)
+void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l, const linear_acts *acts)
 {
-    if (!l->is_trained) return;
-    c->ops->matmul_dw(c->dev, l->dw, dy, x, l->adds);
+    for (int i = 0; i < l->n_adapters; i++)
+        c->ops->matmul_dx(c->dev, cols_of(l, i, acts->dlow), rows_of(l, i, dy), l->adapters[i].b, false);
+    if (l->n_adapters) {
+        scale(c, acts->dlow);                                                   /* (N, n_adapters rank)              */
+        c->ops->matmul_dx(c->dev, dx, acts->dlow, l->a, false);
+    }
+    c->ops->matmul_dx(c->dev, dx, dy, l->w, l->n_adapters > 0);
+}
+
+void linear_dw(const moai_ctx *c, linear *l, tensor dy, tensor x, const linear_acts *acts)
+{
+    if (l->is_trained) c->ops->matmul_dw(c->dev, l->dw, dy, x, l->adds);
+    for (int i = 0; i < l->n_adapters; i++)
+        c->ops->matmul_dw(c->dev, l->adapters[i].db, rows_of(l, i, dy), cols_of(l, i, acts->low), l->adds);
+    if (l->n_adapters) c->ops->matmul_dw(c->dev, l->da, acts->dlow, x, l->adds);
     l->adds = true;
 }

@@ -21,6 +21,7 @@ static void plan_run_state(moai_model *m)
     const int64_t half = m->cfg.head_dim / 2;
 
     m->weights = arena_take(&a[ARENA_WEIGHTS], n * dtype_size(c->dt));
+    m->frozen_weights = arena_take(&a[ARENA_WEIGHTS], (size_t)m->frozen.n_elem * dtype_size(c->dt));
     m->ctx.rope.cos = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
     m->ctx.rope.sin = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
     m->totals = arena_take(&a[ARENA_WEIGHTS], 2 * sizeof *m->totals);
@@ -69,7 +70,8 @@ static void plan_activations(moai_model *m)
 
 static void plan_views(moai_model *m)
 {
-    const flat_params f = {.table = &m->params, .weights = m->weights, .dt = m->ctx.dt, .grads = m->grads,
+    const flat_params f = {.trained = &m->params, .frozen = &m->frozen, .weights = m->weights,
+                           .frozen_weights = m->frozen_weights, .dt = m->ctx.dt, .grads = m->grads,
                            .trains = m->opt.train};
 
     for (int k = 0; k < m->n_chunks; k++)
@@ -154,7 +156,8 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
                                   .n_kv_heads = max_i64(cfg->num_key_value_heads / grid->size.tp, 1),
                                   .head_dim = cfg->head_dim, .scale = 1 / sqrtf((float)cfg->head_dim)},
                         .n_tokens = n_tokens, .n_rows = n_tokens / grid->size.tp, .scratch = &m->arenas[ARENA_SCRATCH]};
-    params_init(&m->params, cfg, grid->size, grid->at, opt->seq_len);
+    params_init(&m->params, cfg, PARAMS_TRAINED, grid->size, grid->at, opt->seq_len);
+    params_init(&m->frozen, cfg, PARAMS_FROZEN, grid->size, grid->at, opt->seq_len);
     m->first_layer = stage_begin(cfg, grid->size.pp, grid->at.pp, opt->seq_len);
     m->n_layers = stage_begin(cfg, grid->size.pp, grid->at.pp + 1, opt->seq_len) - m->first_layer;
     buckets_init(&m->buckets, &m->params, grid, opt->dt);
@@ -243,10 +246,50 @@ void model_free(moai_model *m)
     free_blocks(m);
     batch_free(&m->batch);
     params_free(&m->params);
+    params_free(&m->frozen);
     *m = (moai_model){0};
 }
 
 size_t model_bytes(const moai_model *m, int which) { return m->arenas[which].high; }
+
+static void init_kaiming(const moai_ctx *c, tensor x, uint64_t key, const param *p)
+{
+    const int64_t n = p->n_rows * p->n_cols;
+    const double bound = 1 / sqrt((double)p->cols);
+    float *host = xmalloc((size_t)n * sizeof *host);
+
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t row = p->row0 + i / p->n_cols, col = p->col0 + i % p->n_cols;
+        host[i] = (float)(bound * (2 * rng_uniform(key, (uint64_t)(row * p->cols + col)) - 1));
+    }
+    c->ops->copy(c->dev, x.data, host, (size_t)n * sizeof *host, COPY_TO_DEVICE);
+    c->ops->sync(c->dev);
+    free(host);
+}
+
+static void init_param(const moai_model *m, const param *p, tensor x, uint64_t seed)
+{
+    const moai_ctx *c = &m->ctx;
+    const uint64_t key = rng_key(seed, p->name);
+
+    switch (p->init) {
+    case INIT_ONES: c->ops->fill(c->dev, x, 1); break;
+    case INIT_ZEROS: c->ops->fill(c->dev, x, 0); break;
+    case INIT_KAIMING: init_kaiming(c, x, key, p); break;     /* fp32: adapters are trained */
+    case INIT_NORMAL:
+        c->ops->fill_normal(c->dev, x, key, p->row0, p->col0, p->cols, (float)m->cfg.initializer_range);
+    }
+}
+
+void model_init_frozen(moai_model *m, uint64_t seed)
+{
+    const tensor flat = tensor_of(m->frozen_weights, m->ctx.dt, 1, m->frozen.n_elem);
+
+    for (int i = 0; i < m->frozen.n; i++) {
+        const param *p = &m->frozen.list[i];
+        init_param(m, p, tensor_of(tensor_at(flat, 0, p->offset), m->ctx.dt, p->n_rows, p->n_cols), seed);
+    }
+}
 
 void model_init_weights(moai_model *m, uint64_t seed)
 {
@@ -256,12 +299,7 @@ void model_init_weights(moai_model *m, uint64_t seed)
     c->ops->zero(c->dev, m->grads, flat_bytes); /* the gradients' memory holds the fp32 values for a moment */
     for (int i = 0; i < m->params.n; i++) {
         const param *p = &m->params.list[i];
-        tensor x = tensor_of(m->grads + p->offset, DT_F32, p->n_rows, p->n_cols);
-        if (p->ndim == 1)
-            c->ops->fill(c->dev, x, 1);
-        else
-            c->ops->fill_normal(c->dev, x, rng_key(seed, p->name), p->row0, p->col0, p->cols,
-                                (float)m->cfg.initializer_range);
+        init_param(m, p, tensor_of(m->grads + p->offset, DT_F32, p->n_rows, p->n_cols), seed);
     }
     c->ops->cast(c->dev, tensor_of(m->weights, c->dt, 1, m->params.n_elem),
                  tensor_of(m->grads, DT_F32, 1, m->params.n_elem));
@@ -297,7 +335,7 @@ void gradients_begin(moai_model *m)
 
     for (int b = 0; b < m->params.n_buckets; b++) {           /* norms, to which all backwards add */
         const bucket *k = &m->params.buckets[b];
-        c->ops->zero(c->dev, m->grads + k->offset + k->n_matrix, (size_t)(k->n_padded - k->n_matrix) * sizeof(float));
+        c->ops->zero(c->dev, m->grads + k->offset + k->n_decayed, (size_t)(k->n_padded - k->n_decayed) * sizeof(float));
     }
     for (int k = 0; k < m->n_chunks; k++)
         for (int i = 0; i < m->chunks[k].n_blocks; i++) {
@@ -383,7 +421,7 @@ void model_logits(moai_model *m, int slot, int64_t row0, int64_t n_rows, float *
     acquire(m, b);
     op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)m->cfg.rms_norm_eps);
     tp_all_gather(c, n_full, n);
-    linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &w->map);
+    linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &w->map, NULL);
     op->copy(c->dev, logits, y.data, bytes, COPY_TO_HOST);
     op->sync(c->dev);
     op->free(c->dev, y.data);

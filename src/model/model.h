@@ -40,11 +40,11 @@ typedef struct moai_model {
     moai_ctx ctx;
     model_options opt;
     model_config cfg;
-    param_table params;
+    param_table params, frozen;             /* of what is trained; of the rest, where there are adapters */
     int64_t first_layer, n_layers;
 
     arena arenas[N_ARENAS];
-    void *weights;                          /* flat (n_elem), dtype of the model */
+    void *weights, *frozen_weights;         /* flat (n_elem of its table), dtype of the model */
     float *grads;                           /* flat (n_elem) fp32, accumulating over a step */
     opt_state states;                       /* this rank's share under ZeRO-1 */
     double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */
@@ -69,9 +69,11 @@ int model_alloc(moai_model *, const moai_ops *, moai_device *, const moai_grid *
  * what this rank's host has not come to yet (comm_nccl.c).  Not collective. */
 void model_rehearse(moai_model *);
 void model_free(moai_model *);
-/* Initial weights, N(0, initializer_range) by (seed, name, global index), norms 1; into master
- * and weights.  Not collective. */
+/* Initial weights, N(0, initializer_range) by (seed, name, global index), norms 1, of adapters A by Kaiming's rule and B
+ * zero; into master and weights.  Not collective. */
 void model_init_weights(moai_model *, uint64_t seed);
+/* The same for what is frozen, where no weights are there for it: tests, benchmarks. */
+void model_init_frozen(moai_model *, uint64_t seed);
 
 /* What the rows of a chunk's slot hold and are to predict; the batch is free again at return. */
 void model_set_batch(moai_model *, int chunk, int slot, const token_batch *);

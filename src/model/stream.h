@@ -13,10 +13,10 @@
 void stream_read(const moai_ctx *, tensor n, float *r, tensor x, const norm_weight *);
 /* y = x + branch W^T, the branch (N, in/tp).  A rank that holds all of W adds inside the product; otherwise the partial
  * products of the tensor axis are summed first.  Collective over tp. */
-void stream_add(const moai_ctx *, tensor y, tensor x, tensor branch, const linear *);
+void stream_add(const moai_ctx *, tensor y, tensor x, tensor branch, const linear *, const linear_acts *);
 /* Both: h = x + branch W^T, n = norm(h). */
 void stream_add_read(const moai_ctx *, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *,
-                     const norm_weight *);
+                     const linear_acts *, const norm_weight *);
 /* dx, the gradient of whoever reads x later, gains that through norm(x); the norm's own gradient += . */
 void stream_read_backward(const moai_ctx *, tensor dx, tensor dn, tensor x, const float *r, norm_weight *);
 

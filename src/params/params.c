@@ -61,28 +61,28 @@ int params_check(const model_config *cfg, grid_shape g, moai_error *err)
 typedef struct builder {
     param_table *t;
     const model_config *cfg;
+    params_part part;
     int64_t tp, tp_rank, dp;
     int64_t at;                               /* elements laid out so far */
 } builder;
 
-static param *add(builder *b, param_sharing sharing, int ndim, int64_t rows, int64_t cols, const char *name)
+/* Is this one of the table's? */
+static bool wants(const builder *b, bool is_trained)
+{
+    return is_trained == (b->part == PARAMS_TRAINED);
+}
+
+static bool trains_base(const builder *b) { return b->cfg->lora.rank == 0; }
+
+static param *add(builder *b, param_sharing sharing, param_init init, int64_t rows, int64_t cols, const char *name)
 {
     param_table *t = b->t;
     param *p = &t->list[t->n++];
 
-    *p = (param){.ndim = ndim, .rows = rows, .cols = cols, .n_rows = rows, .n_cols = cols, .bucket = t->n_buckets,
-                 .sharing = sharing};
+    *p = (param){.ndim = init == INIT_ONES ? 1 : 2, .rows = rows, .cols = cols, .n_rows = rows, .n_cols = cols,
+                 .bucket = t->n_buckets, .sharing = sharing, .init = init};
     snprintf(p->name, sizeof p->name, "%s", name);
     return p;
-}
-
-static param *add_in_layer(builder *b, param_sharing sharing, int ndim, int64_t rows, int64_t cols, int64_t layer,
-                           const char *name)
-{
-    char full[sizeof b->t->list->name];
-
-    snprintf(full, sizeof full, "model.layers.%lld.%s.weight", (long long)layer, name);
-    return add(b, sharing, ndim, rows, cols, full);
 }
 
 static void keep_rows(param *p, int64_t begin, int64_t end) { p->row0 = begin, p->n_rows = end - begin; }
@@ -104,17 +104,18 @@ static void place(builder *b, param *p, bool joined)
     b->at += p->n_rows * p->n_cols;
 }
 
-static void bucket_open(builder *b, const char *name)
+static bucket *bucket_open(builder *b, const char *name)
 {
     bucket *k = &b->t->buckets[b->t->n_buckets];
 
     snprintf(k->name, sizeof k->name, "%s", name);
     k->offset = b->at;
+    return k;
 }
 
 static int64_t bucket_mark(const builder *b) { return b->at - b->t->buckets[b->t->n_buckets].offset; }
 
-/* The end of the matrices, rounded so that what follows is equally long on ranks whose shares differ by a row. */
+/* The end of a range, rounded so that what follows is equally long on ranks whose shares differ by a row. */
 static int64_t bucket_mark_aligned(builder *b)
 {
     b->at = round_up(b->at, ALIGN_ELEM);
@@ -130,72 +131,149 @@ static void bucket_close(builder *b)
     b->at = k->offset + k->n_padded;
 }
 
-static bucket *add_table(builder *b, const char *bucket_name, const char *name, const char *norm)
+/* NULL: no table, no norm. */
+static bucket *add_table(builder *b, const char *bucket_name, const char *name, bool is_trained, const char *norm)
 {
     const int64_t H = b->cfg->hidden_size;
-    bucket *k = &b->t->buckets[b->t->n_buckets];
+    bucket *k = bucket_open(b, bucket_name);
 
-    bucket_open(b, bucket_name);
-    if (name) {
-        param *p = add(b, PARAM_UNIQUE, 2, b->cfg->vocab_size, H, name);
+    if (name && wants(b, is_trained)) {
+        param *p = add(b, PARAM_UNIQUE, INIT_NORMAL, b->cfg->vocab_size, H, name);
         split_rows(b, p);
         place(b, p, false);
     }
-    k->n_unique = k->n_matrix = bucket_mark_aligned(b);
-    if (norm) place(b, add(b, PARAM_TP_REPLICATED, 1, 1, H, norm), false);
+    k->n_unique = k->n_kv = k->n_decayed = bucket_mark_aligned(b);
+    if (norm && wants(b, trains_base(b))) place(b, add(b, PARAM_TP_REPLICATED, INIT_ONES, 1, H, norm), false);
     bucket_close(b);
     return k;
 }
 
-static void add_layer(builder *b, int64_t layer)
+/* The linear maps of a layer in the order of memory.  Those of one group make one product. */
+typedef enum { SPLIT_ROWS, SPLIT_HEADS, SPLIT_COLS } split;
+typedef struct map {
+    const char *name;
+    lora_map lora;
+    int group;
+    split how;
+    int64_t rows, cols;
+} map;
+enum { N_MAPS = 7 };
+
+static void list_maps(map maps[N_MAPS], const model_config *cfg)
 {
-    const model_config *cfg = b->cfg;
     const int64_t H = cfg->hidden_size, I = cfg->intermediate_size, D = cfg->head_dim;
     const int64_t Q = cfg->num_attention_heads * D, K = cfg->num_key_value_heads * D;
-    const int64_t n_kv = max_i64(cfg->num_key_value_heads / b->tp, 1);                 /* KV heads of this rank ... */
-    const int64_t kv0 = b->tp_rank * cfg->num_key_value_heads / b->tp;                 /* ... from this one on */
-    bucket *k = &b->t->buckets[b->t->n_buckets];
-    char name[32];
-    param *p;
+    const map list[N_MAPS] = {{"self_attn.o_proj", LORA_O, 0, SPLIT_COLS, H, Q},
+                              {"mlp.gate_proj", LORA_GATE, 1, SPLIT_ROWS, I, H},
+                              {"mlp.up_proj", LORA_UP, 1, SPLIT_ROWS, I, H},
+                              {"mlp.down_proj", LORA_DOWN, 2, SPLIT_COLS, H, I},
+                              {"self_attn.q_proj", LORA_Q, 3, SPLIT_ROWS, Q, H},
+                              {"self_attn.k_proj", LORA_K, 3, SPLIT_HEADS, K, H},
+                              {"self_attn.v_proj", LORA_V, 3, SPLIT_HEADS, K, H}};
 
+    memcpy(maps, list, sizeof list);
+}
+
+/* The rows of this rank's KV heads, which others may hold as well. */
+static void split_heads(const builder *b, param *p)
+{
+    const int64_t n = b->cfg->num_key_value_heads, D = b->cfg->head_dim, first = b->tp_rank * n / b->tp;
+
+    keep_rows(p, first * D, (first + max_i64(n / b->tp, 1)) * D);
+}
+
+static void cut(const builder *b, param *p, split how)
+{
+    if (how == SPLIT_ROWS) split_rows(b, p);
+    if (how == SPLIT_HEADS) split_heads(b, p);
+    if (how == SPLIT_COLS) split_cols(b, p);
+}
+
+static param *add_in_layer(builder *b, param_sharing sharing, param_init init, int64_t rows, int64_t cols,
+                           int64_t layer, const char *name, const char *what)
+{
+    char full[sizeof b->t->list->name];
+
+    snprintf(full, sizeof full, "model.layers.%lld.%s.%s", (long long)layer, name, what);
+    return add(b, sharing, init, rows, cols, full);
+}
+
+/* A range of a layer's bucket: of the maps' own matrices and of their adapters' those that are so shared.  Of an
+ * adapter one half is cut as its map is, the other is replicated: A sees all columns where rows are split, B makes all
+ * rows of a partial sum where columns are. */
+static void add_range(builder *b, const map *maps, int64_t layer, param_sharing sharing)
+{
+    const lora_config *lora = &b->cfg->lora;
+    int last = -1;                            /* group of the matrix before */
+
+    for (int i = 0; i < N_MAPS && wants(b, trains_base(b)); i++) {
+        const map *m = &maps[i];
+        if (sharing != (m->how == SPLIT_HEADS ? PARAM_KV : PARAM_UNIQUE)) continue;
+        param *p = add_in_layer(b, sharing, INIT_NORMAL, m->rows, m->cols, layer, m->name, "weight");
+        cut(b, p, m->how);
+        place(b, p, last == m->group || m->how == SPLIT_HEADS);    /* the q before k ends the range before */
+        last = m->group;
+    }
+    last = -1;
+    for (int i = 0; i < N_MAPS && lora->rank && wants(b, true); i++) {
+        const map *m = &maps[i];
+        const bool cols = m->how == SPLIT_COLS, replicated = sharing == PARAM_TP_REPLICATED, is_a = cols != replicated;
+        if (!(lora->targets & 1u << m->lora)) continue;
+        if (!replicated && sharing != (m->how == SPLIT_HEADS ? PARAM_KV : PARAM_UNIQUE)) continue;
+        param *p = is_a ? add_in_layer(b, sharing, INIT_KAIMING, lora->rank, m->cols, layer, m->name, "lora_A.weight")
+                        : add_in_layer(b, sharing, INIT_ZEROS, m->rows, lora->rank, layer, m->name, "lora_B.weight");
+        if (!replicated) cut(b, p, m->how);
+        place(b, p, is_a && last == m->group);
+        last = m->group;
+    }
+}
+
+static void add_layer(builder *b, int64_t layer)
+{
+    const int64_t H = b->cfg->hidden_size, D = b->cfg->head_dim;
+    char name[32];
+    map maps[N_MAPS];
+
+    list_maps(maps, b->cfg);
     snprintf(name, sizeof name, "layer %lld", (long long)layer);
-    bucket_open(b, name);
-    split_cols(b, p = add_in_layer(b, PARAM_UNIQUE, 2, H, Q, layer, "self_attn.o_proj")), place(b, p, false);
-    split_rows(b, p = add_in_layer(b, PARAM_UNIQUE, 2, I, H, layer, "mlp.gate_proj")), place(b, p, false);
-    split_rows(b, p = add_in_layer(b, PARAM_UNIQUE, 2, I, H, layer, "mlp.up_proj")), place(b, p, true);
-    split_cols(b, p = add_in_layer(b, PARAM_UNIQUE, 2, H, I, layer, "mlp.down_proj")), place(b, p, false);
-    split_rows(b, p = add_in_layer(b, PARAM_UNIQUE, 2, Q, H, layer, "self_attn.q_proj")), place(b, p, false);
-    k->n_unique = bucket_mark(b);
-    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.k_proj"), kv0 * D, (kv0 + n_kv) * D),
-        place(b, p, true);
-    keep_rows(p = add_in_layer(b, PARAM_KV, 2, K, H, layer, "self_attn.v_proj"), kv0 * D, (kv0 + n_kv) * D),
-        place(b, p, true);
-    k->n_matrix = bucket_mark_aligned(b);
-    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "input_layernorm"), false);
-    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, H, layer, "post_attention_layernorm"), false);
-    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, D, layer, "self_attn.q_norm"), false);
-    place(b, add_in_layer(b, PARAM_TP_REPLICATED, 1, 1, D, layer, "self_attn.k_norm"), false);
+    bucket *k = bucket_open(b, name);
+    add_range(b, maps, layer, PARAM_UNIQUE);
+    k->n_unique = wants(b, trains_base(b)) ? bucket_mark(b) : bucket_mark_aligned(b);  /* q, k, v without a gap */
+    add_range(b, maps, layer, PARAM_KV);
+    k->n_kv = bucket_mark_aligned(b);
+    add_range(b, maps, layer, PARAM_TP_REPLICATED);
+    k->n_decayed = bucket_mark_aligned(b);
+    if (wants(b, trains_base(b))) {
+        place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_ONES, 1, H, layer, "input_layernorm", "weight"), false);
+        place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_ONES, 1, H, layer, "post_attention_layernorm", "weight"),
+              false);
+        place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_ONES, 1, D, layer, "self_attn.q_norm", "weight"), false);
+        place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_ONES, 1, D, layer, "self_attn.k_norm", "weight"), false);
+    }
     bucket_close(b);
 }
 
-void params_init(param_table *t, const model_config *cfg, grid_shape size, grid_shape at, int64_t seq_len)
+void params_init(param_table *t, const model_config *cfg, params_part part, grid_shape size, grid_shape at,
+                 int64_t seq_len)
 {
     const int64_t first = stage_begin(cfg, size.pp, at.pp, seq_len),
                   end = stage_begin(cfg, size.pp, at.pp + 1, seq_len);
     const bool first_stage = at.pp == 0, last_stage = at.pp == size.pp - 1,
-               tied = cfg->tie_word_embeddings && size.pp > 1;
+               tied = cfg->tie_word_embeddings && size.pp > 1, adapts = cfg->lora.rank > 0,
+               embedding_trains = !adapts || cfg->lora.trains_embedding, head_trains = !adapts || cfg->lora.trains_head;
     const char *const embed = "model.embed_tokens.weight";
-    builder b = {.t = t, .cfg = cfg, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
+    builder b = {.t = t, .cfg = cfg, .part = part, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
 
-    *t = (param_table){.list = xmalloc((size_t)(11 * (end - first) + 4) * sizeof *t->list),
+    *t = (param_table){.list = xmalloc((size_t)((4 + 3 * N_MAPS) * (end - first) + 4) * sizeof *t->list),
                        .buckets = xmalloc((size_t)(end - first + 3) * sizeof *t->buckets)};
-    if (first_stage) add_table(&b, "embedding", embed, NULL)->tied = tied;
+    if (first_stage) add_table(&b, "embedding", embed, embedding_trains, NULL)->tied = tied;
     for (int64_t layer = first; layer < end; layer++) add_layer(&b, layer);
     if (last_stage && tied) {
-        bucket *copy = add_table(&b, "tied embedding", embed, NULL);
+        bucket *copy = add_table(&b, "tied embedding", embed, embedding_trains, NULL);
         copy->tied = copy->tied_copy = true;
     }
-    if (last_stage) add_table(&b, "head", cfg->tie_word_embeddings ? NULL : "lm_head.weight", "model.norm.weight");
+    if (last_stage)
+        add_table(&b, "head", cfg->tie_word_embeddings ? NULL : "lm_head.weight", head_trains, "model.norm.weight");
     t->n_elem = b.at;
     t->n_own = b.at / size.dp;
 }
@@ -206,6 +284,8 @@ void params_free(param_table *t)
     free(t->buckets);
     *t = (param_table){0};
 }
+
+bool param_is_adapter(const param *p) { return p->init == INIT_KAIMING || p->init == INIT_ZEROS; }
 
 const param *params_find(const param_table *t, const char *name)
 {
@@ -225,5 +305,5 @@ own_range params_own(const param_table *t, int b, int dp_size, int dp_rank)
 
 void params_whole(param_table *t, const model_config *model)
 {
-    params_init(t, model, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    params_init(t, model, PARAMS_TRAINED, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
 }

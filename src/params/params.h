@@ -3,11 +3,14 @@
  *
  * Each rank keeps its parameters in one flat buffer of buckets (embedding; each layer; final norm and head), and
  * gradients and optimizer state follow the same order.  Inside a bucket the order is
- *     [ held by this rank alone | k and v rows, maybe replicated over grid.kv | norm weights, replicated over tp ]
+ *     [ held by this rank alone | k and v rows, maybe replicated over grid.kv | replicated over tp: matrices | norms ]
  * so "which elements count in the norm", "which are decayed" and "which are summed over tp" are ranges, not tests.
  * Data parallel rank d owns elements [d, d+1) * n_padded/dp of every bucket (ZeRO-1, arXiv 1910.02054).
  *
- * Fused matrices are neighbours: q, k, v make wqkv; gate, up make wgate_up. */
+ * Fused matrices are neighbours: q, k, v make wqkv; gate, up make wgate_up; so are the A of their adapters.
+ *
+ * With adapters (lora_config.h) a rank has two tables with as many buckets: of what is trained, and of what is frozen,
+ * which has no gradients and no states. */
 #ifndef MOAI_PARAMS_H
 #define MOAI_PARAMS_H
 
@@ -17,8 +20,11 @@
 
 typedef enum { PARAM_UNIQUE, PARAM_KV, PARAM_TP_REPLICATED } param_sharing;
 
+typedef enum { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_KAIMING } param_init;  /* Kaiming: U(-1, 1) / sqrt(cols) */
+
 typedef struct param {
     char name[88];                      /* Hugging Face's: "model.layers.0.self_attn.q_proj.weight" */
+    param_init init;
     int ndim;                           /* 1 or 2, as in the file; a vector is one row in memory */
     int64_t rows, cols;                 /* global shape; a vector has rows = 1 */
     int64_t row0, n_rows, col0, n_cols; /* the block that this rank holds */
@@ -30,7 +36,7 @@ typedef struct param {
 typedef struct bucket {
     char name[32];                      /* "embedding", "layer 3", "head" */
     int64_t offset;                     /* in the flat buffers, elements */
-    int64_t n_unique, n_matrix, n;      /* ends of the three ranges, counted from offset */
+    int64_t n_unique, n_kv, n_decayed, n;   /* ends of the four ranges, counted from offset */
     int64_t n_padded;                   /* n rounded up so that dp equal, aligned shares exist */
     bool tied;                          /* a tied embedding on the first and last of several stages, see grid.embed */
     bool tied_copy;                     /* the last stage's copy of it: neither counted nor saved */
@@ -51,12 +57,16 @@ int64_t stage_begin(const model_config *, int pp, int stage, int64_t seq_len);
 
 /* Heads, columns and stages divide?  Returns -1 naming key and values.  Not collective, allocates nothing. */
 int params_check(const model_config *, grid_shape, moai_error *err);
-/* The rank's table; `at` need not be this process (the plan of another rank is a matter of
+/* Without adapters everything is trained. */
+typedef enum { PARAMS_TRAINED, PARAMS_FROZEN } params_part;
+
+/* The rank's table of a part; `at` need not be this process (the plan of another rank is a matter of
  * coordinates).  params_free frees. */
-void params_init(param_table *, const model_config *, grid_shape size, grid_shape at, int64_t seq_len);
-/* The table of a single rank, which holds every parameter whole: what a model consists of. */
+void params_init(param_table *, const model_config *, params_part, grid_shape size, grid_shape at, int64_t seq_len);
+/* The trained ones in the table of a single rank, which holds every parameter whole: what a checkpoint consists of. */
 void params_whole(param_table *, const model_config *);
 void params_free(param_table *);
+bool param_is_adapter(const param *);         /* one half of an adapter */
 const param *params_find(const param_table *, const char *name);        /* NULL when this rank does not hold it */
 
 /* The rank's share of bucket b under ZeRO-1: elements [begin, end) of the flat buffer, and where it lies in the

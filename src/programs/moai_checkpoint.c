@@ -23,6 +23,13 @@ static const char help[] =
     "in any layout;\n"
     "                                          tokenizer.json, chat templates and generation_config.json go along\n"
     "    --overwrite                           replace a checkpoint-0, once the new one is whole\n"
+    "    --base DIR                            HF_DIR holds PEFT's adapters for this model\n"
+    "moai_checkpoint export --adapter CHECKPOINT PEFT_DIR\n"
+    "                                          write adapters as PEFT's adapter_config.json and\n"
+    "                                          adapter_model.safetensors; --dtype and --overwrite as above\n"
+    "moai_checkpoint merge BASE ADAPTERS HF_DIR\n"
+    "                                          write the model with the adapters folded into its weights; ADAPTERS is a\n"
+    "                                          checkpoint of a run that trains them, or PEFT's; options as of export\n"
     "\n"
     "Status: 0 well, 1 failed or damaged, 2 usage.\n";
 
@@ -193,10 +200,12 @@ static int64_t parse_size(const char *text)
     return -1;
 }
 
+enum { MOST_DIRS = 3 };
+
 typedef struct convert_options {
-    char *dtype, *max_shard_size;
-    bool overwrite;
-    const char *dirs[2];
+    char *dtype, *max_shard_size, *base;
+    bool overwrite, adapter;
+    const char *dirs[MOST_DIRS];
     int n_dirs;
 } convert_options;
 
@@ -204,43 +213,48 @@ typedef struct convert_options {
 #include "src/config/key_rows.h"
 
 static const key_spec rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"),
-                                ROW(KEY_STRING, dtype, "float32"), ROW(KEY_STRING, max_shard_size, "5GB")};
-static const key_table export_keys = {rows, 3}, import_keys = {rows, 1};
+                                ROW(KEY_STRING, dtype, "float32"), ROW(KEY_STRING, max_shard_size, "5GB"),
+                                ROW(KEY_BOOL, adapter, "false", .bare = "true")};
+static const key_spec import_rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"), ROW(KEY_PATH, base, "")};
+static const key_table export_keys = {rows, 4}, merge_keys = {rows, 3}, import_keys = {import_rows, 2};
 
 static int take_directory(void *to, const char *word, moai_error *err)
 {
     convert_options *o = to;
 
     if (word[0] == '-') return error_set(err, "unknown option: %s", word);
-    if (o->n_dirs == 2) return error_set(err, "one argument too many: %s", word);
+    if (o->n_dirs == MOST_DIRS) return error_set(err, "one argument too many: %s", word);
     o->dirs[o->n_dirs++] = word;
     return 0;
 }
 
-/* Two directories, paths expanded, and the keys; what is wrong is said. */
-static int read_arguments(key_table keys, convert_options *o, char *dirs[2], const char *wanted, int argc, char **argv)
+/* So many directories, paths expanded, and the keys; what is wrong is said. */
+static int read_arguments(key_table keys, convert_options *o, int n, char *dirs[], const char *wanted, int argc,
+                          char **argv)
 {
     const flag_rules rules = {.arg = o, .word = take_directory};
     moai_error err;
 
-    keys_defaults(export_keys, o);
+    keys_defaults(keys, o);
     if (flags_read(keys, o, argc, argv, &rules, NULL, &err) != 0) return usage(err.text, NULL);
-    if (o->n_dirs != 2) return usage(wanted, NULL);
-    for (int i = 0; i < 2; i++) dirs[i] = (char *)(uintptr_t)o->dirs[i];
-    return expand_paths(2, dirs);
+    if (o->n_dirs != n) return usage(wanted, NULL);
+    for (int i = 0; i < n; i++) dirs[i] = (char *)(uintptr_t)o->dirs[i];
+    return expand_paths(n, dirs);
 }
 
-static int export_to(const char *const dirs[2], const convert_options *o)
+static int export_to(const char *from, const char *adapters, const char *to, const convert_options *o)
 {
+    const hf_export_options how = {.dir = from, .to = to, .adapters = adapters, .is_adapter = o->adapter,
+                                   .torch_dtype = o->dtype, .max_shard_bytes = parse_size(o->max_shard_size),
+                                   .overwrite = o->overwrite};
     moai_error err;
 
     if (strcmp(o->dtype, "float32") != 0 && strcmp(o->dtype, "bfloat16") != 0)
         return usage("--dtype is float32 or bfloat16, not", o->dtype);
-    if (parse_size(o->max_shard_size) < 0) return usage("--max_shard_size is a size like 5GB, not", o->max_shard_size);
+    if (how.max_shard_bytes < 0) return usage("--max_shard_size is a size like 5GB, not", o->max_shard_size);
     signals_ignore_pipe();
-    if (hf_export(dirs[0], dirs[1], o->dtype, parse_size(o->max_shard_size), o->overwrite, &err) != 0)
-        return fail(&err);
-    printf("%s: exported as %s to %s\n", dirs[0], o->dtype, dirs[1]);
+    if (hf_export(&how, &err) != 0) return fail(&err);
+    printf("%s%s%s: exported as %s to %s\n", from, adapters ? " and " : "", adapters ? adapters : "", o->dtype, to);
     return STATUS_OK;
 }
 
@@ -248,10 +262,21 @@ static int export_one(int argc, char **argv)
 {
     convert_options o = {0};
     char *dirs[2];
-    int status = read_arguments(export_keys, &o, dirs, "export takes a checkpoint and a directory", argc, argv);
+    int status = read_arguments(export_keys, &o, 2, dirs, "export takes a checkpoint and a directory", argc, argv);
 
-    if (status == STATUS_OK) status = export_to((const char *const *)dirs, &o);
+    if (status == STATUS_OK) status = export_to(dirs[0], NULL, dirs[1], &o);
     keys_free(export_keys, &o);
+    return status;
+}
+
+static int merge(int argc, char **argv)
+{
+    convert_options o = {0};
+    char *dirs[3];
+    int status = read_arguments(merge_keys, &o, 3, dirs, "merge takes a model, its adapters and a directory", argc, argv);
+
+    if (status == STATUS_OK) status = export_to(dirs[0], dirs[1], dirs[2], &o);
+    keys_free(merge_keys, &o);
     return status;
 }
 
@@ -260,15 +285,15 @@ static int import_one(int argc, char **argv)
     convert_options o = {0};
     moai_error err;
     char *dirs[2];
-    int status = read_arguments(import_keys, &o, dirs, "import takes a Hugging Face directory and an output directory",
+    int status = read_arguments(import_keys, &o, 2, dirs, "import takes a Hugging Face directory and an output directory",
                                 argc, argv);
 
     if (status == STATUS_OK) {
         signals_ignore_pipe();
-        status = hf_import(dirs[0], dirs[1], o.overwrite, &err) == 0 ? STATUS_OK : fail(&err);
+        status = hf_import(dirs[0], *o.base ? o.base : NULL, dirs[1], o.overwrite, &err) == 0 ? STATUS_OK : fail(&err);
         if (status == STATUS_OK) printf("%s: imported to %s/checkpoint-0\n", dirs[0], dirs[1]);
     }
-    keys_free(export_keys, &o);
+    keys_free(import_keys, &o);
     return status;
 }
 
@@ -277,7 +302,7 @@ static int run(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } verbs[] = {{"ls", list}, {"verify", verify}, {"export", export_one}, {"import", import_one}};
+    } verbs[] = {{"ls", list}, {"verify", verify}, {"export", export_one}, {"merge", merge}, {"import", import_one}};
 
     if (flags_ask_help(argc - 1, argv + 1)) return fputs(help, stdout), STATUS_OK;
     if (argc < 2) return usage("what to do?", NULL);

@@ -32,7 +32,7 @@ typedef struct session {
     const generate_flags *flags;
     moai_grid grid;
     device device;
-    weights *weights;
+    weights *weights, *adapters; /* adapters: NULL without any */
     tokenizer *tokenizer; /* NULL: ids in, ids out */
     const char *tokenizer_path;
     char *file_text; /* of --prompt_file */
@@ -54,27 +54,33 @@ static bool is_streamed(const session *s) { return s->n == 1 && !s->flags->jsonl
 
 /* -- what is read -- */
 
+static const model_config *config_of(const session *s)
+{
+    return weights_config(s->adapters ? s->adapters : s->weights);
+}
+
 /* The directory to read, decided by rank 0 alone, since a training run may add checkpoints meanwhile.  Caller frees. */
-static char *find_source(const session *s)
+static char *find_source(const session *s, const char *given)
 {
     char path[4096] = "";
 
     if (s->grid.rank == 0) {
-        char *newest = checkpoint_latest(s->flags->source);
-        snprintf(path, sizeof path, "%s", newest ? newest : s->flags->source);
+        char *newest = *given ? checkpoint_latest(given) : NULL;
+        snprintf(path, sizeof path, "%s", newest ? newest : given);
         free(newest);
     }
     comm_broadcast(&s->grid.host_world, path, sizeof path, DT_U8, 0);
     return xstrdup(path);
 }
 
-static int open_weights(session *s, const char *dir, moai_error *err)
+static int open_weights(session *s, const char *dir, const char *adapter, moai_error *err)
 {
     const grid_shape size = {.tp = s->grid.world, .cp = 1, .dp = 1, .pp = 1};
 
     s->weights = weights_open(dir, err);
     if (!s->weights) return -1;
-    if (params_check(weights_config(s->weights), size, err) == 0) return 0;
+    if (*adapter && !(s->adapters = weights_open_adapter(adapter, weights_config(s->weights), err))) return -1;
+    if (params_check(config_of(s), size, err) == 0) return 0;
     err->config = true;
     return -1;
 }
@@ -103,10 +109,10 @@ static int open_tokenizer(session *s, const char *dir, moai_error *err)
     if (!s->tokenizer) return -1;
     s->tokenizer_path = path;
     if (*f->tokenizer && check_tokenizer(s, dir, err)) return -1;
-    if (tokenizer_vocab_size(s->tokenizer) > weights_config(s->weights)->vocab_size)
+    if (tokenizer_vocab_size(s->tokenizer) > config_of(s)->vocab_size)
         return error_config(err, "%s has %lld tokens, more than vocab_size %lld of %s: not this model's tokenizer",
                             path, (long long)tokenizer_vocab_size(s->tokenizer),
-                            (long long)weights_config(s->weights)->vocab_size, dir);
+                            (long long)config_of(s)->vocab_size, dir);
     return 0;
 }
 
@@ -196,7 +202,7 @@ static int add_lines(session *s, const char *path, moai_error *err)
 
 static int add_numbers(session *s, const char *text, moai_error *err)
 {
-    const int64_t vocab = weights_config(s->weights)->vocab_size;
+    const int64_t vocab = config_of(s)->vocab_size;
     prompt *p = add_prompt(s, xstrdup("--input_ids"));
     const char *at = text;
 
@@ -227,7 +233,7 @@ static int read_prompts(session *s, moai_error *err)
 /* How many tokens are written, against how far the model's positions reach. */
 static int settle_lengths(session *s, moai_error *err)
 {
-    const int64_t reach = decoder_reach(weights_config(s->weights));
+    const int64_t reach = decoder_reach(config_of(s));
     const int64_t to_write = *s->flags->logits_out ? 0 : max_i64(1, s->flags->max_new_tokens);
     const prompt *longest = &s->prompts[0];
 
@@ -259,7 +265,7 @@ static int open_decoder(session *s, moai_error *err)
                                  .max_len = s->longest + (logits_only ? 0 : s->max_new_tokens),
                                  .max_rows = max_i64(places, rows),
                                  .max_wanted = logits_only ? LOGITS_ROWS : places};
-    return decoder_init(&s->decoder, weights_config(s->weights), &opt, s->device.ops, s->device.dev, &s->grid, err);
+    return decoder_init(&s->decoder, config_of(s), &opt, s->device.ops, s->device.dev, &s->grid, err);
 }
 
 /* Transformers' base follows the text as it grows. */
@@ -282,29 +288,34 @@ static int session_open(session *s, moai_error *err)
 
     if (failed) return -1;
     device_connect(&s->device, &s->grid);
-    char *dir = find_source(s);
+    char *dir = find_source(s, s->flags->source), *adapter = find_source(s, s->flags->adapter);
     const double begin = now_seconds();
-    failed = comm_agree(world, open_weights(s, dir, err), err);
+    failed = comm_agree(world, open_weights(s, dir, adapter, err), err);
     if (!failed) failed = comm_agree(world, open_tokenizer(s, dir, err), err);
     if (!failed) failed = share_prompt_file(s, err);
     if (!failed) failed = comm_agree(world, read_prompts(s, err), err);
     if (!failed) report_unknown(s);
     if (!failed) failed = comm_agree(world, settle_lengths(s, err), err);
     if (!failed) failed = comm_agree(world, open_decoder(s, err), err);
-    if (!failed) failed = comm_agree(world, decoder_load(&s->decoder, s->weights, err), err);
+    if (!failed) failed = comm_agree(world, decoder_load(&s->decoder, s->weights, s->adapters, err), err);
     if (!failed)
         say("weights    %s: %lld parameters as %s on %d rank%s in %.2f s; %s", dir,
             (long long)model_n_params(&s->decoder.cfg), dtype_name(s->flags->dtype), s->grid.world,
             s->grid.world == 1 ? "" : "s", now_seconds() - begin, s->device.text);
+    if (!failed && s->adapters)
+        say("adapters   %s: rank %lld, scale %g", adapter, (long long)s->decoder.cfg.lora.rank,
+            lora_scale(&s->decoder.cfg.lora));
     if (!failed) say_dynamic(&s->decoder);
     free(dir);
+    free(adapter);
     return failed;
 }
 
 static void session_close(session *s)
 {
     if (s->decoder.layers) decoder_free(&s->decoder);
-    if (s->weights) weights_free(s->weights);
+    weights_free(s->weights);
+    weights_free(s->adapters);
     if (s->tokenizer) tokenizer_free(s->tokenizer);
     for (int64_t i = 0; i < s->n_prompts; i++) {
         free(s->prompts[i].name);

@@ -33,11 +33,13 @@ static void lay_out(decoder *d)
     const int64_t half = d->cfg.head_dim / 2;
 
     d->weights = arena_take(run, (size_t)d->params.n_elem * dtype_size(c->dt));
+    d->frozen_weights = arena_take(run, (size_t)d->frozen.n_elem * dtype_size(c->dt));
     c->rope.cos = arena_tensor(run, DT_F32, d->opt.max_len, half);
     c->rope.sin = arena_tensor(run, DT_F32, d->opt.max_len, half);
     d->device_inputs = arena_take(run, input_bytes(d->opt.max_rows, d->opt.max_wanted));
     d->drawn = arena_take(run, (size_t)d->opt.max_wanted * sizeof *d->drawn);
-    const flat_params f = {.table = &d->params, .weights = d->weights, .dt = c->dt};
+    const flat_params f = {.trained = &d->params, .frozen = &d->frozen, .weights = d->weights,
+                           .frozen_weights = d->frozen_weights, .dt = c->dt};
     for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) {
         d->layers[l] = layer_view(&f, l);
         d->cache[l].k = arena_tensor(cache, c->dt, d->opt.n_sequences * d->opt.max_len, ctx_kv_cols(c));
@@ -87,12 +89,12 @@ static tensor head_logits(const decoder *d, tensor normed)
     tensor logits = arena_tensor(c->scratch, DT_F32, n, V);
 
     if (tp->size == 1) {
-        linear_forward(c, logits, normed, &d->head.map);
+        linear_forward(c, logits, normed, &d->head.map, NULL);
         return logits;
     }
     tensor all = arena_tensor(c->scratch, DT_F32, tp->size * n, share); /* (tp, n, V/tp) */
     tensor mine = tensor_rows(all, tp->rank * n, n);
-    linear_forward(c, tensor_cols(mine, 0, d->head.map.w.rows), normed, &d->head.map);
+    linear_forward(c, tensor_cols(mine, 0, d->head.map.w.rows), normed, &d->head.map, NULL);
     comm_request gathered = all_gather_begin(tp, all.data, mine.data, (size_t)(n * share), DT_F32);
     comm_end(&gathered);
     for (int part = 0; part < tp->size; part++) {
@@ -270,7 +272,8 @@ int decoder_init(decoder *d, const model_config *cfg, const decoder_options *opt
                                   .n_kv_heads = max_i64(cfg->num_key_value_heads / tp, 1),
                                   .head_dim = cfg->head_dim,
                                   .scale = 1 / sqrtf((float)cfg->head_dim)}};
-    params_init(&d->params, cfg, grid->size, grid->at, opt->max_len);
+    params_init(&d->params, cfg, PARAMS_TRAINED, grid->size, grid->at, opt->max_len);
+    params_init(&d->frozen, cfg, PARAMS_FROZEN, grid->size, grid->at, opt->max_len);
     d->layers = xmalloc((size_t)cfg->num_hidden_layers * sizeof *d->layers);
     d->cache = xmalloc((size_t)cfg->num_hidden_layers * sizeof *d->cache);
     d->inputs = xmalloc(input_bytes(opt->max_rows, opt->max_wanted));
@@ -284,6 +287,17 @@ int decoder_init(decoder *d, const model_config *cfg, const decoder_options *opt
     return 0;
 }
 
+int decoder_load(decoder *d, weights *from, weights *adapters, moai_error *err)
+{
+    const moai_ctx *c = &d->ctx;
+    const bool adapts = d->cfg.lora.rank > 0;
+
+    CHECK(adapts == (adapters != NULL), "adapters without a model that has any, or the other way round");
+    if (!adapts) return weights_to_device(from, &d->params, d->weights, c->dt, c->ops, c->dev, err);
+    if (weights_to_device(from, &d->frozen, d->frozen_weights, c->dt, c->ops, c->dev, err)) return -1;
+    return weights_to_device(adapters, &d->params, d->weights, c->dt, c->ops, c->dev, err);
+}
+
 void decoder_free(decoder *d)
 {
     for (int i = 0; i < N_DECODER_ARENAS; i++)
@@ -293,5 +307,6 @@ void decoder_free(decoder *d)
     free(d->inputs);
     free(d->stretches);
     params_free(&d->params);
+    params_free(&d->frozen);
     *d = (decoder){0};
 }

@@ -49,10 +49,10 @@ typedef struct decoder {
     moai_ctx ctx;
     model_config cfg;
     decoder_options opt;
-    param_table params; /* of one stage with all layers */
+    param_table params, frozen; /* of one stage with all layers: the model's, or the adapters' and the model's */
 
     arena arenas[N_DECODER_ARENAS];
-    void *weights;    /* flat (params.n_elem), zero until filled */
+    void *weights, *frozen_weights; /* flat (n_elem of its table), zero until filled */
     layer_weights *layers; /* views, one a layer */
     embedding_weights embedding;
     head_weights head;
@@ -75,8 +75,9 @@ int64_t decoder_reach(const model_config *);
  * 1; ranks along dp decode each for itself.  The decoder may not be moved afterwards.  Not collective. */
 int decoder_init(decoder *, const model_config *, const decoder_options *, const moai_ops *, moai_device *,
                  const moai_grid *, moai_error *err);
-/* This rank's blocks of the weights, whatever they were trained or stored as.  Not collective; the caller agrees. */
-int decoder_load(decoder *, weights *, moai_error *err);
+/* This rank's blocks of the weights, whatever they were trained or stored as, and of the adapters', where the model has
+ * any (else NULL).  Not collective; the caller agrees. */
+int decoder_load(decoder *, weights *, weights *adapters, moai_error *err);
 void decoder_free(decoder *);
 
 /* Runs the rows (host arrays) through the model and puts their keys and values into the cache.  logits (n_wanted,

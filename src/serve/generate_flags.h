@@ -15,7 +15,7 @@ typedef struct generate_flags {
     bool ignore_eos, echo, jsonl;
     int64_t batch_size, num_threads;
     dtype dtype;
-    char *device, *tokenizer, *logits_out;
+    char *device, *tokenizer, *adapter, *logits_out;
 } generate_flags;
 
 /* Strings are never NULL and belong to the struct.  --help prints the table and leaves with 0.  Not collective:

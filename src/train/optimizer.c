@@ -58,7 +58,7 @@ static void update_own(moai_model *m, const adamw_options *o, double lr, int64_t
                                             .v = state_floats(&m->states, STATE_EXP_AVG_SQ, r.own),
                                             .param = tensor_at(flat, 0, r.begin), .param_dt = c->dt,
                                             .grad = m->grads + r.begin, .n = n,
-                                            .n_decay = max_i64(0, min_i64(n, k->offset + k->n_matrix - r.begin)),
+                                            .n_decay = max_i64(0, min_i64(n, k->offset + k->n_decayed - r.begin)),
                                             .grad_scale = m->grad_scale, .lr = (float)lr,
                                             .beta1 = (float)o->adam_beta1, .beta2 = (float)o->adam_beta2,
                                             .eps = (float)o->adam_epsilon, .weight_decay = (float)o->weight_decay,

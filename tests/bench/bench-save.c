@@ -85,7 +85,7 @@ int main(int argc, char **argv)
     CHECK(model_config_read(&cfg, model, &err) == 0, "%s", err.text);
     grid_init(&grid, (grid_shape){1, 1, world, 1}, (int)cfg.num_key_value_heads);
     CHECK(device_open(&dev, &(device_options){.name = name, .num_threads = 0}, &err) == 0, "%s", err.text);
-    params_init(&params, &cfg, grid.size, grid.at, 1);
+    params_init(&params, &cfg, PARAMS_TRAINED, grid.size, grid.at, 1);
     take_state(&state, &params);
     say("state      %.3f GiB of %s on %d ranks, %s", (double)opt_state_bytes(&state.states) * world / 0x1p30, model,
         world, dev.text);

@@ -17,7 +17,8 @@ static void cut_in_two(void)
 {
     moai_error err;
 
-    CHECK(hf_export("model", "two", "float32", 400, false, &err) == 0, "%s", err.text);
+    CHECK(hf_export(&(hf_export_options){.dir = "model", .to = "two", .torch_dtype = "float32",
+                                         .max_shard_bytes = 400}, &err) == 0, "%s", err.text);
 }
 
 void fuzz_start(void)

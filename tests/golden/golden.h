@@ -6,6 +6,7 @@
 #include "io/hf/safetensors.h"
 #include "io/hf/weights.h"
 #include "parallel/axes/zero.h"
+#include "src/base/files.h"
 #include "src/device/device.h"
 #include "src/model/model_run.h"
 #include "src/train/optimizer.h"
@@ -19,7 +20,7 @@ enum { GOLDEN_SAMPLES = 2, GOLDEN_STEPS = 3 }; /* samples of a batch, batches */
 
 typedef struct golden {
     const char *name; /* for reports */
-    weights *weights;
+    weights *weights, *adapters; /* adapters: NULL without any */
     safetensors *results;
     const model_config *cfg;
     int64_t seq_len;
@@ -66,15 +67,31 @@ static inline double golden_scalar(const golden *g, const char *prefix, const ch
     return value;
 }
 
+/* The weights of a directory, or the adapters in it and the weights of the base that they name. */
+static inline void golden_open_weights(golden *g, const char *dir)
+{
+    char *config = xasprintf("%s/adapter_config.json", dir), *base = NULL, xxh3[33];
+    const bool adapts = file_exists(config);
+    moai_error err;
+
+    if (adapts) CHECK(weights_base(dir, &base, xxh3, &err) == 0, "%s", err.text);
+    g->weights = weights_open(adapts ? base : dir, &err);
+    CHECK(g->weights, "%s", err.text);
+    if (adapts) g->adapters = weights_open_adapter(dir, weights_config(g->weights), &err);
+    CHECK(!adapts || g->adapters, "%s", err.text);
+    g->cfg = weights_config(adapts ? g->adapters : g->weights);
+    free(config);
+    free(base);
+}
+
 /* The weights of one directory, the results of another (often the same). */
 static inline void golden_open(golden *g, const char *name, const char *weights_dir, const char *results_dir)
 {
     char *path = xasprintf("%s/results.safetensors", results_dir);
     moai_error err;
 
-    *g = (golden){.name = name, .weights = weights_open(weights_dir, &err)};
-    CHECK(g->weights, "%s", err.text);
-    g->cfg = weights_config(g->weights);
+    *g = (golden){.name = name};
+    golden_open_weights(g, weights_dir);
     g->results = safetensors_open(path, &err);
     CHECK(g->results, "%s", err.text);
     const safetensors_entry *e = golden_find(g, "", "ids");
@@ -92,6 +109,7 @@ static inline void golden_open(golden *g, const char *name, const char *weights_
 static inline void golden_close(golden *g)
 {
     weights_free(g->weights);
+    weights_free(g->adapters);
     safetensors_close(g->results);
     free(g->ids);
 }
@@ -133,7 +151,7 @@ static inline void golden_load(moai_model *m, const golden *g)
 
     for (int i = 0; i < m->params.n; i++) {
         const param *p = &m->params.list[i];
-        CHECK(weights_read(g->weights, p->name, p->row0, p->n_rows, p->col0, p->n_cols, flat + p->offset, p->n_cols,
+        CHECK(weights_read(g->adapters ? g->adapters : g->weights, p->name, p->row0, p->n_rows, p->col0, p->n_cols, flat + p->offset, p->n_cols,
                            &err) == 0,
               "%s", err.text);
     }
@@ -143,6 +161,8 @@ static inline void golden_load(moai_model *m, const golden *g)
         c->ops->copy(c->dev, state_floats(&m->states, STATE_WEIGHT, r.own), flat + r.begin, bytes, COPY_TO_DEVICE);
     }
     weights_from_master(m);
+    CHECK(weights_to_device(g->weights, &m->frozen, m->frozen_weights, c->dt, c->ops, c->dev, &err) == 0, "%s",
+          err.text);
     c->ops->sync(c->dev);
     free(flat);
 }

@@ -85,7 +85,7 @@ static inline void state_compare_one(void *arg, const param *p, uint64_t key, in
 static inline void state_init(small_state *s, const model_config *cfg, moai_grid *grid, moai_device *dev)
 {
     *s = (small_state){.grid = grid};
-    params_init(&s->params, cfg, grid->size, grid->at, 16);
+    params_init(&s->params, cfg, PARAMS_TRAINED, grid->size, grid->at, 16);
     s->st = (checkpoint_state){.params = &s->params, .grid = grid, .ops = &ops_cpu, .dev = dev};
     s->st.states = host_states(&s->params, dev);
 }

@@ -147,7 +147,7 @@ static void load_newest(const char *dir, state *s, moai_device *device)
     CHECK(checkpoint_open(&m, newest, &comm_alone, &err) == 0, "%s", err.text);
     s->meta = checkpoint_meta_copy(checkpoint_get_meta(m));
     grid_dry(&grid, one, (grid_shape){0, 0, 0, 0}, (int)s->meta.model.num_key_value_heads);
-    params_init(&s->params, &s->meta.model, one, grid.at, s->meta.seq_length);
+    params_init(&s->params, &s->meta.model, PARAMS_TRAINED, one, grid.at, s->meta.seq_length);
     s->states = opt_state_on_host(opt_state_of(adamw_states, s->params.n_own));
     CHECK(opt_state_take_host(&s->states, &ops_cpu, device, &err) == 0, "%s", err.text);
     checkpoint_state load = {.params = &s->params, .grid = &grid, .ops = &ops_cpu, .dev = device, .states = s->states};

@@ -246,3 +246,16 @@ char *xasprintf(const char *fmt, ...)
     CHECK(n >= 0, "out of host memory");
     return text;
 }
+
+const char *with_commas(char out[32], int64_t n)
+{
+    char digits[24];
+    int len = snprintf(digits, sizeof digits, "%lld", (long long)n), at = 0;
+
+    for (int i = 0; i < len; i++) {
+        if (i && (len - i) % 3 == 0) out[at++] = ',';
+        out[at++] = digits[i];
+    }
+    out[at] = '\0';
+    return out;
+}

@@ -81,6 +81,7 @@ void warn_here(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 double now_seconds(void);                                                /* monotonic clock */
 void *xmalloc(size_t n_bytes);                                           /* zeroed; dies when memory ends */
 char *xstrdup(const char *s);
+const char *with_commas(char out[32], int64_t n);           /* "29,474,816" */
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Share i of n things over `parts`: [share_begin(n, parts, i), share_begin(n, parts, i + 1));

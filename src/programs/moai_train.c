@@ -26,14 +26,34 @@ static int read_model_file(model_config *cfg, const char *path, moai_error *err)
     return -1;
 }
 
+/* The model file, which is that of the weights that the run starts from, if it does. */
+static int find_model(model_config *cfg, const run_config *run, moai_error *err)
+{
+    const char *base = run->finetune.model_name_or_path;
+    char *inside = xasprintf("%s/config.json", base);
+    model_config own;
+    moai_error why;
+    int rc = *base ? file_given("model_name_or_path", base, err) : 0;
+
+    if (!rc && *base && file_missing(inside))
+        rc = error_config(err, "--model_name_or_path %s holds no config.json, must be a Hugging Face directory or a "
+                          "checkpoint", base);
+    if (!rc && *base) rc = model_config_read(&own, inside, err);
+    if (!rc) rc = read_model_file(cfg, run->model, err);
+    if (!rc && *base && model_config_same(cfg, &own, &why))
+        rc = error_config(err, "--model %s and --model_name_or_path %s are two models: %s", run->model, base, why.text);
+    free(inside);
+    return rc;
+}
+
 /* Rank 0 for all. */
-static int read_model(model_config *cfg, const char *path, moai_error *err)
+static int read_model(model_config *cfg, const run_config *run, moai_error *err)
 {
     const bool reads = process_rank() == 0;
     char *bytes = (char *)cfg;
     size_t n_bytes = sizeof *cfg;
 
-    if (process_share(reads && read_model_file(cfg, path, err) != 0, &bytes, &n_bytes, err)) return -1;
+    if (process_share(reads && find_model(cfg, run, err) != 0, &bytes, &n_bytes, err)) return -1;
     if (reads) return 0;
     memcpy(cfg, bytes, sizeof *cfg);
     free(bytes);
@@ -43,8 +63,13 @@ static int read_model(model_config *cfg, const char *path, moai_error *err)
 /* What needs neither data nor memory; the same answer on every rank. */
 static int check(run_config *run, model_config *cfg, grid_shape *size, batch_plan *batch, int world, moai_error *err)
 {
-    if (read_model(cfg, run->model, err)) return -1;
+    if (!*run->model) {
+        free(run->model);
+        run->model = xasprintf("%s/config.json", run->finetune.model_name_or_path);
+    }
+    if (read_model(cfg, run, err)) return -1;
     model_config_remark(cfg, run->model);
+    if (finetune_settle(cfg, &run->finetune, err)) return -1;
     *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel,
                          .dp = (int)run->data_parallel, .pp = (int)run->pipeline_parallel};
     if (run->plan_ranks) {                    /* questions about a world that is not running */

@@ -23,19 +23,6 @@ const char *recompute_name(recompute_mode mode)
     return names[mode];
 }
 
-static const char *with_commas(char out[32], int64_t n)
-{
-    char digits[24];
-    int len = snprintf(digits, sizeof digits, "%lld", (long long)n), at = 0;
-
-    for (int i = 0; i < len; i++) {
-        if (i && (len - i) % 3 == 0) out[at++] = ',';
-        out[at++] = digits[i];
-    }
-    out[at] = '\0';
-    return out;
-}
-
 /* NCCL communicators that hold buffers: of every axis in use, two for the pipe's directions (comm_nccl.c).  One that is
  * never called, as `embed` where nothing is tied, takes next to nothing. */
 static int n_transports(const moai_model *m)
@@ -151,6 +138,11 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
              with_commas(n, model_n_params(cfg)), (long long)cfg->num_hidden_layers, (long long)cfg->hidden_size,
              (long long)cfg->num_attention_heads, (long long)cfg->num_key_value_heads, (long long)cfg->head_dim,
              (long long)cfg->intermediate_size, (long long)cfg->vocab_size, cfg->tie_word_embeddings ? " (tied)" : "");
+    if (cfg->lora.rank) {
+        char trained[160];
+        finetune_describe(trained, cfg);
+        plan_say(run, "adapters   rank %lld, scale %g: %s", (long long)cfg->lora.rank, lora_scale(&cfg->lora), trained);
+    }
     plan_say(run, "grid       %d ranks = TP %d x CP %d x DP %d x PP %d", size.tp * size.cp * size.dp * size.pp, size.tp,
              size.cp, size.dp, size.pp);
     plan_say(run,

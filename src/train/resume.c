@@ -24,6 +24,12 @@ static verdict check_meta(const run_config *run, const checkpoint_meta *now, con
         error_set(err, "%s is of another model: %s", dir, why.text);
         return DISAGREES;
     }
+    if (strcmp(saved->base_xxh3, now->base_xxh3) != 0 && !resume_key_allowed(run->resume_allow, "model_name_or_path")) {
+        error_set(err, "%s: its adapters were trained on another base than %s: XXH3 %s then, %s now (--resume_allow "
+                  "model_name_or_path goes on all the same)", dir, run->finetune.model_name_or_path, saved->base_xxh3,
+                  now->base_xxh3);
+        return DISAGREES;
+    }
     const bool other_tokens = strcmp(saved->tokenizer_sha256, now->tokenizer_sha256) != 0;
     /* nothing consumed yet: any data and any keys will do, but imported weights know only their tokenizer's tokens */
     if (saved->samples == 0 && (!other_tokens || !saved->tokenizer_sha256[0])) return GOOD;

@@ -25,7 +25,8 @@ static const key_spec first[] = {
     PATH(resume_from_checkpoint, "",
          "a checkpoint directory; auto: the newest good one of output_dir, if any; latest: auto, but it must be there"),
     TEXT(resume_allow, "", "keys, separated by commas, that may differ from the checkpoint's"),
-
+};
+static const key_spec layout[] = {
     INT(tensor_parallel, "1", 1, 4096, "ranks that split each layer (TP)"),
     INT(context_parallel, "1", 1, 4096, "ranks that split each sequence (CP)"),
     INT(pipeline_parallel, "1", 1, 1024, "stages of consecutive layers (PP)"),
@@ -76,11 +77,13 @@ static const key_spec last[] = {
     BOOL(plan, "false", "print the layout and the memory per rank, and leave"),
     INT(plan_ranks, "0", 0, 1 << 24, "ranks that --plan is about; 0: TP x CP x PP x DP"),
 };
-static const key_table first_keys = KEY_TABLE(first), number_keys = KEY_TABLE(numbers),
+static const key_table first_keys = KEY_TABLE(first), layout_keys = KEY_TABLE(layout), number_keys = KEY_TABLE(numbers),
                        memory_keys = KEY_TABLE(memory), last_keys = KEY_TABLE(last);
 
 /* As --help lists them. */
 static const key_group groups[] = {{&first_keys, 0},
+                                   {&finetune_keys, offsetof(run_config, finetune)},
+                                   {&layout_keys, 0},
                                    {&batch_keys, offsetof(run_config, batch)},
                                    {&schedule_keys, offsetof(run_config, schedule)},
                                    {&adamw_keys, offsetof(run_config, adamw)},
@@ -178,7 +181,11 @@ static int check_together(const run_config *c, moai_error *err)
                          (long long)c->schedule.max_steps);
     if (check_allowed(c->resume_allow, err)) return -1;
     if (c->plan_ranks && !c->plan) return error_set(err, "plan_ranks is %lld without --plan", (long long)c->plan_ranks);
-    if (!*c->model) return error_set(err, "model is missing: --model FILE names the config.json");
+    if (!*c->model && !*c->finetune.model_name_or_path)
+        return error_set(err, "model is missing: --model FILE names the config.json");
+    if (c->finetune.lora_rank && !*c->finetune.model_name_or_path && !c->plan)
+        return error_set(err, "lora_rank is %lld without model_name_or_path: adapters need weights to adapt",
+                         (long long)c->finetune.lora_rank);
     if (!*c->data && !c->plan)
         return error_set(err, "data is missing: --data FILE names the manifest of the token shards");
     return 0;

@@ -5,6 +5,7 @@
 
 #include "src/params/ctx.h"
 #include "src/train/batch_plan.h"
+#include "src/train/finetune.h"
 #include "src/train/loss_scale.h"
 #include "src/train/optimizer.h"
 #include "src/train/schedule.h"
@@ -17,6 +18,7 @@ typedef struct run_config {
     char *model, *data, *tokenizer, *output_dir;
     char *resume_from_checkpoint;                       /* a directory, "auto", "latest", "" */
     char *resume_allow;                                 /* names of keys, separated by commas */
+    finetune_options finetune;
     /* layout */
     int64_t tensor_parallel, context_parallel, pipeline_parallel, data_parallel;  /* data_parallel 0: what is left */
     char *device;                                       /* cpu | cuda | auto */

@@ -5,6 +5,7 @@
 #include "parallel/watch/watchdog.h"
 #include "src/base/files.h"
 #include "src/config/keys.h"
+#include "src/train/base_weights.h"
 #include "src/train/carry.h"
 #include "src/train/optimizer.h"
 #include "src/train/output_dir.h"
@@ -153,11 +154,13 @@ checkpoint_meta trainer_meta(const trainer *t)
                             .run_json = run_config_json(t->run), .state_json = run_state_json(&t->state, t->run)};
 
     memcpy(meta.tokenizer_sha256, t->data.info.tokenizer_sha256, sizeof meta.tokenizer_sha256);
+    memcpy(meta.base_xxh3, t->base_xxh3, sizeof meta.base_xxh3);
+    if (t->cfg->lora.rank) meta.base = xstrdup(t->run->finetune.model_name_or_path);
     dataset_xxh3(t->train_set, meta.data_xxh3);
     return meta;
 }
 
-static void start_anew(trainer *t)
+static int start_anew(trainer *t, moai_error *err)
 {
     const moai_ctx *c = &t->model.ctx;
 
@@ -165,6 +168,7 @@ static void start_anew(trainer *t)
     for (int i = 0; i < t->model.states.n; i++)
         if (i != STATE_WEIGHT) state_zero(&t->model.states, i, c->ops, c->dev);
     t->step = t->samples = t->updates = t->skipped = 0;
+    return base_weights_start(&t->model, t->run, &t->grid.host_world, err);
 }
 
 /* What resume_from_checkpoint of `run` means, or a new start. */
@@ -178,7 +182,7 @@ static int load_state(trainer *t, const run_config *run, resume_point *from, moa
     checkpoint_meta_free(&now);
     if (failed) return -1;
     run_state_reset(&t->state, t->run);
-    if (!from->dir) start_anew(t);
+    if (!from->dir && start_anew(t, err)) return -1;
     weights_from_master(&t->model);
     if (!from->dir) return 0;
     t->step = meta->step, t->samples = meta->samples, t->updates = meta->updates, t->skipped = meta->skipped;
@@ -232,6 +236,11 @@ static int carry(trainer *t, moai_error *err)
 
 static int start_weights(trainer *t, moai_error *err)
 {
+    const comm *world = &t->grid.host_world;
+
+    if (base_weights_open(t->run, t->cfg, world, t->data.info.tokenizer_sha256, t->base_xxh3, &t->files, err) ||
+        base_weights_freeze(&t->model, t->run, world, err))
+        return -1;
     if (load_state(t, t->run, &t->from, err)) {
         err->config = err->config || t->from.disagrees;
         return -1;

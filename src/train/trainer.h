@@ -45,6 +45,7 @@ typedef struct trainer {
     int64_t evaluated_step, checked_step;     /* the last ones, of validation loss and replicas; -1: none */
     resume_point from;                        /* dir NULL: a new start */
     saver *saver;
+    char base_xxh3[33];                       /* of the frozen weights; "" without adapters */
     checkpoint_files files;                   /* rank 0 only: what lies beside the state in each checkpoint */
     metrics *metrics;                         /* rank 0 only */
     job_lock *lock;                           /* of output_dir, rank 0 only */

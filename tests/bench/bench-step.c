@@ -52,6 +52,12 @@ static void train_step(bench *b)
     optimizer_step(m, &b->run.adamw, 1e-5, ++b->updates, scale);
 }
 
+/* Nothing of what is frozen; adapters are no part of the bound. */
+static void weight_bound(bench *b, const linear *l, tensor dy, tensor x)
+{
+    if (l->is_trained) b->model.ctx.ops->matmul_dw(b->model.ctx.dev, l->dw, dy, x, true);
+}
+
 static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
 {
     const moai_ctx *c = &b->model.ctx;
@@ -67,15 +73,15 @@ static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
     op->matmul(dev, a->gate_up, a->n2, w->gate_up.w);
     op->matmul(dev, b->part, a->act, w->down.w);
     op->matmul_dx(dev, b->dact, b->dy, w->down.w, false);
-    op->matmul_dw(dev, w->down.dw, b->dy, a->act, true);
+    weight_bound(b, &w->down, b->dy, a->act);
     op->matmul_dx(dev, b->part, a->gate_up, w->gate_up.w, false);
-    op->matmul_dw(dev, w->gate_up.dw, a->gate_up, a->n2, true);
+    weight_bound(b, &w->gate_up, a->gate_up, a->n2);
     op->matmul_dx(dev, b->datt, b->dy, w->o.w, false);
-    op->matmul_dw(dev, w->o.dw, b->dy, a->att, true);
+    weight_bound(b, &w->o, b->dy, a->att);
     if (b->attend)
         op->attend_backward(dev, &heads, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt);
     op->matmul_dx(dev, b->part, b->dqkv, w->qkv.w, false);
-    op->matmul_dw(dev, w->qkv.dw, b->dqkv, a->n1, true);
+    weight_bound(b, &w->qkv, b->dqkv, a->n1);
 }
 
 static void micro_batch_bound(bench *b)
@@ -93,7 +99,7 @@ static void micro_batch_bound(bench *b)
         tensor logits = tensor_rows(b->logits, 0, rows);
         c->ops->matmul(c->dev, logits, tensor_rows(x, row, rows), head->map.w);
         c->ops->matmul_dx(c->dev, tensor_rows(b->part, row, rows), logits, head->map.w, false);
-        c->ops->matmul_dw(c->dev, head->map.dw, logits, tensor_rows(x, row, rows), true);
+        weight_bound(b, &head->map, logits, tensor_rows(x, row, rows));
     }
     c->ops->sync(c->dev);
 }
@@ -186,6 +192,7 @@ static void measure(bench *b)
     model_plan(&b->model, &b->cfg, &b->grid, &opt);
     CHECK(model_alloc(&b->model, b->device.ops, b->device.dev, &b->grid, &err) == 0, "%s", err.text);
     model_init_weights(&b->model, 1);
+    model_init_frozen(&b->model, 1);
     const double step = print_rate(b, "training step", tokens_step / median_seconds(train_step, b, seconds), all);
     profile *observed = observed_step(b);
     bound_open(b);
@@ -210,7 +217,8 @@ int main(int argc, char **argv)
     moai_error err;
 
     process_start(&argc, &argv);
-    if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err))
+    if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err) ||
+        finetune_settle(&b.cfg, &b.run.finetune, &err))
         config_error("%s", err.text);
     CHECK(batch_settle(&b.batch, &b.run.batch, 1, &err) == 0, "%s", err.text);
     if (fit_find_memory(&memory, &b.run, &err) ||

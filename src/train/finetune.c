@@ -1,0 +1,73 @@
+/* finetune.c: see finetune.h */
+#include "src/train/finetune.h"
+
+#include "src/params/params.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define KEYS_OF finetune_options
+#include "src/config/key_rows.h"
+
+static const key_spec rows[] = {
+    PATH(model_name_or_path, "",
+         "start from these weights: a Hugging Face directory or a checkpoint, whose config.json is then the model file",
+         CONTENT),
+    INT(lora_rank, "0", 0, MOST_LORA_RANK,
+        "train adapters of this rank beside the frozen weights (LoRA); 0: train the whole model", FIXED),
+    REAL(lora_alpha, "0", 0, 1e6, "adapters are added times this over the rank; 0: twice the rank", FIXED),
+    BOOL(use_rslora, "false", "times lora_alpha over the root of the rank", FIXED),
+    TEXT(lora_target_modules, "all-linear",
+         "linear maps that have adapters: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear",
+         FIXED),
+    TEXT(modules_to_save, "", "trained as they are, beside the adapters: embed_tokens, lm_head", FIXED),
+};
+const key_table finetune_keys = KEY_TABLE(rows);
+
+static int check_alone(const finetune_options *o, moai_error *err)
+{
+    const char *given = o->lora_alpha != 0 ? "lora_alpha" : o->use_rslora ? "use_rslora" : *o->modules_to_save
+                        ? "modules_to_save" : strcmp(o->lora_target_modules, "all-linear") ? "lora_target_modules" : NULL;
+
+    return given ? error_set(err, "%s is given, and lora_rank is 0: there are no adapters", given) : 0;
+}
+
+int finetune_settle(model_config *model, const finetune_options *o, moai_error *err)
+{
+    lora_config *l = &model->lora;
+    moai_error why;
+
+    *l = (lora_config){.rank = o->lora_rank, .use_rslora = o->use_rslora,
+                       .alpha = o->lora_alpha != 0 ? o->lora_alpha : 2 * (double)o->lora_rank};
+    if (!l->rank) {
+        *l = (lora_config){0};
+        return check_alone(o, err);
+    }
+    if (lora_targets_read(&l->targets, o->lora_target_modules, &why))
+        return error_set(err, "lora_target_modules: %s", why.text);
+    if (lora_saved_read(l, o->modules_to_save, &why)) return error_set(err, "modules_to_save: %s", why.text);
+    if (l->trains_head && model->tie_word_embeddings)
+        return error_set(err, "modules_to_save: lm_head is the embedding in this model (tie_word_embeddings): name "
+                         "embed_tokens");
+    return 0;
+}
+
+static int64_t count(const model_config *model, params_part part)
+{
+    param_table t;
+    int64_t n = 0;
+
+    params_init(&t, model, part, (grid_shape){1, 1, 1, 1}, (grid_shape){0, 0, 0, 0}, 1);
+    for (int i = 0; i < t.n; i++) n += t.list[i].rows * t.list[i].cols;
+    params_free(&t);
+    return n;
+}
+
+void finetune_describe(char *text, const model_config *model)
+{
+    const int64_t trained = count(model, PARAMS_TRAINED), all = trained + count(model, PARAMS_FROZEN);
+    char a[32], b[32];
+
+    snprintf(text, 160, "trainable params: %s || all params: %s || trainable%%: %.4f", with_commas(a, trained),
+             with_commas(b, all), 100 * (double)trained / (double)all);
+}

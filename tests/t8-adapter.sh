@@ -1,0 +1,107 @@
+#!/bin/sh
+# t8-adapter.sh: PEFT's adapters in and out: generated from beside their base, imported, trained on, exported, merged; and
+# what cannot be taken is refused by its name.
+# needs: perl:JSON::PP
+set -u
+export OMP_NUM_THREADS=1
+dir=$TMPDIR golden=tests/golden
+. tests/lib/check.sh
+shown="$dir/out $dir/err"
+checkpoint() { timeout 60 "$MOAI_BIN/moai_checkpoint" "$@" > "$dir/out" 2> "$dir/err"; }
+# logits NAME RANKS WORDS: of the first golden sequence, into NAME
+logits() {
+    to=$1 ranks=$2
+    shift 2
+    start=
+    [ "$ranks" = 1 ] || start="mpirun -np $ranks"
+    # shellcheck disable=SC2086
+    timeout 60 $start "$MOAI_BIN/moai_generate" "$@" --input_ids "$ids" --logits_out "$dir/$to" --num_threads 1 > "$dir/out" 2> "$dir/err"
+}
+near() { perl tests/lib/logits.pl compare "$results" "$dir/$1"; }
+
+for name in lora-all lora-some; do
+    [ $name = lora-all ] && base=$golden/gqa7 || base=$golden/linear
+    results=$golden/$name/results.safetensors
+    ids=$(perl tests/lib/logits.pl ids "$results")
+    logits $name 1 $base --adapter $golden/$name
+    check $? "$name: logits beside the base: $(tail -n 1 "$dir/err")"
+    apart=$(near $name)
+    check "$(awk -v x="$apart" 'BEGIN { print !(x != "" && x < 1e-4) }')" "$name: they are PEFT's: $apart apart"
+    if [ $name = lora-all ]; then
+        logits $name-2 2 $base --adapter $golden/$name
+        apart=$(near $name-2)
+        check "$(awk -v x="$apart" 'BEGIN { print !(x != "" && x < 1e-4) }')" "$name: on two ranks: $apart apart"
+    fi
+    checkpoint import --base $base $golden/$name "$dir/$name-run"
+    check $? "$name: imported: $(cat "$dir/out")"
+    logits $name-imported 1 $base --adapter "$dir/$name-run"
+    cmp -s "$dir/$name" "$dir/$name-imported"
+    check $? "$name: the imported ones' logits are the same"
+    checkpoint export --adapter "$dir/$name-run/checkpoint-0" "$dir/$name-peft"
+    check $? "$name: exported: $(cat "$dir/out")"
+    logits $name-exported 1 $base --adapter "$dir/$name-peft"
+    cmp -s "$dir/$name" "$dir/$name-exported"
+    check $? "$name: the exported ones' logits are the same"
+    checkpoint merge $base $golden/$name "$dir/$name-merged"
+    check $? "$name: merged: $(cat "$dir/out")"
+    logits $name-whole 1 "$dir/$name-merged"
+    apart=$(near $name-whole)
+    check "$(awk -v x="$apart" 'BEGIN { print !(x != "" && x < 1e-4) }')" "$name: the merged model's logits: $apart apart"
+done
+
+# an import is a run's first checkpoint
+mkdir "$dir/data" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 67 2000 32 > /dev/null
+train() {
+    timeout 60 "$MOAI_BIN/moai_train" --data "$dir/data" --seq_length 32 --max_steps 2 --warmup_steps 0 --num_threads 1 --no_tensorboard \
+        --global_batch_size 2 "$@" > "$dir/out" 2> "$dir/err"
+}
+lora="--model_name_or_path $golden/gqa7 --lora_rank 4 --lora_alpha 6"
+# shellcheck disable=SC2086
+train $lora --output_dir "$dir/lora-all-run" --resume_from_checkpoint auto
+check $? "training goes on from it: $(grep resumed "$dir/err")"
+
+# refused WHAT WORDS COMMAND: status 2 and the words
+refused() {
+    what=$1 words=$2
+    shift 2
+    "$@"
+    status=$?
+    [ $status = 2 ] && grep -q -- "$words" "$dir/err"
+    check $? "$what: $(tail -n 1 "$dir/err" | cut -c1-150)"
+}
+# shellcheck disable=SC2086
+refused "another rank" "lora_rank is 4 in one and 5 in the other" \
+    train --model_name_or_path $golden/gqa7 --lora_rank 5 --output_dir "$dir/lora-all-run" --resume_from_checkpoint auto
+cp -r $golden/gqa7 "$dir/other" && chmod -R u+w "$dir/other"
+printf '\377' | dd of="$dir/other/model.safetensors" bs=1 seek=20000 conv=notrunc 2> /dev/null
+refused "another base" "were trained on another base" \
+    train --model_name_or_path "$dir/other" --lora_rank 4 --lora_alpha 6 --output_dir "$dir/lora-all-run" --resume_from_checkpoint auto
+refused "a base of another shape" "on this base asks for" logits x 1 $golden/tied --adapter $golden/lora-all
+refused "adapters alone" "moai_checkpoint merge" logits x 1 $golden/lora-all
+refused "a checkpoint of adapters alone" "they need the model" logits x 1 "$dir/lora-all-run/checkpoint-2"
+refused "no adapters" "holds no adapters" logits x 1 $golden/gqa7 --adapter $golden/gqa7
+refused "an unknown target" 'did you mean "q_proj"' train --model_name_or_path $golden/gqa7 --lora_rank 4 --lora_target_modules q_prok --output_dir "$dir/x"
+refused "no rank" "lora_rank is 0" train --model_name_or_path $golden/gqa7 --lora_alpha 4 --output_dir "$dir/x"
+refused "a negative alpha" "lora_alpha" train --model_name_or_path $golden/gqa7 --lora_rank 4 --lora_alpha -1 --output_dir "$dir/x"
+refused "no base" "without model_name_or_path" train --model $golden/gqa7/config.json --lora_rank 4 --output_dir "$dir/x"
+refused "a base without a model" "holds no config.json" train --model_name_or_path "$dir" --output_dir "$dir/x"
+
+# edited KEY VALUE WORDS: an adapter_config.json with another value is refused by the key
+edited() {
+    rm -rf "$dir/edited" && cp -r $golden/lora-all "$dir/edited" && chmod -R u+w "$dir/edited"
+    perl -0pi -e "s/\"$1\": [^\n]*?(,?)\n/\"$1\": $2\$1\n/" "$dir/edited/adapter_config.json"
+    refused "$1 $2" "$1" logits x 1 $golden/gqa7 --adapter "$dir/edited"
+}
+edited use_dora true
+edited lora_bias true
+edited bias '"all"'
+edited rank_pattern '{"q_proj": 8}'
+edited layers_to_transform '[0]'
+edited peft_type '"IA3"'
+edited task_type '"SEQ_CLS"'
+edited init_lora_weights '"pissa"'
+edited r 0
+edited fan_in_fan_out true
+edited modules_to_save '["score"]'
+edited trainable_token_indices '[1, 2]'
+done_testing

@@ -21,6 +21,8 @@ static const layout layouts[] = {
     {"long", {.tp = 2, .cp = 1, .dp = 1, .pp = 1}, 2},
     {"lora-all", {.tp = 2, .cp = 1, .dp = 1, .pp = 1}, 1},
     {"lora-some", {.tp = 1, .cp = 1, .dp = 1, .pp = 2}, 1},
+    {"qlora-all", {.tp = 2, .cp = 1, .dp = 1, .pp = 1}, 1},
+    {"qlora-all", {.tp = 1, .cp = 1, .dp = 1, .pp = 2}, 1},
     {"lora-some", {.tp = 1, .cp = 1, .dp = 2, .pp = 1}, 1},
     /* two micro-batches through two stages */
     {"gqa7", {.tp = 2, .cp = 1, .dp = 1, .pp = 2}, 1},
@@ -32,6 +34,7 @@ static const layout layouts[] = {
     {"tied", {.tp = 2, .cp = 1, .dp = 1, .pp = 2}, 2},
     {"linear", {.tp = 1, .cp = 1, .dp = 2, .pp = 2}, 1},
     {"lora-all", {.tp = 2, .cp = 1, .dp = 1, .pp = 2}, 1},
+    {"qlora-all", {.tp = 2, .cp = 1, .dp = 2, .pp = 1}, 1},
     /* 14:2 heads do not divide by 4, 6:3 do not either: in TP 4 the adapters are t4-gradients' */
     {"lora-all", {.tp = 1, .cp = 1, .dp = 2, .pp = 2}, 1},
     /* 8:2 heads: each KV head on two ranks */

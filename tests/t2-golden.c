@@ -5,9 +5,9 @@
 #include "tests/golden/golden.h"
 #include "tests/lib/samples.h"
 
-static const char *const names[] = {"gqa7", "tied", "linear", "dynamic", "yarn", "long"};
+static const char *const names[] = {"blocks", "gqa7", "tied", "linear", "dynamic", "yarn", "long"};
 /* PEFT's adapters on some of these (make_lora.py). */
-static const char *const adapter_names[] = {"lora-all", "lora-some"};
+static const char *const adapter_names[] = {"lora-all", "lora-some", "qlora-all"};
 static const char *const mode_names[] = {"none", "selective", "full"};
 
 /* Both spellings of config.json are one model. */

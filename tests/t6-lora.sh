@@ -1,5 +1,5 @@
 #!/bin/sh
-# t6-lora.sh: adapters on a frozen base, trained on layouts of 1 to 8 ranks, agree with one rank; a run that is resumed,
+# t6-lora.sh: adapters on a frozen base, in 4 bits too, trained on layouts of 1 to 8 ranks, agree with one rank; a run that is resumed,
 # also on another layout, and one from a Hugging Face directory do likewise.  The base is as it was.
 # needs: mpirun
 . tests/lib/layouts.sh
@@ -57,6 +57,32 @@ agree lora-moved lora
 lora="--model_name_or_path $runs/hf --lora_rank 3 --lora_alpha 4"
 one lora-hf 1
 same_bits lora-hf lora
+
+# a base in 4 bits, whose blocks are whole on two ranks
+cat > "$runs/blocks.json" <<EOF
+{"model_type": "qwen3", "num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8, "num_key_value_heads": 1,
+ "head_dim": 16, "vocab_size": 331, "max_position_embeddings": 64, "initializer_range": 0.05}
+EOF
+use_model=blocks
+steps=5 learning_rate=1e-6 layout blocks-base 1
+lora="--model_name_or_path $runs/blocks-base/checkpoint-5 --lora_rank 4 --quantization nf4"
+one qlora 1
+learns qlora
+one qlora-plain 1 --no_double_quantization
+one qlora-full 1 --gradient_checkpointing full
+one qlora-tp2 2 --tensor_parallel 2
+one qlora-pp2 2 --pipeline_parallel 2 --gradient_checkpointing selective
+one qlora-222 8 --tensor_parallel 2 --pipeline_parallel 2
+same_bits qlora-full qlora
+for layout in tp2 pp2 222; do agree qlora-$layout qlora; done
+[ "$(first qlora)" != "$(first qlora-plain)" ]
+check $? "double quantization is another base: $(first qlora) against $(first qlora-plain)"
+# shellcheck disable=SC2086
+halves qlora-moved 2 $lora --tensor_parallel 2 -- 2 $lora --pipeline_parallel 2
+agree qlora-moved qlora
+one qlora-tp4 4 --tensor_parallel 4 > "$runs/tp4"
+grep -q "num_attention_heads x head_dim 128 over tensor_parallel 4 cuts one" "$runs/tp4"
+check $? "a layout that cuts a block is refused: $(grep -o 'quantization nf4 keeps.*' "$runs/tp4" | head -n 1)"
 
 [ "$before" = "$(cat "$base"/* | cksum)" ]
 check $? "the base is as it was"

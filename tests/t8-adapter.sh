@@ -49,6 +49,14 @@ for name in lora-all lora-some; do
     check "$(awk -v x="$apart" 'BEGIN { print !(x != "" && x < 1e-4) }')" "$name: the merged model's logits: $apart apart"
 done
 
+results=$golden/qlora-all/results.safetensors
+ids=$(perl tests/lib/logits.pl ids "$results")
+for ranks in 1 2; do
+    logits nf4-$ranks $ranks $golden/blocks --adapter $golden/qlora-all --quantization nf4
+    apart=$(near nf4-$ranks)
+    check "$(awk -v x="$apart" 'BEGIN { print !(x != "" && x < 1e-4) }')" "beside a base in 4 bits, on $ranks ranks: PEFT's and bitsandbytes' logits: $apart apart"
+done
+
 # an import is a run's first checkpoint
 mkdir "$dir/data" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 67 2000 32 > /dev/null
 train() {
@@ -83,6 +91,8 @@ refused "no adapters" "holds no adapters" logits x 1 $golden/gqa7 --adapter $gol
 refused "an unknown target" 'did you mean "q_proj"' train --model_name_or_path $golden/gqa7 --lora_rank 4 --lora_target_modules q_prok --output_dir "$dir/x"
 refused "no rank" "lora_rank is 0" train --model_name_or_path $golden/gqa7 --lora_alpha 4 --output_dir "$dir/x"
 refused "a negative alpha" "lora_alpha" train --model_name_or_path $golden/gqa7 --lora_rank 4 --lora_alpha -1 --output_dir "$dir/x"
+refused "a quantized model without adapters" "what is quantized cannot be trained" \
+    train --model_name_or_path $golden/blocks --quantization nf4 --output_dir "$dir/x"
 refused "no base" "without model_name_or_path" train --model $golden/gqa7/config.json --lora_rank 4 --output_dir "$dir/x"
 refused "a base without a model" "holds no config.json" train --model_name_or_path "$dir" --output_dir "$dir/x"
 

@@ -35,9 +35,16 @@ int weights_tokenizer_sha256(const weights *, char hex[65], moai_error *err);
  * as fp32, row i at dst + i*stride.  An element that is not finite is an error. */
 int weights_read(weights *, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
                  int64_t stride, moai_error *err);
-/* This rank's blocks of a table's parameters into a flat buffer of `dt` on the device, rounded. */
-int weights_to_device(weights *, const param_table *, void *flat, dtype dt, const moai_ops *, moai_device *,
-                      moai_error *err);
+/* Where a rank's blocks of a table's parameters go on the device: rounded to `dt`, or in 4 bits. */
+typedef struct weights_target {
+    const param_table *table;
+    void *flat;                               /* (n_elem) */
+    dtype dt;
+    uint8_t *codes;                           /* (n_nf4 / 2) */
+    float *absmax;                            /* (n_nf4 / 64) */
+    bool nested;                              /* double quantization; the absmax are what they are after it (nf4.h) */
+} weights_target;
+int weights_to_device(weights *, const weights_target *, const moai_ops *, moai_device *, moai_error *err);
 void weights_free(weights *);
 
 #endif

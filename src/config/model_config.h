@@ -14,6 +14,9 @@ typedef struct token_list {
 bool token_list_has(const token_list *, int64_t id);
 struct json_t *token_list_json(const token_list *);      /* null, a number or a list, as config.json has it */
 
+/* How the linear maps of the layers are stored. */
+typedef enum { QUANTIZATION_NONE, QUANTIZATION_NF4 } weight_quantization;
+
 /* Qwen3ForCausalLM.  Field names are config.json's. */
 typedef struct model_config {
     int64_t num_hidden_layers, hidden_size, intermediate_size;
@@ -31,6 +34,9 @@ typedef struct model_config {
         bool truncate;                                  /* yarn: round the correction range, default true */
     } rope;
     lora_config lora;                                   /* of no config.json: what the run or the adapter's file says */
+    struct {
+        bool nf4, nested;                               /* the linear maps of the layers in 4 bits, and frozen; */
+    } quantization;                                     /* double quantization (nf4.h).  Of no config.json either */
 } model_config;
 
 /* Reads a config.json as Transformers does (4: `rope_theta` and `rope_scaling`, 5: `rope_parameters`): null is absence,

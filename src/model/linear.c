@@ -1,6 +1,8 @@
 /* linear.c: see linear.h */
 #include "src/model/linear.h"
 
+#include "src/ops/nf4.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -46,7 +48,15 @@ linear linear_view(const flat_params *f, const char *name)
     const found x = find(f, name);
 
     if (!x.p) return (linear){0};
-    linear l = {.w = view(&x, x.weights, f->dt), .dw = view(&x, x.grads, DT_F32), .is_trained = x.trains};
+    linear l = {.is_trained = x.trains};
+    if (x.p->storage == STORE_NF4) {
+        l.w = tensor_of(NULL, f->dt, x.p->n_rows, x.p->n_cols);
+        l.codes = f->codes ? f->codes + x.p->offset / 2 : NULL;
+        l.absmax = f->absmax ? f->absmax + x.p->offset / NF4_BLOCK : NULL;
+        l.is_nf4 = true;
+    } else {
+        l.w = view(&x, x.weights, f->dt), l.dw = view(&x, x.grads, DT_F32);
+    }
     const found a = find_half(f, name, "lora_A"), b = find_half(f, name, "lora_B");
     if (!a.p) return l;
     l.a = view(&a, a.weights, f->dt), l.da = view(&a, a.grads, DT_F32);
@@ -71,7 +81,7 @@ static tensor join(tensor a, tensor b)
 
 linear linear_join(linear a, linear b)
 {
-    linear l = {.w = join(a.w, b.w), .dw = join(a.dw, b.dw), .is_trained = a.is_trained, .a = join(a.a, b.a),
+    linear l = {.is_nf4 = a.is_nf4, .codes = a.codes, .absmax = a.absmax, .w = join(a.w, b.w), .dw = join(a.dw, b.dw), .is_trained = a.is_trained, .a = join(a.a, b.a),
                 .da = join(a.da, b.da), .n_adapters = a.n_adapters + b.n_adapters};
 
     CHECK(l.n_adapters <= MOST_JOINED, "%d adapters of one map, more than %d", l.n_adapters, MOST_JOINED);
@@ -106,6 +116,15 @@ static tensor cols_of(const linear *l, int i, tensor low)
 static tensor rows_of(const linear *l, int i, tensor y)
 {
     return tensor_cols(y, l->adapters[i].row0, l->adapters[i].b.rows);
+}
+
+/* W itself; made in scratch, which the caller releases, where it is stored otherwise. */
+static tensor dense(const moai_ctx *c, const linear *l)
+{
+    if (!l->is_nf4) return l->w;
+    tensor w = arena_tensor(c->scratch, l->w.dt, l->w.rows, l->w.cols);
+    c->ops->dequantize_nf4(c->dev, w, l->codes, l->absmax);
+    return w;
 }
 
 static void scale(const moai_ctx *c, tensor low)
@@ -147,33 +166,42 @@ static bool all_rows_adapted(const linear *l)
 void linear_forward(const moai_ctx *c, tensor y, tensor x, const linear *l, const linear_acts *acts)
 {
     const bool first = l->n_adapters && all_rows_adapted(l);
+    const size_t mark = arena_mark(c->scratch);
+    const tensor w = dense(c, l);
 
     if (l->n_adapters) lower(c, x, l, acts);
     if (first) {
         raise(c, y, false, y, l, acts);
-        c->ops->matmul_add(c->dev, y, x, l->w, y);
+        c->ops->matmul_add(c->dev, y, x, w, y);
     } else {
-        c->ops->matmul(c->dev, y, x, l->w);
+        c->ops->matmul(c->dev, y, x, w);
         raise(c, y, true, y, l, acts);
     }
+    arena_release(c->scratch, mark);
 }
 
 void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l, const linear_acts *acts)
 {
+    const size_t mark = arena_mark(c->scratch);
+
     if (l->n_adapters) lower(c, x, l, acts);
-    c->ops->matmul_add(c->dev, y, x, l->w, z);
+    c->ops->matmul_add(c->dev, y, x, dense(c, l), z);
     raise(c, y, true, y, l, acts);
+    arena_release(c->scratch, mark);
 }
 
 void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l, const linear_acts *acts)
 {
+    const size_t mark = arena_mark(c->scratch);
+
     for (int i = 0; i < l->n_adapters; i++)
         c->ops->matmul_dx(c->dev, cols_of(l, i, acts->dlow), rows_of(l, i, dy), l->adapters[i].b, false);
     if (l->n_adapters) {
         scale(c, acts->dlow);                                                   /* (N, n_adapters rank)              */
         c->ops->matmul_dx(c->dev, dx, acts->dlow, l->a, false);
     }
-    c->ops->matmul_dx(c->dev, dx, dy, l->w, l->n_adapters > 0);
+    c->ops->matmul_dx(c->dev, dx, dy, dense(c, l), l->n_adapters > 0);
+    arena_release(c->scratch, mark);
 }
 
 void linear_dw(const moai_ctx *c, linear *l, tensor dy, tensor x, const linear_acts *acts)

@@ -1,6 +1,5 @@
 /* linear.h: the linear maps of a layer, y = x W^T, and what belongs to a weight: the one place where weights meet
- * products.  Storage other than a dense matrix and scales belong here, behind the same calls, so that the text of a
- * layer stays as it is.
+ * products: how it is stored and what is attached to it, behind calls that leave the text of a layer as it is.
  *
  * W (out, in) is this rank's block; N tokens.  Nothing here communicates: over the tensor axis a rank's y is its
  * columns, or its part of a sum, as the map is split. */
@@ -19,7 +18,11 @@ typedef struct lora_part {
 } lora_part;
 
 typedef struct linear {
-    tensor w;                                 /* (out, in) in the model's dtype; a view of the flat weights, borrowed */
+    tensor w;                                 /* (out, in) in the model's dtype; a view of the flat weights, borrowed;
+                                                 without data where it is stored in 4 bits */
+    bool is_nf4;
+    const uint8_t *codes;                     /* see nf4.h; w is then made in scratch for each product */
+    const float *absmax;
     tensor dw;                                /* (out, in) fp32 likewise, of the gradients */
     bool is_trained;                          /* else it is frozen: linear_dw computes nothing of W */
     bool adds;                                /* dw, da and db hold a part of this step's gradients: the next products
@@ -43,6 +46,8 @@ typedef struct norm_weight {
 typedef struct flat_params {
     const param_table *trained, *frozen;
     void *weights, *frozen_weights;           /* of dt */
+    const uint8_t *codes;                     /* of the frozen in 4 bits */
+    const float *absmax;
     dtype dt;
     float *grads;                             /* of the trained; NULL: none */
     bool trains;

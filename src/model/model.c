@@ -6,6 +6,7 @@
 #include "src/model/head.h"
 #include "src/model/layer.h"
 #include "src/model/rope.h"
+#include "src/ops/nf4.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@ static void plan_run_state(moai_model *m)
 
     m->weights = arena_take(&a[ARENA_WEIGHTS], n * dtype_size(c->dt));
     m->frozen_weights = arena_take(&a[ARENA_WEIGHTS], (size_t)m->frozen.n_elem * dtype_size(c->dt));
+    m->codes = arena_take(&a[ARENA_WEIGHTS], (size_t)m->frozen.n_nf4 / 2);
+    m->absmax = arena_take(&a[ARENA_WEIGHTS], (size_t)m->frozen.n_nf4 / NF4_BLOCK * sizeof(float));
     m->ctx.rope.cos = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
     m->ctx.rope.sin = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
     m->totals = arena_take(&a[ARENA_WEIGHTS], 2 * sizeof *m->totals);
@@ -71,7 +74,7 @@ static void plan_activations(moai_model *m)
 static void plan_views(moai_model *m)
 {
     const flat_params f = {.trained = &m->params, .frozen = &m->frozen, .weights = m->weights,
-                           .frozen_weights = m->frozen_weights, .dt = m->ctx.dt, .grads = m->grads,
+                           .frozen_weights = m->frozen_weights, .codes = m->codes, .absmax = m->absmax, .dt = m->ctx.dt, .grads = m->grads,
                            .trains = m->opt.train};
 
     for (int k = 0; k < m->n_chunks; k++)
@@ -281,13 +284,31 @@ static void init_param(const moai_model *m, const param *p, tensor x, uint64_t s
     }
 }
 
+/* Any codes will do; the absmax is that of some 64 normal numbers. */
+static void init_nf4(const moai_model *m, const param *p, uint64_t key)
+{
+    const moai_ctx *c = &m->ctx;
+    const int64_t n = p->n_rows * p->n_cols;
+    uint8_t *codes = xmalloc((size_t)n / 2);
+
+    for (int64_t i = 0; i < n / 2; i++) codes[i] = (uint8_t)((key + (uint64_t)i) * 0x9e3779b97f4a7c15u >> 56);
+    c->ops->copy(c->dev, m->codes + p->offset / 2, codes, (size_t)n / 2, COPY_TO_DEVICE);
+    c->ops->fill(c->dev, tensor_of(m->absmax + p->offset / NF4_BLOCK, DT_F32, 1, n / NF4_BLOCK),
+                 2.4f * (float)m->cfg.initializer_range);
+    c->ops->sync(c->dev);
+    free(codes);
+}
+
 void model_init_frozen(moai_model *m, uint64_t seed)
 {
     const tensor flat = tensor_of(m->frozen_weights, m->ctx.dt, 1, m->frozen.n_elem);
 
     for (int i = 0; i < m->frozen.n; i++) {
         const param *p = &m->frozen.list[i];
-        init_param(m, p, tensor_of(tensor_at(flat, 0, p->offset), m->ctx.dt, p->n_rows, p->n_cols), seed);
+        if (p->storage == STORE_NF4)
+            init_nf4(m, p, rng_key(seed, p->name));
+        else
+            init_param(m, p, tensor_of(tensor_at(flat, 0, p->offset), m->ctx.dt, p->n_rows, p->n_cols), seed);
     }
 }
 

@@ -45,6 +45,8 @@ typedef struct moai_model {
 
     arena arenas[N_ARENAS];
     void *weights, *frozen_weights;         /* flat (n_elem of its table), dtype of the model */
+    uint8_t *codes;                         /* flat (n_nf4 / 2) of the frozen in 4 bits, and their absmax (n_nf4 / 64) */
+    float *absmax;
     float *grads;                           /* flat (n_elem) fp32, accumulating over a step */
     opt_state states;                       /* this rank's share under ZeRO-1 */
     double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */

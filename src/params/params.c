@@ -37,6 +37,25 @@ int64_t stage_begin(const model_config *cfg, int pp, int stage, int64_t seq_len)
     return begin;
 }
 
+/* 4-bit blocks are 64 elements of a row, and a rank holds them whole. */
+static int check_blocks(const model_config *cfg, grid_shape g, moai_error *err)
+{
+    enum { BLOCK = 64 };
+    const struct {
+        const char *key;
+        int64_t n;
+        int tp;
+    } rows[] = {{"hidden_size", cfg->hidden_size, 1},
+                {"num_attention_heads x head_dim", cfg->num_attention_heads * cfg->head_dim, g.tp},
+                {"intermediate_size", cfg->intermediate_size, g.tp}};
+
+    for (int i = 0; i < 3; i++)
+        if (rows[i].n % (BLOCK * rows[i].tp) != 0)
+            return error_set(err, "quantization nf4 keeps blocks of %d elements: %s %lld over tensor_parallel %d cuts "
+                             "one", BLOCK, rows[i].key, (long long)rows[i].n, rows[i].tp);
+    return 0;
+}
+
 int params_check(const model_config *cfg, grid_shape g, moai_error *err)
 {
     const int64_t heads = cfg->num_attention_heads, kv = cfg->num_key_value_heads;
@@ -53,6 +72,7 @@ int params_check(const model_config *cfg, grid_shape g, moai_error *err)
     if (g.pp > cfg->num_hidden_layers)
         return error_set(err, "pipeline_parallel %d is larger than num_hidden_layers %lld", g.pp,
                          (long long)cfg->num_hidden_layers);
+    if (cfg->quantization.nf4 && check_blocks(cfg, g, err)) return -1;
     if (g.cp != 1) return error_set(err, "context_parallel %d is not available in this version, only 1", g.cp);
     return 0;
 }
@@ -63,7 +83,7 @@ typedef struct builder {
     const model_config *cfg;
     params_part part;
     int64_t tp, tp_rank, dp;
-    int64_t at;                               /* elements laid out so far */
+    int64_t at, at_nf4;                       /* elements laid out so far */
 } builder;
 
 /* Is this one of the table's? */
@@ -72,7 +92,7 @@ static bool wants(const builder *b, bool is_trained)
     return is_trained == (b->part == PARAMS_TRAINED);
 }
 
-static bool trains_base(const builder *b) { return b->cfg->lora.rank == 0; }
+static bool trains_base(const builder *b) { return b->cfg->lora.rank == 0 && !b->cfg->quantization.nf4; }
 
 static param *add(builder *b, param_sharing sharing, param_init init, int64_t rows, int64_t cols, const char *name)
 {
@@ -99,6 +119,11 @@ static void split_cols(const builder *b, param *p)
 /* Next in the flat buffer; `joined` continues the matrix before it without a gap. */
 static void place(builder *b, param *p, bool joined)
 {
+    if (p->storage == STORE_NF4) {            /* whole blocks: nothing lies between (params_check) */
+        p->offset = b->at_nf4;
+        b->at_nf4 += p->n_rows * p->n_cols;
+        return;
+    }
     if (!joined) b->at = round_up(b->at, ALIGN_ELEM);
     p->offset = b->at;
     b->at += p->n_rows * p->n_cols;
@@ -210,6 +235,7 @@ static void add_range(builder *b, const map *maps, int64_t layer, param_sharing 
         const map *m = &maps[i];
         if (sharing != (m->how == SPLIT_HEADS ? PARAM_KV : PARAM_UNIQUE)) continue;
         param *p = add_in_layer(b, sharing, INIT_NORMAL, m->rows, m->cols, layer, m->name, "weight");
+        if (b->cfg->quantization.nf4) p->storage = STORE_NF4;
         cut(b, p, m->how);
         place(b, p, last == m->group || m->how == SPLIT_HEADS);    /* the q before k ends the range before */
         last = m->group;
@@ -259,7 +285,7 @@ void params_init(param_table *t, const model_config *cfg, params_part part, grid
     const int64_t first = stage_begin(cfg, size.pp, at.pp, seq_len),
                   end = stage_begin(cfg, size.pp, at.pp + 1, seq_len);
     const bool first_stage = at.pp == 0, last_stage = at.pp == size.pp - 1,
-               tied = cfg->tie_word_embeddings && size.pp > 1, adapts = cfg->lora.rank > 0,
+               tied = cfg->tie_word_embeddings && size.pp > 1, adapts = cfg->lora.rank > 0 || cfg->quantization.nf4,
                embedding_trains = !adapts || cfg->lora.trains_embedding, head_trains = !adapts || cfg->lora.trains_head;
     const char *const embed = "model.embed_tokens.weight";
     builder b = {.t = t, .cfg = cfg, .part = part, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
@@ -275,6 +301,7 @@ void params_init(param_table *t, const model_config *cfg, params_part part, grid
     if (last_stage)
         add_table(&b, "head", cfg->tie_word_embeddings ? NULL : "lm_head.weight", head_trains, "model.norm.weight");
     t->n_elem = b.at;
+    t->n_nf4 = b.at_nf4;
     t->n_own = b.at / size.dp;
 }
 

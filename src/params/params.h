@@ -22,13 +22,16 @@ typedef enum { PARAM_UNIQUE, PARAM_KV, PARAM_TP_REPLICATED } param_sharing;
 
 typedef enum { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_KAIMING } param_init;  /* Kaiming: U(-1, 1) / sqrt(cols) */
 
+typedef enum { STORE_DENSE, STORE_NF4 } param_storage;
+
 typedef struct param {
     char name[88];                      /* Hugging Face's: "model.layers.0.self_attn.q_proj.weight" */
     param_init init;
+    param_storage storage;
     int ndim;                           /* 1 or 2, as in the file; a vector is one row in memory */
     int64_t rows, cols;                 /* global shape; a vector has rows = 1 */
     int64_t row0, n_rows, col0, n_cols; /* the block that this rank holds */
-    int64_t offset;                     /* of the block in the flat buffers, elements */
+    int64_t offset;                     /* of the block in the flat buffers of its storage, elements */
     int bucket;
     param_sharing sharing;
 } param;
@@ -48,6 +51,7 @@ typedef struct param_table {
     bucket *buckets;
     int n_buckets;
     int64_t n_elem;                     /* of a flat buffer, padding included */
+    int64_t n_nf4;                      /* of the flat codes, two a byte */
     int64_t n_own;                      /* n_elem / dp */
 } param_table;
 
@@ -57,7 +61,7 @@ int64_t stage_begin(const model_config *, int pp, int stage, int64_t seq_len);
 
 /* Heads, columns and stages divide?  Returns -1 naming key and values.  Not collective, allocates nothing. */
 int params_check(const model_config *, grid_shape, moai_error *err);
-/* Without adapters everything is trained. */
+/* Without adapters and quantization everything is trained. */
 typedef enum { PARAMS_TRAINED, PARAMS_FROZEN } params_part;
 
 /* The rank's table of a part; `at` need not be this process (the plan of another rank is a matter of

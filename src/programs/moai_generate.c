@@ -33,6 +33,7 @@ typedef struct session {
     moai_grid grid;
     device device;
     weights *weights, *adapters; /* adapters: NULL without any */
+    model_config cfg;            /* with them, and as it is stored here */
     tokenizer *tokenizer; /* NULL: ids in, ids out */
     const char *tokenizer_path;
     char *file_text; /* of --prompt_file */
@@ -53,11 +54,6 @@ typedef struct session {
 static bool is_streamed(const session *s) { return s->n == 1 && !s->flags->jsonl; }
 
 /* -- what is read -- */
-
-static const model_config *config_of(const session *s)
-{
-    return weights_config(s->adapters ? s->adapters : s->weights);
-}
 
 /* The directory to read, decided by rank 0 alone, since a training run may add checkpoints meanwhile.  Caller frees. */
 static char *find_source(const session *s, const char *given)
@@ -80,7 +76,10 @@ static int open_weights(session *s, const char *dir, const char *adapter, moai_e
     s->weights = weights_open(dir, err);
     if (!s->weights) return -1;
     if (*adapter && !(s->adapters = weights_open_adapter(adapter, weights_config(s->weights), err))) return -1;
-    if (params_check(config_of(s), size, err) == 0) return 0;
+    s->cfg = *weights_config(s->adapters ? s->adapters : s->weights);
+    s->cfg.quantization.nf4 = s->flags->quantization == QUANTIZATION_NF4;
+    s->cfg.quantization.nested = s->cfg.quantization.nf4 && s->flags->double_quantization;
+    if (params_check(&s->cfg, size, err) == 0) return 0;
     err->config = true;
     return -1;
 }
@@ -109,10 +108,10 @@ static int open_tokenizer(session *s, const char *dir, moai_error *err)
     if (!s->tokenizer) return -1;
     s->tokenizer_path = path;
     if (*f->tokenizer && check_tokenizer(s, dir, err)) return -1;
-    if (tokenizer_vocab_size(s->tokenizer) > config_of(s)->vocab_size)
+    if (tokenizer_vocab_size(s->tokenizer) > s->cfg.vocab_size)
         return error_config(err, "%s has %lld tokens, more than vocab_size %lld of %s: not this model's tokenizer",
                             path, (long long)tokenizer_vocab_size(s->tokenizer),
-                            (long long)config_of(s)->vocab_size, dir);
+                            (long long)s->cfg.vocab_size, dir);
     return 0;
 }
 
@@ -202,7 +201,7 @@ static int add_lines(session *s, const char *path, moai_error *err)
 
 static int add_numbers(session *s, const char *text, moai_error *err)
 {
-    const int64_t vocab = config_of(s)->vocab_size;
+    const int64_t vocab = s->cfg.vocab_size;
     prompt *p = add_prompt(s, xstrdup("--input_ids"));
     const char *at = text;
 
@@ -233,7 +232,7 @@ static int read_prompts(session *s, moai_error *err)
 /* How many tokens are written, against how far the model's positions reach. */
 static int settle_lengths(session *s, moai_error *err)
 {
-    const int64_t reach = decoder_reach(config_of(s));
+    const int64_t reach = decoder_reach(&s->cfg);
     const int64_t to_write = *s->flags->logits_out ? 0 : max_i64(1, s->flags->max_new_tokens);
     const prompt *longest = &s->prompts[0];
 
@@ -265,7 +264,7 @@ static int open_decoder(session *s, moai_error *err)
                                  .max_len = s->longest + (logits_only ? 0 : s->max_new_tokens),
                                  .max_rows = max_i64(places, rows),
                                  .max_wanted = logits_only ? LOGITS_ROWS : places};
-    return decoder_init(&s->decoder, config_of(s), &opt, s->device.ops, s->device.dev, &s->grid, err);
+    return decoder_init(&s->decoder, &s->cfg, &opt, s->device.ops, s->device.dev, &s->grid, err);
 }
 
 /* Transformers' base follows the text as it grows. */

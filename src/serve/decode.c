@@ -3,6 +3,7 @@
 
 #include "parallel/axes/tensor_parallel.h"
 #include "src/model/rope.h"
+#include "src/ops/nf4.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -34,12 +35,14 @@ static void lay_out(decoder *d)
 
     d->weights = arena_take(run, (size_t)d->params.n_elem * dtype_size(c->dt));
     d->frozen_weights = arena_take(run, (size_t)d->frozen.n_elem * dtype_size(c->dt));
+    d->codes = arena_take(run, (size_t)d->frozen.n_nf4 / 2);
+    d->absmax = arena_take(run, (size_t)d->frozen.n_nf4 / NF4_BLOCK * sizeof(float));
     c->rope.cos = arena_tensor(run, DT_F32, d->opt.max_len, half);
     c->rope.sin = arena_tensor(run, DT_F32, d->opt.max_len, half);
     d->device_inputs = arena_take(run, input_bytes(d->opt.max_rows, d->opt.max_wanted));
     d->drawn = arena_take(run, (size_t)d->opt.max_wanted * sizeof *d->drawn);
     const flat_params f = {.trained = &d->params, .frozen = &d->frozen, .weights = d->weights,
-                           .frozen_weights = d->frozen_weights, .dt = c->dt};
+                           .frozen_weights = d->frozen_weights, .codes = d->codes, .absmax = d->absmax, .dt = c->dt};
     for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) {
         d->layers[l] = layer_view(&f, l);
         d->cache[l].k = arena_tensor(cache, c->dt, d->opt.n_sequences * d->opt.max_len, ctx_kv_cols(c));
@@ -290,12 +293,13 @@ int decoder_init(decoder *d, const model_config *cfg, const decoder_options *opt
 int decoder_load(decoder *d, weights *from, weights *adapters, moai_error *err)
 {
     const moai_ctx *c = &d->ctx;
-    const bool adapts = d->cfg.lora.rank > 0;
+    const weights_target frozen = {&d->frozen, d->frozen_weights, c->dt, d->codes, d->absmax,
+                                   d->cfg.quantization.nested},
+                         own = {.table = &d->params, .flat = d->weights, .dt = c->dt};
 
-    CHECK(adapts == (adapters != NULL), "adapters without a model that has any, or the other way round");
-    if (!adapts) return weights_to_device(from, &d->params, d->weights, c->dt, c->ops, c->dev, err);
-    if (weights_to_device(from, &d->frozen, d->frozen_weights, c->dt, c->ops, c->dev, err)) return -1;
-    return weights_to_device(adapters, &d->params, d->weights, c->dt, c->ops, c->dev, err);
+    CHECK((d->cfg.lora.rank > 0) == (adapters != NULL), "adapters without a model that has any, or the other way round");
+    if (weights_to_device(from, &frozen, c->ops, c->dev, err)) return -1;
+    return weights_to_device(adapters ? adapters : from, &own, c->ops, c->dev, err);
 }
 
 void decoder_free(decoder *d)

@@ -53,6 +53,8 @@ typedef struct decoder {
 
     arena arenas[N_DECODER_ARENAS];
     void *weights, *frozen_weights; /* flat (n_elem of its table), zero until filled */
+    uint8_t *codes;                 /* of the frozen in 4 bits, as in model.h */
+    float *absmax;
     layer_weights *layers; /* views, one a layer */
     embedding_weights embedding;
     head_weights head;

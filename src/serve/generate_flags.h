@@ -3,6 +3,7 @@
 #define MOAI_GENERATE_FLAGS_H
 
 #include "src/base/tensor.h"
+#include "src/config/model_config.h"
 
 /* One field per flag; the table in generate_flags.c holds names, defaults, ranges and help. */
 typedef struct generate_flags {
@@ -15,6 +16,8 @@ typedef struct generate_flags {
     bool ignore_eos, echo, jsonl;
     int64_t batch_size, num_threads;
     dtype dtype;
+    weight_quantization quantization;
+    bool double_quantization;
     char *device, *tokenizer, *adapter, *logits_out;
 } generate_flags;
 

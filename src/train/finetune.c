@@ -9,6 +9,8 @@
 #define KEYS_OF finetune_options
 #include "src/config/key_rows.h"
 
+static const key_choice quantizations[] = {{"none", QUANTIZATION_NONE}, {"nf4", QUANTIZATION_NF4}, {NULL, 0}};
+
 static const key_spec rows[] = {
     PATH(model_name_or_path, "",
          "start from these weights: a Hugging Face directory or a checkpoint, whose config.json is then the model file",
@@ -21,6 +23,9 @@ static const key_spec rows[] = {
          "linear maps that have adapters: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear",
          FIXED),
     TEXT(modules_to_save, "", "trained as they are, beside the adapters: embed_tokens, lm_head", FIXED),
+    CHOICE(quantization, "none", quantizations, "of the frozen linear maps: none, or nf4, 4 bits an element (QLoRA)",
+           FIXED),
+    BOOL(double_quantization, "true", "nf4: the scales of the blocks in 8 bits", FIXED),
 };
 const key_table finetune_keys = KEY_TABLE(rows);
 
@@ -37,8 +42,12 @@ int finetune_settle(model_config *model, const finetune_options *o, moai_error *
     lora_config *l = &model->lora;
     moai_error why;
 
+    model->quantization.nf4 = o->quantization == QUANTIZATION_NF4;
+    model->quantization.nested = model->quantization.nf4 && o->double_quantization;
     *l = (lora_config){.rank = o->lora_rank, .use_rslora = o->use_rslora,
                        .alpha = o->lora_alpha != 0 ? o->lora_alpha : 2 * (double)o->lora_rank};
+    if (!l->rank && model->quantization.nf4)
+        return error_set(err, "quantization is nf4, and lora_rank is 0: what is quantized cannot be trained");
     if (!l->rank) {
         *l = (lora_config){0};
         return check_alone(o, err);

@@ -12,6 +12,8 @@ typedef struct finetune_options {
     double lora_alpha;                        /* 0: twice the rank */
     bool use_rslora;
     char *lora_target_modules, *modules_to_save;
+    weight_quantization quantization;
+    bool double_quantization;
 } finetune_options;
 extern const key_table finetune_keys;
 

@@ -23,6 +23,7 @@ typedef struct golden {
     weights *weights, *adapters; /* adapters: NULL without any */
     safetensors *results;
     const model_config *cfg;
+    model_config own; /* with adapters, what cfg is */
     int64_t seq_len;
     int32_t *ids; /* (GOLDEN_STEPS * GOLDEN_SAMPLES, seq_len + 1) */
 } golden;
@@ -80,6 +81,11 @@ static inline void golden_open_weights(golden *g, const char *dir)
     if (adapts) g->adapters = weights_open_adapter(dir, weights_config(g->weights), &err);
     CHECK(!adapts || g->adapters, "%s", err.text);
     g->cfg = weights_config(adapts ? g->adapters : g->weights);
+    if (adapts) {
+        g->own = *g->cfg;
+        g->own.quantization.nf4 = g->own.quantization.nested = strncmp(g->name, "qlora", 5) == 0;
+        g->cfg = &g->own;
+    }
     free(config);
     free(base);
 }
@@ -161,8 +167,9 @@ static inline void golden_load(moai_model *m, const golden *g)
         c->ops->copy(c->dev, state_floats(&m->states, STATE_WEIGHT, r.own), flat + r.begin, bytes, COPY_TO_DEVICE);
     }
     weights_from_master(m);
-    CHECK(weights_to_device(g->weights, &m->frozen, m->frozen_weights, c->dt, c->ops, c->dev, &err) == 0, "%s",
-          err.text);
+    const weights_target frozen = {&m->frozen, m->frozen_weights, c->dt, m->codes, m->absmax,
+                                   m->cfg.quantization.nested};
+    CHECK(weights_to_device(g->weights, &frozen, c->ops, c->dev, &err) == 0, "%s", err.text);
     c->ops->sync(c->dev);
     free(flat);
 }

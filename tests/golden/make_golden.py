@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden files for tests/t2-golden.c: PyTorch and Transformers' Qwen3ForCausalLM, fp32, eager attention, one thread.
 
-    tests/golden/make_golden.py            writes tests/golden/NAME/ for every configuration below, then checks
+    tests/golden/make_golden.py [NAME...]  writes tests/golden/NAME/ for every configuration below, then checks
     tests/golden/make_golden.py --check    writes nothing: holds the committed files against reference.py (float64)
 
 A directory holds what `save_pretrained` writes (config.json, model.safetensors, in one case sharded), config-4x.json
@@ -56,11 +56,13 @@ CONFIGS = {  #       layers  H   I   q  kv  D    V  positions
     "yarn":    qwen3(2,     32, 48, 4,  1, 32, 83, 96, dict(rope_type="yarn", rope_theta=1e3, factor=4.0,
                                                             beta_fast=32.0, beta_slow=1.0,
                                                             original_max_position_embeddings=24)),
+    # rows and columns of whole 4-bit blocks, on two ranks too (make_lora.py)
+    "blocks":  qwen3(2,     64, 128, 8, 4, 16, 53, 64, dict(rope_type="default", rope_theta=1e4)),
     # more positions than a tile of attention, more tokens than a chunk of the head
     "long":    qwen3(2,     24, 32, 4,  2, 8,  37, 521, dict(rope_type="default", rope_theta=1e6)),
 }
 # fmt: on
-SEQ_LEN = {"gqa7": 37, "tied": 33, "linear": 41, "dynamic": 53, "yarn": 59, "long": 521}
+SEQ_LEN = {"blocks": 31, "gqa7": 37, "tied": 33, "linear": 41, "dynamic": 53, "yarn": 59, "long": 521}
 SHARD_BYTES = {"linear": 60_000}  # of a sharded model.safetensors
 STORED_AS_BF16 = ("tied", "dynamic", "yarn")
 
@@ -192,6 +194,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     if sys.argv[1:] != ["--check"]:
-        for config_name in CONFIGS:
+        for config_name in [n for n in CONFIGS if n in sys.argv[1:]] or CONFIGS:
             write_golden(config_name)
     sys.exit(0 if all([check_golden(config_name) for config_name in CONFIGS]) else 1)

@@ -20,7 +20,8 @@ enum {
     KV_HEADS = 4,
     HEAD_DIM = 128,
     SEQ = 4096,
-    N_SETS = 4
+    N_SETS = 4,
+    R = 16
 };
 static const size_t pool_bytes = (size_t)40 << 30, set_bytes = (size_t)10 << 30;
 static const int64_t n_flat = 256 << 20;      /* elements of the flat buffers */
@@ -108,6 +109,19 @@ static void run_adamw(int s)
     adamw_cuda(dev, &a);
 }
 
+static void run_dequantize(int s) { dequantize_nf4_cuda(dev, bf16(s, 0, 2 * I, H), part(s, 4), part(s, 5)); }
+
+/* Adapters of rank R on gate and up: thin products, whose time is that of the wide operand. */
+static tensor low(int s) { return bf16(s, 6, N, 2 * R); }
+static tensor wide(int s) { return tensor_cols(bf16(s, 0, N, 2 * I), 0, I); }
+static void run_low(int s) { matmul_cuda(dev, low(s), bf16(s, 0, N, H), bf16(s, 5, 2 * R, H)); }
+static void run_raise(int s) { matmul_cuda(dev, wide(s), tensor_cols(low(s), 0, R), bf16(s, 5, I, R)); }
+static void run_raise_add(int s) { matmul_add_cuda(dev, wide(s), tensor_cols(low(s), 0, R), bf16(s, 5, I, R), wide(s)); }
+static void run_dlow(int s) { matmul_dx_cuda(dev, tensor_cols(low(s), 0, R), wide(s), bf16(s, 5, I, R), false); }
+static void run_dx_low(int s) { matmul_dx_cuda(dev, bf16(s, 0, N, H), low(s), bf16(s, 5, 2 * R, H), false); }
+static void run_da(int s) { matmul_dw_cuda(dev, fp32(s, 7, 2 * R, H), low(s), bf16(s, 0, N, H), true); }
+static void run_db(int s) { matmul_dw_cuda(dev, fp32(s, 7, I, R), wide(s), tensor_cols(low(s), 0, R), true); }
+
 /* seconds of one call, the best of three rounds */
 static double seconds(void (*run)(int set), int n_calls)
 {
@@ -171,6 +185,15 @@ static void bench_kernels(void)
     bench_kernel("cross_entropy", 2 * logits, run_loss);
     bench_kernel("sum_squares", 4.0 * n_flat, run_sum_squares);
     bench_kernel("adamw", 30.0 * n_flat, run_adamw);
+    bench_kernel("dequantize_nf4", 2.5625 * 2 * I * H, run_dequantize);
+    fill_pool();
+    bench_kernel("LoRA: A x", row, run_low);
+    bench_kernel("LoRA: B low", up, run_raise);
+    bench_kernel("LoRA: y + B low", 2 * up, run_raise_add);
+    bench_kernel("LoRA: B^T dy", up, run_dlow);
+    bench_kernel("LoRA: A^T dlow", row, run_dx_low);
+    bench_kernel("LoRA: dA", row, run_da);
+    bench_kernel("LoRA: dB", up, run_db);
 }
 
 /* -- products -- */

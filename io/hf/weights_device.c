@@ -91,7 +91,7 @@ int weights_to_device(weights *from, const weights_target *to, const moai_ops *o
         if (p->storage == STORE_NF4)
             status = load_nf4(&t, p, to, err);
         else
-            status = load_dense(&t, p, tensor_of(tensor_at(all, 0, p->offset), to->dt, p->n_rows, p->n_cols), err);
+            status = load_dense(&t, p, param_block(p, all), err);
     }
     if (t.staging) ops->free(dev, t.staging);
     free(t.host);

@@ -27,6 +27,8 @@ int lora_count(const lora_config *l, unsigned which)
     return n;
 }
 
+int64_t lora_room(const lora_config *l, unsigned which) { return round_up(lora_count(l, which) * l->rank, 64); }
+
 const char *lora_map_name(lora_map m) { return maps[m].name; }
 
 int lora_targets_read(unsigned *targets, const char *list, moai_error *err)

@@ -25,6 +25,9 @@ typedef struct lora_config {
 double lora_scale(const lora_config *);
 /* How many of `maps` have an adapter. */
 int lora_count(const lora_config *, unsigned maps);
+/* Columns behind a matrix for what their adapters add to it, a multiple of 64: rows that begin within a cache line cost
+ * Hopper's products 1 %. */
+int64_t lora_room(const lora_config *, unsigned maps);
 /* A list "embed_tokens,lm_head" of what is trained as it is; "" names none.  -1 naming what is neither. */
 int lora_saved_read(lora_config *, const char *list, moai_error *err);
 /* A list "q_proj,v_proj" or "all-linear" into bits; -1 naming what is none of them, and the nearest that is. */

@@ -4,16 +4,14 @@
 
 void dequantize_nf4_cpu(moai_device *dev, tensor w, const uint8_t *codes, const float *absmax)
 {
-    const int64_t n_blocks = tensor_n_elem(w) / NF4_BLOCK;
-    const tensor flat = tensor_of(w.data, w.dt, n_blocks, NF4_BLOCK);
+    const int64_t cols = w.cols, blocks = cols / NF4_BLOCK;
+    float *rows = scratch_floats(dev, dev->n_threads * cols);
 
-    (void)dev;
-    CHECK(w.stride == w.cols && tensor_n_elem(w) % NF4_BLOCK == 0, "dequantize_nf4: (%lld, %lld) is not dense blocks",
-          (long long)w.rows, (long long)w.cols);
+    CHECK(cols % NF4_BLOCK == 0, "dequantize_nf4: rows of %lld are not whole blocks", (long long)cols);
     #pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < n_blocks; b++) {
-        float room[NF4_BLOCK], *x = row_target(flat, b, room);
-        nf4_dequantize(x, codes + b * (NF4_BLOCK / 2), absmax + b, NF4_BLOCK);
-        row_store(flat, b, x);
+    for (int64_t i = 0; i < w.rows; i++) {
+        float *x = row_target(w, i, rows + omp_get_thread_num() * cols);
+        nf4_dequantize(x, codes + i * cols / 2, absmax + i * blocks, cols);
+        row_store(w, i, x);
     }
 }

@@ -51,24 +51,25 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     arena *selective = c->recompute == RECOMPUTE_NONE ? saved : shared;
     arena *full = c->recompute == RECOMPUTE_FULL ? shared : saved;
     const size_t f = sizeof(float);
+    const bool stays = c->recompute != RECOMPUTE_SELECTIVE;       /* n1, n2: kept, or made by the forward again */
 
     a->x = arena_tensor(saved, c->dt, n, H);
-    a->n1 = arena_tensor(selective, c->dt, n, H);
+    a->n1 = linear_input_plan(c, selective, n, H, LORA_QKV);
     a->r1 = arena_take(selective, (size_t)n * f);
     a->qkv = arena_tensor(full, c->dt, N, Q + 2 * K);
     a->qk = arena_tensor(selective, c->dt, N, Q + K);
     a->rqk = arena_take(selective, (size_t)(N * (heads + kv_heads)) * f);
-    a->att = arena_tensor(full, c->dt, N, Q);
+    a->att = linear_input_plan(c, full, N, Q, 1 << LORA_O);
     a->lse = arena_take(full, (size_t)(N * heads) * f);
     a->h = arena_tensor(full, c->dt, n, H);
-    a->n2 = arena_tensor(selective, c->dt, n, H);
+    a->n2 = linear_input_plan(c, selective, n, H, LORA_GATE_UP);
     a->r2 = arena_take(selective, (size_t)n * f);
     a->gate_up = arena_tensor(full, c->dt, N, 2 * I);
-    a->act = arena_tensor(selective, c->dt, N, I);
-    linear_acts_plan(&a->for_qkv, c, LORA_QKV, full, shared);
-    linear_acts_plan(&a->for_o, c, 1 << LORA_O, full, shared);
-    linear_acts_plan(&a->for_gate_up, c, LORA_GATE_UP, full, shared);
-    linear_acts_plan(&a->for_down, c, 1 << LORA_DOWN, saved, shared);
+    a->act = linear_input_plan(c, selective, N, I, 1 << LORA_DOWN);
+    linear_acts_plan(&a->for_qkv, c, LORA_QKV, a->n1, stays, full, shared);
+    linear_acts_plan(&a->for_o, c, 1 << LORA_O, a->att, true, full, shared);
+    linear_acts_plan(&a->for_gate_up, c, LORA_GATE_UP, a->n2, stays, full, shared);
+    linear_acts_plan(&a->for_down, c, 1 << LORA_DOWN, a->act, c->recompute == RECOMPUTE_NONE, saved, shared);
 }
 
 void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)

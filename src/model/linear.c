@@ -28,9 +28,7 @@ const param *flat_find(const flat_params *f, const char *name) { return find(f, 
 
 static tensor view(const found *x, void *flat, dtype dt)
 {
-    const tensor base = tensor_of(flat, dt, 1, x->table->n_elem);
-
-    return tensor_of(tensor_at(base, 0, x->p->offset), dt, x->p->n_rows, x->p->n_cols);
+    return param_block(x->p, tensor_of(flat, dt, 1, x->table->n_elem));
 }
 
 /* "….q_proj.weight" has its adapter in "….q_proj.lora_A.weight" and "….q_proj.lora_B.weight". */
@@ -76,7 +74,7 @@ static tensor join(tensor a, tensor b)
 {
     if (!a.rows) return b;
     CHECK(!b.rows || !a.data || tensor_at(a, a.rows, 0) == b.data, "matrices to be joined are no neighbours");
-    return tensor_of(a.data, a.dt, a.rows + b.rows, a.cols);
+    return (tensor){a.data, a.rows + b.rows, a.cols, a.stride, a.dt};
 }
 
 linear linear_join(linear a, linear b)
@@ -95,13 +93,29 @@ linear linear_join(linear a, linear b)
     return l;
 }
 
-void linear_acts_plan(linear_acts *acts, const moai_ctx *c, unsigned maps, arena *kept, arena *shared)
+tensor linear_input_plan(const moai_ctx *c, arena *kept, int64_t rows, int64_t cols, unsigned maps)
+{
+    const int64_t room = c->folds_adapters ? lora_room(&c->cfg->lora, maps) : 0;
+
+    return tensor_cols(arena_tensor(kept, c->dt, rows, cols + room), 0, cols);
+}
+
+/* x's room. */
+static tensor behind(tensor x, int64_t cols)
+{
+    return (tensor){tensor_at(x, 0, x.cols), x.rows, cols, x.stride, x.dt};
+}
+
+void linear_acts_plan(linear_acts *acts, const moai_ctx *c, unsigned maps, tensor x, bool x_stays, arena *kept,
+                      arena *shared)
 {
     const int64_t cols = lora_count(&c->cfg->lora, maps) * c->cfg->lora.rank;
 
     *acts = (linear_acts){0};
     if (!cols) return;
-    acts->low = arena_tensor(kept, c->dt, c->n_tokens, cols);
+    if (!c->folds_adapters || !x_stays) acts->kept = arena_tensor(kept, c->dt, c->n_tokens, cols);
+    acts->low = c->folds_adapters ? behind(x, cols) : acts->kept;
+    if (c->folds_adapters && x_stays) acts->kept = acts->low;
     acts->dlow = arena_tensor(shared, c->dt, c->n_tokens, cols);
 }
 
@@ -122,9 +136,28 @@ static tensor rows_of(const linear *l, int i, tensor y)
 static tensor dense(const moai_ctx *c, const linear *l)
 {
     if (!l->is_nf4) return l->w;
-    tensor w = arena_tensor(c->scratch, l->w.dt, l->w.rows, l->w.cols);
+    const int64_t room = round_up(l->a.rows, 64);
+    tensor w = tensor_cols(arena_tensor(c->scratch, l->w.dt, l->w.rows, l->w.cols + room), 0, l->w.cols);
     c->ops->dequantize_nf4(c->dev, w, l->codes, l->absmax);
     return w;
+}
+
+/* x with low behind it and W with B behind it: (x low) (W B)^T is both products in one.  A row of W has zeros in the
+ * columns of adapters that are not its own. */
+typedef struct folded {
+    tensor x, w;
+} folded;
+
+static folded fold(const moai_ctx *c, tensor x, tensor w, const linear *l)
+{
+    const tensor b = behind(w, l->a.rows);
+
+    if (l->is_nf4 && l->n_adapters > 1) c->ops->fill(c->dev, b, 0);         /* scratch; what is stored stays zero */
+    for (int i = 0; i < l->n_adapters; i++) {
+        const lora_part *p = &l->adapters[i];
+        c->ops->cast(c->dev, cols_of(l, i, tensor_rows(b, p->row0, p->b.rows)), p->b);
+    }
+    return (folded){tensor_cols(x, 0, x.cols + l->a.rows), tensor_cols(w, 0, w.cols + l->a.rows)};
 }
 
 static void scale(const moai_ctx *c, tensor low)
@@ -139,6 +172,7 @@ static void lower(const moai_ctx *c, tensor x, const linear *l, const linear_act
 {
     c->ops->matmul(c->dev, acts->low, x, l->a);                                 /* (N, n_adapters rank)              */
     scale(c, acts->low);
+    if (acts->kept.data != acts->low.data) c->ops->cast(c->dev, acts->kept, acts->low);
 }
 
 /* The adapted columns of y = B low, or of z + B low. */
@@ -170,7 +204,10 @@ void linear_forward(const moai_ctx *c, tensor y, tensor x, const linear *l, cons
     const tensor w = dense(c, l);
 
     if (l->n_adapters) lower(c, x, l, acts);
-    if (first) {
+    if (l->n_adapters && c->folds_adapters) {
+        const folded both = fold(c, x, w, l);
+        c->ops->matmul(c->dev, y, both.x, both.w);
+    } else if (first) {
         raise(c, y, false, y, l, acts);
         c->ops->matmul_add(c->dev, y, x, w, y);
     } else {
@@ -184,9 +221,16 @@ void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l
 {
     const size_t mark = arena_mark(c->scratch);
 
+    const tensor w = dense(c, l);
+
     if (l->n_adapters) lower(c, x, l, acts);
-    c->ops->matmul_add(c->dev, y, x, dense(c, l), z);
-    raise(c, y, true, y, l, acts);
+    if (l->n_adapters && c->folds_adapters) {
+        const folded both = fold(c, x, w, l);
+        c->ops->matmul_add(c->dev, y, both.x, both.w, z);
+    } else {
+        c->ops->matmul_add(c->dev, y, x, w, z);
+        raise(c, y, true, y, l, acts);
+    }
     arena_release(c->scratch, mark);
 }
 
@@ -208,7 +252,7 @@ void linear_dw(const moai_ctx *c, linear *l, tensor dy, tensor x, const linear_a
 {
     if (l->is_trained) c->ops->matmul_dw(c->dev, l->dw, dy, x, l->adds);
     for (int i = 0; i < l->n_adapters; i++)
-        c->ops->matmul_dw(c->dev, l->adapters[i].db, rows_of(l, i, dy), cols_of(l, i, acts->low), l->adds);
+        c->ops->matmul_dw(c->dev, l->adapters[i].db, rows_of(l, i, dy), cols_of(l, i, acts->kept), l->adds);
     if (l->n_adapters) c->ops->matmul_dw(c->dev, l->da, acts->dlow, x, l->adds);
     l->adds = true;
 }

@@ -32,9 +32,10 @@ typedef struct linear {
     int n_adapters;                           /* W is frozen where there are any, and they are trained */
 } linear;
 
-/* What the adapters' gradients need of a micro-batch; {0} of a map that has none. */
+/* What adapters make of a micro-batch; {0} of a map that has none. */
 typedef struct linear_acts {
     tensor low, dlow;                         /* (N, n_adapters rank): scale A x, and of the gradient scale B^T dy */
+    tensor kept;                              /* low for the backward: low itself, or a copy where x does not stay */
 } linear_acts;
 
 /* The weight of a norm, one row: (1, H) or (1, head_dim). */
@@ -59,8 +60,12 @@ linear linear_view(const flat_params *, const char *name);
 norm_weight norm_view(const flat_params *, const char *name);
 /* Neighbours in the flat buffers as one map: the rows of a, then those of b; their A are neighbours, too. */
 linear linear_join(linear a, linear b);
-/* Lays out what a map made of `maps` keeps (lora_config.h): low in `kept`, dlow in `shared`. */
-void linear_acts_plan(linear_acts *, const moai_ctx *, unsigned maps, arena *kept, arena *shared);
+/* Lays out x (rows, cols), the input of a map made of `maps` (lora_config.h): with room for its low behind the columns
+ * where adapters are folded into the product. */
+tensor linear_input_plan(const moai_ctx *, arena *kept, int64_t rows, int64_t cols, unsigned maps);
+/* Lays out the rest, in `kept` and `shared`.  x_stays: until the backward, or all of this is then done again. */
+void linear_acts_plan(linear_acts *, const moai_ctx *, unsigned maps, tensor x, bool x_stays, arena *kept,
+                      arena *shared);
 
 /* y (N, out) = x (N, in) W^T, and the adapters' part.  acts may be NULL of a map without any, here and below. */
 void linear_forward(const moai_ctx *, tensor y, tensor x, const linear *, const linear_acts *);

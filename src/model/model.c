@@ -158,7 +158,8 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
                         .heads = {.n_heads = cfg->num_attention_heads / grid->size.tp,
                                   .n_kv_heads = max_i64(cfg->num_key_value_heads / grid->size.tp, 1),
                                   .head_dim = cfg->head_dim, .scale = 1 / sqrtf((float)cfg->head_dim)},
-                        .n_tokens = n_tokens, .n_rows = n_tokens / grid->size.tp, .scratch = &m->arenas[ARENA_SCRATCH]};
+                        .n_tokens = n_tokens, .n_rows = n_tokens / grid->size.tp, .scratch = &m->arenas[ARENA_SCRATCH],
+                        .folds_adapters = cfg->lora.rank && grid->size.tp == 1};
     params_init(&m->params, cfg, PARAMS_TRAINED, grid->size, grid->at, opt->seq_len);
     params_init(&m->frozen, cfg, PARAMS_FROZEN, grid->size, grid->at, opt->seq_len);
     m->first_layer = stage_begin(cfg, grid->size.pp, grid->at.pp, opt->seq_len);
@@ -308,7 +309,7 @@ void model_init_frozen(moai_model *m, uint64_t seed)
         if (p->storage == STORE_NF4)
             init_nf4(m, p, rng_key(seed, p->name));
         else
-            init_param(m, p, tensor_of(tensor_at(flat, 0, p->offset), m->ctx.dt, p->n_rows, p->n_cols), seed);
+            init_param(m, p, param_block(p, flat), seed);
     }
 }
 

@@ -20,6 +20,7 @@ typedef struct moai_ctx {
     int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
     int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */
     rope_table rope;
+    bool folds_adapters;              /* inputs of linear maps are kept with room for what adapters make of them */
     arena *scratch;                   /* a stack: what a function takes it gives back */
 } moai_ctx;
 

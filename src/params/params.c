@@ -117,17 +117,21 @@ static void split_cols(const builder *b, param *p)
 }
 
 /* Next in the flat buffer; `joined` continues the matrix before it without a gap. */
-static void place(builder *b, param *p, bool joined)
+static void place_with_room(builder *b, param *p, bool joined, int64_t room)
 {
     if (p->storage == STORE_NF4) {            /* whole blocks: nothing lies between (params_check) */
         p->offset = b->at_nf4;
+        p->stride = p->n_cols;
         b->at_nf4 += p->n_rows * p->n_cols;
         return;
     }
     if (!joined) b->at = round_up(b->at, ALIGN_ELEM);
     p->offset = b->at;
-    b->at += p->n_rows * p->n_cols;
+    p->stride = p->n_cols + room;
+    b->at += p->n_rows * p->stride;
 }
+
+static void place(builder *b, param *p, bool joined) { place_with_room(b, p, joined, 0); }
 
 static bucket *bucket_open(builder *b, const char *name)
 {
@@ -183,6 +187,7 @@ typedef struct map {
     int64_t rows, cols;
 } map;
 enum { N_MAPS = 7 };
+static const unsigned groups[] = {1 << LORA_O, LORA_GATE_UP, 1 << LORA_DOWN, LORA_QKV};
 
 static void list_maps(map maps[N_MAPS], const model_config *cfg)
 {
@@ -237,7 +242,8 @@ static void add_range(builder *b, const map *maps, int64_t layer, param_sharing 
         param *p = add_in_layer(b, sharing, INIT_NORMAL, m->rows, m->cols, layer, m->name, "weight");
         if (b->cfg->quantization.nf4) p->storage = STORE_NF4;
         cut(b, p, m->how);
-        place(b, p, last == m->group || m->how == SPLIT_HEADS);    /* the q before k ends the range before */
+        const bool joined = last == m->group || m->how == SPLIT_HEADS;    /* the q before k ends the range before */
+        place_with_room(b, p, joined, lora_room(lora, groups[m->group]));
         last = m->group;
     }
     last = -1;
@@ -310,6 +316,11 @@ void params_free(param_table *t)
     free(t->list);
     free(t->buckets);
     *t = (param_table){0};
+}
+
+tensor param_block(const param *p, tensor flat)
+{
+    return (tensor){tensor_at(flat, 0, p->offset), p->n_rows, p->n_cols, p->stride, flat.dt};
 }
 
 bool param_is_adapter(const param *p) { return p->init == INIT_KAIMING || p->init == INIT_ZEROS; }

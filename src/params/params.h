@@ -32,6 +32,7 @@ typedef struct param {
     int64_t rows, cols;                 /* global shape; a vector has rows = 1 */
     int64_t row0, n_rows, col0, n_cols; /* the block that this rank holds */
     int64_t offset;                     /* of the block in the flat buffers of its storage, elements */
+    int64_t stride;                     /* of its rows: n_cols, and behind frozen ones room for adapters (linear.h) */
     int bucket;
     param_sharing sharing;
 } param;
@@ -70,6 +71,7 @@ void params_init(param_table *, const model_config *, params_part, grid_shape si
 /* The trained ones in the table of a single rank, which holds every parameter whole: what a checkpoint consists of. */
 void params_whole(param_table *, const model_config *);
 void params_free(param_table *);
+tensor param_block(const param *, tensor flat);                         /* its rows in a flat buffer, n_cols wide */
 bool param_is_adapter(const param *);         /* one half of an adapter */
 const param *params_find(const param_table *, const char *name);        /* NULL when this rank does not hold it */
 

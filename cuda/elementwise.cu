@@ -82,6 +82,29 @@ template <typename T> struct normal_op {
     }
 };
 
+template <typename T, int W> struct dropout_op {
+    view<T> y, x;
+    uint64_t key;
+    int64_t first, global_cols;
+    uint32_t below;
+    float factor;
+    __device__ void operator()(int64_t i, int64_t j) const
+    {
+        const uint64_t index = (uint64_t)(first + i * global_cols + j);
+        float v[W];
+        uint4 u;
+        load<W>(v, x.at(i, j));
+#pragma unroll
+        for (int k = 0; k < W; k++) {
+            const uint64_t at = index + k;
+            if (k == 0 || at % 4 == 0) u = philox(key, at / 4);
+            const uint32_t lane = at % 4 == 0 ? u.x : at % 4 == 1 ? u.y : at % 4 == 2 ? u.z : u.w;
+            v[k] = lane < below ? 0.0f : factor * v[k];
+        }
+        store<W>(y.at(i, j), v);
+    }
+};
+
 }  // namespace
 
 void cast_cuda(moai_device *dev, tensor y, tensor x)
@@ -113,6 +136,18 @@ void scale_cuda(moai_device *dev, tensor y, tensor x, float factor)
         using T = TYPE(t);
         constexpr int W = width_of_16_bytes<T, WIDTH(w)>;
         each<W>(dev, "scale", y.rows, y.cols, scale_op<T, W>{view_of<T>(y), view_of<T>(x), factor});
+    });
+}
+
+void dropout_cuda(moai_device *dev, tensor y, tensor x, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols,
+                  float p)
+{
+    for_type("dropout", y.dt, is_packed(y, x), [&](auto t, auto w) {
+        using T = TYPE(t);
+        constexpr int W = width_of_16_bytes<T, WIDTH(w)>;
+        each<W>(dev, "dropout", y.rows, y.cols,
+                dropout_op<T, W>{view_of<T>(y), view_of<T>(x), key, row0 * global_cols + col0, global_cols,
+                                 dropout_below(p), 1 / (1 - p)});
     });
 }
 

@@ -90,6 +90,35 @@ static void check_scale(dtype dt, int64_t cols, bool strided)
     free(ref);
 }
 
+/* Each element by itself, wherever the piece begins; about the share that is asked for is dropped. */
+static void check_dropout(dtype dt, int64_t cols, int64_t row0, bool strided)
+{
+    enum { ROWS = 21, GLOBAL_COLS = 3000, COL0 = 13 };
+    const uint64_t key = rng_key(5, "dropout");
+    const float p = 0.25f;
+    field x = field_random("x", dt, ROWS, cols, strided), y = field_output("y", dt, ROWS, cols, strided);
+    double *ref = doubles(ROWS * cols);
+    int64_t n_dropped = 0;
+
+    for (int64_t i = 0; i < ROWS * cols; i++) {
+        const int64_t index = (row0 + i / cols) * GLOBAL_COLS + COL0 + i % cols;
+        const bool drop = rng_below(key, (uint64_t)index, dropout_below(p));
+        ref[i] = drop ? 0 : x.v[i] / (1 - p);
+        n_dropped += drop;
+    }
+    TWICE(dut.ops->dropout(dut.dev, y.t, x.t, key, row0, COL0, GLOBAL_COLS, p), &y);
+    ok_field(&y, ref, 1e-7, "dropout");
+    const double share = (double)n_dropped / (double)(ROWS * cols);
+    ok(fabs(share - p) < 5 * sqrt(p * (1 - p) / (double)(ROWS * cols)), "dropout of %g: %.4f are dropped", (double)p,
+       share);
+    dut.ops->dropout(dut.dev, y.t, x.t, key, row0, COL0, GLOBAL_COLS, 0);
+    ok_field(&y, x.v, 0, "no dropout");
+    dut.ops->dropout(dut.dev, x.t, x.t, key, row0, COL0, GLOBAL_COLS, p);
+    ok_field(&x, ref, 1e-7, "dropout in place");
+    FREE(&x, &y);
+    free(ref);
+}
+
 static void check_fills(dtype dt, int64_t cols, int64_t row0, bool strided)
 {
     int64_t rows = 9, global_cols = 60, col0 = 11;
@@ -207,6 +236,8 @@ int main(int argc, char **argv)
             check_cast(three[i / 3], three[i % 3], 41, strided);
         }
         for (int i = 0; i < 3; i++) {
+            check_dropout(three[i], 77, 0, strided);
+            check_dropout(three[i], 2064, 1ll << 33, strided);
             check_scale(three[i], 77, strided);
             check_scale(three[i], 2064, strided);
             check_add(three[i], 77, strided);

@@ -14,6 +14,8 @@
 enum { T = 13, GLOBAL_BATCH = 8 };
 
 static moai_grid *world;
+static const float *shift;                    /* of the weights, for a difference quotient; NULL: none */
+static float shift_by;
 static moai_device *device;
 
 static bool agree(bool holds)
@@ -98,8 +100,10 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     model_init_weights(&m, 5);
     model_init_frozen(&m, 5);
     fill_adapters(&m);
+    for (int64_t i = 0; shift && i < m.params.n_elem; i++) ((float *)m.weights)[i] += shift_by * shift[i];
     flat_gather(&m.params, g, m.weights, DT_F32);
     if (rehearsed) model_rehearse(&m);
+    m.ctx.dropout_key = cfg->lora.dropout > 0 ? 99 : 0;
     model_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
     buckets_end(&m.buckets);
     for (int b = 0; b < m.params.n_buckets; b++) bucket_summed(&m.buckets, b);
@@ -185,6 +189,34 @@ static void test_model(const model_config *cfg, const layout *list, int n)
     params_free(&table);
 }
 
+/* Along its own direction the gradient is what the loss gains: with the same numbers dropped, both ways. */
+static void test_quotient(const model_config *cfg)
+{
+    const grid_shape one = {1, 1, 1, 1};
+    const float by = 2e-3f;
+    moai_grid g;
+    param_table table;
+
+    grid_dry(&g, one, (grid_shape){0, 0, 0, 0}, (int)cfg->num_key_value_heads);
+    params_init(&table, cfg, PARAMS_TRAINED, one, g.at, T);
+    const size_t bytes = (size_t)table.n_elem * sizeof(float);
+    step at = {.table = &table, .grads = xmalloc(bytes)}, ahead = at, behind = at;
+    ahead.grads = behind.grads = xmalloc(bytes);
+    run_step(&g, cfg, 4, RECOMPUTE_NONE, false, &at);
+    const double norm = sqrt(at.sum_squares);
+    for (int64_t i = 0; i < table.n_elem; i++) at.grads[i] /= (float)norm;
+    shift = at.grads;
+    shift_by = by, run_step(&g, cfg, 4, RECOMPUTE_NONE, false, &ahead);
+    shift_by = -by, run_step(&g, cfg, 4, RECOMPUTE_NONE, false, &behind);
+    shift = NULL;
+    const double quotient = (ahead.loss - behind.loss) / (2 * (double)by);
+    ok(fabs(quotient / norm - 1) < 1e-2, "dropout %g: the loss gains %.6f along the gradient, whose norm is %.6f",
+       cfg->lora.dropout, quotient, norm);
+    free(at.grads);
+    free(ahead.grads);
+    params_free(&table);
+}
+
 int main(int argc, char **argv)
 {
     static const layout wide[] = {{{4, 1, 2, 1}, 1, RECOMPUTE_NONE},      {{2, 1, 2, 2}, 2, RECOMPUTE_FULL},
@@ -217,6 +249,10 @@ int main(int argc, char **argv)
     cfg = model_of(8, 8, 4, true);            /* the embedding trained beside them; not all maps of a product adapted */
     cfg.lora = (lora_config){.rank = 3, .alpha = 3, .targets = 1 << LORA_K | 1 << LORA_UP, .trains_embedding = true};
     test_model(&cfg, wide, sizeof wide / sizeof *wide);
+
+    cfg.lora = (lora_config){.rank = 4, .alpha = 4, .targets = LORA_ALL, .dropout = 0.4};
+    test_model(&cfg, wide, 3);
+    test_quotient(&cfg);
 
     device_close_cpu(device);
     tap_agree = NULL;

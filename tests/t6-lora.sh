@@ -35,6 +35,21 @@ one lora-dp4-1 4 --per_device_train_batch_size 1
 one lora-222 8 --tensor_parallel 2 --pipeline_parallel 2 --gradient_checkpointing full
 for layout in tp2 tp4 pp2 pp3 dp2 dp4-1 222; do agree lora-$layout lora; done
 
+lora="$lora --lora_dropout 0.3"
+one drop 1
+one drop-again 1 --gradient_checkpointing full
+one drop-tp2 2 --tensor_parallel 2
+one drop-pp3 3 --pipeline_parallel 3
+one drop-222 8 --tensor_parallel 2 --pipeline_parallel 2
+same_bits drop-again drop
+for layout in tp2 pp3 222; do agree drop-$layout drop; done
+learns drop
+[ "$(first drop)" = "$(first lora)" ]
+check $? "B is zero at the start, whatever is dropped: $(first drop)"
+second() { sed -n 's/.*"step":2,"loss":\([0-9.]*\).*/\1/p' "$runs/$1/metrics.jsonl"; }
+[ "$(second drop)" != "$(second lora)" ]
+check $? "then it is another run: $(second drop) against $(second lora)"
+
 # each KV head on two ranks; adapters of some maps, the head and the embedding trained as they are
 lora="--model_name_or_path $runs/above-base/checkpoint-4 --lora_rank 5 --use_rslora --lora_target_modules k_proj,o_proj
       --modules_to_save embed_tokens,lm_head"

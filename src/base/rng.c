@@ -47,6 +47,14 @@ double rng_uniform(uint64_t key, uint64_t index)
     return (double)(((uint64_t)u[0] << 32 | u[1]) >> 11) * 0x1p-53;
 }
 
+bool rng_below(uint64_t key, uint64_t index, uint32_t below)
+{
+    uint32_t u[4];
+
+    philox4x32(u, key, index / 4);
+    return u[index % 4] < below;
+}
+
 uint64_t rng_permute(uint64_t key, uint64_t n, uint64_t i)
 {
     int half = 1;

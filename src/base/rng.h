@@ -8,6 +8,8 @@
 void philox4x32(uint32_t out[4], uint64_t key, uint64_t counter);
 uint64_t rng_key(uint64_t seed, const char *name); /* mixes a seed and a name (a tensor's, a stream's) into a key */
 float rng_normal(uint64_t key, uint64_t index);    /* N(0,1): Box-Muller on lanes of philox(key, index / 2) */
+/* A bit that is true with the probability below / 2^32: lanes of philox(key, index / 4). */
+bool rng_below(uint64_t key, uint64_t index, uint32_t below);
 double rng_uniform(uint64_t key, uint64_t index);  /* [0, 1) with 53 bits */
 
 /* A permutation of [0, n) that needs no table: a keyed 6-round Feistel network on the next even power of two, walked

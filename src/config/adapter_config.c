@@ -198,7 +198,7 @@ int adapter_config_write(const lora_config *l, const char *base, const char *pat
     if (json_array_size(saved) == 0) json_decref(saved), saved = json_null();
     json_t *o = json_pack("{s:o, s:s, s:b, s:b, s:b, s:f, s:f, s:o, s:s, s:I, s:o, s:s, s:b}",
                           "base_model_name_or_path", json_string_repaired(base), "bias", "none", "fan_in_fan_out", 0,
-                          "inference_mode", 1, "init_lora_weights", 1, "lora_alpha", l->alpha, "lora_dropout", 0.0,
+                          "inference_mode", 1, "init_lora_weights", 1, "lora_alpha", l->alpha, "lora_dropout", l->dropout,
                           "modules_to_save", saved, "peft_type", "LORA", "r", (json_int_t)l->rank, "target_modules",
                           targets, "task_type", "CAUSAL_LM", "use_rslora", l->use_rslora);
     const int rc = json_write_file(o, path, err);

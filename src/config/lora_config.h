@@ -17,6 +17,7 @@ typedef struct lora_config {
     int64_t rank;                             /* 0: no adapters, the whole model is trained */
     double alpha;
     bool use_rslora;                          /* arXiv 2312.03732 */
+    double dropout;                           /* of the adapters' input while they are trained */
     unsigned targets;                         /* the maps that have one: bits 1 << lora_map */
     bool trains_embedding, trains_head;       /* as they are, beside the adapters (PEFT's modules_to_save) */
 } lora_config;

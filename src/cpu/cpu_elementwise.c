@@ -47,6 +47,24 @@ void scale_cpu(moai_device *dev, tensor y, tensor x, float factor)
     }
 }
 
+void dropout_cpu(moai_device *dev, tensor y, tensor x, uint64_t key, int64_t row0, int64_t col0, int64_t global_cols,
+                 float p)
+{
+    const int64_t cols = y.cols;
+    const uint32_t below = dropout_below(p);
+    const float factor = 1 / (1 - p);
+    float *all = scratch_floats(dev, dev->n_threads * cols);
+
+    #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < y.rows; i++) {
+        float *buf = thread_rows(all, 1, cols), *yi = row_target(y, i, buf);
+        const float *xi = row_load(x, i, buf);
+        const uint64_t first = (uint64_t)((row0 + i) * global_cols + col0);
+        for (int64_t j = 0; j < cols; j++) yi[j] = rng_below(key, first + (uint64_t)j, below) ? 0 : factor * xi[j];
+        row_store(y, i, yi);
+    }
+}
+
 void fill_cpu(moai_device *dev, tensor y, float value)
 {
     float *row = scratch_floats(dev, y.cols);

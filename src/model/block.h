@@ -17,6 +17,7 @@ typedef struct device_batch {
     int32_t *positions;                       /* (N) */
     attend_segment *segments;
     int n_segments;
+    int64_t first_row;                        /* among the rows of the step, those of all micro-batches and ranks */
     double *loss_sum;                         /* gains the losses of the counted targets */
     float scale;                              /* of the loss's gradient; 0: no backward follows */
 } device_batch;

@@ -1,6 +1,7 @@
 /* linear.c: see linear.h */
 #include "src/model/linear.h"
 
+#include "src/base/rng.h"
 #include "src/ops/nf4.h"
 
 #include <stdio.h>
@@ -58,7 +59,9 @@ linear linear_view(const flat_params *f, const char *name)
     const found a = find_half(f, name, "lora_A"), b = find_half(f, name, "lora_B");
     if (!a.p) return l;
     l.a = view(&a, a.weights, f->dt), l.da = view(&a, a.grads, DT_F32);
-    l.adapters[l.n_adapters++] = (lora_part){.b = view(&b, b.weights, f->dt), .db = view(&b, b.grads, DT_F32)};
+    l.adapters[l.n_adapters++] = (lora_part){.b = view(&b, b.weights, f->dt), .db = view(&b, b.grads, DT_F32),
+                                               .dropout_key = rng_key(1, a.p->name)};
+    l.col0 = a.p->col0, l.global_cols = a.p->cols;
     return l;
 }
 
@@ -80,7 +83,9 @@ static tensor join(tensor a, tensor b)
 linear linear_join(linear a, linear b)
 {
     linear l = {.is_nf4 = a.is_nf4, .codes = a.codes, .absmax = a.absmax, .w = join(a.w, b.w), .dw = join(a.dw, b.dw), .is_trained = a.is_trained, .a = join(a.a, b.a),
-                .da = join(a.da, b.da), .n_adapters = a.n_adapters + b.n_adapters};
+                .da = join(a.da, b.da), .n_adapters = a.n_adapters + b.n_adapters,
+                .col0 = a.n_adapters ? a.col0 : b.col0,
+                .global_cols = a.n_adapters ? a.global_cols : b.global_cols};
 
     CHECK(l.n_adapters <= MOST_JOINED, "%d adapters of one map, more than %d", l.n_adapters, MOST_JOINED);
     for (int i = 0; i < l.n_adapters; i++)
@@ -167,10 +172,36 @@ static void scale(const moai_ctx *c, tensor low)
     if (factor != 1) c->ops->scale(c->dev, low, low, factor);
 }
 
-/* low = scale A x */
+static tensor a_of(const linear *l, int i, tensor a)
+{
+    const int64_t rank = l->adapters[i].b.cols;
+
+    return tensor_rows(a, i * rank, rank);
+}
+
+static bool drops(const moai_ctx *c) { return c->cfg->lora.dropout > 0; }
+
+/* y = what the i-th adapter sees of x, or its gradient of dx: in place too. */
+static void drop(const moai_ctx *c, tensor y, tensor x, const linear *l, int i)
+{
+    c->ops->dropout(c->dev, y, x, c->dropout_key ^ l->adapters[i].dropout_key, c->first_row, l->col0, l->global_cols,
+                    c->dropout_key ? (float)c->cfg->lora.dropout : 0);
+}
+
+/* low = scale A x.  What is dropped differs from adapter to adapter. */
 static void lower(const moai_ctx *c, tensor x, const linear *l, const linear_acts *acts)
 {
-    c->ops->matmul(c->dev, acts->low, x, l->a);                                 /* (N, n_adapters rank)              */
+    const size_t mark = arena_mark(c->scratch);
+
+    if (!drops(c)) c->ops->matmul(c->dev, acts->low, x, l->a);                  /* (N, n_adapters rank)              */
+    if (drops(c)) {
+        tensor seen = arena_tensor(c->scratch, x.dt, x.rows, x.cols);
+        for (int i = 0; i < l->n_adapters; i++) {
+            drop(c, seen, x, l, i);
+            c->ops->matmul(c->dev, cols_of(l, i, acts->low), seen, a_of(l, i, l->a));
+        }
+    }
+    arena_release(c->scratch, mark);
     scale(c, acts->low);
     if (acts->kept.data != acts->low.data) c->ops->cast(c->dev, acts->kept, acts->low);
 }
@@ -234,6 +265,21 @@ void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l
     arena_release(c->scratch, mark);
 }
 
+/* dx = A^T dlow */
+static void raise_back(const moai_ctx *c, tensor dx, const linear *l, const linear_acts *acts)
+{
+    const size_t mark = arena_mark(c->scratch);
+
+    if (!drops(c)) c->ops->matmul_dx(c->dev, dx, acts->dlow, l->a, false);
+    for (int i = 0; drops(c) && i < l->n_adapters; i++) {
+        tensor part = i == 0 ? dx : arena_tensor(c->scratch, dx.dt, dx.rows, dx.cols);
+        c->ops->matmul_dx(c->dev, part, cols_of(l, i, acts->dlow), a_of(l, i, l->a), false);
+        drop(c, part, part, l, i);
+        if (i > 0) c->ops->add(c->dev, dx, dx, part);
+        arena_release(c->scratch, mark);
+    }
+}
+
 void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l, const linear_acts *acts)
 {
     const size_t mark = arena_mark(c->scratch);
@@ -242,7 +288,7 @@ void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l, const l
         c->ops->matmul_dx(c->dev, cols_of(l, i, acts->dlow), rows_of(l, i, dy), l->adapters[i].b, false);
     if (l->n_adapters) {
         scale(c, acts->dlow);                                                   /* (N, n_adapters rank)              */
-        c->ops->matmul_dx(c->dev, dx, acts->dlow, l->a, false);
+        raise_back(c, dx, l, acts);
     }
     c->ops->matmul_dx(c->dev, dx, dy, dense(c, l), l->n_adapters > 0);
     arena_release(c->scratch, mark);
@@ -253,6 +299,13 @@ void linear_dw(const moai_ctx *c, linear *l, tensor dy, tensor x, const linear_a
     if (l->is_trained) c->ops->matmul_dw(c->dev, l->dw, dy, x, l->adds);
     for (int i = 0; i < l->n_adapters; i++)
         c->ops->matmul_dw(c->dev, l->adapters[i].db, rows_of(l, i, dy), cols_of(l, i, acts->kept), l->adds);
-    if (l->n_adapters) c->ops->matmul_dw(c->dev, l->da, acts->dlow, x, l->adds);
+    if (l->n_adapters && !drops(c)) c->ops->matmul_dw(c->dev, l->da, acts->dlow, x, l->adds);
+    for (int i = 0; drops(c) && i < l->n_adapters; i++) {
+        const size_t mark = arena_mark(c->scratch);
+        tensor seen = arena_tensor(c->scratch, x.dt, x.rows, x.cols);
+        drop(c, seen, x, l, i);
+        c->ops->matmul_dw(c->dev, a_of(l, i, l->da), cols_of(l, i, acts->dlow), seen, l->adds);
+        arena_release(c->scratch, mark);
+    }
     l->adds = true;
 }

@@ -15,6 +15,7 @@ enum { MOST_JOINED = 3 };
 typedef struct lora_part {
     int64_t row0;
     tensor b, db;                             /* (n, rank) */
+    uint64_t dropout_key;                     /* of this adapter among others */
 } lora_part;
 
 typedef struct linear {
@@ -29,6 +30,7 @@ typedef struct linear {
                                                  are added */
     tensor a, da;                             /* (n_adapters rank, in): the adapters' A, one below the other */
     lora_part adapters[MOST_JOINED];
+    int64_t col0, global_cols;                /* in's place in the whole matrix */
     int n_adapters;                           /* W is frozen where there are any, and they are trained */
 } linear;
 

@@ -399,6 +399,7 @@ void chunk_forward(moai_model *m, int chunk, int slot, tensor y, float scale)
     device_batch *rows = &k->slots[slot].rows;
 
     rows->scale = scale;
+    m->ctx.first_row = rows->first_row;
     for (int i = 0; i < k->n_blocks; i++) {
         const model_block *b = &k->blocks[i];
         acquire(m, b);
@@ -415,6 +416,7 @@ void chunk_backward(moai_model *m, int chunk, int slot, tensor dy)
     const size_t mark = arena_mark(c->scratch);
     tp_rows d = {.part = dy, .full = tp_full(c, dy)};
 
+    m->ctx.first_row = k->slots[slot].rows.first_row;
     tp_rows_gather(c, &d);
     for (int i = k->n_blocks - 1; i >= 0; i--) {
         const model_block *b = &k->blocks[i];

@@ -76,6 +76,9 @@ typedef struct rope_table {
     tensor cos, sin;                  /* (n_positions, head_dim/2) fp32 */
 } rope_table;
 
+/* rng_below's, of a probability of dropout in [0, 1). */
+static inline uint32_t dropout_below(float p) { return (uint32_t)((double)p * 0x1p32); }
+
 typedef struct adamw_args {
     float *master, *m, *v;            /* (n) fp32; updated */
     void *param;                      /* (n) of param_dt, receives the rounded master; may be master itself in fp32 */

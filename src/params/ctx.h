@@ -20,6 +20,8 @@ typedef struct moai_ctx {
     int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
     int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */
     rope_table rope;
+    uint64_t dropout_key;             /* of this step; 0: nothing is dropped */
+    int64_t first_row;                /* of the micro-batch at work among the rows of the step */
     bool folds_adapters;              /* inputs of linear maps are kept with room for what adapters make of them */
     arena *scratch;                   /* a stack: what a function takes it gives back */
 } moai_ctx;

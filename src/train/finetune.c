@@ -19,6 +19,7 @@ static const key_spec rows[] = {
         "train adapters of this rank beside the frozen weights (LoRA); 0: train the whole model", FIXED),
     REAL(lora_alpha, "0", 0, 1e6, "adapters are added times this over the rank; 0: twice the rank", FIXED),
     BOOL(use_rslora, "false", "times lora_alpha over the root of the rank", FIXED),
+    REAL(lora_dropout, "0", 0, 0.999, "share of the adapters' inputs that a step leaves out, other ones in each", FIXED),
     TEXT(lora_target_modules, "all-linear",
          "linear maps that have adapters: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear",
          FIXED),
@@ -31,7 +32,7 @@ const key_table finetune_keys = KEY_TABLE(rows);
 
 static int check_alone(const finetune_options *o, moai_error *err)
 {
-    const char *given = o->lora_alpha != 0 ? "lora_alpha" : o->use_rslora ? "use_rslora" : *o->modules_to_save
+    const char *given = o->lora_alpha != 0 ? "lora_alpha" : o->use_rslora ? "use_rslora" : o->lora_dropout != 0 ? "lora_dropout" : *o->modules_to_save
                         ? "modules_to_save" : strcmp(o->lora_target_modules, "all-linear") ? "lora_target_modules" : NULL;
 
     return given ? error_set(err, "%s is given, and lora_rank is 0: there are no adapters", given) : 0;
@@ -44,7 +45,7 @@ int finetune_settle(model_config *model, const finetune_options *o, moai_error *
 
     model->quantization.nf4 = o->quantization == QUANTIZATION_NF4;
     model->quantization.nested = model->quantization.nf4 && o->double_quantization;
-    *l = (lora_config){.rank = o->lora_rank, .use_rslora = o->use_rslora,
+    *l = (lora_config){.rank = o->lora_rank, .use_rslora = o->use_rslora, .dropout = o->lora_dropout,
                        .alpha = o->lora_alpha != 0 ? o->lora_alpha : 2 * (double)o->lora_rank};
     if (!l->rank && model->quantization.nf4)
         return error_set(err, "quantization is nf4, and lora_rank is 0: what is quantized cannot be trained");

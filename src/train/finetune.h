@@ -11,6 +11,7 @@ typedef struct finetune_options {
     int64_t lora_rank;                        /* 0: the whole model is trained */
     double lora_alpha;                        /* 0: twice the rank */
     bool use_rslora;
+    double lora_dropout;
     char *lora_target_modules, *modules_to_save;
     weight_quantization quantization;
     bool double_quantization;

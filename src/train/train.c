@@ -1,6 +1,7 @@
 /* train.c: see train.h */
 #include "src/train/train.h"
 
+#include "src/base/rng.h"
 #include "src/base/watch.h"
 #include "src/host/signals.h"
 #include "src/model/model_run.h"
@@ -106,9 +107,11 @@ static step_result train_step(trainer *t)
     const double tokens = step_tokens(t), scale = t->state.scale.value;
     const data_order order = trainer_order(t);
 
+    m->ctx.dropout_key = rng_key((uint64_t)t->run->seed ^ (uint64_t)t->step << 32, "dropout");
     gradients_begin(m);
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
     model_run(m, &t->schedule, (float)(scale / tokens), feed_train, t);
+    m->ctx.dropout_key = 0;                   /* an evaluation drops nothing */
     step_result r = update(t, tokens, scale);
     t->step++;
     t->step_began_at = t->samples;

@@ -45,19 +45,45 @@ static bool refused(const attend_state *a, const char *why)
     return false;
 }
 
-/* cuDNN builds a plan for each length, which takes seconds: `uniform` tells that there is one. */
-static bool cudnn_may(const attend_state *a, bool uniform, const char **why)
+static bool cudnn_may(const attend_state *a, const char **why)
 {
     *why = "as asked";
-    if (a->use != ATTEND_AUTO && a->use != ATTEND_CUDNN) return false;
-    *why = "the segments have several lengths";
-    return uniform || refused(a, *why);
+    return a->use == ATTEND_AUTO || a->use == ATTEND_CUDNN;
+}
+
+/* cuDNN builds a plan for each length, which takes seconds: several lengths are one ragged batch. */
+static bool are_several(const attend_args *a)
+{
+    for (int i = 1; i < a->n_segments; i++)
+        if (a->segments[i].n_rows != a->segments[0].n_rows ||
+            a->segments[i].row != a->segments[i - 1].row + a->segments[i - 1].n_rows)
+            return true;
+    return false;
+}
+
+static bool ragged_forward(attend_state *a, const attend_args *args)
+{
+    const char *why;
+
+    if (!are_several(args) || !cudnn_may(a, &why) || !attend_cudnn_forward_ragged(a->cudnn, args, &why)) return false;
+    snprintf(a->backend, sizeof a->backend, "%s, ragged", attend_cudnn_version());
+    return true;
+}
+
+static bool ragged_backward(attend_state *a, const attend_args *args, tensor dq, tensor dk, tensor dv, tensor datt)
+{
+    const char *why;
+
+    return are_several(args) && cudnn_may(a, &why) &&
+           attend_cudnn_backward_ragged(a->cudnn, args, dq, dk, dv, datt, &why);
 }
 
 static bool forward_by_cudnn(attend_state *a, bool uniform, tensor att, float *lse, tensor q, tensor k, tensor v,
                              attend_shape s, const char **why)
 {
-    if (!cudnn_may(a, uniform, why)) return false;
+    if (!cudnn_may(a, why)) return false;
+    *why = "the segments have several lengths";
+    if (!uniform) return refused(a, *why);
     return attend_cudnn_forward(a->cudnn, att, lse, q, k, v, s, why) || refused(a, *why);
 }
 
@@ -67,7 +93,8 @@ static bool backward_by_cudnn(moai_device *dev, bool uniform, tensor dq, tensor 
     attend_state *a = dev->attend;
     const char *why;
 
-    if (!cudnn_may(a, uniform, &why)) return false;
+    if (!cudnn_may(a, &why)) return false;
+    if (!uniform) return refused(a, "the segments have several lengths");
     if (dev->deterministic && !attend_keeps_scores(s))
         return refused(a, "its deterministic backward would keep more than 2 GiB of scores");
     return attend_cudnn_backward(a->cudnn, dq, dk, dv, datt, q, k, v, att, lse, s, &why) || refused(a, why);
@@ -99,7 +126,8 @@ void attend_cuda(moai_device *dev, const attend_args *a)
     attend_args run;
     attend_shape s;
 
-    for (int i = 0; i < a->n_segments; i += run.n_segments) {
+    const bool done = ragged_forward(state_of(dev), a);
+    for (int i = 0; !done && i < a->n_segments; i += run.n_segments) {
         attend_run(a, i, &run, &s);
         attend_sequences(dev, run.n_segments == a->n_segments, run.att, run.lse, run.q, run.k, run.v, s);
     }
@@ -121,7 +149,8 @@ void attend_backward_cuda(moai_device *dev, const attend_args *a, tensor dq, ten
     attend_args run;
     attend_shape s;
 
-    for (int i = 0; i < a->n_segments; i += run.n_segments) {
+    const bool done = ragged_backward(state_of(dev), a, dq, dk, dv, datt);
+    for (int i = 0; !done && i < a->n_segments; i += run.n_segments) {
         attend_run(a, i, &run, &s);
         const int64_t row = a->segments[i].row, n = run.att.rows;
         backward_sequences(dev, run.n_segments == a->n_segments, tensor_rows(dq, row, n), tensor_rows(dk, row, n),

@@ -13,11 +13,20 @@ namespace fe = cudnn_frontend;
 
 namespace {
 
-enum tensor_id : int64_t { ID_Q = 1, ID_K, ID_V, ID_ATT, ID_LSE, ID_DQ, ID_DK, ID_DV, ID_DATT };
+enum tensor_id : int64_t { ID_Q = 1, ID_K, ID_V, ID_ATT, ID_LSE, ID_DQ, ID_DK, ID_DV, ID_DATT, ID_LENGTHS, ID_BEGINS };
 
 struct plan {
     std::shared_ptr<fe::graph::Graph> graph;  // null: cuDNN refused, see why
     std::string why;
+    std::vector<std::pair<int64_t, int64_t>> begins;          // of a ragged one: tensor id, stride
+};
+
+// Where segments begin and how long they are, on the device; made once for the layers of a micro-batch.
+struct ragged_lists {
+    std::vector<int64_t> key;                 // batch, rows and lengths
+    std::vector<int32_t> rows, lengths;       // (batch + 1), (batch)
+    std::map<int64_t, int32_t *> begins;      // by stride
+    int32_t *device_lengths = nullptr;
 };
 
 using plan_key = std::vector<int64_t>;
@@ -25,24 +34,55 @@ using pointers = std::unordered_map<int64_t, void *>;
 
 fe::DataType_t type_of(dtype dt) { return dt == DT_BF16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF; }
 
-// (batch, heads, position, feature) of a column view whose rows are sequence * seq_len + position
-fe::graph::Tensor_attributes heads_of(tensor_id id, tensor t, int64_t n_heads, attend_shape s)
-{
-    return fe::graph::Tensor_attributes()
-        .set_uid(id)
-        .set_dim({s.batch, n_heads, s.seq_len, s.head_dim})
-        .set_stride({s.seq_len * t.stride, s.head_dim, t.stride, 1})
-        .set_data_type(type_of(t.dt));
-}
+// A graph under construction.  Ragged: s.batch segments of at most s.seq_len rows, which begin and end where arrays on
+// the device say.
+struct builder {
+    std::shared_ptr<fe::graph::Graph> g;
+    attend_shape s;
+    bool ragged;
+    int64_t n_rows;                           // all, of ragged ones
+    std::map<int64_t, std::shared_ptr<fe::graph::Tensor_attributes>> begins;  // by the stride of the rows
 
-fe::graph::Tensor_attributes stats_of(attend_shape s)
-{
-    return fe::graph::Tensor_attributes()
-        .set_uid(ID_LSE)
-        .set_dim({s.batch, s.n_heads, s.seq_len, 1})
-        .set_stride({s.n_heads * s.seq_len, s.seq_len, 1, 1})
-        .set_data_type(fe::DataType_t::FLOAT);
-}
+    std::shared_ptr<fe::graph::Tensor_attributes> index(int64_t id, int64_t n)
+    {
+        return g->tensor(fe::graph::Tensor_attributes()
+                             .set_uid(id)
+                             .set_dim({n, 1, 1, 1})
+                             .set_stride({1, 1, 1, 1})
+                             .set_data_type(fe::DataType_t::INT32));
+    }
+    std::shared_ptr<fe::graph::Tensor_attributes> begins_of(int64_t stride)
+    {
+        auto &there = begins[stride];
+        if (!there) there = index(ID_BEGINS + (int64_t)begins.size() - 1, s.batch + 1);
+        return there;
+    }
+
+    // (batch, heads, position, feature) of a column view whose rows are sequence * seq_len + position
+    fe::graph::Tensor_attributes heads_of(tensor_id id, tensor t, int64_t n_heads)
+    {
+        auto a = fe::graph::Tensor_attributes()
+                     .set_uid(id)
+                     .set_dim({s.batch, n_heads, s.seq_len, s.head_dim})
+                     .set_stride({s.seq_len * t.stride, s.head_dim, t.stride, 1})
+                     .set_data_type(type_of(t.dt));
+        if (ragged) a.set_ragged_offset(begins_of(t.stride));
+        return a;
+    }
+
+    fe::graph::Tensor_attributes stats_of()
+    {
+        auto a = fe::graph::Tensor_attributes()
+                     .set_uid(ID_LSE)
+                     .set_dim({s.batch, s.n_heads, s.seq_len, 1})
+                     .set_stride({s.n_heads * s.seq_len, s.seq_len, 1, 1})
+                     .set_data_type(fe::DataType_t::FLOAT);
+        if (!ragged) return a;
+        a.set_stride({s.n_heads * s.seq_len, 1, s.n_heads, 1});
+        a.set_ragged_offset(begins_of(s.n_heads));
+        return a;
+    }
+};
 
 std::shared_ptr<fe::graph::Graph> graph_of(dtype dt)
 {
@@ -60,47 +100,56 @@ void as_output(std::shared_ptr<fe::graph::Tensor_attributes> t, fe::graph::Tenso
         .set_dim(wanted.get_dim())
         .set_stride(wanted.get_stride())
         .set_data_type(wanted.get_data_type());
+    if (wanted.get_ragged_offset()) t->set_ragged_offset(wanted.get_ragged_offset());
 }
 
-std::shared_ptr<fe::graph::Graph> forward_graph(tensor att, tensor q, tensor k, tensor v, attend_shape s)
+void forward_graph(builder &b, tensor att, tensor q, tensor k, tensor v)
 {
-    auto g = graph_of(q.dt);
+    const attend_shape s = b.s;
     auto options = fe::graph::SDPA_attributes()
                        .set_name("attend")
                        .set_generate_stats(true)
                        .set_attn_scale(s.scale)
                        .set_causal_mask(true);
-    auto [o, lse] = g->sdpa(g->tensor(heads_of(ID_Q, q, s.n_heads, s)), g->tensor(heads_of(ID_K, k, s.n_kv_heads, s)),
-                            g->tensor(heads_of(ID_V, v, s.n_kv_heads, s)), options);
-    as_output(o, heads_of(ID_ATT, att, s.n_heads, s));
-    as_output(lse, stats_of(s));
-    return g;
+    if (b.ragged) {
+        auto lengths = b.index(ID_LENGTHS, s.batch);
+        options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
+    }
+    auto [o, lse] =
+        b.g->sdpa(b.g->tensor(b.heads_of(ID_Q, q, s.n_heads)), b.g->tensor(b.heads_of(ID_K, k, s.n_kv_heads)),
+                  b.g->tensor(b.heads_of(ID_V, v, s.n_kv_heads)), options);
+    as_output(o, b.heads_of(ID_ATT, att, s.n_heads));
+    as_output(lse, b.stats_of());
 }
 
-std::shared_ptr<fe::graph::Graph> backward_graph(tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k,
-                                                 tensor v, tensor att, attend_shape s, bool deterministic)
+void backward_graph(builder &b, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v, tensor att,
+                    bool deterministic)
 {
-    auto g = graph_of(q.dt);
+    const attend_shape s = b.s;
     auto options = fe::graph::SDPA_backward_attributes()
                        .set_name("attend_backward")
                        .set_attn_scale(s.scale)
                        .set_causal_mask(true)
                        .set_deterministic_algorithm(deterministic);
-    auto [gq, gk, gv] =
-        g->sdpa_backward(g->tensor(heads_of(ID_Q, q, s.n_heads, s)), g->tensor(heads_of(ID_K, k, s.n_kv_heads, s)),
-                         g->tensor(heads_of(ID_V, v, s.n_kv_heads, s)), g->tensor(heads_of(ID_ATT, att, s.n_heads, s)),
-                         g->tensor(heads_of(ID_DATT, datt, s.n_heads, s)), g->tensor(stats_of(s)), options);
-    as_output(gq, heads_of(ID_DQ, dq, s.n_heads, s));
-    as_output(gk, heads_of(ID_DK, dk, s.n_kv_heads, s));
-    as_output(gv, heads_of(ID_DV, dv, s.n_kv_heads, s));
-    return g;
+    if (b.ragged) {
+        auto lengths = b.index(ID_LENGTHS, s.batch);
+        options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
+        options.set_max_total_seq_len_q(b.n_rows).set_max_total_seq_len_kv(b.n_rows);
+    }
+    auto [gq, gk, gv] = b.g->sdpa_backward(
+        b.g->tensor(b.heads_of(ID_Q, q, s.n_heads)), b.g->tensor(b.heads_of(ID_K, k, s.n_kv_heads)),
+        b.g->tensor(b.heads_of(ID_V, v, s.n_kv_heads)), b.g->tensor(b.heads_of(ID_ATT, att, s.n_heads)),
+        b.g->tensor(b.heads_of(ID_DATT, datt, s.n_heads)), b.g->tensor(b.stats_of()), options);
+    as_output(gq, b.heads_of(ID_DQ, dq, s.n_heads));
+    as_output(gk, b.heads_of(ID_DK, dk, s.n_kv_heads));
+    as_output(gv, b.heads_of(ID_DV, dv, s.n_kv_heads));
 }
 
-plan_key key_of(bool backward, attend_shape s, std::vector<tensor> tensors)
+plan_key key_of(bool backward, attend_shape s, int64_t ragged_rows, std::vector<tensor> tensors)
 {
     int32_t scale;
     memcpy(&scale, &s.scale, sizeof scale);
-    plan_key key = {backward, s.batch, s.seq_len, s.n_heads, s.n_kv_heads, s.head_dim, scale, tensors[0].dt};
+    plan_key key = {backward, ragged_rows, s.batch, s.seq_len, s.n_heads, s.n_kv_heads, s.head_dim, scale, tensors[0].dt};
     for (const tensor &t : tensors) key.push_back(t.stride);
     return key;
 }
@@ -125,6 +174,8 @@ struct attend_cudnn {
     std::map<plan_key, plan> plans;
     void *workspace = nullptr;
     size_t workspace_bytes = 0;
+    std::vector<ragged_lists> lists;          // those used last
+    size_t next_list = 0;
 };
 
 namespace {
@@ -136,13 +187,15 @@ namespace {
     } while (0)
 
 // Builds the plan; a graph that cuDNN cannot run is remembered as refused.
-template <class make_graph> plan &find_plan(attend_cudnn *a, const plan_key &key, make_graph make)
+template <class make_builder> plan &find_plan(attend_cudnn *a, const plan_key &key, make_builder make)
 {
     auto found = a->plans.find(key);
     if (found != a->plans.end()) return found->second;
 
     plan &p = a->plans[key];
-    auto graph = make();
+    builder b = make();
+    auto graph = b.g;
+    for (auto &[stride, t] : b.begins) p.begins.push_back({t->get_uid(), stride});
     auto status = graph->build(a->handle, {fe::HeurMode_t::A});
     if (!status.is_good()) {
         p.why = status.get_message();
@@ -157,6 +210,73 @@ template <class make_graph> plan &find_plan(attend_cudnn *a, const plan_key &key
         a->workspace_bytes = need;
     }
     return p;
+}
+
+builder builder_of(dtype dt, attend_shape s, int64_t ragged_rows)
+{
+    return {graph_of(dt), s, ragged_rows > 0, ragged_rows, {}};
+}
+
+int64_t next_power(int64_t n, int64_t least)
+{
+    int64_t p = least;
+    while (p < n) p *= 2;
+    return p;
+}
+
+// Segments that do not exist are empty ones at the end.
+attend_shape ragged_shape(const attend_args *args)
+{
+    int64_t longest = 1;
+
+    for (int i = 0; i < args->n_segments; i++) longest = max_i64(longest, args->segments[i].n_rows);
+    return attend_shape_of(args->heads, next_power(args->n_segments, 8), next_power(longest, 128));
+}
+
+int32_t *to_device(attend_cudnn *a, int32_t *there, const std::vector<int32_t> &list)
+{
+    if (!there) CUDA_CHECK(cudaMalloc(&there, list.size() * sizeof list[0]));
+    CUDA_CHECK(cudaMemcpyAsync(there, list.data(), list.size() * sizeof list[0], cudaMemcpyHostToDevice,
+                               a->dev->stream));
+    return there;
+}
+
+ragged_lists &lists_of(attend_cudnn *a, const attend_args *args, attend_shape s)
+{
+    enum { MOST = 32 };
+    std::vector<int64_t> key = {s.batch};
+
+    for (int i = 0; i < args->n_segments; i++)
+        key.push_back(args->segments[i].row), key.push_back(args->segments[i].n_rows);
+    for (ragged_lists &l : a->lists)
+        if (l.key == key) return l;
+    if (a->lists.size() < MOST) a->lists.emplace_back();
+    ragged_lists &l = a->lists[a->next_list++ % MOST];
+    for (auto &[stride, there] : l.begins) CUDA_CHECK(cudaFree(there));
+    CUDA_CHECK(cudaFree(l.device_lengths));
+    l = ragged_lists{key, {}, {}, {}, nullptr};
+    for (int i = 0; i < s.batch; i++) {
+        const bool exists = i < args->n_segments;
+        l.rows.push_back((int32_t)(exists ? args->segments[i].row : args->att.rows));
+        l.lengths.push_back((int32_t)(exists ? args->segments[i].n_rows : 0));
+    }
+    l.rows.push_back((int32_t)args->att.rows);
+    l.device_lengths = to_device(a, nullptr, l.lengths);
+    return l;
+}
+
+void add_lists(attend_cudnn *a, pointers &data, const plan &p, ragged_lists &l)
+{
+    data[ID_LENGTHS] = l.device_lengths;
+    for (auto [id, stride] : p.begins) {
+        int32_t *&there = l.begins[stride];
+        if (!there) {
+            std::vector<int32_t> begins;
+            for (int32_t row : l.rows) begins.push_back((int32_t)(row * stride));
+            there = to_device(a, nullptr, begins);
+        }
+        data[id] = there;
+    }
 }
 
 bool run(attend_cudnn *a, const plan &p, pointers &data, const char *what, const char **why)
@@ -182,6 +302,10 @@ attend_cudnn *attend_cudnn_open(moai_device *dev)
 void attend_cudnn_close(attend_cudnn *a)
 {
     a->plans.clear();
+    for (ragged_lists &l : a->lists) {
+        for (auto &[stride, there] : l.begins) CUDA_CHECK(cudaFree(there));
+        CUDA_CHECK(cudaFree(l.device_lengths));
+    }
     CUDNN_CHECK(cudnnDestroy(a->handle));
     CUDA_CHECK(cudaFree(a->workspace));
     delete a;
@@ -199,7 +323,11 @@ bool attend_cudnn_forward(attend_cudnn *a, tensor att, float *lse, tensor q, ten
                           const char **why)
 {
     if (!takes({q, k, v, att}, why)) return false;
-    plan &p = find_plan(a, key_of(false, s, {q, k, v, att}), [&] { return forward_graph(att, q, k, v, s); });
+    plan &p = find_plan(a, key_of(false, s, 0, {q, k, v, att}), [&] {
+        builder b = builder_of(q.dt, s, 0);
+        forward_graph(b, att, q, k, v);
+        return b;
+    });
     pointers data = {{ID_Q, q.data}, {ID_K, k.data}, {ID_V, v.data}, {ID_ATT, att.data}, {ID_LSE, lse}};
     return run(a, p, data, "attend", why);
 }
@@ -208,9 +336,56 @@ bool attend_cudnn_backward(attend_cudnn *a, tensor dq, tensor dk, tensor dv, ten
                            tensor att, const float *lse, attend_shape s, const char **why)
 {
     if (!takes({q, k, v, att, dq, dk, dv, datt}, why)) return false;
-    plan &p = find_plan(a, key_of(true, s, {q, k, v, att, dq, dk, dv, datt}),
-                        [&] { return backward_graph(dq, dk, dv, datt, q, k, v, att, s, a->dev->deterministic); });
+    plan &p = find_plan(a, key_of(true, s, 0, {q, k, v, att, dq, dk, dv, datt}), [&] {
+        builder b = builder_of(q.dt, s, 0);
+        backward_graph(b, dq, dk, dv, datt, q, k, v, att, a->dev->deterministic);
+        return b;
+    });
     pointers data = {{ID_Q, q.data},   {ID_K, k.data},   {ID_V, v.data},   {ID_ATT, att.data}, {ID_LSE, (void *)lse},
                      {ID_DQ, dq.data}, {ID_DK, dk.data}, {ID_DV, dv.data}, {ID_DATT, datt.data}};
+    return run(a, p, data, "attend_backward", why);
+}
+
+// Places of elements are 32-bit numbers here.
+static bool takes_rows(const attend_args *args, const std::vector<tensor> &tensors, const char **why)
+{
+    if (!takes(tensors, why)) return false;
+    *why = "its ragged places are 32-bit numbers";
+    for (const tensor &t : tensors)
+        if (args->att.rows * t.stride > INT32_MAX) return false;
+    return true;
+}
+
+bool attend_cudnn_forward_ragged(attend_cudnn *a, const attend_args *args, const char **why)
+{
+    const tensor att = args->att, q = args->q, k = args->k, v = args->v;
+    const attend_shape s = ragged_shape(args);
+
+    if (!takes_rows(args, {q, k, v, att}, why)) return false;
+    plan &p = find_plan(a, key_of(false, s, att.rows, {q, k, v, att}), [&] {
+        builder b = builder_of(q.dt, s, att.rows);
+        forward_graph(b, att, q, k, v);
+        return b;
+    });
+    pointers data = {{ID_Q, q.data}, {ID_K, k.data}, {ID_V, v.data}, {ID_ATT, att.data}, {ID_LSE, args->lse}};
+    if (p.graph) add_lists(a, data, p, lists_of(a, args, s));
+    return run(a, p, data, "attend", why);
+}
+
+bool attend_cudnn_backward_ragged(attend_cudnn *a, const attend_args *args, tensor dq, tensor dk, tensor dv,
+                                  tensor datt, const char **why)
+{
+    const tensor att = args->att, q = args->q, k = args->k, v = args->v;
+    const attend_shape s = ragged_shape(args);
+
+    if (!takes_rows(args, {q, k, v, att, dq, dk, dv, datt}, why)) return false;
+    plan &p = find_plan(a, key_of(true, s, att.rows, {q, k, v, att, dq, dk, dv, datt}), [&] {
+        builder b = builder_of(q.dt, s, att.rows);
+        backward_graph(b, dq, dk, dv, datt, q, k, v, att, a->dev->deterministic);
+        return b;
+    });
+    pointers data = {{ID_Q, q.data},   {ID_K, k.data},   {ID_V, v.data},   {ID_ATT, att.data}, {ID_LSE, args->lse},
+                     {ID_DQ, dq.data}, {ID_DK, dk.data}, {ID_DV, dv.data}, {ID_DATT, datt.data}};
+    if (p.graph) add_lists(a, data, p, lists_of(a, args, s));
     return run(a, p, data, "attend_backward", why);
 }

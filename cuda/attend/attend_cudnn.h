@@ -22,6 +22,11 @@ bool attend_cudnn_forward(attend_cudnn *, tensor att, float *lse, tensor q, tens
                           const char **why);
 bool attend_cudnn_backward(attend_cudnn *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
                            tensor att, const float *lse, attend_shape, const char **why);
+/* The same for segments of any lengths, in one launch; lse is then (N, n_heads).  Plans are made for numbers and lengths
+ * of segments rounded up, so that there are few. */
+bool attend_cudnn_forward_ragged(attend_cudnn *, const attend_args *, const char **why);
+bool attend_cudnn_backward_ragged(attend_cudnn *, const attend_args *, tensor dq, tensor dk, tensor dv, tensor datt,
+                                  const char **why);
 #else
 static inline attend_cudnn *attend_cudnn_open(moai_device *dev) { return (void)dev, (attend_cudnn *)NULL; }
 static inline void attend_cudnn_close(attend_cudnn *a) { (void)a; }
@@ -39,6 +44,16 @@ static inline bool attend_cudnn_backward(attend_cudnn *a, tensor dq, tensor dk, 
 {
     (void)dq, (void)dk, (void)dv, (void)datt;
     return attend_cudnn_forward(a, att, (float *)lse, q, k, v, s, why);
+}
+static inline bool attend_cudnn_forward_ragged(attend_cudnn *a, const attend_args *args, const char **why)
+{
+    return attend_cudnn_forward(a, args->att, args->lse, args->q, args->k, args->v, (attend_shape){0}, why);
+}
+static inline bool attend_cudnn_backward_ragged(attend_cudnn *a, const attend_args *args, tensor dq, tensor dk,
+                                                tensor dv, tensor datt, const char **why)
+{
+    (void)dq, (void)dk, (void)dv, (void)datt;
+    return attend_cudnn_forward_ragged(a, args, why);
 }
 #endif
 

@@ -26,6 +26,17 @@ int main(void)
        "the second is padding");
     batch_samples(&b, samples, 2, -4, 3);
     ok(b.ids[0] == -1 && b.targets[0] == -1 && b.targets[7] == -1 && b.n_counted == 0, "nothing counts");
+    const int32_t documents[] = {4, 9, 5, 6, 6, 9, 9, 3};       /* of two samples; 9 ends a document */
+    const int32_t restarted[] = {0, 1, 0, 0, 1, 2}, as_before[] = {0, 1, 2, 0, 1, 2};
+    const attend_segment apart[] = {{0, 2}, {2, 1}, {3, 3}};
+    batch_samples(&b, documents, 2, 2, 3);
+    b.ids[3] = 6, b.ids[4] = 6, b.ids[5] = 9;
+    batch_documents(&b, 2, 3, 9, false);
+    ok(!memcmp(b.positions, as_before, sizeof as_before), "documents apart, positions as they were");
+    batch_documents(&b, 2, 3, 9, true);
+    ok(b.n_segments == 3 && !memcmp(b.segments, apart, sizeof apart) &&
+           !memcmp(b.positions, restarted, sizeof restarted),
+       "a document ends with its end, or with the sample; the next begins at position 0");
     batch_free(&b);
     return tap_done();
 }

@@ -69,8 +69,5 @@ void grid_free(moai_grid *);
 void grid_dry(moai_grid *, grid_shape size, grid_shape at, int n_kv_heads);
 static inline bool grid_first_stage(const moai_grid *g) { return g->at.pp == 0; }
 static inline bool grid_last_stage(const moai_grid *g) { return g->at.pp == g->size.pp - 1; }
-/* Inputs go into the first stage and targets into the last; there the tensor axis's first rank reads for all of it. */
-static inline bool grid_takes_ids(const moai_grid *g) { return grid_first_stage(g) || grid_last_stage(g); }
-static inline bool grid_reads_ids(const moai_grid *g) { return grid_takes_ids(g) && g->at.tp == 0; }
 
 #endif

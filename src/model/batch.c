@@ -48,3 +48,15 @@ void batch_samples(token_batch *b, const int32_t *samples, int64_t n_samples, in
     b->n_counted = 0;
     for (int64_t row = 0; row < n_real; row++) b->n_counted += b->targets[row] >= 0;
 }
+
+void batch_documents(token_batch *b, int64_t n_samples, int64_t seq_len, int64_t eos, bool restart)
+{
+    b->n_segments = 0;
+    for (int64_t row = 0, begin = 0; row < n_samples * seq_len; row++) {
+        const bool sample_ends = (row + 1) % seq_len == 0;
+        if (restart) b->positions[row] = (int32_t)(row - begin);
+        if (!sample_ends && b->ids[row] != eos) continue;
+        b->segments[b->n_segments++] = (attend_segment){begin, row + 1 - begin};
+        begin = row + 1;
+    }
+}

@@ -26,4 +26,8 @@ void batch_whole_samples(token_batch *, int64_t n_samples, int64_t seq_len);
  * from n_counted on, and the rows that are left, are padding. */
 void batch_samples(token_batch *, const int32_t *samples, int64_t n_samples, int64_t n_counted, int64_t seq_len);
 
+/* Then: each document, which ends with `eos`, by itself, and with positions from 0 on if they restart.  The end of one
+ * still predicts the first token of the next: what counts stays what it was. */
+void batch_documents(token_batch *, int64_t n_samples, int64_t seq_len, int64_t eos, bool restart);
+
 #endif

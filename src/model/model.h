@@ -20,6 +20,7 @@ typedef struct model_options {
     int64_t micro_batch, seq_len;           /* samples, tokens of a sample */
     int n_slots;                            /* micro-batches in flight on this stage, see schedule_slots */
     bool train;                             /* false: forward only, no gradients or optimizer state */
+    bool feeds_all;                         /* middle stages are fed, too: who sees whom is in the data */
 } model_options;
 
 /* One micro-batch's memory in a chunk. */

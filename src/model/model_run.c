@@ -29,7 +29,7 @@ static void begin(void *of, pipe_action a)
                                       r->m->opt.seq_len;
     r->m->buckets.is_last = a.micro_batch == r->n_micro - 1;
     c->ops->phase(c->dev, phase, a.micro_batch);
-    if (a.kind == PIPE_FORWARD && (chunk_embeds(k) || chunk_has_head(k))) {
+    if (a.kind == PIPE_FORWARD && (chunk_embeds(k) || chunk_has_head(k) || r->m->opt.feeds_all)) {
         watch_phase("reading data", a.micro_batch);
         r->feed(r->arg, r->m, a.micro_batch, &r->m->batch);
         model_set_batch(r->m, a.chunk, a.slot, &r->m->batch);

@@ -5,7 +5,8 @@
 #include "parallel/pipeline/pipeline.h"
 #include "src/model/model.h"
 
-/* Fills the batch for a micro-batch; called before its forward where a chunk embeds or has the head. */
+/* Fills the batch for a micro-batch; called before its forward where a chunk embeds or has the head, or everywhere
+ * (model_options). */
 typedef void (*model_feed)(void *arg, const moai_model *, int micro_batch, token_batch *);
 
 /* Runs the list on this stage: gradients accumulate, token losses add up in totals[0] on the last stage; scale is the

@@ -10,6 +10,8 @@ static const key_spec rows[] = {
     INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),
     INT(global_batch_size, "0", 0, 1 << 30, "samples per step; fixes the accumulation; 0: batch x accumulation x DP",
         CONTENT),
+    BOOL(document_mask, "false", "attention stays within a document", FIXED),
+    BOOL(reset_positions, "true", "with document_mask, positions begin anew in each document", FIXED),
 };
 const key_table batch_keys = KEY_TABLE(rows);
 

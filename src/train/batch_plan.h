@@ -8,6 +8,7 @@
 typedef struct batch_options {
     int64_t per_device_train_batch_size, gradient_accumulation_steps;
     int64_t global_batch_size;                /* 0: per_device * accumulation * dp; else fixes accumulation */
+    bool document_mask, reset_positions;      /* each document of a sample by itself; its positions from 0 on */
 } batch_options;
 extern const key_table batch_keys;
 

@@ -13,6 +13,8 @@ typedef struct evaluation {
     int32_t *ids;                             /* (micro_batch, seq_len + 1) */
     int64_t *samples;                         /* (micro_batch) */
     int64_t n;                                /* samples of the whole evaluation */
+    const batch_options *options;
+    int64_t eos;
 } evaluation;
 
 static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
@@ -25,14 +27,16 @@ static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *r
 
     feed_next(e->loader, m->ctx.grid, e->ids, B * (T + 1), e->samples, &waited);
     batch_samples(rows, e->ids, B, e->n - first, T);
+    if (e->options->document_mask) batch_documents(rows, B, T, e->eos, e->options->reset_positions);
 }
 
-double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t *n_tokens)
+double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t eos,
+                       int64_t *n_tokens)
 {
     const moai_ctx *c = &m->ctx;
     const int64_t B = m->opt.micro_batch, T = m->opt.seq_len, all = dataset_samples(set, T),
                   once = B * c->grid->dp.size;
-    evaluation e = {.n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all};
+    evaluation e = {.options = &run->batch, .eos = eos, .n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all};
     const int64_t n_micro = (e.n + once - 1) / once;
     const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->dp.size,
                               .dp_rank = c->grid->dp.rank, .n_workers = (int)run->dataloader_num_workers,
@@ -40,8 +44,8 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     pipe_schedule schedule = schedule_forward((int)n_micro);
     moai_error err;
 
-    if (grid_takes_ids(c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
-    if (grid_reads_ids(c->grid)) {
+    if (feed_takes(&run->batch, c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
+    if (feed_reads(&run->batch, c->grid)) {
         e.samples = xmalloc((size_t)B * sizeof *e.samples);
         watch_files(true);
         e.loader = loader_start(set, &plan, &err);

@@ -11,7 +11,8 @@ model_options model_options_of(const run_config *run, const batch_plan *b, grid_
     pipe_schedule s = schedule_1f1b(size.pp, stage, (int)b->accumulation);
     model_options opt = {.dt = run->bf16 ? DT_BF16 : run->fp16 ? DT_F16 : DT_F32,
                          .recompute = run->gradient_checkpointing, .micro_batch = b->micro_batch,
-                         .seq_len = run->seq_length, .n_slots = s.n_slots, .train = true};
+                         .seq_len = run->seq_length, .n_slots = s.n_slots, .train = true,
+                         .feeds_all = run->batch.document_mask};
 
     schedule_free(&s);
     return opt;

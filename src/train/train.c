@@ -40,6 +40,8 @@ static void feed_train(void *arg, const moai_model *m, int micro_batch, token_ba
     feed_next(t->loader, &t->grid, t->ids, t->batch.micro_batch * (t->run->seq_length + 1),
               t->samples_read + micro_batch * t->batch.micro_batch, &t->waited);
     batch_samples(rows, t->ids, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
+    if (t->run->batch.document_mask)
+        batch_documents(rows, m->opt.micro_batch, m->opt.seq_len, t->data.info.eos, t->run->batch.reset_positions);
 }
 
 /* Rank 0 gets the sample numbers of the whole step, as the first stage's ranks read them;
@@ -217,7 +219,7 @@ static void evaluate(trainer *t)
 
     if (t->run->eval_steps == 0 || t->evaluated_step == t->step) return;
     watch_phase("evaluation", -1);
-    e.loss = evaluation_loss(&t->model, t->eval_set, t->run, &t->batch, &e.tokens);
+    e.loss = evaluation_loss(&t->model, t->eval_set, t->run, &t->batch, t->data.info.eos, &e.tokens);
     e.step = t->step;
     e.perplexity = exp(e.loss);
     e.seconds = now_seconds() - begin;

@@ -7,6 +7,7 @@
 #include "src/config/keys.h"
 #include "src/train/base_weights.h"
 #include "src/train/carry.h"
+#include "src/train/feed.h"
 #include "src/train/optimizer.h"
 #include "src/train/output_dir.h"
 
@@ -92,14 +93,17 @@ static int read_manifest(trainer *t, moai_error *err)
     return check_eos(t, m->info.eos, err);
 }
 
-/* Those of the first stage, then those of the last. */
+/* Those of the first stage, then those of the last, or of each. */
 static dataset_readers readers_of(const trainer *t)
 {
     const grid_shape at = t->grid.at, n = t->grid.size;
-    const int in_stage = n.cp * n.dp, place = at.cp + n.cp * at.dp + (grid_first_stage(&t->grid) ? 0 : in_stage);
+    const bool all = t->run->batch.document_mask;
+    const int in_stage = n.cp * n.dp, stage = all ? at.pp : !grid_first_stage(&t->grid),
+              n_stages = all ? n.pp : n.pp > 1 ? 2 : 1;
 
-    return (dataset_readers){.world = &t->grid.host_world, .part = grid_reads_ids(&t->grid) ? place : -1,
-                             .parts = in_stage * (n.pp > 1 ? 2 : 1)};
+    return (dataset_readers){.world = &t->grid.host_world, .parts = in_stage * n_stages,
+                             .part = feed_reads(&t->run->batch, &t->grid) ? at.cp + n.cp * at.dp + in_stage * stage
+                                                                          : -1};
 }
 
 static int open_data(trainer *t, moai_error *err)
@@ -277,7 +281,7 @@ static loader_plan loader_plan_of(const trainer *t)
 int trainer_read_data(trainer *t, moai_error *err)
 {
     const loader_plan plan = loader_plan_of(t);
-    const bool reads = grid_reads_ids(&t->grid);
+    const bool reads = feed_reads(&t->run->batch, &t->grid);
 
     watch_files(true);
     if (t->loader) loader_stop(t->loader);

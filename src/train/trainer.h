@@ -27,7 +27,7 @@ typedef struct trainer {
 
     manifest data;                            /* read by rank 0 for all */
     dataset *train_set, *eval_set;            /* eval_set NULL: no evaluation */
-    loader *loader;                           /* where grid_reads_ids */
+    loader *loader;                           /* where feed_reads */
     int32_t *ids;                             /* (micro_batch, seq_len + 1) of the micro-batch that is read */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
     double waited;                            /* for data, in this step */

@@ -30,6 +30,7 @@ typedef struct bench {
     pipe_schedule schedule;
     int32_t *ids;
     int64_t updates;
+    uint64_t drawn;                                       /* lengths of documents */
     bool attend;                                          /* the bound includes attention */
     tensor dy, dact, datt, dqk, dqkv, part, logits;       /* operands of the bound that the model has only in scratch */
 } bench;
@@ -37,7 +38,16 @@ typedef struct bench {
 static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     (void)micro_batch;
-    batch_samples(rows, ((bench *)arg)->ids, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
+    bench *b = arg;
+
+    batch_samples(rows, b->ids, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
+    if (!b->run.batch.document_mask) return;
+    rows->n_segments = 0;                     /* of 100 to 2,000 tokens, other ones in each micro-batch */
+    for (int64_t row = 0, n; row < m->ctx.n_tokens; row += n) {
+        const int64_t left = m->opt.seq_len - row % m->opt.seq_len;
+        n = min_i64(left, 100 + (int64_t)(rng_uniform(8, b->drawn++) * 1900));
+        rows->segments[rows->n_segments++] = (attend_segment){row, n};
+    }
 }
 
 static void train_step(bench *b)

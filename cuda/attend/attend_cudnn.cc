@@ -346,10 +346,13 @@ bool attend_cudnn_backward(attend_cudnn *a, tensor dq, tensor dk, tensor dv, ten
     return run(a, p, data, "attend_backward", why);
 }
 
-// Places of elements are 32-bit numbers here.
-static bool takes_rows(const attend_args *args, const std::vector<tensor> &tensors, const char **why)
+// The same answer for forward and backward: they must agree about lse.  Places of elements are 32-bit numbers here.
+static bool takes_rows(const attend_cudnn *a, const attend_args *args, attend_shape s,
+                       const std::vector<tensor> &tensors, const char **why)
 {
     if (!takes(tensors, why)) return false;
+    *why = "its deterministic backward would keep more than 2 GiB of scores";
+    if (a->dev->deterministic && !attend_keeps_scores(s)) return false;
     *why = "its ragged places are 32-bit numbers";
     for (const tensor &t : tensors)
         if (args->att.rows * t.stride > INT32_MAX) return false;
@@ -361,7 +364,7 @@ bool attend_cudnn_forward_ragged(attend_cudnn *a, const attend_args *args, const
     const tensor att = args->att, q = args->q, k = args->k, v = args->v;
     const attend_shape s = ragged_shape(args);
 
-    if (!takes_rows(args, {q, k, v, att}, why)) return false;
+    if (!takes_rows(a, args, s, {q, k, v, att}, why)) return false;
     plan &p = find_plan(a, key_of(false, s, att.rows, {q, k, v, att}), [&] {
         builder b = builder_of(q.dt, s, att.rows);
         forward_graph(b, att, q, k, v);
@@ -378,7 +381,7 @@ bool attend_cudnn_backward_ragged(attend_cudnn *a, const attend_args *args, tens
     const tensor att = args->att, q = args->q, k = args->k, v = args->v;
     const attend_shape s = ragged_shape(args);
 
-    if (!takes_rows(args, {q, k, v, att, dq, dk, dv, datt}, why)) return false;
+    if (!takes_rows(a, args, s, {q, k, v, att, dq, dk, dv, datt}, why)) return false;
     plan &p = find_plan(a, key_of(true, s, att.rows, {q, k, v, att, dq, dk, dv, datt}), [&] {
         builder b = builder_of(q.dt, s, att.rows);
         backward_graph(b, dq, dk, dv, datt, q, k, v, att, a->dev->deterministic);

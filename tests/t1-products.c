@@ -48,7 +48,8 @@ static void check_backward(dtype dt, dtype dx_dt, int64_t n_tokens, int64_t in, 
     field dy = field_random("dy", dt, n_tokens, out, strided), dx = field_output("dx", dx_dt, n_tokens, in, strided);
     field dw = field_random("dw", DT_F32, out, in, strided), first_dw = field_output("dw", DT_F32, out, in, strided);
     field more = field_random("dx", dx_dt, n_tokens, in, strided);
-    double *ref_dx = doubles(n_tokens * in), *ref_more = doubles(n_tokens * in), *ref_dw = doubles(out * in), *ref_first = doubles(out * in);
+    double *ref_dx = doubles(n_tokens * in), *ref_more = doubles(n_tokens * in), *ref_dw = doubles(out * in),
+           *ref_first = doubles(out * in);
 
     multiply(ref_dx, n_tokens, in, out, dy.v, out, 1, w.v, in, 1);
     for (int64_t i = 0; i < n_tokens * in; i++) ref_more[i] = more.v[i] + ref_dx[i];

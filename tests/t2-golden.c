@@ -198,16 +198,23 @@ static void check_states_on_host(const golden *g, const moai_grid *grid, const d
     for (int i = 0; i < 2; i++) model_free(&m[i]);
 }
 
-static void check_golden(const char *name, device *dev)
+static void open_alone(golden *g, moai_grid *grid, const char *name, device *dev)
 {
     char *dir = xasprintf("tests/golden/%s", name);
+
+    golden_open(g, name, dir, dir);
+    grid_init(grid, (grid_shape){1, 1, 1, 1}, (int)g->cfg->num_key_value_heads);
+    device_connect(dev, grid);
+    free(dir);
+}
+
+static void check_golden(const char *name, device *dev)
+{
     golden g;
     moai_grid grid;
     float *first = NULL;
 
-    golden_open(&g, name, dir, dir);
-    grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)g.cfg->num_key_value_heads);
-    device_connect(dev, &grid);
+    open_alone(&g, &grid, name, dev);
     check_config(&g);
     for (recompute_mode mode = RECOMPUTE_NONE; mode <= RECOMPUTE_FULL; mode++) check_mode(&g, &grid, dev, mode, &first);
     check_accumulation(&g, &grid, dev);
@@ -218,26 +225,21 @@ static void check_golden(const char *name, device *dev)
     grid_free(&grid);
     golden_close(&g);
     free(first);
-    free(dir);
 }
 
 /* fp32 alone: what is frozen has no gradients. */
 static void check_adapters(const char *name, device *dev)
 {
-    char *dir = xasprintf("tests/golden/%s", name);
     golden g;
     moai_grid grid;
     float *first = NULL;
 
-    golden_open(&g, name, dir, dir);
-    grid_init(&grid, (grid_shape){1, 1, 1, 1}, (int)g.cfg->num_key_value_heads);
-    device_connect(dev, &grid);
+    open_alone(&g, &grid, name, dev);
     for (recompute_mode mode = RECOMPUTE_NONE; mode <= RECOMPUTE_FULL; mode++) check_mode(&g, &grid, dev, mode, &first);
     check_accumulation(&g, &grid, dev);
     grid_free(&grid);
     golden_close(&g);
     free(first);
-    free(dir);
 }
 
 /* Weights that somebody wrote against what Transformers computed from them. */

@@ -218,8 +218,8 @@ static void refused(const char *file, const char *from, const char *to, const ch
         free(path);
         free(source);
     }
-    ok(hf_import(dir, NULL, out, false, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s", from ? from : file,
-       err.text);
+    ok(hf_import(dir, NULL, out, false, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s",
+       from ? from : file, err.text);
     free(dir);
     free(out);
 }
@@ -249,7 +249,8 @@ static void wrong(void)
     scratch_write(file, "x", 1);
     ok(export_to("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not an empty"), "%s",
        err.text);
-    ok(hf_import("tests/golden/tied", NULL, run, false, &err) != 0 && strstr(err.text, "exists already"), "%s", err.text);
+    ok(hf_import("tests/golden/tied", NULL, run, false, &err) != 0 && strstr(err.text, "exists already"), "%s",
+       err.text);
     free(full), free(file), free(run);
 }
 

@@ -149,7 +149,8 @@ plan_key key_of(bool backward, attend_shape s, int64_t ragged_rows, std::vector<
 {
     int32_t scale;
     memcpy(&scale, &s.scale, sizeof scale);
-    plan_key key = {backward, ragged_rows, s.batch, s.seq_len, s.n_heads, s.n_kv_heads, s.head_dim, scale, tensors[0].dt};
+    plan_key key = {backward,     ragged_rows, s.batch, s.seq_len,     s.n_heads,
+                    s.n_kv_heads, s.head_dim,  scale,   tensors[0].dt};
     for (const tensor &t : tensors) key.push_back(t.stride);
     return key;
 }

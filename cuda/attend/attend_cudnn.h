@@ -22,8 +22,8 @@ bool attend_cudnn_forward(attend_cudnn *, tensor att, float *lse, tensor q, tens
                           const char **why);
 bool attend_cudnn_backward(attend_cudnn *, tensor dq, tensor dk, tensor dv, tensor datt, tensor q, tensor k, tensor v,
                            tensor att, const float *lse, attend_shape, const char **why);
-/* The same for segments of any lengths, in one launch; lse is then (N, n_heads).  Plans are made for numbers and lengths
- * of segments rounded up, so that there are few. */
+/* The same for segments of any lengths, in one launch; lse is then (N, n_heads).  Plans are made for numbers and
+ * lengths of segments rounded up, so that there are few. */
 bool attend_cudnn_forward_ragged(attend_cudnn *, const attend_args *, const char **why);
 bool attend_cudnn_backward_ragged(attend_cudnn *, const attend_args *, tensor dq, tensor dk, tensor dv, tensor datt,
                                   const char **why);

@@ -116,7 +116,10 @@ static tensor low(int s) { return bf16(s, 6, N, 2 * R); }
 static tensor wide(int s) { return tensor_cols(bf16(s, 0, N, 2 * I), 0, I); }
 static void run_low(int s) { matmul_cuda(dev, low(s), bf16(s, 0, N, H), bf16(s, 5, 2 * R, H)); }
 static void run_raise(int s) { matmul_cuda(dev, wide(s), tensor_cols(low(s), 0, R), bf16(s, 5, I, R)); }
-static void run_raise_add(int s) { matmul_add_cuda(dev, wide(s), tensor_cols(low(s), 0, R), bf16(s, 5, I, R), wide(s)); }
+static void run_raise_add(int s)
+{
+    matmul_add_cuda(dev, wide(s), tensor_cols(low(s), 0, R), bf16(s, 5, I, R), wide(s));
+}
 static void run_dlow(int s) { matmul_dx_cuda(dev, tensor_cols(low(s), 0, R), wide(s), bf16(s, 5, I, R), false); }
 static void run_dx_low(int s) { matmul_dx_cuda(dev, bf16(s, 0, N, H), low(s), bf16(s, 5, 2 * R, H), false); }
 static void run_da(int s) { matmul_dw_cuda(dev, fp32(s, 7, 2 * R, H), low(s), bf16(s, 0, N, H), true); }

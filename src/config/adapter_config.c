@@ -12,11 +12,25 @@ typedef struct refused_key {
 } refused_key;
 
 static const refused_key refused[] = {
-    {"use_dora", NULL},          {"lora_bias", NULL},       {"rank_pattern", NULL},     {"alpha_pattern", NULL},
-    {"layers_to_transform", NULL}, {"layers_pattern", NULL}, {"layer_replication", NULL}, {"fan_in_fan_out", NULL},
-    {"exclude_modules", NULL},   {"bias", "none"},          {"target_parameters", NULL}, {"use_qalora", NULL},
-    {"trainable_token_indices", NULL}, {"use_bdlora", NULL}, {"velora_config", NULL},   {"monteclora_config", NULL},
-    {"arrow_config", NULL},      {"alora_invocation_tokens", NULL}, {"kasa_config", NULL},
+    {"use_dora", NULL},
+    {"lora_bias", NULL},
+    {"bias", "none"},
+    {"rank_pattern", NULL},
+    {"alpha_pattern", NULL},
+    {"layers_to_transform", NULL},
+    {"layers_pattern", NULL},
+    {"layer_replication", NULL},
+    {"exclude_modules", NULL},
+    {"target_parameters", NULL},
+    {"trainable_token_indices", NULL},
+    {"fan_in_fan_out", NULL},
+    {"use_qalora", NULL},
+    {"use_bdlora", NULL},
+    {"kasa_config", NULL},
+    {"velora_config", NULL},
+    {"monteclora_config", NULL},
+    {"arrow_config", NULL},
+    {"alora_invocation_tokens", NULL},
 };
 
 static bool is_off(const json_t *value, const char *off)
@@ -87,8 +101,8 @@ static int check_kind(const json_members *m, moai_error *err)
     if (rc == 0) rc = read_text(m, "task_type", &task, err);
     if (rc == 0) rc = json_members_get(m, "init_lora_weights", &start, err);
     if (rc == 0 && (!kind || strcmp(kind, "LORA") != 0))
-        rc = error_set(err, "%s: peft_type is %s%s, must be \"LORA\": no other is implemented", m->name,
-                       kind ? kind : "missing", "");
+        rc = error_set(err, "%s: peft_type is %s, must be \"LORA\": no other is implemented", m->name,
+                       kind ? kind : "missing");
     if (rc == 0 && task && task[0] && strcmp(task, "CAUSAL_LM") != 0)
         rc = error_set(err, "%s: task_type is \"%s\", must be \"CAUSAL_LM\"", m->name, task);
     const char *how = json_is_string(start) ? json_string_value(start) : "";
@@ -198,9 +212,9 @@ int adapter_config_write(const lora_config *l, const char *base, const char *pat
     if (json_array_size(saved) == 0) json_decref(saved), saved = json_null();
     json_t *o = json_pack("{s:o, s:s, s:b, s:b, s:b, s:f, s:f, s:o, s:s, s:I, s:o, s:s, s:b}",
                           "base_model_name_or_path", json_string_repaired(base), "bias", "none", "fan_in_fan_out", 0,
-                          "inference_mode", 1, "init_lora_weights", 1, "lora_alpha", l->alpha, "lora_dropout", l->dropout,
-                          "modules_to_save", saved, "peft_type", "LORA", "r", (json_int_t)l->rank, "target_modules",
-                          targets, "task_type", "CAUSAL_LM", "use_rslora", l->use_rslora);
+                          "inference_mode", 1, "init_lora_weights", 1, "lora_alpha", l->alpha, "lora_dropout",
+                          l->dropout, "modules_to_save", saved, "peft_type", "LORA", "r", (json_int_t)l->rank,
+                          "target_modules", targets, "task_type", "CAUSAL_LM", "use_rslora", l->use_rslora);
     const int rc = json_write_file(o, path, err);
 
     json_decref(o);

@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* As a table of keys, so that the nearest name is found as a key's is. */
 static const key_spec maps[N_LORA_MAPS] = {
-    [LORA_Q] = {.name = "q_proj"},       [LORA_K] = {.name = "k_proj"},   [LORA_V] = {.name = "v_proj"},
-    [LORA_O] = {.name = "o_proj"},       [LORA_GATE] = {.name = "gate_proj"}, [LORA_UP] = {.name = "up_proj"},
+    [LORA_Q] = {.name = "q_proj"},   [LORA_K] = {.name = "k_proj"},       [LORA_V] = {.name = "v_proj"},
+    [LORA_O] = {.name = "o_proj"},   [LORA_GATE] = {.name = "gate_proj"}, [LORA_UP] = {.name = "up_proj"},
     [LORA_DOWN] = {.name = "down_proj"},
 };
 

@@ -1,5 +1,5 @@
-/* lora_config.h: low-rank adapters (LoRA, arXiv 2106.09685) beside the linear maps of the layers: y = W x + scale B A x,
- * A (rank, in), B (out, rank), while W is frozen. */
+/* lora_config.h: low-rank adapters (LoRA, arXiv 2106.09685) beside the linear maps of the layers:
+ * y = W x + scale B A x, A (rank, in), B (out, rank), while W is frozen. */
 #ifndef MOAI_LORA_CONFIG_H
 #define MOAI_LORA_CONFIG_H
 

@@ -56,7 +56,8 @@ int model_config_write(const model_config *, const char *path, const char *torch
 /* true parameter count: 5,167,084,288 for MOAI-3B */
 int64_t model_n_params(const model_config *);
 /* model FLOPs per token, forward and backward, at sequence length T: 6 * (products + causal attention), 4 * those of
- * frozen matrices, embedding look-up and recomputation excluded; the two parts separately for the report (configs/README.md, "The model") */
+ * frozen matrices, embedding look-up and recomputation excluded; the two parts separately for the report
+ * (configs/README.md, "The model") */
 double model_flops_products(const model_config *);
 double model_flops_attention(const model_config *, int64_t seq_len);
 /* compares every field; on a difference returns -1 naming key and both values */

@@ -82,8 +82,9 @@ static tensor join(tensor a, tensor b)
 
 linear linear_join(linear a, linear b)
 {
-    linear l = {.is_nf4 = a.is_nf4, .codes = a.codes, .absmax = a.absmax, .w = join(a.w, b.w), .dw = join(a.dw, b.dw), .is_trained = a.is_trained, .a = join(a.a, b.a),
-                .da = join(a.da, b.da), .n_adapters = a.n_adapters + b.n_adapters,
+    linear l = {.w = join(a.w, b.w), .is_nf4 = a.is_nf4, .codes = a.codes, .absmax = a.absmax,
+                .dw = join(a.dw, b.dw), .is_trained = a.is_trained, .a = join(a.a, b.a), .da = join(a.da, b.da),
+                .n_adapters = a.n_adapters + b.n_adapters,
                 .col0 = a.n_adapters ? a.col0 : b.col0,
                 .global_cols = a.n_adapters ? a.global_cols : b.global_cols};
 

@@ -46,8 +46,8 @@ typedef struct moai_model {
 
     arena arenas[N_ARENAS];
     void *weights, *frozen_weights;         /* flat (n_elem of its table), dtype of the model */
-    uint8_t *codes;                         /* flat (n_nf4 / 2) of the frozen in 4 bits, and their absmax (n_nf4 / 64) */
-    float *absmax;
+    uint8_t *codes;                         /* of the frozen in 4 bits: flat (n_nf4 / 2), and their */
+    float *absmax;                          /* absmax (n_nf4 / 64) */
     float *grads;                           /* flat (n_elem) fp32, accumulating over a step */
     opt_state states;                       /* this rank's share under ZeRO-1 */
     double *totals;                         /* device: [0] sum of token losses, [1] sum of squared gradients */
@@ -72,8 +72,8 @@ int model_alloc(moai_model *, const moai_ops *, moai_device *, const moai_grid *
  * what this rank's host has not come to yet (comm_nccl.c).  Not collective. */
 void model_rehearse(moai_model *);
 void model_free(moai_model *);
-/* Initial weights, N(0, initializer_range) by (seed, name, global index), norms 1, of adapters A by Kaiming's rule and B
- * zero; into master and weights.  Not collective. */
+/* Initial weights, N(0, initializer_range) by (seed, name, global index), norms 1, of adapters A by Kaiming's rule and
+ * B zero; into master and weights.  Not collective. */
 void model_init_weights(moai_model *, uint64_t seed);
 /* The same for what is frozen, where no weights are there for it: tests, benchmarks. */
 void model_init_frozen(moai_model *, uint64_t seed);

@@ -1,9 +1,9 @@
 /* nf4.h: weights in 4 bits: NF4 in blocks of 64 with an fp32 absmax each (QLoRA, arXiv 2305.14314), bit for bit as
  * bitsandbytes has it.  Host memory.
  *
- * Consecutive elements of a matrix, row after row, make a block: x = value[code] absmax.  Byte k holds element 2k in its
- * high half, 2k + 1 in its low one.  With double quantization the absmax are codes in turn, signed 8-bit ones in blocks
- * of 256 over the whole matrix, about their mean: 4.13 bits an element instead of 4.5. */
+ * Consecutive elements of a matrix, row after row, make a block: x = value[code] absmax.  Byte k holds element 2k in
+ * its high half, 2k + 1 in its low one.  With double quantization the absmax are codes in turn, signed 8-bit ones in
+ * blocks of 256 over the whole matrix, about their mean: 4.13 bits an element instead of 4.5. */
 #ifndef MOAI_NF4_H
 #define MOAI_NF4_H
 

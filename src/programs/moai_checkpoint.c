@@ -28,8 +28,9 @@ static const char help[] =
     "                                          write adapters as PEFT's adapter_config.json and\n"
     "                                          adapter_model.safetensors; --dtype and --overwrite as above\n"
     "moai_checkpoint merge BASE ADAPTERS HF_DIR\n"
-    "                                          write the model with the adapters folded into its weights; ADAPTERS is a\n"
-    "                                          checkpoint of a run that trains them, or PEFT's; options as of export\n"
+    "                                          write the model with the adapters folded into its weights;\n"
+    "                                          ADAPTERS is a checkpoint of a run that trains them, or PEFT's;\n"
+    "                                          options as of export\n"
     "\n"
     "Status: 0 well, 1 failed or damaged, 2 usage.\n";
 
@@ -273,7 +274,8 @@ static int merge(int argc, char **argv)
 {
     convert_options o = {0};
     char *dirs[3];
-    int status = read_arguments(merge_keys, &o, 3, dirs, "merge takes a model, its adapters and a directory", argc, argv);
+    int status = read_arguments(merge_keys, &o, 3, dirs, "merge takes a model, its adapters and a directory", argc,
+                                argv);
 
     if (status == STATUS_OK) status = export_to(dirs[0], dirs[1], dirs[2], &o);
     keys_free(merge_keys, &o);
@@ -285,8 +287,8 @@ static int import_one(int argc, char **argv)
     convert_options o = {0};
     moai_error err;
     char *dirs[2];
-    int status = read_arguments(import_keys, &o, 2, dirs, "import takes a Hugging Face directory and an output directory",
-                                argc, argv);
+    int status = read_arguments(import_keys, &o, 2, dirs,
+                                "import takes a Hugging Face directory and an output directory", argc, argv);
 
     if (status == STATUS_OK) {
         signals_ignore_pipe();

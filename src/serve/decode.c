@@ -297,7 +297,7 @@ int decoder_load(decoder *d, weights *from, weights *adapters, moai_error *err)
                                    d->cfg.quantization.nested},
                          own = {.table = &d->params, .flat = d->weights, .dt = c->dt};
 
-    CHECK((d->cfg.lora.rank > 0) == (adapters != NULL), "adapters without a model that has any, or the other way round");
+    CHECK((d->cfg.lora.rank > 0) == (adapters != NULL), "adapters without a model of any, or the other way round");
     if (weights_to_device(from, &frozen, c->ops, c->dev, err)) return -1;
     return weights_to_device(adapters ? adapters : from, &own, c->ops, c->dev, err);
 }

@@ -36,7 +36,8 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     const moai_ctx *c = &m->ctx;
     const int64_t B = m->opt.micro_batch, T = m->opt.seq_len, all = dataset_samples(set, T),
                   once = B * c->grid->dp.size;
-    evaluation e = {.options = &run->batch, .eos = eos, .n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all};
+    evaluation e = {.n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all,
+                    .options = &run->batch, .eos = eos};
     const int64_t n_micro = (e.n + once - 1) / once;
     const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->dp.size,
                               .dp_rank = c->grid->dp.rank, .n_workers = (int)run->dataloader_num_workers,

@@ -19,7 +19,8 @@ static const key_spec rows[] = {
         "train adapters of this rank beside the frozen weights (LoRA); 0: train the whole model", FIXED),
     REAL(lora_alpha, "0", 0, 1e6, "adapters are added times this over the rank; 0: twice the rank", FIXED),
     BOOL(use_rslora, "false", "times lora_alpha over the root of the rank", FIXED),
-    REAL(lora_dropout, "0", 0, 0.999, "share of the adapters' inputs that a step leaves out, other ones in each", FIXED),
+    REAL(lora_dropout, "0", 0, 0.999, "share of the adapters' inputs that a step leaves out, other ones in each",
+         FIXED),
     TEXT(lora_target_modules, "all-linear",
          "linear maps that have adapters: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear",
          FIXED),
@@ -30,12 +31,14 @@ static const key_spec rows[] = {
 };
 const key_table finetune_keys = KEY_TABLE(rows);
 
-static int check_alone(const finetune_options *o, moai_error *err)
+/* A key that says something of adapters, where there are none; NULL: none. */
+static const char *given_alone(const finetune_options *o)
 {
-    const char *given = o->lora_alpha != 0 ? "lora_alpha" : o->use_rslora ? "use_rslora" : o->lora_dropout != 0 ? "lora_dropout" : *o->modules_to_save
-                        ? "modules_to_save" : strcmp(o->lora_target_modules, "all-linear") ? "lora_target_modules" : NULL;
-
-    return given ? error_set(err, "%s is given, and lora_rank is 0: there are no adapters", given) : 0;
+    if (o->lora_alpha != 0) return "lora_alpha";
+    if (o->use_rslora) return "use_rslora";
+    if (o->lora_dropout != 0) return "lora_dropout";
+    if (*o->modules_to_save) return "modules_to_save";
+    return strcmp(o->lora_target_modules, "all-linear") ? "lora_target_modules" : NULL;
 }
 
 int finetune_settle(model_config *model, const finetune_options *o, moai_error *err)
@@ -51,7 +54,8 @@ int finetune_settle(model_config *model, const finetune_options *o, moai_error *
         return error_set(err, "quantization is nf4, and lora_rank is 0: what is quantized cannot be trained");
     if (!l->rank) {
         *l = (lora_config){0};
-        return check_alone(o, err);
+        return given_alone(o) ? error_set(err, "%s is given, and lora_rank is 0: there are no adapters", given_alone(o))
+                              : 0;
     }
     if (lora_targets_read(&l->targets, o->lora_target_modules, &why))
         return error_set(err, "lora_target_modules: %s", why.text);

@@ -157,8 +157,8 @@ static inline void golden_load(moai_model *m, const golden *g)
 
     for (int i = 0; i < m->params.n; i++) {
         const param *p = &m->params.list[i];
-        CHECK(weights_read(g->adapters ? g->adapters : g->weights, p->name, p->row0, p->n_rows, p->col0, p->n_cols, flat + p->offset, p->n_cols,
-                           &err) == 0,
+        CHECK(weights_read(g->adapters ? g->adapters : g->weights, p->name, p->row0, p->n_rows, p->col0, p->n_cols,
+                           flat + p->offset, p->n_cols, &err) == 0,
               "%s", err.text);
     }
     for (int b = 0; b < m->params.n_buckets; b++) {

@@ -57,6 +57,19 @@ for ranks in 1 2; do
     check "$(awk -v x="$apart" 'BEGIN { print !(x != "" && x < 1e-4) }')" "beside a base in 4 bits, on $ranks ranks: PEFT's and bitsandbytes' logits: $apart apart"
 done
 
+# weights that are in 4 bits in the files, as Transformers saves them, are what is quantized here
+cp "$dir/nf4-1" "$dir/quantized-here"
+for words in "$golden/blocks-nf4" "$golden/blocks-nf4 --quantization nf4"; do
+    # shellcheck disable=SC2086
+    logits stored 1 $words --adapter $golden/qlora-all
+    cmp -s "$dir/stored" "$dir/quantized-here"
+    check $? "$words: the same logits"
+done
+logits plain 1 $golden/blocks-nf4-plain
+logits plain-here 1 $golden/blocks --quantization nf4 --no_double_quantization
+cmp -s "$dir/plain" "$dir/plain-here"
+check $? "without double quantization likewise"
+
 # an import is a run's first checkpoint
 mkdir "$dir/data" && "$MOAI_BIN/tests/tools/make_tokens" "$dir/data" 67 2000 32 > /dev/null
 train() {
@@ -77,6 +90,8 @@ refused() {
     [ $status = 2 ] && grep -q -- "$words" "$dir/err"
     check $? "$what: $(tail -n 1 "$dir/err" | cut -c1-150)"
 }
+cp -r $golden/blocks-nf4 "$dir/int8" && chmod -R u+w "$dir/int8"
+sed -i 's/"load_in_4bit": true/"load_in_4bit": false/; s/"load_in_8bit": false/"load_in_8bit": true/' "$dir/int8/config.json"
 # shellcheck disable=SC2086
 refused "another rank" "lora_rank is 4 in one and 5 in the other" \
     train --model_name_or_path $golden/gqa7 --lora_rank 5 --output_dir "$dir/lora-all-run" --resume_from_checkpoint auto
@@ -93,6 +108,7 @@ refused "no rank" "lora_rank is 0" train --model_name_or_path $golden/gqa7 --lor
 refused "a negative alpha" "lora_alpha" train --model_name_or_path $golden/gqa7 --lora_rank 4 --lora_alpha -1 --output_dir "$dir/x"
 refused "a quantized model without adapters" "what is quantized cannot be trained" \
     train --model_name_or_path $golden/blocks --quantization nf4 --output_dir "$dir/x"
+refused "a model in 8 bits" "what it asks for is not implemented" train --model_name_or_path "$dir/int8" --output_dir "$dir/x"
 refused "no base" "without model_name_or_path" train --model $golden/gqa7/config.json --lora_rank 4 --output_dir "$dir/x"
 refused "a base without a model" "holds no config.json" train --model_name_or_path "$dir" --output_dir "$dir/x"
 

@@ -122,12 +122,25 @@ static const char *stored_name(const hf_files *h, const char *name, char full[NA
     return cut ? name + strlen(prefix) : name;
 }
 
+/* Is a tensor, of which this is a part, stored in 4 bits? */
+static bool hf_has_state(const hf_files *h, const char *stored)
+{
+    const char *tail = strstr(stored, ".weight.");
+    char *state = xasprintf("%.*s.weight.quant_state.bitsandbytes__nf4", (int)(tail - stored), stored);
+    bool found = false;
+
+    for (int i = 0; i < h->n && !found; i++) found = safetensors_find(h->files[i].open, state) != NULL;
+    free(state);
+    return found;
+}
+
 static bool in_table(const hf_files *h, const param_table *t, const char *stored)
 {
     const size_t n = strlen(adapter_prefix);
     if (h->adapter) return strncmp(stored, adapter_prefix, n) == 0 && params_find(t, stored + n);
     const bool head = strcmp(stored, "lm_head.weight") == 0;
-    char *name = xasprintf("%s%s", h->base && !head ? prefix : "", stored);
+    char *name = xasprintf("%s%s", h->base && !head ? prefix : "", stored), *tail = strstr(name, ".weight.");
+    if (tail && hf_has_state(h, stored)) tail[strlen(".weight")] = '\0';      /* a part of it, see hf_nf4.h */
     const bool found = params_find(t, name) != NULL;
 
     free(name);

@@ -234,6 +234,16 @@ static void widen(float *dst, dtype dt, int64_t n)
     }
 }
 
+int safetensors_read_bytes(safetensors *s, const safetensors_entry *e, int64_t first, int64_t n, void *dst,
+                           moai_error *err)
+{
+    if (strcmp(e->type, "U8") != 0) return bad(s, e->name, "not of type U8", err);
+    if (first < 0 || n < 0 || first > (int64_t)(e->end - e->begin) - n)
+        return error_set(err, "%s: %s: bytes %lld+%lld wanted of %lld", s->path, e->name, (long long)first,
+                         (long long)n, (long long)(e->end - e->begin));
+    return file_read_at(s->fd, s->path, dst, (size_t)n, (int64_t)e->begin + first, err);
+}
+
 int safetensors_read(safetensors *s, const safetensors_entry *e, int64_t row0, int64_t n_rows, int64_t col0,
                      int64_t n_cols, float *dst, int64_t stride, moai_error *err)
 {

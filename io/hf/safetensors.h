@@ -25,6 +25,9 @@ const safetensors_entry *safetensors_find(const safetensors *, const char *name)
 /* A block of a 1-D (one row) or 2-D tensor as fp32, row i at dst + i * stride.  Thread-safe. */
 int safetensors_read(safetensors *, const safetensors_entry *, int64_t row0, int64_t n_rows, int64_t col0,
                      int64_t n_cols, float *dst, int64_t stride, moai_error *err);
+/* Bytes [first, first + n) of a tensor of type U8, of any shape.  Thread-safe. */
+int safetensors_read_bytes(safetensors *, const safetensors_entry *, int64_t first, int64_t n, void *dst,
+                           moai_error *err);
 void safetensors_close(safetensors *);
 
 /* Writing: declare all, then write in the same order; finish checks that every element came, flushes,

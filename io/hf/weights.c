@@ -4,6 +4,7 @@
 #include "io/checkpoint/checkpoint_manifest.h"
 #include "io/file/hash.h"
 #include "io/hf/hf.h"
+#include "io/hf/hf_nf4.h"
 #include "src/base/files.h"
 
 #include <stdio.h>
@@ -19,6 +20,8 @@ struct weights {
     token_list ends;
     weights *adapters;                        /* folded in; NULL: none */
     hf_files *hf;                             /* or, when NULL, the checkpoint: */
+    hf_nf4 in_4_bits;                         /* the matrix of these that was read last, and its name */
+    char nf4_name[NAME_ROOM];
     checkpoint_manifest m;
     struct stored_file {
         int fd;                               /* -1 until it is needed */
@@ -123,6 +126,22 @@ static int read_stored(weights *w, const stored_tensor *t, rect want, float *dst
 
 /* Both kinds */
 
+/* Opens a matrix that is stored in 4 bits, if it is not the one that is open. */
+static int open_nf4(weights *w, const char *name, moai_error *err)
+{
+    hf_nf4 m;
+
+    if (strcmp(w->nf4_name, name) == 0) return 0;
+    if (hf_nf4_open(&m, w->hf, name, err)) {
+        hf_nf4_close(&m);
+        return -1;
+    }
+    hf_nf4_close(&w->in_4_bits);
+    w->in_4_bits = m;
+    snprintf(w->nf4_name, sizeof w->nf4_name, "%s", name);
+    return 0;
+}
+
 static bool shape_of(const weights *w, const char *name, int64_t *rows, int64_t *cols)
 {
     safetensors *file;
@@ -158,7 +177,7 @@ static int refuse_unknown(const weights *w, const param_table *t, moai_error *er
     return error_set(err, "%s: tensors that adapter_config.json says nothing of: %d, one is %s", w->dir, n, first);
 }
 
-static int check_names(const weights *w, moai_error *err)
+static int check_names(weights *w, moai_error *err)
 {
     const char *config = w->cfg.lora.rank ? "adapter_config.json" : "config.json";
     param_table t;
@@ -168,7 +187,10 @@ static int check_names(const weights *w, moai_error *err)
     for (int i = 0; rc == 0 && i < t.n; i++) {
         const param *p = &t.list[i];
         int64_t rows, cols;
-        if (!shape_of(w, p->name, &rows, &cols))
+        const bool in_4_bits = w->hf && w->cfg.quantization.stored && hf_is_nf4(w->hf, p->name);
+        if (in_4_bits && (rc = open_nf4(w, p->name, err)) != 0) break;
+        if (in_4_bits) rows = w->in_4_bits.rows, cols = w->in_4_bits.cols;
+        if (!in_4_bits && !shape_of(w, p->name, &rows, &cols))
             rc = w->hf ? hf_refuse(w->hf, p->name, err)
                        : error_set(err, "%s: %s: no such weights, which %s asks for", w->dir, p->name, config);
         else if (rows != p->rows || cols != p->cols)
@@ -421,7 +443,10 @@ static int read_own(weights *w, const char *name, int64_t row0, int64_t n_rows, 
     safetensors *file;
     int64_t rows, cols;
 
-    if (!shape_of(w, stored, &rows, &cols)) return error_set(err, "%s: %s: no such weights", w->dir, name);
+    const bool in_4_bits = w->hf && w->cfg.quantization.stored && hf_is_nf4(w->hf, stored);
+    if (in_4_bits && open_nf4(w, stored, err)) return -1;
+    if (in_4_bits) rows = w->in_4_bits.rows, cols = w->in_4_bits.cols;
+    if (!in_4_bits && !shape_of(w, stored, &rows, &cols)) return error_set(err, "%s: %s: no such weights", w->dir, name);
     if (row0 < 0 || n_rows < 0 || row0 > rows - n_rows || col0 < 0 || n_cols < 0 || col0 > cols - n_cols)
         return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", w->dir, name,
                          (long long)row0, (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows,
@@ -429,6 +454,10 @@ static int read_own(weights *w, const char *name, int64_t row0, int64_t n_rows, 
     if (!w->hf)
         return read_stored(w, manifest_find(&w->m, STATE_WEIGHT, stored), (rect){row0, n_rows, col0, n_cols}, dst,
                            stride, err);
+    if (in_4_bits) {
+        if (hf_nf4_read(&w->in_4_bits, row0, n_rows, col0, n_cols, dst, stride, err)) return -1;
+        return check_finite(w, stored, (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
+    }
     const safetensors_entry *e = hf_find(w->hf, stored, &file);
     if (safetensors_read(file, e, row0, n_rows, col0, n_cols, dst, stride, err) != 0) return -1;
     return check_finite(w, e->name, (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
@@ -490,6 +519,7 @@ void weights_free(weights *w)
     }
     free(w->files);
     weights_free(w->adapters);
+    hf_nf4_close(&w->in_4_bits);
     manifest_unload(&w->m);
     hf_close(w->hf);
     free(w->dir);

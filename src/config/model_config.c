@@ -427,12 +427,30 @@ static int check_shape(model_config *c, const char *path, moai_error *err)
     return 0;
 }
 
+/* Weights that bitsandbytes has stored in 4 bits (NF4); every other kind is refused. */
+static int read_quantization(model_config *c, const json_members *m, moai_error *err)
+{
+    json_t *value;
+    int status = json_members_get(m, "quantization_config", &value, err);
+    const char *method = json_string_value(json_object_get(value, "quant_method")),
+               *type = json_string_value(json_object_get(value, "bnb_4bit_quant_type"));
+
+    c->quantization.stored = method && type && !strcmp(method, "bitsandbytes") && !strcmp(type, "nf4") &&
+                             json_is_true(json_object_get(value, "load_in_4bit"));
+    if (!status && value && !c->quantization.stored)
+        status = wrong_value(m, "quantization_config", value,
+                             "null, or bitsandbytes' with load_in_4bit and bnb_4bit_quant_type \"nf4\": what it asks for "
+                             "is not implemented", err);
+    json_decref(value);
+    return status;
+}
+
 static int read_members(model_config *c, const json_members *m, moai_error *err)
 {
     if (check_model_type(m, err) || check_architecture(m, err) || check_dtype(m, err)) return -1;
     if (read_shape(c, m, err) || read_ropes(c, m, err) || check_shape(c, m->name, err)) return -1;
     if (check_layer_types(m, c, err) || check_window(m, c, err)) return -1;
-    return model_refused_check(m, c, err);
+    return read_quantization(c, m, err) ? -1 : model_refused_check(m, c, err);
 }
 
 int model_config_read(model_config *c, const char *path, moai_error *err)

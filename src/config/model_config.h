@@ -35,8 +35,10 @@ typedef struct model_config {
     } rope;
     lora_config lora;                                   /* of no config.json: what the run or the adapter's file says */
     struct {
-        bool nf4, nested;                               /* the linear maps of the layers in 4 bits, and frozen; */
-    } quantization;                                     /* double quantization (nf4.h).  Of no config.json either */
+        bool nf4, nested;                               /* the linear maps of the layers in 4 bits, and frozen; double */
+                                                        /* quantization (nf4.h).  Of no config.json either */
+        bool stored;                                    /* they are so in the files (quantization_config) */
+    } quantization;
 } model_config;
 
 /* Reads a config.json as Transformers does (4: `rope_theta` and `rope_scaling`, 5: `rope_parameters`): null is absence,

@@ -167,7 +167,6 @@ static const refused_key keys[] = {
     {"use_dynamic_ntk", OFF_FALSE},
     {"position_embedding_type", OFF_ROPE},
     /* quantized weights, parts that are no text model */
-    {"quantization_config", OFF_NULL},
     {"compression_config", OFF_NULL},
     {"text_config", OFF_EMPTY},
     {"vision_config", OFF_EMPTY},

@@ -51,7 +51,7 @@ int base_weights_freeze(moai_model *m, const run_config *run, const comm *world,
     if (!*base_of(run) || !m->cfg.lora.rank) return 0;
     weights *w = weights_open(base_of(run), err);
     const weights_target frozen = {&m->frozen, m->frozen_weights, c->dt, m->codes, m->absmax,
-                                   m->cfg.quantization.nested};
+                                   m->cfg.quantization.nested && !m->cfg.quantization.stored};
     const int rc = w ? weights_to_device(w, &frozen, c->ops, c->dev, err) : -1;
     weights_free(w);
     return comm_agree(world, rc, err);

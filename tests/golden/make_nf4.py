@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Golden files for tests/t1-nf4.c: matrices quantized by bitsandbytes on the CPU.
+"""Golden files for tests/t1-nf4.c and tests/t8-adapter.sh: matrices quantized by bitsandbytes on the CPU.
 
-    tests/golden/make_nf4.py        writes tests/golden/nf4/NAME.safetensors
+    tests/golden/make_nf4.py        writes tests/golden/nf4/NAME.safetensors, and tests/golden/blocks-nf4 and
+                                    blocks-nf4-plain: the model of blocks as Transformers saves it in 4 bits, with
+                                    and without double quantization
 
-Each holds, as floats, because the product's reader knows floating types only:
+Each of the first holds, as floats, because the product's reader knows floating types only:
     x (out, in)                  the matrix
     codes (1, out*in/2)          bitsandbytes' packed bytes
     absmax (1, out*in/64)
@@ -12,11 +14,13 @@ Each holds, as floats, because the product's reader knows floating types only:
     values (1, 256)              of the 8-bit codes
 """
 
+import shutil
 from pathlib import Path
 
 import torch
 from bitsandbytes import functional as F
 from safetensors.torch import save_file
+from transformers import BitsAndBytesConfig, Qwen3ForCausalLM
 
 HERE = Path(__file__).parent / "nf4"
 
@@ -42,6 +46,18 @@ def write(name, x):
     print(name, tuple(x.shape))
 
 
+def write_model(name, nested):
+    how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=nested,
+                             bnb_4bit_compute_dtype=torch.float32)  # fmt: skip
+    out = HERE.parent / name
+    model = Qwen3ForCausalLM.from_pretrained(HERE.parent / "blocks", quantization_config=how, dtype=torch.float32,
+                                             device_map="cpu")  # fmt: skip
+    shutil.rmtree(out, ignore_errors=True)
+    model.save_pretrained(out)
+    (out / "generation_config.json").unlink()
+    print(name)
+
+
 if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)
     torch.manual_seed(3)
@@ -53,3 +69,5 @@ if __name__ == "__main__":
     x[9, :64] *= -1e-30
     write("uneven", x)
     write("bf16", (torch.randn(64, 320) * 0.05).bfloat16().float())
+    write_model("blocks-nf4", True)
+    write_model("blocks-nf4-plain", False)

@@ -3,8 +3,8 @@
 #include "io/checkpoint/checkpoint_manifest.h"
 #include "io/checkpoint/carried.h"
 #include "src/base/files.h"
-#include "src/config/keys.h"
 #include "src/base/pack.h"
+#include "src/config/keys.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -124,8 +124,9 @@ static json_t *meta_json(const checkpoint_meta *m)
                      (json_int_t)m->seq_length, "global_batch_size", (json_int_t)m->global_batch_size, "layout",
                      layout_json(m->layout), "tokenizer_sha256", m->tokenizer_sha256, "data_xxh3", m->data_xxh3,
                      "run", run ? run : json_object(), "state", state ? state : json_object());
-    if (m->base) json_object_set_new(meta, "base", json_string_repaired(m->base));
-    if (m->base) json_object_set_new(meta, "base_xxh3", json_string(m->base_xxh3));
+    if (!m->base) return meta;
+    json_object_set_new(meta, "base", json_string_repaired(m->base));
+    json_object_set_new(meta, "base_xxh3", json_string(m->base_xxh3));
     return meta;
 }
 

@@ -100,13 +100,6 @@ static int64_t feed_file(const char *path, void (*update)(void *, const void *, 
     return n < 0 ? -1 : total;
 }
 
-static void digest_hex(XXH128_hash_t hash, char hex[33])
-{
-    snprintf(hex, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
-}
-
-void bytes_xxh3(const void *data, size_t n_bytes, char hex[33]) { digest_hex(XXH3_128bits(data, n_bytes), hex); }
-
 static void feed_xxh3(void *state, const void *p, size_t n) { XXH3_128bits_update(state, p, n); }
 static void feed_sha256(void *state, const void *p, size_t n) { sha256_update(state, p, n); }
 

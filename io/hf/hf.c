@@ -1,6 +1,7 @@
 /* hf.c: reading a Hugging Face directory; see hf.h */
 #include "io/hf/hf.h"
 #include "io/file/hash.h"
+#include "io/hf/hf_nf4.h"
 #include "src/base/files.h"
 #include "src/json/json_scan.h"
 
@@ -20,7 +21,7 @@ struct hf_files {
     bool adapter;                             /* PEFT's names: with "base_model.model." */
 };
 
-static const char prefix[] = "model.", adapter_prefix[] = "base_model.model.";
+static const char prefix[] = "model.", adapter_prefix[] = HF_ADAPTER_PREFIX;
 
 enum { NAME_ROOM = 128 };                     /* of a parameter's name with a prefix */
 
@@ -123,10 +124,10 @@ static const char *stored_name(const hf_files *h, const char *name, char full[NA
 }
 
 /* Is a tensor, of which this is a part, stored in 4 bits? */
-static bool hf_has_state(const hf_files *h, const char *stored)
+static bool has_state(const hf_files *h, const char *stored)
 {
     const char *tail = strstr(stored, ".weight.");
-    char *state = xasprintf("%.*s.weight.quant_state.bitsandbytes__nf4", (int)(tail - stored), stored);
+    char *state = xasprintf("%.*s.weight." HF_NF4_STATE, (int)(tail - stored), stored);
     bool found = false;
 
     for (int i = 0; i < h->n && !found; i++) found = safetensors_find(h->files[i].open, state) != NULL;
@@ -140,7 +141,7 @@ static bool in_table(const hf_files *h, const param_table *t, const char *stored
     if (h->adapter) return strncmp(stored, adapter_prefix, n) == 0 && params_find(t, stored + n);
     const bool head = strcmp(stored, "lm_head.weight") == 0;
     char *name = xasprintf("%s%s", h->base && !head ? prefix : "", stored), *tail = strstr(name, ".weight.");
-    if (tail && hf_has_state(h, stored)) tail[strlen(".weight")] = '\0';      /* a part of it, see hf_nf4.h */
+    if (tail && has_state(h, stored)) tail[strlen(".weight")] = '\0';      /* a part of it, see hf_nf4.h */
     const bool found = params_find(t, name) != NULL;
 
     free(name);
@@ -307,7 +308,7 @@ int hf_xxh3(const hf_files *h, char hex[33], moai_error *err)
         rc = file_xxh3(path, all + 33 * i, &n_bytes, err);
         free(path);
     }
-    bytes_xxh3(all, (size_t)h->n * 33, hex);
+    file_xxh3_text(all, (size_t)h->n * 33, hex);
     free(all);
     free(sorted);
     return rc;

@@ -8,6 +8,8 @@
 #include "src/config/model_config.h"
 #include "src/params/params.h"
 
+#define HF_ADAPTER_PREFIX "base_model.model."          /* of an adapter's tensors in PEFT's files */
+
 typedef struct hf_files hf_files;
 /* Opens model.safetensors, or else every file that the directory's index names, and checks the headers.  Without
  * either, says what the directory holds in their place. */
@@ -16,7 +18,7 @@ hf_files *hf_open(const char *dir, moai_error *err);
 hf_files *hf_open_adapter(const char *dir, moai_error *err);
 /* NULL when there is no such tensor; *file is where safetensors_read finds it: the file that the index names, where it
  * names one.  `name` is that of params.h; a saved Qwen3Model's lack the "model.", an adapter's have
- * "base_model.model." before it. */
+ * HF_ADAPTER_PREFIX before it. */
 const safetensors_entry *hf_find(const hf_files *, const char *name, safetensors **file);
 /* Why a tensor of the model cannot be read: another type, another name that is like it, an index that is wrong. */
 int hf_refuse(const hf_files *, const char *name, moai_error *err);

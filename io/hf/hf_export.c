@@ -79,7 +79,7 @@ static int write_shard(const export *x, int shard, moai_error *err)
     for (int i = 0; w && i < x->params.n; i++) {
         const param *p = &x->params.list[i];
         if (x->shard_of[i] != shard) continue;
-        char *stored = xasprintf("%s%s", is_adapter(x) ? "base_model.model." : "", p->name);
+        char *stored = xasprintf("%s%s", is_adapter(x) ? HF_ADAPTER_PREFIX : "", p->name);
         safetensors_declare(w, stored, x->dt, p->ndim, p->ndim == 2 ? (int64_t[]){p->rows, p->cols} : &p->cols);
         free(stored);
         widest = max_i64(widest, p->cols);

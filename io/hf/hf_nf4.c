@@ -22,7 +22,7 @@ bool hf_is_nf4(const hf_files *h, const char *name)
 {
     safetensors *file;
 
-    return find_part(h, name, "quant_state.bitsandbytes__nf4", &file) != NULL;
+    return find_part(h, name, HF_NF4_STATE, &file) != NULL;
 }
 
 static int64_t n_elem_of(const safetensors_entry *e)
@@ -53,13 +53,13 @@ static void *read_part(const hf_files *h, const char *name, const char *what, dt
 
 static json_t *read_state(const hf_files *h, const char *name, moai_error *err)
 {
-    static const char what[] = "quant_state.bitsandbytes__nf4";
     safetensors *file;
-    const safetensors_entry *e = find_part(h, name, what, &file);
-    char *text = read_part(h, name, what, DT_U8, e ? min_i64(n_elem_of(e), 1 << 16) : 0, err), label[NAME_ROOM];
+    const safetensors_entry *e = find_part(h, name, HF_NF4_STATE, &file);
+    char *text = read_part(h, name, HF_NF4_STATE, DT_U8, e ? min_i64(n_elem_of(e), 1 << 16) : 0, err),
+         label[NAME_ROOM];
     json_t *state = NULL;
 
-    snprintf(label, sizeof label, "%s.%s", name, what);
+    snprintf(label, sizeof label, "%s.%s", name, HF_NF4_STATE);
     if (text) state = json_object_of(text, (size_t)n_elem_of(e), label, err);
     free(text);
     return state;

@@ -6,6 +6,8 @@
 
 #include "io/hf/hf.h"
 
+#define HF_NF4_STATE "quant_state.bitsandbytes__nf4"
+
 typedef struct hf_nf4 {
     int64_t rows, cols;
     safetensors *file;

@@ -6,6 +6,7 @@
 #include "io/hf/hf.h"
 #include "io/hf/hf_nf4.h"
 #include "src/base/files.h"
+#include "src/base/pack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,6 +127,11 @@ static int read_stored(weights *w, const stored_tensor *t, rect want, float *dst
 
 /* Both kinds */
 
+static bool is_in_4_bits(const weights *w, const char *name)
+{
+    return w->hf && w->cfg.quantization.stored && hf_is_nf4(w->hf, name);
+}
+
 /* Opens a matrix that is stored in 4 bits, if it is not the one that is open. */
 static int open_nf4(weights *w, const char *name, moai_error *err)
 {
@@ -151,6 +157,15 @@ static bool shape_of(const weights *w, const char *name, int64_t *rows, int64_t 
     if (t) *rows = t->rows, *cols = t->cols;
     if (e && e->readable) *rows = e->ndim == 2 ? e->shape[0] : 1, *cols = e->shape[e->ndim - 1];
     return t || (e && e->readable);
+}
+
+/* Of what is stored in 4 bits, too, which it opens.  1: there is none of the name; -1 with err. */
+static int stored_shape(weights *w, const char *name, int64_t *rows, int64_t *cols, moai_error *err)
+{
+    if (!is_in_4_bits(w, name)) return shape_of(w, name, rows, cols) ? 0 : 1;
+    if (open_nf4(w, name, err)) return -1;
+    *rows = w->in_4_bits.rows, *cols = w->in_4_bits.cols;
+    return 0;
 }
 
 static void say_left_out(const weights *w, const param_table *t)
@@ -187,13 +202,11 @@ static int check_names(weights *w, moai_error *err)
     for (int i = 0; rc == 0 && i < t.n; i++) {
         const param *p = &t.list[i];
         int64_t rows, cols;
-        const bool in_4_bits = w->hf && w->cfg.quantization.stored && hf_is_nf4(w->hf, p->name);
-        if (in_4_bits && (rc = open_nf4(w, p->name, err)) != 0) break;
-        if (in_4_bits) rows = w->in_4_bits.rows, cols = w->in_4_bits.cols;
-        if (!in_4_bits && !shape_of(w, p->name, &rows, &cols))
+        rc = stored_shape(w, p->name, &rows, &cols, err);
+        if (rc > 0)
             rc = w->hf ? hf_refuse(w->hf, p->name, err)
                        : error_set(err, "%s: %s: no such weights, which %s asks for", w->dir, p->name, config);
-        else if (rows != p->rows || cols != p->cols)
+        else if (rc == 0 && (rows != p->rows || cols != p->cols))
             rc = error_set(err, "%s: %s is %lld x %lld, %s%s asks for %lld x %lld", w->dir, p->name, (long long)rows,
                            (long long)cols, config, w->cfg.lora.rank ? " on this base" : "", (long long)p->rows,
                            (long long)p->cols);
@@ -384,23 +397,19 @@ int weights_base(const char *dir, char **base, char xxh3[33], moai_error *err)
 /* The tensors are sorted by name, and their pieces by place. */
 static void checkpoint_xxh3(const weights *w, char xxh3[33])
 {
-    char *all = xstrdup("");
-    size_t n = 0;
+    pack all = {0};
 
     for (int i = 0; i < w->m.n_tensors; i++) {
         const stored_tensor *t = &w->m.tensors[i];
         if (t->state != STATE_WEIGHT) continue;
         for (int k = 0; k < t->n; k++) {
             char *line = xasprintf("%s %s\n", t->name, t->refs[k].p->xxh3);
-            const size_t more = strlen(line);
-            CHECK(all = realloc(all, n + more + 1), "out of host memory");
-            memcpy(all + n, line, more + 1);
-            n += more;
+            pack_bytes(&all, line, strlen(line));
             free(line);
         }
     }
-    bytes_xxh3(all, n, xxh3);
-    free(all);
+    file_xxh3_text(all.bytes, all.n_bytes, xxh3);
+    free(all.bytes);
 }
 
 int weights_xxh3(const weights *w, char xxh3[33], moai_error *err)
@@ -443,10 +452,8 @@ static int read_own(weights *w, const char *name, int64_t row0, int64_t n_rows, 
     safetensors *file;
     int64_t rows, cols;
 
-    const bool in_4_bits = w->hf && w->cfg.quantization.stored && hf_is_nf4(w->hf, stored);
-    if (in_4_bits && open_nf4(w, stored, err)) return -1;
-    if (in_4_bits) rows = w->in_4_bits.rows, cols = w->in_4_bits.cols;
-    if (!in_4_bits && !shape_of(w, stored, &rows, &cols)) return error_set(err, "%s: %s: no such weights", w->dir, name);
+    const int missing = stored_shape(w, stored, &rows, &cols, err);
+    if (missing) return missing < 0 ? -1 : error_set(err, "%s: %s: no such weights", w->dir, name);
     if (row0 < 0 || n_rows < 0 || row0 > rows - n_rows || col0 < 0 || n_cols < 0 || col0 > cols - n_cols)
         return error_set(err, "%s: %s: rows %lld+%lld, columns %lld+%lld wanted of %lld x %lld", w->dir, name,
                          (long long)row0, (long long)n_rows, (long long)col0, (long long)n_cols, (long long)rows,
@@ -454,7 +461,7 @@ static int read_own(weights *w, const char *name, int64_t row0, int64_t n_rows, 
     if (!w->hf)
         return read_stored(w, manifest_find(&w->m, STATE_WEIGHT, stored), (rect){row0, n_rows, col0, n_cols}, dst,
                            stride, err);
-    if (in_4_bits) {
+    if (is_in_4_bits(w, stored)) {
         if (hf_nf4_read(&w->in_4_bits, row0, n_rows, col0, n_cols, dst, stride, err)) return -1;
         return check_finite(w, stored, (rect){row0, n_rows, col0, n_cols}, dst, stride, err);
     }

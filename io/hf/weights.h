@@ -42,7 +42,8 @@ typedef struct weights_target {
     dtype dt;
     uint8_t *codes;                           /* (n_nf4 / 2) */
     float *absmax;                            /* (n_nf4 / 64) */
-    bool nested;                              /* double quantization; the absmax are what they are after it (nf4.h) */
+    bool nested;                              /* double quantization; the absmax are what they are after it (nf4.h), */
+                                              /* as those of weights stored in 4 bits are already                    */
 } weights_target;
 int weights_to_device(weights *, const weights_target *, const moai_ops *, moai_device *, moai_error *err);
 void weights_free(weights *);

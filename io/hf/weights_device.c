@@ -59,7 +59,7 @@ static int load_nf4(const transfer *t, const param *p, const weights_target *to,
     const int rc = quantize(t, p, &q, err);
 
     if (rc == 0) {
-        if (to->nested) nf4_nest_round(q.absmax, p->rows * blocks);
+        if (to->nested && !weights_config(t->from)->quantization.stored) nf4_nest_round(q.absmax, p->rows * blocks);
         for (int64_t i = 0; i < p->n_rows; i++)               /* the rank's, one row behind another */
             memmove(q.absmax + i * own, q.absmax + (p->row0 + i) * blocks + p->col0 / NF4_BLOCK,
                     (size_t)own * sizeof *q.absmax);

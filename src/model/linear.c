@@ -194,8 +194,9 @@ static void lower(const moai_ctx *c, tensor x, const linear *l, const linear_act
 {
     const size_t mark = arena_mark(c->scratch);
 
-    if (!drops(c)) c->ops->matmul(c->dev, acts->low, x, l->a);                  /* (N, n_adapters rank)              */
-    if (drops(c)) {
+    if (!drops(c)) {
+        c->ops->matmul(c->dev, acts->low, x, l->a);                             /* (N, n_adapters rank)              */
+    } else {
         tensor seen = arena_tensor(c->scratch, x.dt, x.rows, x.cols);
         for (int i = 0; i < l->n_adapters; i++) {
             drop(c, seen, x, l, i);
@@ -252,7 +253,6 @@ void linear_forward(const moai_ctx *c, tensor y, tensor x, const linear *l, cons
 void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l, const linear_acts *acts)
 {
     const size_t mark = arena_mark(c->scratch);
-
     const tensor w = dense(c, l);
 
     if (l->n_adapters) lower(c, x, l, acts);

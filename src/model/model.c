@@ -75,7 +75,7 @@ static void plan_views(moai_model *m)
 {
     const flat_params f = {.trained = &m->params, .frozen = &m->frozen, .weights = m->weights,
                            .frozen_weights = m->frozen_weights, .codes = m->codes, .absmax = m->absmax,
-                           .dt = m->ctx.dt, .grads = m->grads,                           .trains = m->opt.train};
+                           .dt = m->ctx.dt, .grads = m->grads, .trains = m->opt.train};
 
     for (int k = 0; k < m->n_chunks; k++)
         for (int i = 0; i < m->chunks[k].n_blocks; i++) {

@@ -1,6 +1,8 @@
 /* params.c: see params.h */
 #include "src/params/params.h"
 
+#include "src/ops/nf4.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,10 +39,9 @@ int64_t stage_begin(const model_config *cfg, int pp, int stage, int64_t seq_len)
     return begin;
 }
 
-/* 4-bit blocks are 64 elements of a row, and a rank holds them whole. */
+/* 4-bit blocks are elements of a row, and a rank holds them whole. */
 static int check_blocks(const model_config *cfg, grid_shape g, moai_error *err)
 {
-    enum { BLOCK = 64 };
     const struct {
         const char *key;
         int64_t n;
@@ -50,9 +51,9 @@ static int check_blocks(const model_config *cfg, grid_shape g, moai_error *err)
                 {"intermediate_size", cfg->intermediate_size, g.tp}};
 
     for (int i = 0; i < 3; i++)
-        if (rows[i].n % (BLOCK * rows[i].tp) != 0)
+        if (rows[i].n % (NF4_BLOCK * rows[i].tp) != 0)
             return error_set(err, "quantization nf4 keeps blocks of %d elements: %s %lld over tensor_parallel %d cuts "
-                             "one", BLOCK, rows[i].key, (long long)rows[i].n, rows[i].tp);
+                             "one", NF4_BLOCK, rows[i].key, (long long)rows[i].n, rows[i].tp);
     return 0;
 }
 

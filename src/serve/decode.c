@@ -294,7 +294,7 @@ int decoder_load(decoder *d, weights *from, weights *adapters, moai_error *err)
 {
     const moai_ctx *c = &d->ctx;
     const weights_target frozen = {&d->frozen, d->frozen_weights, c->dt, d->codes, d->absmax,
-                                   d->cfg.quantization.nested && !d->cfg.quantization.stored},
+                                   d->cfg.quantization.nested},
                          own = {.table = &d->params, .flat = d->weights, .dt = c->dt};
 
     CHECK((d->cfg.lora.rank > 0) == (adapters != NULL), "adapters without a model of any, or the other way round");

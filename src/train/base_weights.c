@@ -51,7 +51,7 @@ int base_weights_freeze(moai_model *m, const run_config *run, const comm *world,
     if (!*base_of(run) || !m->cfg.lora.rank) return 0;
     weights *w = weights_open(base_of(run), err);
     const weights_target frozen = {&m->frozen, m->frozen_weights, c->dt, m->codes, m->absmax,
-                                   m->cfg.quantization.nested && !m->cfg.quantization.stored};
+                                   m->cfg.quantization.nested};
     const int rc = w ? weights_to_device(w, &frozen, c->ops, c->dev, err) : -1;
     weights_free(w);
     return comm_agree(world, rc, err);
@@ -78,14 +78,18 @@ int base_weights_start(moai_model *m, const run_config *run, const comm *world, 
     enum { ROOM = 1 << 22 };
     const moai_grid *g = m->ctx.grid;
     int64_t room = ROOM;
-    int n, rc = 0;
+    bool reads = false;                       /* adapters alone need nothing of the base */
+    int n;
 
     if (!*base_of(run)) return 0;
-    weights *w = weights_open(base_of(run), err);
     share *list = shares_of(&m->params, g->size.dp, g->at.dp, &n);
-    for (int i = 0; i < n; i++) room = max_i64(room, list[i].at.n_cols);
+    for (int i = 0; i < n; i++) {
+        reads = reads || !param_is_adapter(list[i].p);
+        room = max_i64(room, list[i].at.n_cols);
+    }
     float *host = xmalloc((size_t)room * sizeof *host);
-    if (!w) rc = -1;
+    weights *w = reads ? weights_open(base_of(run), err) : NULL;
+    int rc = reads && !w ? -1 : 0;
     for (int i = 0; rc == 0 && i < n; i++)
         if (!param_is_adapter(list[i].p)) rc = load_share(m, w, &list[i], host, room, err);
     free(host);

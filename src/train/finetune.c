@@ -53,9 +53,9 @@ int finetune_settle(model_config *model, const finetune_options *o, moai_error *
     if (!l->rank && model->quantization.nf4)
         return error_set(err, "quantization is nf4, and lora_rank is 0: what is quantized cannot be trained");
     if (!l->rank) {
+        const char *alone = given_alone(o);
         *l = (lora_config){0};
-        return given_alone(o) ? error_set(err, "%s is given, and lora_rank is 0: there are no adapters", given_alone(o))
-                              : 0;
+        return alone ? error_set(err, "%s is given, and lora_rank is 0: there are no adapters", alone) : 0;
     }
     if (lora_targets_read(&l->targets, o->lora_target_modules, &why))
         return error_set(err, "lora_target_modules: %s", why.text);

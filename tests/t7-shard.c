@@ -77,6 +77,50 @@ static void test_round_trip(int64_t vocab_size, const char *type)
     free(again);
 }
 
+/* Flags of tokens and counts of documents come back, any range, and damage to them is found. */
+static void test_marks(void)
+{
+    char *path = in_tmp("marked.h5");
+    documents d = random_documents(100000, 3000, 5000, 11);
+    uint8_t *trained = xmalloc((size_t)d.n_tokens), *read = xmalloc((size_t)d.n_tokens);
+    uint64_t *counts = xmalloc((size_t)d.n_documents * sizeof *counts);
+    moai_error err;
+    bool same = true;
+
+    for (int64_t i = 0; i < d.n_tokens; i++) trained[i] = rng_uniform(5, (uint64_t)i) < 0.4;
+    d.ids[d.n_tokens - 1] = 77;               /* no eos */
+    write_marked(path, &d, trained, 0, d.n_documents, 5000);
+    ok(reads_as(path, &d, &err), "the tokens of a marked shard come back, a last one that is not eos too");
+    shard *s = shard_open(path, &err);
+    CHECK(s && shard_get_info(s)->is_marked, "%s", err.text);
+    same = shard_read_trained(s, 0, d.n_tokens, read, &err) == 0 && memcmp(read, trained, (size_t)d.n_tokens) == 0;
+    for (int64_t begin = 0; same && begin < d.n_tokens; begin += 7919) {
+        const int64_t n = min_i64(33000, d.n_tokens - begin);
+        same = shard_read_trained(s, begin, n, read, &err) == 0 && memcmp(read, trained + begin, (size_t)n) == 0;
+    }
+    ok(same, "so do their flags, any range");
+    same = shard_read_counted(s, 0, d.n_documents, counts, &err) == 0;
+    for (int64_t k = 0; same && k < d.n_documents; k++) {
+        uint64_t n = 0;
+        for (int64_t i = d.begin[k] + 1; i < d.begin[k + 1]; i++) n += trained[i];
+        same = counts[k] == n;
+    }
+    ok(same && shard_read_counted(s, 1, d.n_documents, counts, &err) != 0 &&
+           shard_read_trained(s, 1, d.n_tokens, read, &err) != 0,
+       "and the counts of documents, their first tokens left out; none beyond the end");
+    shard_free(s);
+    flip_byte(path, find_bytes(path, trained + 32768, 64, 0) + 5000);
+    s = shard_open(path, &err);
+    ok(s && shard_read_trained(s, 0, 32768, read, &err) == 0 && shard_read_trained(s, 32768, 32768, read, &err) != 0 &&
+           strstr(err.text, "/trained"), "a flipped flag is found: %s", err.text);
+    shard_free(s);
+    documents_free(&d);
+    free(trained);
+    free(read);
+    free(counts);
+    free(path);
+}
+
 /* Every byte of a chunk is under its sum: flips all over /tokens and /documents. */
 static void test_flips(void)
 {
@@ -145,9 +189,11 @@ static void test_refusals(void)
     const int32_t open_end[] = {5, 6}, beyond[] = {5, 300, TEST_EOS}, negative[] = {-1, TEST_EOS};
 
     ok(w && stat(path, &st) != 0 && stat(tmp, &st) == 0, "a shard has its name only when it is whole");
-    ok(shard_append(w, open_end, 2, &err) != 0 && strstr(err.text, "eos"), "a document without eos: %s", err.text);
-    ok(shard_append(w, beyond, 3, &err) != 0 && strstr(err.text, "300"), "an id beyond the vocabulary: %s", err.text);
-    ok(shard_append(w, negative, 2, &err) != 0, "a negative id: %s", err.text);
+    ok(shard_append(w, open_end, NULL, 2, &err) != 0 && strstr(err.text, "eos"), "a document without eos: %s",
+       err.text);
+    ok(shard_append(w, beyond, NULL, 3, &err) != 0 && strstr(err.text, "300"), "an id beyond the vocabulary: %s",
+       err.text);
+    ok(shard_append(w, negative, NULL, 2, &err) != 0, "a negative id: %s", err.text);
     shard_discard(w);
     ok(stat(path, &st) != 0 && stat(tmp, &st) != 0, "a discarded shard leaves nothing");
 
@@ -192,7 +238,7 @@ static void test_manifest(void)
     manifest_says(bad, "{\"format\": ", "not JSON");
     manifest_says(bad, "[]", "format");
     manifest_says(bad, "{\"format\": \"other\"}", "other");
-    manifest_says(bad, "{\"format\": \"moai-manifest\", \"version\": 2}", "version 2");
+    manifest_says(bad, "{\"format\": \"moai-manifest\", \"version\": 3}", "version 3");
     manifest_says(bad, HEAD "}", "splits");
     manifest_says(bad, HEAD ", \"splits\": {\"train\": [{\"file\": \"a\", \"tokens\": -5}]}}", "-5");
     manifest_says(bad, HEAD ", \"splits\": {\"train\": [7]}}", "file");
@@ -303,6 +349,7 @@ int main(void)
     test_hashes();
     test_round_trip(5000, "uint16");
     test_round_trip(128000, "uint32");
+    test_marks();
     test_flips();
     test_damage();
     test_zero_chunk();

@@ -184,7 +184,7 @@ int dataset_sample(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, mo
                          (long long)dataset_samples(d, seq_len), d->split->name, (long long)d->split->tokens);
     for (int i = find_shard(d, at); at < end; i++) {
         int64_t n = min_i64(end, d->begin[i + 1]) - at, within = at - d->begin[i];
-        if (shard_pool_read(d->shards, i, within, n, ids, err) != 0) return -1;
+        if (shard_pool_read(d->shards, i, within, n, ids, NULL, err) != 0) return -1;
         if (check_ids(d, i, within, ids, n, err) != 0) return -1;
         at += n;
         ids += n;

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 static const char manifest_format[] = "moai-manifest";
-enum { MANIFEST_VERSION = 1 };
+enum { MANIFEST_VERSION = 1, MANIFEST_MARKED = 2 };
 
 void manifest_let_go(manifest *m)
 {
@@ -87,9 +87,12 @@ static int get_file(json_t *object, const char *path, const char *where, const c
     return 0;
 }
 
-static int read_shard(manifest_shard *s, json_t *j, const char *dir, const char *path, const char *where,
+static int read_shard(manifest_shard *s, json_t *j, const manifest *m, const char *path, const char *where,
                       moai_error *err)
 {
+    const char *dir = m->dir;
+
+    if (m->info.is_marked && get_int(j, path, where, "counted", 0, &s->counted, err) != 0) return -1;
     if (get_file(j, path, where, "file", dir, &s->path, err) != 0 ||
         get_int(j, path, where, "tokens", 1, &s->tokens, err) != 0 ||
         get_int(j, path, where, "documents", 1, &s->documents, err) != 0 ||
@@ -108,7 +111,7 @@ static int read_split(manifest *m, const char *name, json_t *list, const char *p
     for (size_t k = 0; k < n; k++) {
         char where[160];
         snprintf(where, sizeof where, "split `%.80s`, shard %zu: ", name, k);
-        if (read_shard(&split->list[k], json_array_get(list, k), m->dir, path, where, err) != 0) return -1;
+        if (read_shard(&split->list[k], json_array_get(list, k), m, path, where, err) != 0) return -1;
         if (__builtin_add_overflow(split->tokens, split->list[k].tokens, &split->tokens))
             return error_set(err, "%s: %sthe sum of the tokens overflows", path, where);
     }
@@ -127,8 +130,10 @@ static int read_root(manifest *m, json_t *root, const char *path, moai_error *er
         return error_set(err, "%s: not a manifest of token shards: `format` is \"%s\", not \"%s\"", path, format,
                          manifest_format);
     if (get_int(root, path, "", "version", 1, &version, err) != 0) return -1;
-    if (version != MANIFEST_VERSION)
-        return error_set(err, "%s: version %" PRId64 ", this program reads %d", path, version, MANIFEST_VERSION);
+    if (version != MANIFEST_VERSION && version != MANIFEST_MARKED)
+        return error_set(err, "%s: version %" PRId64 ", this program reads %d and %d", path, version, MANIFEST_VERSION,
+                         MANIFEST_MARKED);
+    m->info.is_marked = version == MANIFEST_MARKED;
     if (get_int(root, path, "", "vocab_size", 1, &m->info.vocab_size, err) != 0 ||
         get_int(root, path, "", "eos", 0, &m->info.eos, err) != 0 ||
         get_int(root, path, "", "pad", -1, &m->info.pad, err) != 0 ||
@@ -246,10 +251,13 @@ static const char *file_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static json_t *shard_json(const manifest_shard *s)
+static json_t *shard_json(const manifest_shard *s, bool is_marked)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file_name(s->path), "tokens", (json_int_t)s->tokens,
-                     "documents", (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "xxh3", s->xxh3);
+    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file_name(s->path), "tokens", (json_int_t)s->tokens,
+                          "documents", (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "xxh3", s->xxh3);
+
+    if (o && is_marked) json_object_set_new(o, "counted", json_integer(s->counted));
+    return o;
 }
 
 /* NULL when a name is not UTF-8. */
@@ -261,10 +269,11 @@ static json_t *manifest_json(const manifest *m)
     for (int i = 0; i < m->n_splits; i++) {
         json_t *list = json_array();
         for (int k = 0; k < m->splits[i].n; k++)
-            failed |= json_array_append_new(list, shard_json(&m->splits[i].list[k]));
+            failed |= json_array_append_new(list, shard_json(&m->splits[i].list[k], m->info.is_marked));
         failed |= json_object_set_new(splits, m->splits[i].name, list);
     }
-    root = json_pack("{s:s, s:i, s:I, s:I, s:I}", "format", manifest_format, "version", MANIFEST_VERSION, "vocab_size",
+    root = json_pack("{s:s, s:i, s:I, s:I, s:I}", "format", manifest_format, "version",
+                     m->info.is_marked ? MANIFEST_MARKED : MANIFEST_VERSION, "vocab_size",
                      (json_int_t)m->info.vocab_size, "eos", (json_int_t)m->info.eos, "pad", (json_int_t)m->info.pad);
     if (m->tokenizer) failed |= json_object_set_new(root, "tokenizer", json_string(file_name(m->tokenizer)));
     failed |= json_object_set_new(root, "tokenizer_sha256", json_string(m->info.tokenizer_sha256));

@@ -22,17 +22,30 @@
 
 enum { MAX_CHUNK = 1 << 24 };
 
+/* A value for each token. */
+typedef struct column {
+    const char *name;
+    hid_t set;                                /* < 0: not open */
+    int width;                                /* bytes per value: 1, 2 or 4 */
+    int64_t n, chunk;                         /* values, and those of a chunk */
+    /* per chunk: its offset in the file once its checksum was found good, 0 before */
+    _Atomic(uint64_t) *verified;
+} column;
+
 struct shard {
     char *path;
     shard_info info;
-    hid_t file, tokens, documents;            /* < 0: not open */
+    hid_t file, documents, counted;           /* < 0: not open */
+    column tokens, trained;                   /* trained, counted: where info.is_marked */
     int fd;                                   /* < 0: asleep */
     struct stat as_opened;
-    int width;                                /* bytes per token: 2 or 4 */
-    int64_t n_tokens, n_documents, chunk;     /* chunk: tokens per chunk */
-    /* per chunk: its offset in the file once its checksum was found good, 0 before */
-    _Atomic(uint64_t) *verified;
+    int64_t n_documents;
 };
+
+static hid_t h5_unsigned(size_t width)
+{
+    return width == 1 ? H5T_STD_U8LE : width == 2 ? H5T_STD_U16LE : width == 4 ? H5T_STD_U32LE : H5T_STD_U64LE;
+}
 
 /* Why the dataset is not 1-D unsigned integers of `width` bytes, chunked, with Fletcher32 as the only filter; NULL
  * when it is.  Lock held. */
@@ -46,8 +59,9 @@ static const char *dataset_fault(hid_t dataset, size_t width, int64_t *n, int64_
 
     if (H5Sget_simple_extent_ndims(space) != 1)
         fault = "is not one-dimensional";
-    else if (H5Tequal(type, width == 2 ? H5T_STD_U16LE : width == 4 ? H5T_STD_U32LE : H5T_STD_U64LE) <= 0)
-        fault = width == 2   ? "is not little-endian uint16"
+    else if (H5Tequal(type, h5_unsigned(width)) <= 0)
+        fault = width == 1   ? "is not uint8"
+                : width == 2 ? "is not little-endian uint16"
                 : width == 4 ? "is not little-endian uint32"
                              : "is not little-endian uint64";
     else if (H5Pget_layout(plist) != H5D_CHUNKED || H5Pget_chunk(plist, 1, &chunk_extent) != 1 ||
@@ -101,9 +115,10 @@ static int read_header(shard *s, moai_error *err)
         return h5_fail(err, "%s: not a token shard: attribute `format` is \"%s\", not \"%s\"", s->path, format,
                        SHARD_FORMAT);
     if (h5_read_int(s->file, "version", &version) != 0) return h5_fail(err, "%s: no attribute `version`", s->path);
-    if (version != SHARD_VERSION)
-        return error_set(err, "%s: format version %lld, this program reads %d", s->path, (long long)version,
-                         SHARD_VERSION);
+    if (version != SHARD_VERSION && version != SHARD_MARKED)
+        return error_set(err, "%s: format version %lld, this program reads %d and %d", s->path, (long long)version,
+                         SHARD_VERSION, SHARD_MARKED);
+    s->info.is_marked = version == SHARD_MARKED;
     if (h5_read_int(s->file, "vocab_size", &s->info.vocab_size) != 0)
         return h5_fail(err, "%s: no attribute `vocab_size`", s->path);
     if (h5_read_int(s->file, "eos", &s->info.eos) != 0) return h5_fail(err, "%s: no attribute `eos`", s->path);
@@ -144,11 +159,13 @@ static int n_with;
 
 static void close_library(shard *s)
 {
-    if (s->tokens >= 0) H5Dclose(s->tokens);
-    if (s->documents >= 0) H5Dclose(s->documents);
+    const hid_t sets[] = {s->tokens.set, s->trained.set, s->documents, s->counted};
+
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (sets[i] >= 0) H5Dclose(sets[i]);
     if (s->file >= 0) H5Fclose(s->file);
     H5Eclear2(H5E_DEFAULT);
-    s->tokens = s->documents = s->file = -1;
+    s->tokens.set = s->trained.set = s->documents = s->counted = s->file = -1;
     for (int i = 0; i < n_with; i++)
         if (with_library[i] == s) {
             memmove(with_library + i, with_library + i + 1, (size_t)(--n_with - i) * sizeof *with_library);
@@ -186,6 +203,30 @@ static int open_library(shard *s, struct stat *st, moai_error *err)
 }
 
 /* Lock held. */
+static int open_column(const shard *s, column *c, const char *name, int width, moai_error *err)
+{
+    c->name = name;
+    c->width = width;
+    c->set = open_dataset(s, name, width, &c->n, &c->chunk, err);
+    return c->set < 0 ? -1 : 0;
+}
+
+/* The flags of the tokens, and how many of each document count.  Lock held. */
+static int open_marks(shard *s, moai_error *err)
+{
+    int64_t n, unused;
+
+    if (!s->info.is_marked) return 0;
+    if (open_column(s, &s->trained, "trained", 1, err) != 0) return -1;
+    s->counted = open_dataset(s, "counted", 8, &n, &unused, err);
+    if (s->counted < 0) return -1;
+    if (s->trained.n == s->tokens.n && s->trained.chunk > 0 && n == s->n_documents) return 0;
+    return error_set(err, "%s: %lld tokens in %lld documents, but %lld flags in chunks of %lld and %lld counts",
+                     s->path, (long long)s->tokens.n, (long long)s->n_documents, (long long)s->trained.n,
+                     (long long)s->trained.chunk, (long long)n);
+}
+
+/* Lock held. */
 static int open_all(shard *s, moai_error *err)
 {
     int64_t n_offsets, unused;
@@ -195,19 +236,17 @@ static int open_all(shard *s, moai_error *err)
     s->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (s->fd < 0) return error_set(err, "%s: %s", s->path, strerror(errno));
     if (read_header(s, err) != 0) return -1;
-    s->width = shard_width(s->info.vocab_size);
-    s->tokens = open_dataset(s, "tokens", s->width, &s->n_tokens, &s->chunk, err);
-    if (s->tokens < 0) return -1;
+    if (open_column(s, &s->tokens, "tokens", shard_width(s->info.vocab_size), err) != 0) return -1;
     s->documents = open_dataset(s, "documents", 8, &n_offsets, &unused, err);
     if (s->documents < 0) return -1;
     s->n_documents = n_offsets - 1;
-    const int64_t most = s->as_opened.st_size / s->width;
-    if (s->chunk < 1 || n_offsets < 1 || s->n_documents > s->n_tokens || s->n_tokens > most ||
-        (s->n_tokens > 0 && s->chunk > most))
+    const column *t = &s->tokens;
+    const int64_t most = s->as_opened.st_size / t->width;
+    if (t->chunk < 1 || n_offsets < 1 || s->n_documents > t->n || t->n > most || (t->n > 0 && t->chunk > most))
         return error_set(err, "%s: claims %lld tokens in chunks of %lld and %lld offsets of documents in %lld bytes",
-                         s->path, (long long)s->n_tokens, (long long)s->chunk, (long long)n_offsets,
+                         s->path, (long long)t->n, (long long)t->chunk, (long long)n_offsets,
                          (long long)s->as_opened.st_size);
-    return 0;
+    return open_marks(s, err);
 }
 
 /* Of a shard that has slept, or was not used for long: the library opens by name, and what it opens has to be what `fd`
@@ -221,9 +260,11 @@ static int open_again(shard *s, moai_error *err)
     if (status == 0 && !same_file(&st, &s->as_opened))
         status = error_set(err, "%s: has been replaced while it was read", s->path);
     if (status == 0) {
-        s->tokens = open_named(s, "tokens", err);
-        if (s->tokens >= 0) s->documents = open_named(s, "documents", err);
-        if (s->documents < 0) status = -1;
+        s->tokens.set = open_named(s, "tokens", err);
+        if (s->tokens.set >= 0) s->documents = open_named(s, "documents", err);
+        if (s->documents >= 0 && s->info.is_marked) s->trained.set = open_named(s, "trained", err);
+        if (s->trained.set >= 0) s->counted = open_named(s, "counted", err);
+        if ((s->info.is_marked ? s->counted : s->documents) < 0) status = -1;
     }
     if (status != 0)
         close_library(s);
@@ -232,12 +273,22 @@ static int open_again(shard *s, moai_error *err)
     return status;
 }
 
+static int take_places(const shard *s, column *c, moai_error *err)
+{
+    const size_t n_chunks = (size_t)(c->n / c->chunk + 1);
+
+    c->verified = calloc(n_chunks, sizeof *c->verified);
+    if (c->verified) return 0;
+    return error_set(err, "%s: claims %zu chunks: not enough memory for their places", s->path, n_chunks);
+}
+
 shard *shard_open(const char *path, moai_error *err)
 {
     shard *s = xmalloc(sizeof *s);
     int status;
 
-    *s = (shard){.path = xstrdup(path), .file = -1, .tokens = -1, .documents = -1, .fd = -1};
+    *s = (shard){.path = xstrdup(path), .file = -1, .documents = -1, .counted = -1, .fd = -1,
+                 .tokens.set = -1, .trained.set = -1};
     if (stat(path, &s->as_opened) != 0) {                     /* HDF5 would not say it as plainly */
         status = error_set(err, "%s: %s", path, strerror(errno));
     } else {
@@ -246,10 +297,9 @@ shard *shard_open(const char *path, moai_error *err)
         if (status == 0) note_library(s);
         h5_unlock();
     }
-    const size_t n_chunks = status == 0 ? (size_t)(s->n_tokens / s->chunk + 1) : 0;
-    if (status == 0) s->verified = calloc(n_chunks, sizeof *s->verified);
-    if (s->verified) return s;
-    if (status == 0) error_set(err, "%s: claims %zu chunks: not enough memory for their places", path, n_chunks);
+    if (status == 0) status = take_places(s, &s->tokens, err);
+    if (status == 0 && s->info.is_marked) status = take_places(s, &s->trained, err);
+    if (status == 0) return s;
     shard_free(s);
     return NULL;
 }
@@ -290,13 +340,14 @@ void shard_free(shard *s)
 {
     if (!s) return;
     shard_sleep(s);
-    free(s->verified);
+    free(s->tokens.verified);
+    free(s->trained.verified);
     free(s->path);
     free(s);
 }
 
 const shard_info *shard_get_info(const shard *s) { return &s->info; }
-int64_t shard_tokens(const shard *s) { return s->n_tokens; }
+int64_t shard_tokens(const shard *s) { return s->tokens.n; }
 int64_t shard_documents(const shard *s) { return s->n_documents; }
 
 /* Elements [begin, begin + n) through HDF5, which checks the sums.  Lock held. */
@@ -317,72 +368,93 @@ static int read_through(const shard *s, hid_t dataset, const char *name, int64_t
 }
 
 /* Checks the sum of a chunk; its place in the file, or 0.  Lock held. */
-static uint64_t check_chunk(shard *s, int64_t index, moai_error *err)
+static uint64_t check_chunk(shard *s, const column *c, int64_t index, moai_error *err)
 {
-    int64_t begin = index * s->chunk, n = min_i64(s->chunk, s->n_tokens - begin);
+    int64_t begin = index * c->chunk, n = min_i64(c->chunk, c->n - begin);
     hsize_t coordinate = (hsize_t)begin, size = 0;
     haddr_t address = HADDR_UNDEF;
     unsigned mask = 0;
 
     if (open_again(s, err) != 0) return 0;
-    void *chunk = malloc((size_t)(s->chunk * s->width));
+    void *chunk = malloc((size_t)(c->chunk * c->width));
     CHECK(chunk, "out of host memory");
-    int status = read_through(s, s->tokens, "tokens", begin, n, s->width == 2 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32,
-                              chunk, err);
+    int status = read_through(s, c->set, c->name, begin, n, h5_unsigned((size_t)c->width), chunk, err);
     free(chunk);
     if (status != 0) return 0;
-    if (H5Dget_chunk_info_by_coord(s->tokens, &coordinate, &mask, &address, &size) >= 0 && address != HADDR_UNDEF &&
-        mask == 0 && size == (hsize_t)(s->chunk * s->width + 4))
+    if (H5Dget_chunk_info_by_coord(c->set, &coordinate, &mask, &address, &size) >= 0 && address != HADDR_UNDEF &&
+        mask == 0 && size == (hsize_t)(c->chunk * c->width + 4))
         return (uint64_t)address;
-    h5_fail(err, "%s: /tokens %lld to %lld: no checked chunk in the file", s->path, (long long)begin,
+    h5_fail(err, "%s: /%s %lld to %lld: no checked chunk in the file", s->path, c->name, (long long)begin,
             (long long)(begin + n));
     return 0;
 }
 
 /* The first of several threads does the work. */
-static uint64_t verify_chunk(shard *s, int64_t index, moai_error *err)
+static uint64_t verify_chunk(shard *s, column *c, int64_t index, moai_error *err)
 {
     h5_lock();
-    uint64_t address = atomic_load(&s->verified[index]);
+    uint64_t address = atomic_load(&c->verified[index]);
     if (address == 0) {
-        address = check_chunk(s, index, err);
-        atomic_store(&s->verified[index], address);
+        address = check_chunk(s, c, index, err);
+        atomic_store(&c->verified[index], address);
     }
     h5_unlock();
     return address;
 }
 
-/* n tokens of one chunk, as int32. */
-static int read_chunk(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_error *err)
+/* Values [begin, begin + n) of the column as they lie. */
+static int read_values(shard *s, column *c, int64_t begin, int64_t n, void *dst, moai_error *err)
 {
-    int64_t index = begin / s->chunk;
-    uint64_t address = atomic_load_explicit(&s->verified[index], memory_order_acquire);
+    for (int64_t done = 0, take; done < n; done += take) {
+        const int64_t at = begin + done, index = at / c->chunk;
+        take = min_i64(n - done, c->chunk - at % c->chunk);
+        uint64_t address = atomic_load_explicit(&c->verified[index], memory_order_acquire);
+        if (address == 0 && (address = verify_chunk(s, c, index, err)) == 0) return -1;
+        if (file_read_at(s->fd, s->path, (char *)dst + done * c->width, (size_t)(take * c->width),
+                         (int64_t)address + at % c->chunk * c->width, err) != 0)
+            return -1;
+    }
+    return 0;
+}
 
-    if (address == 0 && (address = verify_chunk(s, index, err)) == 0) return -1;
-    int64_t offset = (int64_t)address + (begin - index * s->chunk) * s->width;
-    if (s->width == 4) return file_read_at(s->fd, s->path, dst, (size_t)n * 4, offset, err);
+static int check_range(const shard *s, int64_t begin, int64_t n, moai_error *err)
+{
+    if (begin >= 0 && n >= 0 && begin <= s->tokens.n - n) return 0;
+    return error_set(err, "%s: %lld tokens from %lld on, of %lld", s->path, (long long)n, (long long)begin,
+                     (long long)s->tokens.n);
+}
+
+int shard_read(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_error *err)
+{
+    if (check_range(s, begin, n, err) != 0) return -1;
+    if (s->tokens.width == 4) return read_values(s, &s->tokens, begin, n, dst, err);
 
     uint16_t narrow[2048];
     for (int64_t done = 0; done < n;) {
         int64_t take = min_i64(n - done, (int64_t)(sizeof narrow / sizeof *narrow));
-        if (file_read_at(s->fd, s->path, narrow, (size_t)take * 2, offset + done * 2, err) != 0) return -1;
+        if (read_values(s, &s->tokens, begin + done, take, narrow, err) != 0) return -1;
         for (int64_t i = 0; i < take; i++) dst[done + i] = narrow[i];
         done += take;
     }
     return 0;
 }
 
-int shard_read(shard *s, int64_t begin, int64_t n, int32_t *dst, moai_error *err)
+int shard_read_trained(shard *s, int64_t begin, int64_t n, uint8_t *dst, moai_error *err)
 {
-    if (begin < 0 || n < 0 || begin > s->n_tokens - n)
-        return error_set(err, "%s: %lld tokens from %lld on, of %lld", s->path, (long long)n, (long long)begin,
-                         (long long)s->n_tokens);
-    for (int64_t done = 0; done < n;) {
-        int64_t take = min_i64(n - done, s->chunk - (begin + done) % s->chunk);
-        if (read_chunk(s, begin + done, take, dst + done, err) != 0) return -1;
-        done += take;
-    }
-    return 0;
+    CHECK(s->info.is_marked, "%s has no flags", s->path);
+    return check_range(s, begin, n, err) ? -1 : read_values(s, &s->trained, begin, n, dst, err);
+}
+
+/* Of a dataset with a number for each document.  Lock not held. */
+static int read_numbers(shard *s, const hid_t *dataset, const char *name, int64_t begin, int64_t n, uint64_t *dst,
+                        moai_error *err)
+{
+    if (n == 0) return 0;
+    h5_lock();
+    int status = open_again(s, err);
+    if (status == 0) status = read_through(s, *dataset, name, begin, n, H5T_NATIVE_UINT64, dst, err);
+    h5_unlock();
+    return status;
 }
 
 int shard_read_documents(shard *s, int64_t begin, int64_t n, uint64_t *offsets, moai_error *err)
@@ -390,10 +462,14 @@ int shard_read_documents(shard *s, int64_t begin, int64_t n, uint64_t *offsets, 
     if (begin < 0 || n < 0 || begin > s->n_documents + 1 - n)
         return error_set(err, "%s: %lld offsets from %lld on, of %lld", s->path, (long long)n, (long long)begin,
                          (long long)s->n_documents + 1);
-    if (n == 0) return 0;
-    h5_lock();
-    int status = open_again(s, err);
-    if (status == 0) status = read_through(s, s->documents, "documents", begin, n, H5T_NATIVE_UINT64, offsets, err);
-    h5_unlock();
-    return status;
+    return read_numbers(s, &s->documents, "documents", begin, n, offsets, err);
+}
+
+int shard_read_counted(shard *s, int64_t begin, int64_t n, uint64_t *counts, moai_error *err)
+{
+    CHECK(s->info.is_marked, "%s has no counts", s->path);
+    if (begin < 0 || n < 0 || begin > s->n_documents - n)
+        return error_set(err, "%s: %lld counts from %lld on, of %lld", s->path, (long long)n, (long long)begin,
+                         (long long)s->n_documents);
+    return read_numbers(s, &s->counted, "counted", begin, n, counts, err);
 }

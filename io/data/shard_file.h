@@ -6,7 +6,7 @@
 
 #define SHARD_FORMAT "moai-tokens"
 enum {
-    SHARD_VERSION = 1,
+    SHARD_VERSION = 1, SHARD_MARKED = 2,
     SHARD_CHUNK = 32768,         /* tokens: 64 or 128 KiB are summed at once, and a sample of 4096 mostly lies in one */
     SHARD_DOCUMENT_CHUNK = 4096, /* offsets */
 };

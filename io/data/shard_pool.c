@@ -59,6 +59,9 @@ static int check_header(const shard *s, const manifest_shard *entry, const shard
     if (has->vocab_size != info->vocab_size)
         return error_config(err, "%s: vocab_size %lld, the manifest says %lld", entry->path, (long long)has->vocab_size,
                             (long long)info->vocab_size);
+    if (has->is_marked != info->is_marked)
+        return error_config(err, "%s: its tokens are %smarked as trained or not, the manifest says otherwise",
+                            entry->path, has->is_marked ? "" : "not ");
     if (has->eos != info->eos)
         return error_config(err, "%s: eos %lld, the manifest says %lld", entry->path, (long long)has->eos,
                             (long long)info->eos);
@@ -159,25 +162,51 @@ static void give_up(shard_pool *p, int i)
     pthread_mutex_unlock(&p->lock);
 }
 
-static int try_read(shard_pool *p, int i, int64_t begin, int64_t n, int32_t *dst, moai_error *err)
+/* What is read of a shard: tokens and their flags, or what is known of its documents. */
+typedef struct wanted {
+    int64_t begin, n;
+    int32_t *ids;
+    uint8_t *trained;
+    uint64_t *offsets, *counted;
+} wanted;
+
+static int read_wanted(shard *s, const wanted *w, moai_error *err)
+{
+    if (w->ids && shard_read(s, w->begin, w->n, w->ids, err) != 0) return -1;
+    if (w->trained && shard_read_trained(s, w->begin, w->n, w->trained, err) != 0) return -1;
+    if (w->offsets && shard_read_documents(s, 0, shard_documents(s) + 1, w->offsets, err) != 0) return -1;
+    return w->counted ? shard_read_counted(s, 0, shard_documents(s), w->counted, err) : 0;
+}
+
+static int try_read(shard_pool *p, int i, const wanted *w, moai_error *err)
 {
     if (enter(p, i, err) != 0) return -1;
-    const int status = shard_read(p->places[i].shard, begin, n, dst, err);
+    const int status = read_wanted(p->places[i].shard, w, err);
     leave(p, i);
     if (status != 0) give_up(p, i);
     return status;
 }
 
-int shard_pool_read(shard_pool *p, int i, int64_t begin, int64_t n, int32_t *dst, moai_error *err)
+static int read_patiently(shard_pool *p, int i, const wanted *w, moai_error *err)
 {
     double pause = shard_pool_pause;
-    int status = try_read(p, i, begin, n, dst, err);
+    int status = try_read(p, i, w, err);
 
     for (int again = 0; status != 0 && again < 2; again++, pause *= 5) {
         warn_here("%s; trying again in %g s", err->text, pause);
         nanosleep(&(struct timespec){.tv_sec = (time_t)pause, .tv_nsec = (long)((pause - (double)(time_t)pause) * 1e9)},
                   NULL);
-        status = try_read(p, i, begin, n, dst, err);
+        status = try_read(p, i, w, err);
     }
     return status;
+}
+
+int shard_pool_read(shard_pool *p, int i, int64_t begin, int64_t n, int32_t *ids, uint8_t *trained, moai_error *err)
+{
+    return read_patiently(p, i, &(wanted){.begin = begin, .n = n, .ids = ids, .trained = trained}, err);
+}
+
+int shard_pool_read_documents(shard_pool *p, int i, uint64_t *offsets, uint64_t *counted, moai_error *err)
+{
+    return read_patiently(p, i, &(wanted){.offsets = offsets, .counted = counted}, err);
 }

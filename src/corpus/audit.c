@@ -167,7 +167,8 @@ int shards_inspect(const char *path, int64_t n_tokens, moai_error *err)
 /* What an audit gathers. */
 typedef struct audit {
     const shard_set *set;
-    int64_t n_faults, n_tokens, n_documents, bucket[N_BUCKETS];           /* bucket i: lengths of [2^i, 2^(i+1)) */
+    int64_t n_faults, n_tokens, n_counted, n_documents;
+    int64_t bucket[N_BUCKETS];                /* bucket i: lengths of [2^i, 2^(i+1)) */
     int64_t n_shard_faults;                   /* of the shard under way */
     int32_t unknown;                          /* id, or -1: no tokenizer tells, or it ends documents too */
     int64_t n_unknown, first_unknown;         /* how many; the first one's place in its shard */
@@ -221,6 +222,9 @@ static void audit_header(audit *a, const shard *s, const manifest_shard *entry)
               (long long)want->eos, (long long)want->pad);
     if (strcmp(has->tokenizer_sha256, want->tokenizer_sha256) != 0)
         fault(a, entry->path, "tokenizer %s, the manifest says %s", has->tokenizer_sha256, want->tokenizer_sha256);
+    if (has->is_marked != want->is_marked)
+        fault(a, entry->path, "its tokens are %smarked as trained or not, the manifest says otherwise",
+              has->is_marked ? "" : "not ");
     if (shard_tokens(s) != entry->tokens || shard_documents(s) != entry->documents)
         fault(a, entry->path, "%lld tokens in %lld documents, the manifest says %lld in %lld",
               (long long)shard_tokens(s), (long long)shard_documents(s), (long long)entry->tokens,
@@ -293,11 +297,11 @@ static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const mani
             if ((uint32_t)ids[i] >= info->vocab_size)
                 fault(a, entry->path, "token %lld is id %u, not below vocab_size %lld", (long long)(begin + i),
                       (uint32_t)ids[i], (long long)info->vocab_size);
-            inner += ids[i] == info->eos;
+            inner += !info->is_marked && ids[i] == info->eos;
         }
         for (; offsets && document < shard_documents(s) && offsets[document + 1] <= (uint64_t)(begin + n); document++) {
             int64_t last = (int64_t)offsets[document + 1] - 1 - begin;
-            if (!readable || last < 0) continue;
+            if (!readable || last < 0 || info->is_marked) continue;
             if (ids[last] != info->eos)
                 fault(a, entry->path, "document %lld ends at token %lld with id %d, not eos %lld", (long long)document,
                       (long long)(begin + last), ids[last], (long long)info->eos);
@@ -308,6 +312,53 @@ static void audit_tokens(audit *a, shard *s, const uint64_t *offsets, const mani
         fault(a, entry->path, "%lld eos inside documents", (long long)inner);
     a->n_tokens += n_tokens;
     free(ids);
+}
+
+/* How many flags of the document at [begin, end) count; `room` has a window's.  A fault where they cannot be read. */
+static uint64_t count_trained(audit *a, shard *s, const char *path, int64_t begin, int64_t end, uint8_t *room)
+{
+    uint64_t sum = 0;
+    moai_error err;
+
+    for (int64_t at = begin, n; at < end; at += n) {
+        n = min_i64(end - at, WINDOW);
+        if (shard_read_trained(s, at, n, room, &err) != 0) return fault_text(a, &err), 0;
+        for (int64_t i = 0; i < n; i++) {
+            if (room[i] > 1)
+                fault(a, path, "flag %d of token %lld is neither 0 nor 1", room[i], (long long)(at + i));
+            sum += at + i > begin && room[i];
+        }
+    }
+    return sum;
+}
+
+/* The flags of the tokens: as many of each document as it is said to have, and of the shard. */
+static void audit_marks(audit *a, shard *s, const uint64_t *offsets, const manifest_shard *entry)
+{
+    const int64_t n = shard_documents(s);
+    uint64_t *counted = calloc((size_t)n + 1, sizeof *counted);
+    uint8_t *room = xmalloc(WINDOW);
+    int64_t n_counted = 0;
+    moai_error err;
+
+    if (!counted)
+        fault(a, entry->path, "claims %lld documents: not enough memory for their counts", (long long)n);
+    else if (shard_read_counted(s, 0, n, counted, &err) != 0)
+        fault_text(a, &err);
+    for (int64_t d = 0; offsets && a->n_shard_faults == 0 && d < n; d++) {
+        const uint64_t sum =
+            count_trained(a, s, entry->path, (int64_t)offsets[d], (int64_t)offsets[d + 1], room);
+        if (a->n_shard_faults == 0 && sum != counted[d])
+            fault(a, entry->path, "document %lld has %llu trained tokens, it is said to have %llu", (long long)d,
+                  (unsigned long long)sum, (unsigned long long)counted[d]);
+        n_counted += (int64_t)sum;
+    }
+    if (a->n_shard_faults == 0 && !a->set->alone && n_counted != entry->counted)
+        fault(a, entry->path, "%lld trained tokens, the manifest says %lld", (long long)n_counted,
+              (long long)entry->counted);
+    a->n_counted += n_counted;
+    free(counted);
+    free(room);
 }
 
 static void audit_shard(audit *a, const manifest_shard *entry)
@@ -323,6 +374,7 @@ static void audit_shard(audit *a, const manifest_shard *entry)
         audit_header(a, s, entry);
         uint64_t *offsets = audit_documents(a, s, entry);
         audit_tokens(a, s, offsets, entry);
+        if (shard_get_info(s)->is_marked) audit_marks(a, s, offsets, entry);
         free(offsets);
         shard_free(s);
     }
@@ -411,8 +463,10 @@ int64_t shards_audit(const char *path, moai_error *err)
     print_histogram(&a);
     print_sample(&a);
     print_unknown(&a);
-    printf("%lld tokens in %lld documents: %lld fault%s\n", (long long)a.n_tokens, (long long)a.n_documents,
-           (long long)a.n_faults, a.n_faults == 1 ? "" : "s");
+    printf("%lld tokens", (long long)a.n_tokens);
+    if (set.manifest.info.is_marked) printf(", %lld of them trained,", (long long)a.n_counted);
+    printf(" in %lld documents: %lld fault%s\n", (long long)a.n_documents, (long long)a.n_faults,
+           a.n_faults == 1 ? "" : "s");
     set_close(&set);
     return a.n_faults;
 }

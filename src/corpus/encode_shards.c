@@ -164,7 +164,7 @@ static int append_document(shard_job *j, const char *tokens, int64_t n, moai_err
     else
         memcpy(j->ids, tokens, (size_t)n * sizeof *j->ids);
     j->n_documents++;
-    return shard_append(j->writer, j->ids, n, err);
+    return shard_append(j->writer, j->ids, NULL, n, err);
 }
 
 /* The block's documents that belong to the shard. */

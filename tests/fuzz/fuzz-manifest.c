@@ -18,7 +18,7 @@ static void make_shard(manifest_shard *s, const char *path, const shard_info *in
     CHECK(w, "%s", err.text);
     for (int i = 0; i < n_documents; i++) {
         const int32_t ids[] = {300 + i % 7, 301, 302, 3};
-        CHECK(shard_append(w, ids, 4, &err) == 0, "%s", err.text);
+        CHECK(shard_append(w, ids, NULL, 4, &err) == 0, "%s", err.text);
     }
     CHECK(shard_close(w, &err) == 0, "%s", err.text);
     *s = (manifest_shard){.path = xstrdup(path), .tokens = 4 * n_documents, .documents = n_documents};

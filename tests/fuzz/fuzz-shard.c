@@ -51,7 +51,7 @@ static void make_shard(const char *path, int64_t vocab_size, int n_documents)
     CHECK(w, "%s", err.text);
     for (int i = 0; i < n_documents; i++) {
         const int32_t ids[] = {3 + i % 7, 4, 5, 2};
-        CHECK(shard_append(w, ids, 4, &err) == 0, "%s", err.text);
+        CHECK(shard_append(w, ids, NULL, 4, &err) == 0, "%s", err.text);
     }
     CHECK(shard_close(w, &err) == 0, "%s", err.text);
 }

@@ -54,17 +54,25 @@ static inline shard_info test_info(int64_t vocab_size)
     return info;
 }
 
-/* Documents [first, last) as one shard; aborts on failure. */
-static inline void write_shard(const char *path, const documents *d, int64_t first, int64_t last, int64_t vocab_size)
+/* Documents [first, last) as one shard, with flags unless they are NULL; aborts on failure. */
+static inline void write_marked(const char *path, const documents *d, const uint8_t *trained, int64_t first,
+                                int64_t last, int64_t vocab_size)
 {
     moai_error err;
-    const shard_info info = test_info(vocab_size);
-    shard_writer *w = shard_create(path, &info, &err);
+    shard_info info = test_info(vocab_size);
 
+    info.is_marked = trained;
+    shard_writer *w = shard_create(path, &info, &err);
     CHECK(w, "%s", err.text);
     for (int64_t i = first; i < last; i++)
-        CHECK(shard_append(w, d->ids + d->begin[i], d->begin[i + 1] - d->begin[i], &err) == 0, "%s", err.text);
+        CHECK(shard_append(w, d->ids + d->begin[i], trained ? trained + d->begin[i] : NULL,
+                           d->begin[i + 1] - d->begin[i], &err) == 0, "%s", err.text);
     CHECK(shard_close(w, &err) == 0, "%s", err.text);
+}
+
+static inline void write_shard(const char *path, const documents *d, int64_t first, int64_t last, int64_t vocab_size)
+{
+    write_marked(path, d, NULL, first, last, vocab_size);
 }
 
 /* A manifest in `dir` (which exists) of one split `train` in n_shards shards of about as many documents each. */

@@ -40,7 +40,7 @@ static void write_shard(const char *dir, const char *name, const shard_info *inf
         int64_t n = left < DOCUMENT ? left : DOCUMENT;
         for (int64_t i = 0; i < n; i++) document[i] = word = next_word(word, info->vocab_size, draw++);
         document[n - 1] = EOS;
-        CHECK(shard_append(w, document, n, &err) == 0, "%s", err.text);
+        CHECK(shard_append(w, document, NULL, n, &err) == 0, "%s", err.text);
         left -= n;
     }
     *entry = (manifest_shard){.path = path, .tokens = n_tokens, .documents = (n_tokens + DOCUMENT - 1) / DOCUMENT};

@@ -1,6 +1,8 @@
 /* Documents packed into one sample (batch.h: segments, positions) give the losses and gradients of the same documents
  * one by one, and weights those of targets left out or taken twice, in every recomputation mode; `-d cuda` on a GPU.
  * Rows of no document do nothing. */
+#include "src/base/rng.h"
+#include "src/model/head.h"
 #include "tests/golden/golden.h"
 
 #include <math.h>
@@ -14,6 +16,7 @@ static const model_config cfg = {.num_hidden_layers = 3, .hidden_size = 48, .int
                                  .max_position_embeddings = ROWS, .pad_token_id = -1, .bos_token_id = -1,
                                  .rms_norm_eps = 1e-6, .initializer_range = 0.1, .rope_theta = 1e4};
 static moai_model model;
+static bool picks;
 
 static int32_t token(int64_t row) { return (int32_t)((11 + 17 * row + row * row) % cfg.vocab_size); }
 
@@ -30,7 +33,7 @@ static void put(token_batch *b, int d, int64_t at)
 
 static void clear(token_batch *b)
 {
-    b->n_segments = 0, b->is_weighted = false;
+    b->n_segments = 0, b->is_weighted = false, b->n_picked = 0;
     for (int i = 0; i < ROWS; i++) b->ids[i] = b->targets[i] = -1, b->positions[i] = i % 3;
 }
 
@@ -57,6 +60,16 @@ static void apart(void)
     }
 }
 
+static void pick(void)
+{
+    token_batch *b = &model.batch;
+
+    b->n_counted = 0;
+    for (int64_t i = 0; i < b->n_rows; i++) b->n_counted += b->targets[i] >= 0;
+    batch_pick(b);
+    CHECK(b->n_picked, "%lld of %lld rows count, and all are taken", (long long)b->n_counted, (long long)b->n_rows);
+}
+
 /* Weights 0 where `left_out` has no target, 2 elsewhere. */
 static void weighted(void)
 {
@@ -73,8 +86,16 @@ static void left_out(void)
         clear(&model.batch);
         for (int d = 0; d < N_DOCUMENTS; d++) put(&model.batch, d, begins[d]);
         for (int i = 0; i < ROWS; i += 3) model.batch.targets[i] = -1;
+        if (picks) pick();
         run_batch();
     }
+}
+
+static void picked(void)
+{
+    picks = true;
+    left_out();
+    picks = false;
 }
 
 /* One segment for all rows: what packing without a mask would be. */
@@ -121,8 +142,8 @@ static double worst(const float *a, const float *b)
 static void check_mode(const moai_grid *grid, const device *dev, recompute_mode mode)
 {
     const model_options opt = {.dt = DT_F32, .recompute = mode, .micro_batch = 1, .seq_len = ROWS, .n_slots = 1,
-                               .train = true};
-    double loss[5];
+                               .train = true, .picks = true};
+    double loss[6];
     moai_error err;
 
     model_plan(&model, &cfg, grid, &opt);
@@ -130,7 +151,7 @@ static void check_mode(const moai_grid *grid, const device *dev, recompute_mode 
     model_init_weights(&model, 3);
     float *one = gradients_of(apart, &loss[0]), *all = gradients_of(packed, &loss[1]),
           *other = gradients_of(mixed, &loss[2]), *some = gradients_of(weighted, &loss[3]),
-          *twice = gradients_of(left_out, &loss[4]);
+          *twice = gradients_of(left_out, &loss[4]), *chosen = gradients_of(picked, &loss[5]);
     ok(fabs(loss[1] - loss[0]) <= 1e-6 * loss[0], "%s: loss %.9g packed, %.9g one by one", modes[mode], loss[1],
        loss[0]);
     ok(worst(all, one) <= 3e-6, "%s: every gradient within 3e-6, the worst is %.1e", modes[mode], worst(all, one));
@@ -139,7 +160,53 @@ static void check_mode(const moai_grid *grid, const device *dev, recompute_mode 
     ok(fabs(loss[3] - loss[4]) <= 1e-6 * loss[4] && worst(some, twice) <= 3e-6,
        "%s: weights of 0 and 2 are targets that do not count and those that come twice: loss %.9g, %.9g, worst %.1e",
        modes[mode], loss[3], loss[4], worst(some, twice));
-    free(one), free(all), free(other), free(some), free(twice);
+    ok(fabs(loss[5] - loss[4]) <= 1e-6 * loss[4] && worst(chosen, twice) <= 3e-6,
+       "%s: the head is given the rows alone that count: loss %.9g, %.9g, worst %.1e", modes[mode], loss[5], loss[4],
+       worst(chosen, twice));
+    free(chosen), free(one), free(all), free(other), free(some), free(twice);
+    model_free(&model);
+}
+
+/* More rows than the head takes at once; `share` of them count. */
+enum { MANY = 2500 };
+static double share;
+static void many(void)
+{
+    token_batch *b = &model.batch;
+
+    b->n_segments = 1, b->is_weighted = false, b->n_picked = 0;
+    b->segments[0] = (attend_segment){0, MANY};
+    for (int64_t i = 0; i < MANY; i++) {
+        b->ids[i] = token(i), b->positions[i] = (int32_t)i;
+        b->targets[i] = rng_uniform(77, (uint64_t)i) < share ? token(i + 1) : -1;
+    }
+    if (picks) pick();
+    run_batch();
+}
+
+static void check_chunks(const moai_grid *grid, const device *dev)
+{
+    const model_options opt = {.dt = DT_F32, .micro_batch = 1, .seq_len = MANY, .n_slots = 1, .train = true,
+                               .picks = true};
+    static const double shares[] = {0.85, 0.5, 0.1, 0};
+    double loss[2];
+    moai_error err;
+
+    head_logits_bytes = (size_t)(1024 * cfg.vocab_size) * sizeof(float);
+    model_plan(&model, &cfg, grid, &opt);
+    CHECK(model_alloc(&model, dev->ops, dev->dev, grid, &err) == 0, "%s", err.text);
+    model_init_weights(&model, 3);
+    for (int i = 0; i < 4; i++) {
+        share = shares[i], picks = false;
+        float *all = gradients_of(many, &loss[0]);
+        picks = true;
+        float *some = gradients_of(many, &loss[1]);
+        const bool none = share == 0 && loss[0] == 0 && loss[1] == 0;
+        ok(none || (fabs(loss[1] - loss[0]) <= 1e-6 * loss[0] && worst(some, all) <= 3e-6),
+           "%g of 2500 rows are picked: loss %.9g, %.9g, worst %.1e", share, loss[1], loss[0],
+           none ? 0 : worst(some, all));
+        free(all), free(some);
+    }
     model_free(&model);
 }
 
@@ -154,6 +221,7 @@ int main(int argc, char **argv)
     grid_init(&grid, (grid_shape){1, 1, 1, 1}, 2);
     device_connect(&dev, &grid);
     for (recompute_mode mode = RECOMPUTE_NONE; mode <= RECOMPUTE_FULL; mode++) check_mode(&grid, &dev, mode);
+    check_chunks(&grid, &dev);
     grid_free(&grid);
     device_close(&dev);
     int status = tap_done();

@@ -57,7 +57,7 @@ static bool run_rank(const loader_plan *p, int64_t n_steps, int64_t *by_count)
 
     for (int64_t step = 0; right && step < n_steps; step++)
         for (int64_t m = 0; right && m < p->accumulation; m++) {
-            right = loader_next(l, ids, samples, &waited, &err) == 0;
+            right = loader_next(l, ids, NULL, samples, &waited, &err) == 0;
             for (int64_t i = 0; right && i < p->batch; i++) {
                 int64_t count = p->first + step * global + (m * p->dp_size + p->dp_rank) * p->batch + i;
                 right = is_sample(samples[i], count, n, p->shuffle, ids + i * (p->seq_len + 1), p->seq_len);
@@ -197,9 +197,10 @@ static void test_lengths(void)
 
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
         for (int64_t n = dataset_samples(d, lengths[i]), s = 0; s < n; s += 1 + n / 97)
-            right &= dataset_sample(d, s, lengths[i], ids, &err) == 0 && is_sample(s, s, n, false, ids, lengths[i]);
+            right &= dataset_sample(d, s, lengths[i], ids, NULL, &err) == 0 &&
+                     is_sample(s, s, n, false, ids, lengths[i]);
     ok(right, "samples of length 1 to all, across shards %s", err.text);
-    ok(dataset_sample(d, 1, TOKENS - 1, ids, &err) != 0, "a sample beyond the last: %s", err.text);
+    ok(dataset_sample(d, 1, TOKENS - 1, ids, NULL, &err) != 0, "a sample beyond the last: %s", err.text);
 
     loader_plan p = {.seq_len = TOKENS, .batch = 1, .accumulation = 1, .dp_size = 1};
     ok(!loader_start(d, &p, &err) && strstr(err.text, "40000 tokens"), "fewer tokens than one sample: %s", err.text);
@@ -236,8 +237,8 @@ static bool refuses_header(const char *what, int i, const char *want)
     bool refused = !dataset_open(&set, "train", &alone, &err) && strstr(err.text, shard_path[i]);
     dataset *d = dataset_open(&set, "train", &no_reader, &err);        /* one that looks at no shard before it reads */
     CHECK(d, "%s", err.text);
-    bool read = dataset_sample(d, first, SEQ, ids, &err) == 0,
-         others = dataset_sample(d, i == 0 ? dataset_samples(d, SEQ) - 1 : 0, SEQ, ids, &(moai_error){0}) == 0;
+    bool read = dataset_sample(d, first, SEQ, ids, NULL, &err) == 0,
+         others = dataset_sample(d, i == 0 ? dataset_samples(d, SEQ) - 1 : 0, SEQ, ids, NULL, &(moai_error){0}) == 0;
 
     dataset_free(d);
     return ok(refused && !read && others && strstr(err.text, shard_path[i]) && strstr(err.text, want), "%s: %s", what,
@@ -298,7 +299,7 @@ static void test_damage(int workers)
     int64_t at = find_bytes(shard_path[1], first, sizeof first, 0);
     flip_byte(shard_path[1], at + 100);
     loader *l = loader_start(d, &p, &err);
-    while (loader_next(l, ids, samples, &waited, &err) == 0) batches++;
+    while (loader_next(l, ids, NULL, samples, &waited, &err) == 0) batches++;
     ok(batches == (second / SEQ) / 2 && strstr(err.text, shard_path[1]),
        "%d workers: after %lld good micro-batches: %s", workers, (long long)batches, err.text);
     loader_stop(l);
@@ -324,8 +325,8 @@ static void test_large_id(void)
     memset(data + find_bytes(path, around, sizeof around, 0) + 8, 0xff, 2);
     write_whole(path, data, size);
     dataset *d = open_all();
-    bool before = dataset_sample(d, SAMPLE - 1, SEQ, ids, &err) == 0,
-         at = dataset_sample(d, SAMPLE, SEQ, ids, &err) == 0;
+    bool before = dataset_sample(d, SAMPLE - 1, SEQ, ids, NULL, &err) == 0,
+         at = dataset_sample(d, SAMPLE, SEQ, ids, NULL, &err) == 0;
     char *want = xasprintf("token %lld is id 65535", (long long)(AT - all.begin[share_begin(all.n_documents, 3, 1)]));
     ok(before && !at && strstr(err.text, path) && strstr(err.text, want), "an id that is not in the vocabulary: %s",
        err.text);
@@ -354,7 +355,7 @@ static bool read_all(dataset *d, int *most_open, moai_error *err)
 
     for (int64_t i = 0; right && i < n; i++) {
         const int64_t sample = i * 101 % n;   /* 101 divides no n here */
-        right = dataset_sample(d, sample, SEQ, ids, err) == 0 && is_sample(sample, sample, n, false, ids, SEQ);
+        right = dataset_sample(d, sample, SEQ, ids, NULL, err) == 0 && is_sample(sample, sample, n, false, ids, SEQ);
         const int now = count_open_files();
         *most_open = now > *most_open ? now : *most_open;
     }

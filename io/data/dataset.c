@@ -1,6 +1,5 @@
 /* dataset.c: one split of a manifest as one long row of tokens; see loader.h */
-#include "io/data/loader.h"
-#include "io/data/shard_pool.h"
+#include "io/data/examples.h"
 #include "io/file/hash.h"
 #include "src/base/files.h"
 
@@ -15,6 +14,7 @@ struct dataset {
     shard_pool *shards;                       /* (split->n) */
     int64_t *begin;                           /* (split->n + 1) first token of each shard in the split */
     int64_t vocab_size;                       /* of the shards */
+    examples *examples;                       /* NULL: not packed */
 };
 
 /* Shards that a split may hold open, for training and validation each; other descriptors are HDF5's (shard.c), MPI's
@@ -126,13 +126,17 @@ void dataset_free(dataset *d)
 {
     if (!d) return;
     shard_pool_free(d->shards);
+    if (d->examples) examples_free(d->examples);
+    free(d->examples);
     free(d->begin);
     free(d);
 }
 
 int64_t dataset_tokens(const dataset *d) { return d->split->tokens; }
+bool dataset_is_packed(const dataset *d) { return d->examples; }
 int64_t dataset_samples(const dataset *d, int64_t seq_len)
 {
+    if (d->examples) return d->examples->packing.n_samples;
     return d->split->tokens > 0 ? (d->split->tokens - 1) / seq_len : 0;
 }
 const manifest *dataset_manifest(const dataset *d) { return d->manifest; }
@@ -175,19 +179,79 @@ static int check_ids(const dataset *d, int i, int64_t begin, const int32_t *ids,
                      (long long)(begin + k), (uint32_t)ids[k], (long long)d->vocab_size);
 }
 
-int dataset_sample(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, moai_error *err)
+/* Tokens [at, at + n) of the split, and, unless NULL, their flags. */
+static int read_tokens(dataset *d, int64_t at, int64_t n, int32_t *ids, uint8_t *trained, moai_error *err)
 {
-    int64_t at = sample * seq_len, end = at + seq_len + 1;
+    const int64_t end = at + n;
 
+    for (int i = find_shard(d, at); at < end; i++) {
+        const int64_t take = min_i64(end, d->begin[i + 1]) - at, within = at - d->begin[i];
+        if (shard_pool_read(d->shards, i, within, take, ids, trained, err) != 0) return -1;
+        if (check_ids(d, i, within, ids, take, err) != 0) return -1;
+        at += take;
+        ids += take;
+        if (trained) trained += take;
+    }
+    return 0;
+}
+
+static int read_example(dataset *d, int64_t i, int32_t *ids, uint8_t *marks, moai_error *err)
+{
+    const examples *e = d->examples;
+    const int64_t at = e->begin[i], n = e->begin[i + 1] - at;
+    const bool is_marked = d->manifest->info.is_marked;
+    int64_t counted = 0;
+
+    if (read_tokens(d, at, n, ids, is_marked ? marks : NULL, err) != 0) return -1;
+    if (!is_marked) memset(marks, 1, (size_t)n);
+    marks[0] = 2;
+    for (int64_t k = 1; k < n; k++) counted += marks[k] == 1;
+    if (counted == e->counted[i]) return 0;
+    const int file = find_shard(d, at);
+    return error_set(err, "%s: the document at token %lld has %lld trained tokens, it is said to have %d",
+                     d->split->list[file].path, (long long)(at - d->begin[file]), (long long)counted,
+                     e->counted[i]);
+}
+
+static int read_packed(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, uint8_t *marks, moai_error *err)
+{
+    const examples *e = d->examples;
+    int64_t at = 0;
+
+    for (int64_t k = e->packing.begin[sample]; k < e->packing.begin[sample + 1]; k++) {
+        const int64_t i = e->packing.list[k];
+        if (read_example(d, i, ids + at, marks + at, err) != 0) return -1;
+        at += e->begin[i + 1] - e->begin[i];
+    }
+    for (; at <= seq_len; at++) ids[at] = -1, marks[at] = 0;
+    return 0;
+}
+
+int dataset_sample(dataset *d, int64_t sample, int64_t seq_len, int32_t *ids, uint8_t *marks, moai_error *err)
+{
     if (sample < 0 || sample >= dataset_samples(d, seq_len))
         return error_set(err, "sample %lld of %lld (split `%s`, %lld tokens)", (long long)sample,
                          (long long)dataset_samples(d, seq_len), d->split->name, (long long)d->split->tokens);
-    for (int i = find_shard(d, at); at < end; i++) {
-        int64_t n = min_i64(end, d->begin[i + 1]) - at, within = at - d->begin[i];
-        if (shard_pool_read(d->shards, i, within, n, ids, NULL, err) != 0) return -1;
-        if (check_ids(d, i, within, ids, n, err) != 0) return -1;
-        at += n;
-        ids += n;
+    if (d->examples) return read_packed(d, sample, seq_len, ids, marks, err);
+    return read_tokens(d, sample * seq_len, seq_len + 1, ids, NULL, err);
+}
+
+int dataset_pack(dataset *d, const pack_plan *p, const comm *world, moai_error *err)
+{
+    examples *e = xmalloc(sizeof *e);
+
+    CHECK(!d->examples, "%s: packed twice", d->manifest->dir);
+    if (examples_read(e, d->split, d->manifest->info.is_marked, d->shards, p, world, err) == 0) {
+        d->examples = e;
+        return 0;
     }
-    return 0;
+    examples_free(e);
+    free(e);
+    return -1;
+}
+
+sample_size dataset_sample_size(const dataset *d, int64_t sample, int64_t seq_len)
+{
+    if (d->examples) return examples_size(d->examples, sample, seq_len);
+    return (sample_size){.tokens = seq_len, .counted = seq_len, .pairs = (double)seq_len * (double)seq_len};
 }

@@ -23,6 +23,7 @@ typedef struct slot {
     int status;                               /* of reading; the reason is in err */
     moai_error err;
     int32_t *ids;                             /* (batch, seq_len + 1) */
+    uint8_t *marks;                           /* the same, where samples are packed */
     int64_t *samples;                         /* (batch) */
 } slot;
 
@@ -55,14 +56,16 @@ static int64_t base_of(loader *l, int64_t number)
 }
 
 /* Micro-batch `number` of this rank: the samples as in loader.h. */
-static int read_batch(const loader *l, int64_t number, int64_t base, int32_t *ids, int64_t *samples, moai_error *err)
+static int read_batch(const loader *l, int64_t number, int64_t base, int32_t *ids, uint8_t *marks, int64_t *samples,
+                      moai_error *err)
 {
     const loader_plan *p = &l->plan;
     const int64_t m = number % p->accumulation, before = (m * p->dp_size + p->dp_rank) * p->batch;
 
     order_take(&l->order, order_after(&l->order, base, before), p->batch, samples);
     for (int64_t i = 0; i < p->batch; i++) {
-        if (dataset_sample(l->data, samples[i], p->seq_len, ids + i * (p->seq_len + 1), err) != 0) return -1;
+        const int64_t at = i * (p->seq_len + 1);
+        if (dataset_sample(l->data, samples[i], p->seq_len, ids + at, marks ? marks + at : NULL, err) != 0) return -1;
     }
     return 0;
 }
@@ -84,7 +87,7 @@ static void *work(void *arg)
         slot *s = &l->slots[number % l->n_slots];
         s->base = base_of(l, number);
         pthread_mutex_unlock(&l->lock);
-        int status = read_batch(l, number, s->base, s->ids, s->samples, &s->err);
+        int status = read_batch(l, number, s->base, s->ids, s->marks, s->samples, &s->err);
         pthread_mutex_lock(&l->lock);
         s->status = status;
         s->number = number;
@@ -103,7 +106,9 @@ static int start_workers(loader *l, moai_error *err)
     l->slots = xmalloc((size_t)l->n_slots * sizeof *l->slots);
     l->workers = xmalloc((size_t)p->n_workers * sizeof *l->workers);
     for (int i = 0; i < l->n_slots; i++) {
-        l->slots[i].ids = xmalloc((size_t)(p->batch * (p->seq_len + 1)) * sizeof(int32_t));
+        const size_t n = (size_t)(p->batch * (p->seq_len + 1));
+        l->slots[i].ids = xmalloc(n * sizeof(int32_t));
+        if (dataset_is_packed(l->data)) l->slots[i].marks = xmalloc(n);
         l->slots[i].samples = xmalloc((size_t)p->batch * sizeof(int64_t));
     }
     for (; l->n_workers < p->n_workers; l->n_workers++) {
@@ -141,15 +146,16 @@ loader *loader_start(dataset *d, const loader_plan *p, moai_error *err)
     return NULL;
 }
 
-int loader_next(loader *l, int32_t *ids, int64_t *samples, double *waited, moai_error *err)
+int loader_next(loader *l, int32_t *ids, uint8_t *marks, int64_t *samples, double *waited, moai_error *err)
 {
     const loader_plan *p = &l->plan;
     double begin = now_seconds();
     int status;
 
+    CHECK(marks || !dataset_is_packed(l->data), "a packed dataset is read without marks");
     if (p->n_workers == 0) {
         const int64_t number = l->next++;
-        status = read_batch(l, number, base_of(l, number), ids, samples, err);
+        status = read_batch(l, number, base_of(l, number), ids, marks, samples, err);
         *waited += now_seconds() - begin;
         return status;
     }
@@ -164,6 +170,7 @@ int loader_next(loader *l, int32_t *ids, int64_t *samples, double *waited, moai_
     status = s->status;
     if (status != 0) *err = s->err;
     memcpy(ids, s->ids, (size_t)(p->batch * (p->seq_len + 1)) * sizeof *ids);
+    if (s->marks) memcpy(marks, s->marks, (size_t)(p->batch * (p->seq_len + 1)));
     memcpy(samples, s->samples, (size_t)p->batch * sizeof *samples);
     pthread_mutex_lock(&l->lock);
     s->ready = false;
@@ -183,6 +190,7 @@ void loader_stop(loader *l)
     for (int i = 0; i < l->n_workers; i++) pthread_join(l->workers[i], NULL);
     for (int i = 0; i < l->n_slots; i++) {
         free(l->slots[i].ids);
+        free(l->slots[i].marks);
         free(l->slots[i].samples);
     }
     free(l->slots);

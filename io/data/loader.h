@@ -1,6 +1,6 @@
-/* loader.h: samples for training.  Sample i of a split is the T+1 consecutive tokens [i*T, i*T + T] of its
- * concatenated shards.  The shuffle is stateless, so there is no index to build, and a position is one number: the
- * count of data_order.h.
+/* loader.h: samples for training.  Sample i of a split is the T+1 consecutive tokens [i*T, i*T + T] of its concatenated
+ * shards; or, where it is packed, up to T+1 tokens of whole documents.  The shuffle is stateless, so there is no index
+ * to build, and a position is one number: the count of data_order.h.
  *
  * A step takes the next accumulation * dp * batch samples of the order, of which micro-batch m of data-parallel rank d
  * has those at (m * dp + d) * batch + [0, batch): the set of samples of a step is the same on every layout. */
@@ -30,12 +30,33 @@ typedef struct dataset_readers {
  * with file and value.  Otherwise a shard is opened when it is read, and not many are open (shard_pool.h).  Collective
  * over the world. */
 dataset *dataset_open(const manifest *, const char *split, const dataset_readers *, moai_error *err);
+/* From now on a sample is whole documents (packing.h), of which those with more than seq_len + 1 tokens, or none that
+ * counts, are left out.  In shards that are not marked all tokens count but each document's first.  Collective over
+ * the world; -1 on every rank. */
+typedef struct pack_said {
+    int64_t n_examples, n_long, n_untrained;  /* documents; of them left out */
+    int64_t n_tokens, n_counted;              /* of what is left, in an epoch */
+} pack_said;
+typedef struct pack_plan {
+    int64_t seq_len;
+    bool together;                            /* several in a sample; else each in one of its own */
+    pack_said *said;                          /* filled */
+} pack_plan;
+int dataset_pack(dataset *, const pack_plan *, const comm *world, moai_error *err);
+bool dataset_is_packed(const dataset *);
 int64_t dataset_tokens(const dataset *);
-int64_t dataset_samples(const dataset *, int64_t seq_len);              /* (tokens - 1) / seq_len */
+int64_t dataset_samples(const dataset *, int64_t seq_len);              /* (tokens - 1) / seq_len, or as packed */
+typedef struct sample_size {
+    int64_t tokens, counted;                  /* that the model reads; that it is to predict */
+    double pairs;                             /* sum of the squared lengths of what attends to itself */
+} sample_size;
+sample_size dataset_sample_size(const dataset *, int64_t sample, int64_t seq_len);
 const manifest *dataset_manifest(const dataset *);
 void dataset_xxh3(const dataset *, char hex[33]);   /* of the hashes of the split's shards, in order */
-/* ids (seq_len + 1); an id >= vocab_size fails with the shard, position and id.  Thread-safe. */
-int dataset_sample(dataset *, int64_t sample, int64_t seq_len, int32_t *ids, moai_error *err);
+/* ids (seq_len + 1); an id >= vocab_size fails with the shard, position and id.  Where it is packed also marks
+ * (seq_len + 1), of each token 1: counts, 0: does not, 2: is the first of a document; and behind the last document ids
+ * of -1.  Thread-safe. */
+int dataset_sample(dataset *, int64_t sample, int64_t seq_len, int32_t *ids, uint8_t *marks, moai_error *err);
 void dataset_free(dataset *);
 
 typedef struct loader_plan {
@@ -53,10 +74,11 @@ typedef struct loader_plan {
 typedef struct loader loader;
 /* Fails when the split has fewer tokens than one sample.  The dataset outlives the loader.  Not collective. */
 loader *loader_start(dataset *, const loader_plan *, moai_error *err);
-/* The next micro-batch in step order: ids (batch, seq_len + 1), samples (batch) the sample numbers.  Waits when none
+/* The next micro-batch in step order: ids (batch, seq_len + 1), marks the same where the dataset is packed (else it may
+ * be NULL), samples (batch) the sample numbers.  Waits when none
  * is ready and adds the wait to *waited (seconds).  A worker's failure is returned by the call whose micro-batch it
  * hit. */
-int loader_next(loader *, int32_t *ids, int64_t *samples, double *waited, moai_error *err);
+int loader_next(loader *, int32_t *ids, uint8_t *marks, int64_t *samples, double *waited, moai_error *err);
 void loader_stop(loader *);
 
 #endif

@@ -276,11 +276,14 @@ static const char *short_number(char text[32], double x)
 
 static void step_text(char *text, size_t n, const step_metrics *s)
 {
-    char rate[32], mfu[32] = "";
+    char rate[32], mfu[32] = "", trained[48] = "";
 
+    if (s->trained_tokens > 0)
+        snprintf(trained, sizeof trained, " (%.0f%% trained)", 100 * (double)s->trained_tokens / (double)s->tokens);
     if (s->mfu >= 0) snprintf(mfu, sizeof mfu, "  MFU %.1f%%", 100 * s->mfu);
-    snprintf(text, n, "loss %.4f  lr %.2e  norm %.3f  %s tok/s%s  %.3f s/step  data %.3f s", s->loss, s->lr,
-             s->grad_norm, short_number(rate, s->tokens_per_second), mfu, s->step_seconds, s->data_wait_seconds);
+    snprintf(text, n, "loss %.4f  lr %.2e  norm %.3f  %s tok/s%s%s  %.3f s/step  data %.3f s", s->loss, s->lr,
+             s->grad_norm, short_number(rate, s->tokens_per_second), trained, mfu, s->step_seconds,
+             s->data_wait_seconds);
 }
 
 static void clear_bar(metrics *m)
@@ -320,6 +323,9 @@ void metrics_step(metrics *m, const step_metrics *s)
     put_real(m->lines, "loss", s->loss);
     put_real(m->lines, "lr", s->lr);
     put_real(m->lines, "grad_norm", s->grad_norm);
+    if (s->trained_tokens > 0)
+        fprintf(m->lines, ",\"tokens\":%lld,\"trained_tokens\":%lld", (long long)s->tokens,
+                (long long)s->trained_tokens);
     put_real(m->lines, "tokens_per_second", s->tokens_per_second);
     if (s->mfu >= 0) put_real(m->lines, "mfu", s->mfu);
     put_real(m->lines, "step_seconds", s->step_seconds);

@@ -13,6 +13,7 @@ typedef struct step_spread {
 typedef struct step_metrics {
     int64_t step, max_steps;                  /* steps done, of */
     double loss, lr, grad_norm;
+    int64_t tokens, trained_tokens;           /* of this step; trained_tokens 0: all are, not printed */
     double tokens_per_second, mfu;            /* mfu < 0: the device's peak is not known, not printed */
     double step_seconds, data_wait_seconds, eta_seconds;
     step_spread busy;

@@ -11,7 +11,9 @@ void batch_init(token_batch *b, int64_t n_rows)
                        .targets = xmalloc((size_t)n_rows * sizeof *b->targets),
                        .weights = xmalloc((size_t)n_rows * sizeof *b->weights),
                        .positions = xmalloc((size_t)n_rows * sizeof *b->positions),
-                       .segments = xmalloc((size_t)n_rows * sizeof *b->segments)};
+                       .segments = xmalloc((size_t)n_rows * sizeof *b->segments),
+                       .picked = xmalloc((size_t)n_rows * sizeof *b->picked),
+                       .places = xmalloc((size_t)n_rows * sizeof *b->places)};
 }
 
 void batch_free(token_batch *b)
@@ -21,6 +23,8 @@ void batch_free(token_batch *b)
     free(b->weights);
     free(b->positions);
     free(b->segments);
+    free(b->picked);
+    free(b->places);
     *b = (token_batch){0};
 }
 
@@ -31,6 +35,14 @@ void batch_whole_samples(token_batch *b, int64_t n_samples, int64_t seq_len)
     for (int64_t row = 0; row < b->n_rows; row++) b->positions[row] = (int32_t)(row % seq_len);
     b->n_segments = (int)n_samples;
     for (int i = 0; i < b->n_segments; i++) b->segments[i] = (attend_segment){i * seq_len, seq_len};
+}
+
+static int64_t count_targets(const token_batch *b)
+{
+    int64_t n = 0;
+
+    for (int64_t row = 0; row < b->n_rows; row++) n += b->targets[row] >= 0;
+    return n;
 }
 
 void batch_samples(token_batch *b, const int32_t *samples, int64_t n_samples, int64_t n_counted, int64_t seq_len)
@@ -45,8 +57,8 @@ void batch_samples(token_batch *b, const int32_t *samples, int64_t n_samples, in
     }
     for (int64_t row = n_real; row < b->n_rows; row++) b->ids[row] = b->targets[row] = -1;
     b->is_weighted = false;
-    b->n_counted = 0;
-    for (int64_t row = 0; row < n_real; row++) b->n_counted += b->targets[row] >= 0;
+    b->n_picked = 0;
+    b->n_counted = count_targets(b);
 }
 
 void batch_documents(token_batch *b, int64_t n_samples, int64_t seq_len, int64_t eos, bool restart)
@@ -59,4 +71,41 @@ void batch_documents(token_batch *b, int64_t n_samples, int64_t seq_len, int64_t
         b->segments[b->n_segments++] = (attend_segment){begin, row + 1 - begin};
         begin = row + 1;
     }
+}
+
+void batch_examples(token_batch *b, const uint8_t *marks, int64_t n_samples, int64_t seq_len, bool restart)
+{
+    b->n_segments = 0;
+    for (int64_t row = 0; row < n_samples * seq_len; row++) {
+        const int64_t at = row % seq_len;
+        const uint8_t *mark = marks + row / seq_len * (seq_len + 1) + at;
+        if (mark[1] != 1) b->targets[row] = -1;
+        if (b->ids[row] < 0) continue;
+        if (at == 0 || mark[0] == 2) b->segments[b->n_segments++] = (attend_segment){row, 0};
+        attend_segment *last = &b->segments[b->n_segments - 1];
+        if (restart) b->positions[row] = (int32_t)last->n_rows;
+        last->n_rows++;
+    }
+    b->n_counted = count_targets(b);
+}
+
+int64_t batch_most_picked(int64_t n_rows) { return min_i64(n_rows, round_up(n_rows - n_rows / 8, BATCH_PICK)); }
+
+void batch_pick(token_batch *b)
+{
+    int64_t n = 0;
+
+    b->n_picked = 0;
+    if (b->n_counted > b->n_rows - b->n_rows / 8) return;
+    b->n_picked = min_i64(b->n_rows, max_i64(BATCH_PICK, round_up(b->n_counted, BATCH_PICK)));
+    for (int64_t row = 0; row < b->n_rows; row++) {
+        b->places[row] = -1;
+        if (b->targets[row] < 0) continue;
+        b->picked[n] = (int32_t)row;
+        b->places[row] = (int32_t)n;
+        b->targets[n] = b->targets[row];
+        b->weights[n++] = b->weights[row];
+    }
+    for (int64_t i = n; i < b->n_rows; i++) b->targets[i] = -1;
+    for (int64_t i = n; i < b->n_picked; i++) b->picked[i] = -1;
 }

@@ -16,6 +16,8 @@ typedef struct token_batch {
     int32_t *positions;                       /* (N) rows of the rope table */
     attend_segment *segments;                 /* room for N */
     int n_segments;
+    int32_t *picked, *places;                 /* (N) of batch_pick: rows, and where each row is among them; -1: none */
+    int64_t n_picked;                         /* 0: the head takes the rows as they are */
 } token_batch;
 
 void batch_init(token_batch *, int64_t n_rows);
@@ -29,5 +31,14 @@ void batch_samples(token_batch *, const int32_t *samples, int64_t n_samples, int
 /* Then: each document, which ends with `eos`, by itself, and with positions from 0 on if they restart.  The end of one
  * still predicts the first token of the next: what counts stays what it was. */
 void batch_documents(token_batch *, int64_t n_samples, int64_t seq_len, int64_t eos, bool restart);
+/* Or: examples one behind another in each sample, by their tokens' marks (n_samples, seq_len + 1): 1 counts as a
+ * target, 0 does not, 2 begins an example.  Each sees itself alone, and no end predicts what follows; behind the last
+ * one of a sample, where its ids are -1, is padding that nothing sees. */
+void batch_examples(token_batch *, const uint8_t *marks, int64_t n_samples, int64_t seq_len, bool restart);
+/* Last: where an eighth of the targets or more do not count, the head is given the rows of the others alone, and as
+ * many of padding as make a multiple of BATCH_PICK; targets and weights are then theirs. */
+enum { BATCH_PICK = 64 };
+void batch_pick(token_batch *);
+int64_t batch_most_picked(int64_t n_rows);
 
 #endif

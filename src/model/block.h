@@ -17,6 +17,8 @@ typedef struct device_batch {
     int32_t *positions;                       /* (N) */
     attend_segment *segments;
     int n_segments;
+    int32_t *picked, *places, *host_picked;   /* (N) of batch_pick; where there is a head, and the model picks */
+    int64_t n_picked;
     int64_t first_row;                        /* among the rows of the step, those of all micro-batches and ranks */
     double *loss_sum;                         /* gains the losses of the counted targets */
     float scale;                              /* of the loss's gradient; 0: no backward follows */

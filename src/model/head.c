@@ -1,7 +1,8 @@
 /* head.c: see head.h */
 #include "src/model/head.h"
 
-enum { LOGITS_BYTES = 1 << 30, LOGITS_ROWS = 1024 };   /* of the logits that exist at once; rows in multiples of this */
+enum { LOGITS_ROWS = 1024 };                  /* logits exist in multiples of so many rows */
+size_t head_logits_bytes = (size_t)1 << 30;
 
 head_weights head_view(const flat_params *f)
 {
@@ -37,9 +38,9 @@ static tensor input(const void *acts) { return ((const head_acts *)acts)->x; }
 
 int64_t head_rows(const moai_ctx *c, const head_weights *w)
 {
-    const int64_t row_bytes = w->map.w.rows * (int64_t)dtype_size(c->dt);
+    const size_t row_bytes = (size_t)w->map.w.rows * dtype_size(c->dt);
 
-    return min_i64(c->n_tokens, max_i64(1, LOGITS_BYTES / row_bytes / LOGITS_ROWS) * LOGITS_ROWS);
+    return min_i64(c->n_tokens, max_i64(1, (int64_t)(head_logits_bytes / row_bytes / LOGITS_ROWS)) * LOGITS_ROWS);
 }
 
 /* Losses, and the gradient into dn_part, of the rows from row0 on that n_full has. */
@@ -69,6 +70,23 @@ static void chunk(const moai_ctx *c, const device_batch *b, head_weights *w, flo
     arena_release(c->scratch, mark);
 }
 
+/* The same of those of the picked rows from row0 on, which are taken from n_full and whose gradients are laid into
+ * dn_part, between rows of zeros. */
+static void picked_chunk(const moai_ctx *c, const device_batch *b, head_weights *w, float *nll, tensor n_full,
+                         tensor dn_part, int64_t row0, int64_t n_rows)
+{
+    const int64_t end = row0 + n_rows, from = row0 ? b->host_picked[row0] : 0,
+                  to = end < b->n_picked && b->host_picked[end] >= 0 ? b->host_picked[end] : n_full.rows;
+    const size_t mark = arena_mark(c->scratch);
+    tensor n = arena_tensor(c->scratch, c->dt, n_rows, n_full.cols),
+           dn = arena_tensor(c->scratch, c->dt, n_rows, n_full.cols);
+
+    c->ops->embed(c->dev, n, b->picked + row0, n_full, 0);
+    chunk(c, b, w, nll, n, dn, row0);
+    if (b->scale != 0) c->ops->embed(c->dev, tensor_rows(dn_part, from, to - from), b->places + from, dn, row0);
+    arena_release(c->scratch, mark);
+}
+
 /* dx is written where there is a gradient. */
 static void forward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tensor dx)
 {
@@ -83,11 +101,15 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
 
     op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)c->cfg->rms_norm_eps);       /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
-    for (int64_t row = 0, rows = head_rows(c, w); row < c->n_tokens; row += rows) {
-        rows = min_i64(rows, c->n_tokens - row);
-        chunk(c, b, w, a->nll, tensor_rows(n_full, row, rows), tensor_rows(dn_part, row, rows), row);
+    const int64_t n_rows = b->n_picked ? b->n_picked : c->n_tokens;
+    for (int64_t row = 0, rows = head_rows(c, w); row < n_rows; row += rows) {
+        rows = min_i64(rows, n_rows - row);
+        if (b->n_picked)
+            picked_chunk(c, b, w, a->nll, n_full, dn_part, row, rows);
+        else
+            chunk(c, b, w, a->nll, tensor_rows(n_full, row, rows), tensor_rows(dn_part, row, rows), row);
     }
-    op->sum(c->dev, b->loss_sum, a->nll, c->n_tokens);
+    op->sum(c->dev, b->loss_sum, a->nll, n_rows);
     if (b->scale != 0) {
         tensor dn = c->grid->tp.size == 1 ? dn_part : n;
         tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */

@@ -21,6 +21,7 @@ typedef struct head_acts {
 head_weights head_view(const flat_params *);
 int64_t head_rows(const moai_ctx *, const head_weights *);     /* the tokens of a chunk */
 
+extern size_t head_logits_bytes;              /* that exist at once: 1 GiB; the tests' own is less */
 extern const block_kind head_block;           /* of the two structs */
 
 #endif

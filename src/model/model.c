@@ -36,6 +36,19 @@ static void plan_run_state(moai_model *m)
     opt_state_plan(&m->states, &a[ARENA_OPTIMIZER], one ? m->weights : NULL);
 }
 
+/* Where the head picks its rows it is planned for as many as ever are. */
+static void plan_picked(const moai_model *m, const model_chunk *k, device_batch *rows)
+{
+    const size_t ids = (size_t)m->ctx.n_tokens * sizeof(int32_t);
+    arena *saved = (arena *)&m->arenas[ARENA_ACTIVATIONS];
+
+    if (!m->opt.picks || !chunk_has_head(k)) return;
+    rows->picked = arena_take(saved, ids);
+    rows->places = arena_take(saved, ids);
+    rows->n_picked = batch_most_picked(m->ctx.n_tokens);
+    for (int64_t i = 0; i < m->ctx.n_tokens; i++) rows->host_picked[i] = (int32_t)i;
+}
+
 static void plan_chunk(moai_model *m, const model_chunk *k)
 {
     moai_ctx *c = &m->ctx;
@@ -50,6 +63,7 @@ static void plan_chunk(moai_model *m, const model_chunk *k)
         slot->rows.weights = arena_take(saved, (size_t)c->n_tokens * sizeof(float));
         slot->rows.positions = arena_take(saved, ids);
         slot->rows.loss_sum = m->totals;
+        plan_picked(m, k, &slot->rows);
         for (int i = 0; i < k->n_blocks; i++) {
             k->blocks[i].kind->plan(slot->acts[i], c, saved, shared);
             widest = arena_mark(shared) - mark > widest ? arena_mark(shared) - mark : widest;
@@ -126,6 +140,7 @@ static void list_blocks(moai_model *m)
     k->slots = xmalloc((size_t)m->opt.n_slots * sizeof *k->slots);
     for (int s = 0; s < m->opt.n_slots; s++) {
         k->slots[s].rows.segments = xmalloc((size_t)m->ctx.n_tokens * sizeof(attend_segment));
+        k->slots[s].rows.host_picked = xmalloc((size_t)m->ctx.n_tokens * sizeof(int32_t));
         k->slots[s].acts = xmalloc((size_t)k->n_blocks * sizeof *k->slots[s].acts);
         for (int i = 0; i < k->n_blocks; i++) k->slots[s].acts[i] = xmalloc(k->blocks[i].kind->acts_bytes);
     }
@@ -139,6 +154,7 @@ static void free_blocks(moai_model *m)
             for (int i = 0; i < k->n_blocks; i++) free(k->slots[s].acts[i]);
             free(k->slots[s].acts);
             free(k->slots[s].rows.segments);
+            free(k->slots[s].rows.host_picked);
         }
         for (int i = 0; i < k->n_blocks; i++) free(k->blocks[i].weights);
         free(k->blocks);
@@ -347,6 +363,13 @@ void model_set_batch(moai_model *m, int chunk, int slot, const token_batch *b)
     rows->is_weighted = b->is_weighted;
     if (b->is_weighted)
         c->ops->copy(c->dev, rows->weights, b->weights, (size_t)c->n_tokens * sizeof *b->weights, COPY_TO_DEVICE);
+    CHECK(!b->n_picked || m->opt.picks, "%lld rows are picked for a head that takes all", (long long)b->n_picked);
+    rows->n_picked = b->n_picked;
+    if (b->n_picked && chunk_has_head(&m->chunks[chunk])) {
+        memcpy(rows->host_picked, b->picked, (size_t)b->n_picked * sizeof *b->picked);
+        c->ops->copy(c->dev, rows->picked, b->picked, (size_t)b->n_picked * sizeof *b->picked, COPY_TO_DEVICE);
+        c->ops->copy(c->dev, rows->places, b->places, bytes, COPY_TO_DEVICE);
+    }
     memcpy(rows->segments, b->segments, (size_t)b->n_segments * sizeof *b->segments);
     rows->n_segments = b->n_segments;
 }

@@ -21,6 +21,7 @@ typedef struct model_options {
     int n_slots;                            /* micro-batches in flight on this stage, see schedule_slots */
     bool train;                             /* false: forward only, no gradients or optimizer state */
     bool feeds_all;                         /* middle stages are fed, too: who sees whom is in the data */
+    bool picks;                             /* the head may be given the rows that count alone (batch_pick) */
 } model_options;
 
 /* One micro-batch's memory in a chunk. */

@@ -4,7 +4,12 @@
 #define KEYS_OF batch_options
 #include "src/config/key_rows.h"
 
+static const key_choice modes[] = {{"pretrain", MODE_PRETRAIN}, {"sft", MODE_SFT}, {NULL, 0}};
 static const key_spec rows[] = {
+    CHOICE(mode, "pretrain", modes,
+           "pretrain: on all tokens of the data; sft: on examples, each by itself, in those of `moai_tokenize chat` on "
+           "their trained tokens alone", FIXED),
+    BOOL(packing, "true", "sft: as many examples in a sample as it takes; else each in one of its own", FIXED),
     ROW(KEY_INT, per_device_train_batch_size, "1", .alias = "batch_size", .min = 1, .max = 65536,
         .help = "samples per micro-batch"),
     INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches per step"),

@@ -9,35 +9,34 @@
 #include <stdlib.h>
 
 typedef struct evaluation {
-    loader *loader;
-    int32_t *ids;                             /* (micro_batch, seq_len + 1) */
+    feed feed;
     int64_t *samples;                         /* (micro_batch) */
     int64_t n;                                /* samples of the whole evaluation */
-    const batch_options *options;
-    int64_t eos;
 } evaluation;
 
-static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
+static void feed_evaluation(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     evaluation *e = arg;
-    const int64_t B = m->opt.micro_batch, T = m->opt.seq_len;
     const comm *dp = &m->ctx.grid->dp;
-    const int64_t first = ((int64_t)micro_batch * dp->size + dp->rank) * B;
-    double waited = 0;
+    const int64_t first = ((int64_t)micro_batch * dp->size + dp->rank) * m->opt.micro_batch;
 
-    feed_next(e->loader, m->ctx.grid, e->ids, B * (T + 1), e->samples, &waited);
-    batch_samples(rows, e->ids, B, e->n - first, T);
-    if (e->options->document_mask) batch_documents(rows, B, T, e->eos, e->options->reset_positions);
+    feed_next(&e->feed, rows, e->n - first, e->samples);
 }
 
-double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t eos,
-                       int64_t *n_tokens)
+static int64_t count_targets(const dataset *set, int64_t n_samples, int64_t seq_len)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < n_samples; i++) n += dataset_sample_size(set, i, seq_len).counted;
+    return n;
+}
+
+double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const batch_plan *batch, int64_t *n_tokens)
 {
     const moai_ctx *c = &m->ctx;
     const int64_t B = m->opt.micro_batch, T = m->opt.seq_len, all = dataset_samples(set, T),
                   once = B * c->grid->dp.size;
-    evaluation e = {.n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all,
-                    .options = &run->batch, .eos = eos};
+    evaluation e = {.n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all};
     const int64_t n_micro = (e.n + once - 1) / once;
     const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->dp.size,
                               .dp_rank = c->grid->dp.rank, .n_workers = (int)run->dataloader_num_workers,
@@ -45,27 +44,27 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
     pipe_schedule schedule = schedule_forward((int)n_micro);
     moai_error err;
 
-    if (feed_takes(&run->batch, c->grid)) e.ids = xmalloc((size_t)(B * (T + 1)) * sizeof *e.ids);
+    feed_init(&e.feed, &run->batch, c->grid, set, B, T);
     if (feed_reads(&run->batch, c->grid)) {
         e.samples = xmalloc((size_t)B * sizeof *e.samples);
         watch_files(true);
-        e.loader = loader_start(set, &plan, &err);
+        e.feed.loader = loader_start(set, &plan, &err);
         watch_files(false);
-        CHECK(e.loader, "%s", err.text);
+        CHECK(e.feed.loader, "%s", err.text);
     }
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
-    model_run(m, &schedule, 0, feed, &e);
+    model_run(m, &schedule, 0, feed_evaluation, &e);
     totals_reduce(m);
     double totals[2];
     c->ops->copy(c->dev, totals, m->totals, sizeof totals, COPY_TO_HOST);
     c->ops->sync(c->dev);
 
     watch_files(true);
-    if (e.loader) loader_stop(e.loader);      /* which waits for reads under way */
+    if (e.feed.loader) loader_stop(e.feed.loader);      /* which waits for reads under way */
     watch_files(false);
-    free(e.ids);
+    feed_free(&e.feed);
     free(e.samples);
     schedule_free(&schedule);
-    *n_tokens = e.n * T;
+    *n_tokens = count_targets(set, e.n, T);
     return totals[0] / (double)*n_tokens;
 }

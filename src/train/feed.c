@@ -3,13 +3,50 @@
 
 #include "src/base/watch.h"
 
-void feed_next(loader *l, const moai_grid *grid, int32_t *ids, int64_t n_ids, int64_t *samples, double *waited)
+#include <stdlib.h>
+
+void feed_init(feed *f, const batch_options *o, const moai_grid *grid, const dataset *d, int64_t batch,
+               int64_t seq_len)
 {
+    const size_t n = (size_t)(batch * (seq_len + 1));
+
+    *f = (feed){.options = o, .grid = grid, .batch = batch, .seq_len = seq_len, .eos = dataset_manifest(d)->info.eos};
+    if (!feed_takes(o, grid)) return;
+    f->ids = xmalloc(n * sizeof *f->ids);
+    if (dataset_is_packed(d)) f->marks = xmalloc(n);
+}
+
+void feed_free(feed *f)
+{
+    free(f->ids);
+    free(f->marks);
+    *f = (feed){0};
+}
+
+static void read_next(feed *f, int64_t *samples)
+{
+    const comm *tp = &f->grid->host_tp;
+    const size_t n = (size_t)(f->batch * (f->seq_len + 1));
     moai_error err;
 
     watch_files(true);
-    const int failed = l ? loader_next(l, ids, samples, waited, &err) : 0;
+    const int failed = f->loader ? loader_next(f->loader, f->ids, f->marks, samples, &f->waited, &err) : 0;
     watch_files(false);
     CHECK(!failed, "%s", err.text);
-    comm_broadcast(&grid->host_tp, ids, (size_t)n_ids, DT_I32, 0);
+    comm_broadcast(tp, f->ids, n, DT_I32, 0);
+    if (f->marks) comm_broadcast(tp, f->marks, n, DT_U8, 0);
+}
+
+void feed_next(feed *f, token_batch *rows, int64_t n_counted, int64_t *samples)
+{
+    const batch_options *o = f->options;
+
+    read_next(f, samples);
+    batch_samples(rows, f->ids, f->batch, n_counted, f->seq_len);
+    if (f->marks) {
+        batch_examples(rows, f->marks, f->batch, f->seq_len, o->reset_positions);
+        batch_pick(rows);
+    } else if (o->document_mask) {
+        batch_documents(rows, f->batch, f->seq_len, f->eos, o->reset_positions);
+    }
 }

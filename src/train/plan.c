@@ -12,7 +12,7 @@ model_options model_options_of(const run_config *run, const batch_plan *b, grid_
     model_options opt = {.dt = run->bf16 ? DT_BF16 : run->fp16 ? DT_F16 : DT_F32,
                          .recompute = run->gradient_checkpointing, .micro_batch = b->micro_batch,
                          .seq_len = run->seq_length, .n_slots = s.n_slots, .train = true,
-                         .feeds_all = run->batch.document_mask};
+                         .feeds_all = batch_is_divided(&run->batch), .picks = run->batch.mode == MODE_SFT};
 
     schedule_free(&s);
     return opt;

@@ -165,6 +165,14 @@ static int check_allowed(const char *list, moai_error *err)
     return 0;
 }
 
+static int64_t default_steps(void)
+{
+    schedule_options o;
+
+    keys_defaults(schedule_keys, &o);
+    return o.max_steps;
+}
+
 /* what no single key can see */
 static int check_together(const run_config *c, moai_error *err)
 {
@@ -176,7 +184,15 @@ static int check_together(const run_config *c, moai_error *err)
     if (strcmp(c->device, "cpu") && strcmp(c->device, "cuda") && strcmp(c->device, "auto"))
         return error_set(err, "device is \"%s\", must be cpu, cuda or auto", c->device);
     if (adamw_check(&c->adamw, err) || schedule_check(&c->schedule, err)) return -1;
-    if (c->schedule.max_steps && c->profile_step > c->schedule.max_steps)
+    if (!c->batch.packing && c->batch.mode != MODE_SFT)
+        return error_set(err, "packing is false, and mode is pretrain: whose samples are a running text");
+    if (c->schedule.num_train_epochs > 0 && c->schedule.max_steps != default_steps())
+        return error_set(err, "num_train_epochs is %g and max_steps %lld: one of them says how long the run is",
+                         c->schedule.num_train_epochs, (long long)c->schedule.max_steps);
+    if (c->schedule.warmup_ratio > 0 && c->schedule.warmup_steps)
+        return error_set(err, "warmup_ratio is %g and warmup_steps %lld: one of them says how long the warm-up is",
+                         c->schedule.warmup_ratio, (long long)c->schedule.warmup_steps);
+    if (c->schedule.num_train_epochs == 0 && c->schedule.max_steps && c->profile_step > c->schedule.max_steps)
         return error_set(err, "profile_step is %lld, must not exceed max_steps %lld", (long long)c->profile_step,
                          (long long)c->schedule.max_steps);
     if (check_allowed(c->resume_allow, err)) return -1;

@@ -20,12 +20,28 @@ static const key_spec rows[] = {
            "cosine, wsd (also warmup_stable_decay), linear, constant (also constant_with_warmup), each after the "
            "warm-up; configs/README.md has the formulas", RATE),
     INT(max_steps, "1000", 0, 1ll << 40, "steps of the whole run; 0: the initial weights are saved", RATE),
+    REAL(num_train_epochs, "0", 0, 1e9,
+         "passes over the data instead of max_steps, rounded up to whole steps; 0: max_steps says how long", RATE),
     INT(warmup_steps, "0", 0, 1ll << 40, "steps of linear warm-up; the first has 1/warmup_steps of the peak rate",
         RATE),
+    REAL(warmup_ratio, "0", 0, 1, "warm-up as a share of the run's steps, rounded up; 0: warmup_steps says it", RATE),
     INT(decay_steps, "0", 0, 1ll << 40, "last steps of the wsd schedule, in which the rate falls; the last has "
         "min_lr_ratio of the peak", RATE),
 };
 const key_table schedule_keys = KEY_TABLE(rows);
+
+int schedule_settle(schedule_options *o, int64_t n_samples, int64_t global, moai_error *err)
+{
+    if (o->num_train_epochs > 0) {
+        const double steps = ceil(o->num_train_epochs * (double)n_samples / (double)global);
+        if (steps > 0x1p40) return error_config(err, "num_train_epochs %g are %g steps", o->num_train_epochs, steps);
+        o->max_steps = (int64_t)steps;
+    }
+    if (o->warmup_ratio > 0) o->warmup_steps = (int64_t)ceil(o->warmup_ratio * (double)o->max_steps);
+    if (schedule_check(o, err) == 0) return 0;
+    err->config = true;
+    return -1;
+}
 
 int schedule_check(const schedule_options *o, moai_error *err)
 {

@@ -30,18 +30,28 @@ static int step_boundary(const trainer *t)
     return agreed[0];
 }
 
-/* The targets of a step that count, by which its loss is divided. */
-static double step_tokens(const trainer *t) { return (double)(t->batch.global * t->run->seq_length); }
+/* What the step that begins at t->samples reads, on all ranks: its loss is divided by what counts of it. */
+static sample_size size_of_step(const trainer *t)
+{
+    const int64_t n = t->batch.global, T = t->run->seq_length;
+    const data_order order = trainer_order(t);
+    int64_t *samples = xmalloc((size_t)n * sizeof *samples);
+    sample_size all = {0};
+
+    order_take(&order, t->samples, n, samples);
+    for (int64_t i = 0; i < n; i++) {
+        const sample_size s = dataset_sample_size(t->train_set, samples[i], T);
+        all.tokens += s.tokens, all.counted += s.counted, all.pairs += s.pairs;
+    }
+    free(samples);
+    return all;
+}
 
 static void feed_train(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     trainer *t = arg;
 
-    feed_next(t->loader, &t->grid, t->ids, t->batch.micro_batch * (t->run->seq_length + 1),
-              t->samples_read + micro_batch * t->batch.micro_batch, &t->waited);
-    batch_samples(rows, t->ids, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
-    if (t->run->batch.document_mask)
-        batch_documents(rows, m->opt.micro_batch, m->opt.seq_len, t->data.info.eos, t->run->batch.reset_positions);
+    feed_next(&t->feed, rows, m->opt.micro_batch, t->samples_read + micro_batch * t->batch.micro_batch);
 }
 
 /* Rank 0 gets the sample numbers of the whole step, as the first stage's ranks read them;
@@ -106,9 +116,11 @@ static step_result train_step(trainer *t)
 {
     moai_model *m = &t->model;
     const moai_ctx *c = &m->ctx;
-    const double tokens = step_tokens(t), scale = t->state.scale.value;
+    const double scale = t->state.scale.value;
     const data_order order = trainer_order(t);
 
+    t->size = size_of_step(t);
+    const double tokens = (double)t->size.counted;
     m->ctx.dropout_key = rng_key((uint64_t)t->run->seed ^ (uint64_t)t->step << 32, "dropout");
     gradients_begin(m);
     c->ops->zero(c->dev, m->totals, 2 * sizeof *m->totals);
@@ -174,8 +186,9 @@ static void report_skipped(trainer *t, double scale)
 
 static void report_step(trainer *t, step_result r, double lr, double scale, double seconds)
 {
-    const double tokens = step_tokens(t);
-    const double flops = model_flops_products(t->cfg) + model_flops_attention(t->cfg, t->run->seq_length);
+    const double counted = (double)t->size.counted, tokens = (double)t->size.tokens;
+    const double flops = model_flops_products(t->cfg) +
+                         model_flops_attention(t->cfg, (int64_t)(t->size.pairs / tokens + 0.5));
     const double peak = t->device.peak_flops * t->grid.world, mfu = peak > 0 ? tokens / seconds * flops / peak : -1;
     int64_t *samples = gather_samples(t);
 
@@ -188,9 +201,11 @@ static void report_step(trainer *t, step_result r, double lr, double scale, doub
     if (t->grid.rank == 0 && (wanted || r.skipped || t->spike.measure)) {
         metrics_step(t->metrics,
                      &(step_metrics){.step = t->step, .max_steps = t->run->schedule.max_steps,
-                                     .loss = r.loss_sum / tokens, .lr = lr, .grad_norm = r.grad_norm,
+                                     .loss = r.loss_sum / counted, .lr = lr, .grad_norm = r.grad_norm,
                                      .tokens_per_second = tokens / seconds,
-                                     .mfu = mfu, .step_seconds = seconds, .data_wait_seconds = t->waited,
+                                     .tokens = t->size.tokens,
+                                     .trained_tokens = dataset_is_packed(t->train_set) ? t->size.counted : 0,
+                                     .mfu = mfu, .step_seconds = seconds, .data_wait_seconds = t->feed.waited,
                                      .eta_seconds = (now_seconds() - t->began) / (double)(t->step - t->first_step) *
                                                     (double)(t->run->schedule.max_steps - t->step),
                                      .busy = busy, .loss_scale = t->run->fp16 ? scale : 0, .samples = t->samples,
@@ -219,7 +234,7 @@ static void evaluate(trainer *t)
 
     if (t->run->eval_steps == 0 || t->evaluated_step == t->step) return;
     watch_phase("evaluation", -1);
-    e.loss = evaluation_loss(&t->model, t->eval_set, t->run, &t->batch, t->data.info.eos, &e.tokens);
+    e.loss = evaluation_loss(&t->model, t->eval_set, t->run, &t->batch, &e.tokens);
     e.step = t->step;
     e.perplexity = exp(e.loss);
     e.seconds = now_seconds() - begin;
@@ -324,7 +339,7 @@ static int train(trainer *t)
         const double begin = now_seconds(), lr = learning_rate(&run->schedule, t->step), scale = t->state.scale.value;
         const double waited = watch_waited();
         base_step = t->step + 1;
-        t->waited = 0;
+        t->feed.waited = 0;
         step_result r = next_step(t);
         const double seconds = now_seconds() - begin;
         t->busy = seconds - (watch_waited() - waited);
@@ -354,8 +369,8 @@ static int train(trainer *t)
 
 int train_run(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
 {
-    trainer t = {.run = run, .cfg = cfg, .batch = *batch, .state = run_state_start(run), .evaluated_step = -1,
-                 .checked_step = -1};
+    trainer t = {.settled = *run, .run = &t.settled, .cfg = cfg, .batch = *batch, .state = run_state_start(run),
+                 .evaluated_step = -1, .checked_step = -1};
     moai_error err;
 
     grid_init(&t.grid, size, (int)cfg->num_key_value_heads);

@@ -7,7 +7,6 @@
 #include "src/config/keys.h"
 #include "src/train/base_weights.h"
 #include "src/train/carry.h"
-#include "src/train/feed.h"
 #include "src/train/optimizer.h"
 #include "src/train/output_dir.h"
 
@@ -89,6 +88,9 @@ static int read_manifest(trainer *t, moai_error *err)
     if (sha256 && (file_given("tokenizer", run->tokenizer, err) || file_sha256(run->tokenizer, given, err))) return -1;
     if (check_data(run->data, err) || manifest_read(&t->data, run->data, err)) return -1;
     if (dataset_check(m, run->data, t->cfg->vocab_size, sha256, err)) return -1;
+    if (m->info.is_marked && run->batch.mode != MODE_SFT)
+        return error_config(err, "%s: examples to tune on, of whose tokens not all are trained, and mode is pretrain: "
+                            "--mode sft", run->data);
     if (read_tokenizer(t, tokenizer_path(t), err)) return -1;
     return check_eos(t, m->info.eos, err);
 }
@@ -97,13 +99,65 @@ static int read_manifest(trainer *t, moai_error *err)
 static dataset_readers readers_of(const trainer *t)
 {
     const grid_shape at = t->grid.at, n = t->grid.size;
-    const bool all = t->run->batch.document_mask;
+    const bool all = batch_is_divided(&t->run->batch);
     const int in_stage = n.cp * n.dp, stage = all ? at.pp : !grid_first_stage(&t->grid),
               n_stages = all ? n.pp : n.pp > 1 ? 2 : 1;
 
     return (dataset_readers){.world = &t->grid.host_world, .parts = in_stage * n_stages,
                              .part = feed_reads(&t->run->batch, &t->grid) ? at.cp + n.cp * at.dp + in_stage * stage
                                                                           : -1};
+}
+
+/* What an epoch has of examples, and what it has not. */
+static int say_packed(const trainer *t, const char *split, const pack_said *p, int64_t n_samples, moai_error *err)
+{
+    char n[32], tokens[32], counted[32];
+    const int64_t most = t->run->seq_length + 1;
+
+    if (n_samples == 0)
+        return error_config(err, "%s: of %lld examples in the split `%s` none is left: %lld have more than %lld tokens "
+                            "(seq_length + 1), %lld no trained one", t->run->data, (long long)p->n_examples, split,
+                            (long long)p->n_long, (long long)most, (long long)p->n_untrained);
+    say("%-10s %s examples in %lld samples: %s tokens, %s of them trained", split,
+        with_commas(n, p->n_examples - p->n_long - p->n_untrained), (long long)n_samples,
+        with_commas(tokens, p->n_tokens), with_commas(counted, p->n_counted));
+    if (p->n_long)
+        warn("%lld of %lld examples of the split `%s` have more than %lld tokens (seq_length + 1) and are left out",
+             (long long)p->n_long, (long long)p->n_examples, split, (long long)most);
+    if (p->n_untrained)
+        warn("%lld of %lld examples of the split `%s` have no trained token and are left out",
+             (long long)p->n_untrained, (long long)p->n_examples, split);
+    return 0;
+}
+
+/* In the mode that is asked for.  NULL on every rank. */
+static dataset *open_split(const trainer *t, const char *split, const dataset_readers *readers, moai_error *err)
+{
+    const batch_options *o = &t->run->batch;
+    dataset *d = dataset_open(&t->data, split, readers, err);
+    pack_said said;
+
+    if (!d || o->mode != MODE_SFT) return d;
+    const pack_plan plan = {.seq_len = t->run->seq_length, .together = o->packing, .said = &said};
+    if (!dataset_pack(d, &plan, readers->world, err) &&
+        !say_packed(t, split, &said, dataset_samples(d, t->run->seq_length), err))
+        return d;
+    dataset_free(d);
+    return NULL;
+}
+
+/* How many steps the epochs are, said where they are counted so. */
+static int settle_steps(trainer *t, moai_error *err)
+{
+    schedule_options *s = &t->settled.schedule;
+    const int64_t n = dataset_samples(t->train_set, t->run->seq_length), global = t->batch.global;
+
+    if (schedule_settle(s, n, global, err)) return -1;
+    if (s->num_train_epochs > 0)
+        say("epochs     %g of %lld samples are %lld steps of %lld, of which the last goes %lld beyond",
+            s->num_train_epochs, (long long)n, (long long)s->max_steps, (long long)global,
+            (long long)(s->max_steps * global - (int64_t)(s->num_train_epochs * (double)n + 0.5)));
+    return 0;
 }
 
 static int open_data(trainer *t, moai_error *err)
@@ -115,10 +169,10 @@ static int open_data(trainer *t, moai_error *err)
 
     if (comm_agree(world, failed, err)) return -1;
     manifest_share(&t->data, world);
-    t->train_set = dataset_open(&t->data, "train", &readers, err);
-    if (!t->train_set) return -1;
+    t->train_set = open_split(t, "train", &readers, err);
+    if (!t->train_set || settle_steps(t, err)) return -1;
     if (run->eval_steps == 0) return 0;
-    t->eval_set = dataset_open(&t->data, "validation", &readers, err);
+    t->eval_set = open_split(t, "validation", &readers, err);
     if (!t->eval_set) return -1;
     if (dataset_samples(t->eval_set, run->seq_length) < 1)
         return error_config(err,
@@ -284,15 +338,15 @@ int trainer_read_data(trainer *t, moai_error *err)
     const bool reads = feed_reads(&t->run->batch, &t->grid);
 
     watch_files(true);
-    if (t->loader) loader_stop(t->loader);
-    t->loader = reads ? loader_start(t->train_set, &plan, err) : NULL;
+    if (t->feed.loader) loader_stop(t->feed.loader);
+    t->feed.loader = reads ? loader_start(t->train_set, &plan, err) : NULL;
     watch_files(false);
-    return comm_agree(&t->grid.host_world, reads && !t->loader, err);
+    return comm_agree(&t->grid.host_world, reads && !t->feed.loader, err);
 }
 
 static void take_batch_memory(trainer *t)
 {
-    t->ids = xmalloc((size_t)(t->batch.micro_batch * (t->run->seq_length + 1)) * sizeof *t->ids);
+    feed_init(&t->feed, &t->run->batch, &t->grid, t->train_set, t->batch.micro_batch, t->run->seq_length);
     t->samples_read = xmalloc((size_t)(t->batch.micro_batch * t->batch.accumulation) * sizeof *t->samples_read);
 }
 
@@ -338,7 +392,8 @@ int trainer_open(trainer *t, moai_error *err)
 
 void trainer_close(trainer *t)
 {
-    if (t->loader) loader_stop(t->loader);
+    if (t->feed.loader) loader_stop(t->feed.loader);
+    feed_free(&t->feed);
     if (t->train_set) dataset_free(t->train_set);
     if (t->eval_set) dataset_free(t->eval_set);
     manifest_free(&t->data);
@@ -352,7 +407,6 @@ void trainer_close(trainer *t)
     watchdog_stop();
     grid_free(&t->grid);
     device_close(&t->device);
-    free(t->ids);
     free(t->samples_read);
     checkpoint_files_free(&t->files);
     job_unlock(t->lock);

@@ -8,6 +8,7 @@
 #include "src/base/dir_lock.h"
 #include "src/device/device.h"
 #include "src/model/model.h"
+#include "src/train/feed.h"
 #include "src/train/plan.h"
 #include "src/train/profile.h"
 #include "src/train/resume.h"
@@ -16,7 +17,8 @@
 #include "src/train/straggler.h"
 
 typedef struct trainer {
-    const run_config *run;
+    run_config settled;                       /* with the steps that the data make of epochs; strings are borrowed */
+    const run_config *run;                    /* that */
     const model_config *cfg;
     batch_plan batch;
     moai_grid grid;
@@ -27,10 +29,9 @@ typedef struct trainer {
 
     manifest data;                            /* read by rank 0 for all */
     dataset *train_set, *eval_set;            /* eval_set NULL: no evaluation */
-    loader *loader;                           /* where feed_reads */
-    int32_t *ids;                             /* (micro_batch, seq_len + 1) of the micro-batch that is read */
+    feed feed;                                /* waited: in this step */
     int64_t *samples_read;                    /* (accumulation, micro_batch): this rank's sample numbers of the step */
-    double waited;                            /* for data, in this step */
+    sample_size size;                         /* of the step: its loss is the mean of what counts */
     double busy;                              /* in this step: seconds that this rank did not wait for others */
     stragglers stragglers;
     bool evaluation_failed;                   /* the last one's loss was not finite */

@@ -106,7 +106,8 @@ static void bench_loader(const char *manifest_path, int64_t vocab_size, int64_t 
             double waited = 0, begin = now_seconds();
             loader *l = loader_start(d, &p, &err);
             CHECK(l, "%s", err.text);
-            for (int64_t i = 0; i < n; i++) CHECK(loader_next(l, ids, samples, &waited, &err) == 0, "%s", err.text);
+            for (int64_t i = 0; i < n; i++)
+                CHECK(loader_next(l, ids, NULL, samples, &waited, &err) == 0, "%s", err.text);
             loader_stop(l);
             double rate = (double)(n * BATCH * seq_len) / (now_seconds() - begin) / 1e6;
             if (epoch == 0 && rate > first) first = rate;

@@ -66,8 +66,8 @@ static void read_samples(const manifest *m, const char *split)
     if (!d) return;
     dataset_xxh3(d, hex);
     const int64_t n = dataset_samples(d, T);
-    for (int64_t i = 0; i < n && i < 64; i++) dataset_sample(d, i, T, ids, &err);
-    if (n > 0) dataset_sample(d, n - 1, T, ids, &err);
+    for (int64_t i = 0; i < n && i < 64; i++) dataset_sample(d, i, T, ids, NULL, &err);
+    if (n > 0) dataset_sample(d, n - 1, T, ids, NULL, &err);
     dataset_free(d);
 }
 

@@ -10,6 +10,16 @@ static void rmsnorm_parts(moai_device *d, tensor n, float *r, tensor x, tensor w
 }
 static RESIDUAL_RMSNORM_BY_PARTS(parts)
 
+static void matmul_dx_parts(moai_device *d, tensor dx, tensor dy, tensor w, bool accumulate)
+{
+    dut.ops->matmul_dx(d, dx, dy, w, accumulate);
+}
+static void matmul_dw_parts(moai_device *d, tensor dw, tensor dy, tensor x, bool accumulate)
+{
+    dut.ops->matmul_dw(d, dw, dy, x, accumulate);
+}
+static LORA_BACKWARD_BY_PARTS(parts)
+
 static const double eps = 1e-6;
 
 /* One rounding more than the device's own: by its dtype's. */
@@ -42,6 +52,22 @@ static void check_residual(dtype dt, int64_t rows, int64_t cols)
     FREE(&x, &o, &w, &h, &n, &r, &own_h, &own_n, &own_r);
 }
 
+static void check_lora(dtype dt, int64_t rows, int64_t out, int64_t rank)
+{
+    field dy = field_random("dy", dt, rows, out, true), b = field_random("b", dt, out, rank, false),
+          low = field_random("low", dt, rows, rank, true), dlow = field_output("dlow", dt, rows, rank, true),
+          db = field_output("db", DT_F32, out, rank, false), own_dlow = field_output("dlow", dt, rows, rank, true),
+          own_db = field_output("db", DT_F32, out, rank, false);
+
+    dut.ops->lora_backward(dut.dev, own_dlow.t, own_db.t, dy.t, b.t, low.t, false);
+    double *ref_dlow = values_of(&own_dlow), *ref_db = values_of(&own_db);
+    TWICE(lora_backward_parts(dut.dev, dlow.t, db.t, dy.t, b.t, low.t, false), &dlow, &db);
+    ok_field(&dlow, ref_dlow, rounding(dt), "lora_backward by parts");
+    ok_field(&db, ref_db, 1e-5, "lora_backward by parts");
+    free(ref_dlow), free(ref_db);
+    FREE(&dy, &b, &low, &dlow, &db, &own_dlow, &own_db);
+}
+
 int main(int argc, char **argv)
 {
     static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
@@ -50,6 +76,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3; i++) {
         check_residual(three[i], 17, 96);
         check_residual(three[i], 5, 1027);
+        check_lora(three[i], 50, 2304, 16);
     }
     return battery_done();
 }

@@ -72,6 +72,31 @@ static void check_backward(dtype dt, dtype dx_dt, int64_t n_tokens, int64_t in, 
     free(ref_dx), free(ref_more), free(ref_dw), free(ref_first);
 }
 
+/* Both products of an adapter's backward. */
+static void check_adapter(dtype dt, int64_t n_tokens, int64_t out, int64_t rank, bool strided)
+{
+    char what[96];
+    field dy = field_random("dy", dt, n_tokens, out, strided), b = field_random("b", dt, out, rank, false);
+    field low = field_random("low", dt, n_tokens, rank, strided),
+          dlow = field_output("dlow", dt, n_tokens, rank, strided);
+    field db = field_random("db", DT_F32, out, rank, false), first_db = field_output("db", DT_F32, out, rank, false);
+    double *ref_dlow = doubles(n_tokens * rank), *ref_db = doubles(out * rank), *ref_first = doubles(out * rank);
+
+    multiply(ref_dlow, n_tokens, rank, out, dy.v, out, 1, b.v, rank, 1);
+    memcpy(ref_db, db.v, (size_t)(out * rank) * sizeof *ref_db);
+    multiply(ref_db, out, rank, n_tokens, dy.v, 1, out, low.v, rank, 1);
+    multiply(ref_first, out, rank, n_tokens, dy.v, 1, out, low.v, rank, 1);
+    snprintf(what, sizeof what, "%s adapter N %lld out %lld rank %lld", dtype_name(dt), (long long)n_tokens,
+             (long long)out, (long long)rank);
+    TWICE(dut.ops->lora_backward(dut.dev, dlow.t, db.t, dy.t, b.t, low.t, true), &dlow, &db);
+    ok_field(&dlow, ref_dlow, 2e-6, what);
+    ok_field(&db, ref_db, 1e-6, what);
+    dut.ops->lora_backward(dut.dev, dlow.t, first_db.t, dy.t, b.t, low.t, false);
+    ok_field(&first_db, ref_first, 1e-6, what);
+    FREE(&dy, &b, &low, &dlow, &db, &first_db);
+    free(ref_dlow), free(ref_db), free(ref_first);
+}
+
 /* z lies one element off y's alignment, in rows of the same length. */
 static void check_apart(dtype dt)
 {
@@ -134,6 +159,15 @@ int main(int argc, char **argv)
         check_forward(types[j][0], types[j][1], 5, 2208, 40, true);
         check_forward(types[j][0], types[j][1], 2, 1824, 4801, false);
     }
+    for (int j = 0; j < 5; j += 1 + j % 2)                    /* fp32, bf16, fp16 */
+        for (int strided = 0; strided < 2; strided++) {
+            check_adapter(types[j][0], 40, 56, 16, strided);
+            check_adapter(types[j][0], 67, 2056, 8, strided);
+            check_adapter(types[j][0], 300, 2048, 16, strided);
+            check_adapter(types[j][0], 99, 4360, 16, strided);
+            check_adapter(types[j][0], 131, 2568, 32, strided);
+            check_adapter(types[j][0], 20, 2050, 3, strided);
+        }
     check_apart(DT_F32);
     check_apart(DT_BF16);
     check_nothing(DT_F32);

@@ -123,6 +123,11 @@ static void run_raise_add(int s)
 static void run_dlow(int s) { matmul_dx_cuda(dev, tensor_cols(low(s), 0, R), wide(s), bf16(s, 5, I, R), false); }
 static void run_dx_low(int s) { matmul_dx_cuda(dev, bf16(s, 0, N, H), low(s), bf16(s, 5, 2 * R, H), false); }
 static void run_da(int s) { matmul_dw_cuda(dev, fp32(s, 7, 2 * R, H), low(s), bf16(s, 0, N, H), true); }
+static void run_lora_backward(int s)
+{
+    lora_backward_cuda(dev, tensor_cols(low(s), 0, R), fp32(s, 7, I, R), wide(s), bf16(s, 5, I, R),
+                       tensor_cols(low(s), R, R), true);
+}
 static void run_db(int s) { matmul_dw_cuda(dev, fp32(s, 7, I, R), wide(s), tensor_cols(low(s), 0, R), true); }
 
 /* seconds of one call, the best of three rounds */
@@ -197,6 +202,7 @@ static void bench_kernels(void)
     bench_kernel("LoRA: A^T dlow", row, run_dx_low);
     bench_kernel("LoRA: dA", row, run_da);
     bench_kernel("LoRA: dB", up, run_db);
+    bench_kernel("LoRA: B^T dy and dB", up, run_lora_backward);
 }
 
 /* -- products -- */

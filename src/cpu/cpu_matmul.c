@@ -1,5 +1,6 @@
 /* cpu_matmul.c: the three products of a linear map y = x W^T, W (out, in) */
 #include "src/cpu/cpu.h"
+#include "src/ops/ops_default.h"
 
 static void check_product(const char *op, tensor y, tensor x, tensor w)
 {
@@ -44,3 +45,5 @@ void matmul_dw_cpu(moai_device *dev, tensor dw, tensor dy, tensor x, bool accumu
     CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
     product_or_zero(dev, dw, dy, TRANSPOSED, x, AS_STORED, accumulate);
 }
+
+LORA_BACKWARD_BY_PARTS(cpu)

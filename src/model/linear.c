@@ -286,7 +286,8 @@ void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l, const l
     const size_t mark = arena_mark(c->scratch);
 
     for (int i = 0; i < l->n_adapters; i++)
-        c->ops->matmul_dx(c->dev, cols_of(l, i, acts->dlow), rows_of(l, i, dy), l->adapters[i].b, false);
+        c->ops->lora_backward(c->dev, cols_of(l, i, acts->dlow), l->adapters[i].db, rows_of(l, i, dy),
+                              l->adapters[i].b, cols_of(l, i, acts->kept), l->adds);
     if (l->n_adapters) {
         scale(c, acts->dlow);                                                   /* (N, n_adapters rank)              */
         raise_back(c, dx, l, acts);
@@ -298,8 +299,6 @@ void linear_dx(const moai_ctx *c, tensor dx, tensor dy, const linear *l, const l
 void linear_dw(const moai_ctx *c, linear *l, tensor dy, tensor x, const linear_acts *acts)
 {
     if (l->is_trained) c->ops->matmul_dw(c->dev, l->dw, dy, x, l->adds);
-    for (int i = 0; i < l->n_adapters; i++)
-        c->ops->matmul_dw(c->dev, l->adapters[i].db, rows_of(l, i, dy), cols_of(l, i, acts->kept), l->adds);
     if (l->n_adapters && !drops(c)) c->ops->matmul_dw(c->dev, l->da, acts->dlow, x, l->adds);
     for (int i = 0; drops(c) && i < l->n_adapters; i++) {
         const size_t mark = arena_mark(c->scratch);

@@ -72,9 +72,10 @@ void linear_acts_plan(linear_acts *, const moai_ctx *, unsigned maps, tensor x, 
 /* y (N, out) = x (N, in) W^T, and the adapters' part.  acts may be NULL of a map without any, here and below. */
 void linear_forward(const moai_ctx *, tensor y, tensor x, const linear *, const linear_acts *);
 void linear_add(const moai_ctx *, tensor y, tensor z, tensor x, const linear *, const linear_acts *);  /* y = z + ... */
-/* dx (N, in) = dy (N, out) W, and the adapters' part; leaves acts->dlow for linear_dw. */
+/* dx (N, in) = dy (N, out) W, and the adapters' part; with it goes the gradient of their B, and acts->dlow for
+ * linear_dw, which follows. */
 void linear_dx(const moai_ctx *, tensor dx, tensor dy, const linear *, const linear_acts *);
-/* The gradients of what is trained, dy^T x of W: what a step's first product writes, later ones add to
+/* The other gradients of what is trained, dy^T x of W: what a step's first product writes, later ones add to
  * (gradients_begin). */
 void linear_dw(const moai_ctx *, linear *, tensor dy, tensor x, const linear_acts *);
 

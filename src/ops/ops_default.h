@@ -16,4 +16,12 @@
         rmsnorm_##backend(d, n, r, h, w, eps);                                                                    \
     }
 
+#define LORA_BACKWARD_BY_PARTS(backend)                                                                          \
+    void lora_backward_##backend(moai_device *d, tensor dlow, tensor db, tensor dy, tensor b, tensor low,         \
+                                 bool accumulate)                                                                 \
+    {                                                                                                             \
+        matmul_dx_##backend(d, dlow, dy, b, false);                                                               \
+        matmul_dw_##backend(d, db, dy, low, accumulate);                                                          \
+    }
+
 #endif

@@ -52,7 +52,7 @@ MPI_LIBS    := $(shell $(MPICC) --showme:link 2>/dev/null)
 
 # HEADER:PACKAGE and PROGRAM:PACKAGE, the names that Debian 12 and Ubuntu 24.04 give the packages
 headers = mpi.h:libopenmpi-dev hdf5.h:libhdf5-dev sentencepiece_trainer.h:libsentencepiece-dev jansson.h:libjansson-dev \
-          xxhash.h:libxxhash-dev zstd.h:libzstd-dev cblas.h:libopenblas-dev
+          xxhash.h:libxxhash-dev zstd.h:libzstd-dev cblas.h:libopenblas-dev pcre2.h:libpcre2-dev utf8proc.h:libutf8proc-dev
 build_programs = gcc:build-essential g++:build-essential pkg-config:pkg-config $(MPICC):libopenmpi-dev mpirun:openmpi-bin
 test_programs  = h5dump:hdf5-tools zstd:zstd perl:perl prove:perl
 slurm_programs = sbatch:slurm-wlm munge:munge ip:iproute2
@@ -93,7 +93,7 @@ CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP $(CUDA_CPPFLAGS) $(PREFIX_CFLAGS)
 CFLAGS   += -std=gnu11 -ffp-contract=off $(OPT) -Wall -Wextra -Wshadow -Wvla -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math
 CXXFLAGS += -std=c++17 $(OPT) -Wall -Wextra -march=$(ARCH)
 LDLIBS    = $(PREFIX_LIBS) $(CUDA_LIBS) $(MPI_LIBS) $(HDF5_LIBS) $(if $(ONEDNN),-ldnnl,$(BLAS_LIBS)) -lsentencepiece -lsentencepiece_train \
-            -ljansson -lxxhash -lzstd $(packing_libs) -lstdc++ -lpthread -lm
+            -ljansson -lxxhash -lzstd -lpcre2-8 -lutf8proc $(packing_libs) -lstdc++ -lpthread -lm
 
 # ---- the GPU: CUDA=1 ---------------------------------------------------------------------------------------------
 CUDA_ARCH ?= 90a

@@ -153,7 +153,7 @@ refused 2 1 'more than one of --prompt, --prompt_file and --input_ids' "$dir/run
 refused 2 1 'no checkpoint: give the directory' --prompt x
 refused 2 1 "unexpected argument \"y\" after $dir/run" "$dir/run" y --prompt x
 refused 2 2 "$dir/nowhere is no checkpoint" "$dir/nowhere" --prompt x
-refused 2 2 'tests/golden/gqa7 has no tokenizer.model: give --tokenizer FILE' tests/golden/gqa7 --prompt x
+refused 2 2 'tests/golden/gqa7 has no tokenizer.model or tokenizer.json: give --tokenizer FILE' tests/golden/gqa7 --prompt x
 refused 2 1 "--tokenizer $dir/nowhere.model: No such file" "$dir/run" --prompt x --tokenizer "$dir/nowhere.model"
 refused 2 2 "tok.model has 380 tokens, more than vocab_size 67 of tests/golden/gqa7" tests/golden/gqa7 --prompt x --tokenizer "$dir/tok.model"
 refused 2 4 'num_attention_heads 6 is not divisible by tensor_parallel 4' "$dir/run" --prompt x

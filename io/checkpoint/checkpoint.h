@@ -57,7 +57,7 @@ typedef struct checkpoint_files {
 } checkpoint_files;
 int checkpoint_files_add(checkpoint_files *, const char *name, const char *path, moai_error *err);
 const struct checkpoint_file *checkpoint_files_find(const checkpoint_files *, const char *name);    /* NULL: none */
-/* As tokenizer.model; fills its SHA-256. */
+/* As tokenizer.model, or tokenizer.json where it is JSON; fills its SHA-256. */
 int checkpoint_read_tokenizer(checkpoint_files *, const char *path, char sha256[65], moai_error *err);
 /* But for names that are there already; `from` is empty then. */
 void checkpoint_files_move(checkpoint_files *to, checkpoint_files *from);

@@ -26,7 +26,11 @@ const struct checkpoint_file *checkpoint_files_find(const checkpoint_files *f, c
 
 int checkpoint_read_tokenizer(checkpoint_files *f, const char *path, char sha256[65], moai_error *err)
 {
-    if (checkpoint_files_add(f, "tokenizer.model", path, err) != 0) return -1;
+    if (checkpoint_files_add(f, "", path, err) != 0) return -1;
+    struct checkpoint_file *own = &f->list[f->n - 1];
+    const bool is_json = own->data[strspn(own->data, " \t\r\n")] == '{';
+    free(own->name);
+    own->name = xstrdup(is_json ? "tokenizer.json" : "tokenizer.model");
     bytes_sha256(f->list[f->n - 1].data, f->list[f->n - 1].n_bytes, sha256);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* hf.h: Hugging Face directories: config.json, model.safetensors or its shards with
- * model.safetensors.index.json, tokenizer.model. */
+ * model.safetensors.index.json, tokenizer.model or tokenizer.json. */
 #ifndef MOAI_HF_H
 #define MOAI_HF_H
 

@@ -131,7 +131,8 @@ static void set_id(json_t *o, const char *key, int64_t id)
 static int write_generation_config(const export *x, moai_error *err)
 {
     const model_config *cfg = weights_config(x->from);
-    const char *path = cfg->eos_token_id.n == 0 ? weights_tokenizer(x->from) : NULL;
+    moai_error unused;
+    const char *path = cfg->eos_token_id.n == 0 ? weights_tokenizer(x->from, &unused) : NULL;
     tokenizer *t = path ? tokenizer_open(path, err) : NULL;
 
     if (path && !t) return -1;
@@ -146,10 +147,18 @@ static int write_generation_config(const export *x, moai_error *err)
     return write_json(x, "generation_config.json", o, err);
 }
 
+static bool has_suffix(const char *text, const char *suffix)
+{
+    const size_t n = strlen(text), n_suffix = strlen(suffix);
+
+    return n >= n_suffix && strcmp(text + n - n_suffix, suffix) == 0;
+}
+
 /* What came with an imported model goes out as it came; what did not is made. */
 static int write_files(export *x, moai_error *err)
 {
-    const char *model = weights_tokenizer(x->from);
+    moai_error unused;
+    const char *model = weights_tokenizer(x->from, &unused);
     char *copy = xasprintf("%s/tokenizer.model", x->dir);
     checkpoint_files carried = {0};
     bool has_tokenizer = false;
@@ -159,7 +168,7 @@ static int write_files(export *x, moai_error *err)
     if (rc == 0) rc = checkpoint_files_write(&carried, x->dir, err);
     if (rc == 0 && !checkpoint_files_find(&carried, "generation_config.json")) rc = write_generation_config(x, err);
     if (rc == 0 && model && !has_tokenizer) rc = hf_write_tokenizer(x->dir, model, weights_config(x->from), err);
-    if (rc == 0 && model && has_tokenizer) rc = file_copy(model, copy, err);
+    if (rc == 0 && model && has_tokenizer && !has_suffix(model, ".json")) rc = file_copy(model, copy, err);
     checkpoint_files_free(&carried);
     free(copy);
     return rc;

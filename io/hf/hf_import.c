@@ -154,11 +154,12 @@ int hf_import(const char *hf_dir, const char *base, const char *output_dir, bool
     checkpoint_files files = {0};
     piece_file f = {0};
     job_lock *lock = NULL;
+    moai_error unused;
     int rc = from ? 0 : -1;
 
     if (rc == 0) meta.model = *weights_config(from);
-    if (rc == 0 && weights_tokenizer(from))
-        rc = checkpoint_read_tokenizer(&files, weights_tokenizer(from), meta.tokenizer_sha256, err);
+    const char *tokenizer_path = rc == 0 ? weights_tokenizer(from, &unused) : NULL;
+    if (tokenizer_path) rc = checkpoint_read_tokenizer(&files, tokenizer_path, meta.tokenizer_sha256, err);
     if (rc == 0) rc = weights_carry(from, &files, err);
     if (rc == 0) rc = check_files(hf_dir, &files, err);
     if (rc == 0) rc = check_output(hf_dir, output_dir, err);

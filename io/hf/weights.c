@@ -262,6 +262,7 @@ int weights_carry(const weights *w, checkpoint_files *f, moai_error *err)
     if (!w->hf) return manifest_read_files(&w->m, f, is_carried, err);
     int rc = carried_in(w->dir, &names, err);
     for (int i = 0; rc == 0 && i < names.n; i++) {
+        if (checkpoint_files_find(f, names.list[i])) continue;
         char *path = xasprintf("%s/%s", w->dir, names.list[i]);
         rc = checkpoint_files_add(f, names.list[i], path, err);
         free(path);
@@ -305,13 +306,23 @@ static int name_newest(const char *dir, moai_error *err)
     return -1;
 }
 
+/* tokenizer.model, or else tokenizer.json, where one is there.  Caller frees. */
+static char *find_tokenizer(const char *dir)
+{
+    char *model = xasprintf("%s/tokenizer.model", dir), *json = xasprintf("%s/tokenizer.json", dir);
+    const bool is_json = !file_exists(model) && file_exists(json);
+
+    free(is_json ? model : json);
+    return is_json ? json : model;
+}
+
 weights *weights_open(const char *dir, moai_error *err)
 {
     weights *w = xmalloc(sizeof *w);
     char *path = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/config.json", dir);
 
     w->dir = xstrdup(dir);
-    w->tokenizer = xasprintf("%s/tokenizer.model", dir);
+    w->tokenizer = find_tokenizer(dir);
     int rc = file_exists(path)      ? open_checkpoint(w, err)
              : file_missing(config) ? name_newest(dir, err)
                                     : open_hf(w, err);
@@ -351,7 +362,7 @@ weights *weights_open_adapter(const char *dir, const model_config *base, moai_er
     char *path = xasprintf("%s/manifest.json", dir), *config = xasprintf("%s/adapter_config.json", dir), *name = NULL;
     int rc = 0;
 
-    *w = (weights){.dir = xstrdup(dir), .tokenizer = xasprintf("%s/tokenizer.model", dir)};
+    *w = (weights){.dir = xstrdup(dir), .tokenizer = find_tokenizer(dir)};
     if (file_exists(path)) {
         rc = open_checkpoint(w, err);
         if (rc == 0) rc = check_base(w, base ? base : &w->cfg, err);
@@ -421,7 +432,21 @@ int weights_xxh3(const weights *w, char xxh3[33], moai_error *err)
 
 const model_config *weights_config(const weights *w) { return &w->cfg; }
 const token_list *weights_ends(const weights *w) { return &w->ends; }
-const char *weights_tokenizer(const weights *w) { return file_exists(w->tokenizer) ? w->tokenizer : NULL; }
+
+/* A tokenizer.json of another kind only comes along (carried.h). */
+const char *weights_tokenizer(const weights *w, moai_error *why)
+{
+    const size_t n = strlen(w->tokenizer);
+
+    if (!file_exists(w->tokenizer)) {
+        error_config(why, "%s has no tokenizer.model or tokenizer.json", w->dir);
+        return NULL;
+    }
+    if (strcmp(w->tokenizer + n - 5, ".json") != 0) return w->tokenizer;
+    tokenizer *t = tokenizer_open(w->tokenizer, why);
+    tokenizer_free(t);
+    return t ? w->tokenizer : NULL;
+}
 
 /* What others wrote may hold anything; a checkpoint of ours never did. */
 static int check_finite(const weights *w, const char *name, rect at, const float *x, int64_t stride, moai_error *err)
@@ -438,8 +463,10 @@ static int check_finite(const weights *w, const char *name, rect at, const float
 
 int weights_tokenizer_sha256(const weights *w, char hex[65], moai_error *err)
 {
+    moai_error unused;
+
     hex[0] = '\0';
-    if (w->hf) return file_exists(w->tokenizer) ? file_sha256(w->tokenizer, hex, err) : 0;
+    if (w->hf) return weights_tokenizer(w, &unused) ? file_sha256(w->tokenizer, hex, err) : 0;
     memcpy(hex, w->m.meta.tokenizer_sha256, 65);
     return 0;
 }

@@ -28,7 +28,8 @@ const model_config *weights_config(const weights *);       /* with adapters: of 
 const token_list *weights_ends(const weights *);
 /* Adds the files of carried.h in the directory. */
 int weights_carry(const weights *, checkpoint_files *, moai_error *err);
-const char *weights_tokenizer(const weights *); /* path of tokenizer.model in the directory, or NULL */
+/* The path of its tokenizer.model, else of a tokenizer.json that is read (tokenizer.h); NULL: none, and why. */
+const char *weights_tokenizer(const weights *, moai_error *why);
 /* Of the tokenizer that the model was trained with; "" where nobody knows. */
 int weights_tokenizer_sha256(const weights *, char hex[65], moai_error *err);
 /* The block [row0, row0+n_rows) x [col0, col0+n_cols) of the named tensor (a vector has one row)

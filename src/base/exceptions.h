@@ -1,4 +1,5 @@
-/* exceptions.h: where C calls C++ (tokenizer.cc, tokenizer_train.cc): no exception crosses, it becomes the error. */
+/* exceptions.h: where C calls C++ (io/text/tokenizer_sentencepiece.cc, tokenizer_train.cc): no exception crosses, it
+ * becomes the error. */
 #ifndef MOAI_EXCEPTIONS_H
 #define MOAI_EXCEPTIONS_H
 

@@ -41,7 +41,11 @@ static char *tokenizer_beside(const char *dir)
         path = m.tokenizer ? xstrdup(m.tokenizer) : NULL;
         manifest_free(&m);
     }
-    return path ? path : xasprintf("%s/tokenizer.model", dir);
+    if (path) return path;
+    path = xasprintf("%s/tokenizer.model", dir);
+    if (file_exists(path)) return path;
+    free(path);
+    return xasprintf("%s/tokenizer.json", dir);
 }
 
 /* A lone shard as a split of its own; the tokenizer may lie beside it. */

@@ -102,7 +102,7 @@ int encode_run(const encode_options *o, const comm *world, moai_error *err)
     }
     if (status == 0) status = encode_shards(o, &parts, world, &m, err);
     if (status == 0) {
-        if (world->rank == 0) status = encode_output_commit(&out, &m, o->tokenizer, err);
+        if (world->rank == 0) status = encode_output_commit(&out, &m, o->tokenizer, tokenizer_is_json(tok), err);
         status = comm_agree(world, status != 0, err);
     }
     if (status == 0) report(o, &m, &parts, world, now_seconds() - begin);

@@ -48,14 +48,15 @@ static int64_t shard_generation(const char *name)
     return generation > 1 && generation < 1ll << 40 ? generation : 0;
 }
 
-/* tokenizer.model, tokenizer.2.model: one that encode has put there. */
+/* tokenizer.model, tokenizer.2.model, and so .json: one that encode has put there. */
 static bool is_tokenizer_name(const char *name)
 {
     long long generation;
-    int at = 0;
+    int at = 0, json_at = 0;
 
-    return strcmp(name, "tokenizer.model") == 0 ||
-           (sscanf(name, "tokenizer.%lld.model%n", &generation, &at) == 1 && at > 0 && !name[at]);
+    if (strcmp(name, "tokenizer.model") == 0 || strcmp(name, "tokenizer.json") == 0) return true;
+    if (sscanf(name, "tokenizer.%lld.model%n", &generation, &at) == 1 && at > 0 && !name[at]) return true;
+    return sscanf(name, "tokenizer.%lld.json%n", &generation, &json_at) == 1 && json_at > 0 && !name[json_at];
 }
 
 static bool is_named(const manifest *m, const char *name)
@@ -288,9 +289,10 @@ int encode_output_begin(encode_output *o, const char *dir, bool overwrite, moai_
 /* ---- commit ----------------------------------------------------------------------------------------------------- */
 
 /* The old set's copy where that is the same, else a name that nothing has: no other file there is ours. */
-static char *tokenizer_path(const encode_output *o, const manifest *new)
+static char *tokenizer_path(const encode_output *o, const manifest *new, bool is_json)
 {
-    char hex[65], *path = join(o->dir, "tokenizer.model");
+    const char *kind = is_json ? "json" : "model";
+    char hex[65], *path = xasprintf("%s/tokenizer.%s", o->dir, kind);
     moai_error unused;
     struct stat st;
 
@@ -301,7 +303,7 @@ static char *tokenizer_path(const encode_output *o, const manifest *new)
     }
     for (int64_t i = max_i64(o->generation, 2); lstat(path, &st) == 0; i++) {
         free(path);
-        path = xasprintf("%s/tokenizer.%lld.model", o->dir, (long long)i);
+        path = xasprintf("%s/tokenizer.%lld.%s", o->dir, (long long)i, kind);
     }
     return path;
 }
@@ -366,15 +368,32 @@ static int switch_manifest(encode_output *o, const char *from, moai_error *err)
     return rc;
 }
 
-int encode_output_commit(encode_output *o, manifest *m, const char *tokenizer, moai_error *err)
+/* What says more of a tokenizer.json, its ends and its template of conversations, lies beside that, here too. */
+static int copy_settings(const encode_output *o, const char *tokenizer, moai_error *err)
+{
+    static const char *const names[] = {"tokenizer_config.json", "chat_template.jinja"};
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < 2; i++) {
+        char *from = xasprintf("%.*s%s", (int)(name_of(tokenizer) - tokenizer), tokenizer, names[i]),
+             *to = join(o->dir, names[i]);
+        if (file_exists(from)) rc = file_copy(from, to, err);
+        free(from);
+        free(to);
+    }
+    return rc;
+}
+
+int encode_output_commit(encode_output *o, manifest *m, const char *tokenizer, bool is_json, moai_error *err)
 {
     char *manifest_path = join(o->parts, manifest_name);
 
-    m->tokenizer = tokenizer_path(o, m);
+    m->tokenizer = tokenizer_path(o, m, is_json);
     int rc = is_named(&o->old, name_of(m->tokenizer)) ? 0 : copy_tokenizer(o, m, tokenizer, err);
     if (rc == 0) rc = manifest_write(m, manifest_path, err);
     if (rc == 0) rc = write_list(o, m, err);
     if (rc == 0) rc = keep_old(o, err);
+    if (rc == 0 && is_json) rc = copy_settings(o, tokenizer, err);
     if (rc == 0) rc = move_all(o, m, err);
     if (rc == 0) rc = switch_manifest(o, manifest_path, err);
     free(manifest_path);

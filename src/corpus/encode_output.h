@@ -28,8 +28,9 @@ typedef struct encode_output {
  * Makes the directory, takes its lock, tidies up behind a killed encode, sees that nothing is in the way (a manifest
  * is, unless `overwrite`) and makes an empty .parts. */
 int encode_output_begin(encode_output *, const char *dir, bool overwrite, moai_error *err);
-/* Puts the shards of m, whole in .parts, and the tokenizer of m->info.tokenizer_sha256 in place.  Sets m->tokenizer. */
-int encode_output_commit(encode_output *, manifest *m, const char *tokenizer, moai_error *err);
+/* Puts the shards of m, whole in .parts, and the tokenizer of m->info.tokenizer_sha256 in place, with what lies beside
+ * it where it is a tokenizer.json.  Sets m->tokenizer. */
+int encode_output_commit(encode_output *, manifest *m, const char *tokenizer, bool is_json, moai_error *err);
 /* After success and failure: removes .parts and what the manifest does not name, and ends the lock. */
 void encode_output_end(encode_output *);
 

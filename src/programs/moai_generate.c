@@ -99,10 +99,11 @@ static int check_tokenizer(const session *s, const char *dir, moai_error *err)
 static int open_tokenizer(session *s, const char *dir, moai_error *err)
 {
     const generate_flags *f = s->flags;
-    const char *path = *f->tokenizer ? f->tokenizer : weights_tokenizer(s->weights);
+    moai_error why;
+    const char *path = *f->tokenizer ? f->tokenizer : weights_tokenizer(s->weights, &why);
 
     if (!path && *f->input_ids) return 0;
-    if (!path) return error_config(err, "%s has no tokenizer.model: give --tokenizer FILE, or --input_ids", dir);
+    if (!path) return error_config(err, "%s: give --tokenizer FILE, or --input_ids", why.text);
     if (*f->tokenizer && file_given("tokenizer", path, err)) return -1;
     s->tokenizer = tokenizer_open(path, err);
     if (!s->tokenizer) return -1;

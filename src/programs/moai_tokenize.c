@@ -64,8 +64,8 @@ static const key_spec train_rows[] = {
     BOOL(overwrite, "false", "replace an earlier model, once the new one is whole"),
 };
 static const key_spec encode_rows[] = {
-    PATH(tokenizer, NULL, "tokenizer.model, of moai_tokenize train or another SentencePiece model"),
-    PATH(output, NULL, "directory for the shards, tokenizer.model and manifest.json"),
+    PATH(tokenizer, NULL, "tokenizer.model, of moai_tokenize train or another SentencePiece model, or tokenizer.json"),
+    PATH(output, NULL, "directory for the shards, the tokenizer and manifest.json"),
     INT(shard_tokens, "100000000", 1, 1ll << 40, "tokens of a shard; the last document goes beyond it"),
     TEXT(document_separator, "file",
          "of a .txt: file (all is one document), line (each line one), blank_line, or any other text: lines equal to "

@@ -37,7 +37,7 @@ static const key_spec rows[] = {
     BOOL(double_quantization, "true", "nf4: the scales of the blocks in 8 bits"),
     TEXT(device, "auto", "cpu, cuda or auto"),
     INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: OMP_NUM_THREADS, or its share of the node's cores"),
-    PATH(tokenizer, "", "tokenizer.model, when not the one beside the weights"),
+    PATH(tokenizer, "", "tokenizer.model or tokenizer.json, when not the one beside the weights"),
     PATH(adapter, "", "adapters for DIRECTORY: PEFT's, a checkpoint of a run that trains them, or its directory"),
     PATH(logits_out, "", "write the logits after each of --input_ids, (ids, vocab_size) native fp32, and no text"),
 };

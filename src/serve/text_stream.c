@@ -8,23 +8,20 @@
 
 enum { LONGEST_CHARACTER = 4 }; /* bytes, which are as many tokens */
 
-/* The byte that a token stands for; -1: it is another kind of token. */
-static int byte_of(const tokenizer *t, int32_t id)
-{
-    piece_kind kind;
-
-    if (id < 0 || id >= tokenizer_vocab_size(t)) return -1;
-    const char *piece = tokenizer_piece(t, id, &kind);                     /* "<0x0A>" */
-    return kind == PIECE_BYTE ? (int)strtol(piece + 1, NULL, 16) & 255 : -1;
-}
-
-/* How many tokens at the end are the first bytes of a character. */
+/* How many tokens at the end hold the first bytes of a character that goes on. */
 static int64_t n_within_character(const tokenizer *t, const int32_t *ids, int64_t n)
 {
-    for (int64_t k = 1; k <= n && k < LONGEST_CHARACTER; k++) {
-        const int byte = byte_of(t, ids[n - k]);
-        if (byte < 0) return 0;
-        if ((byte & 0xC0) != 0x80) return (byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC2 ? 2 : 1) > k ? k : 0;
+    int n_seen = 0;                           /* bytes of the character's end, from the last one backwards */
+
+    for (int64_t k = 1; k <= n && n_seen < LONGEST_CHARACTER; k++) {
+        size_t n_bytes;
+        const char *bytes = tokenizer_bytes(t, ids[n - k], &n_bytes);
+        if (n_bytes == 0) return 0;
+        while (n_bytes > 0 && ++n_seen < LONGEST_CHARACTER) {
+            const unsigned char byte = (unsigned char)bytes[--n_bytes];
+            const int length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC2 ? 2 : 1;
+            if ((byte & 0xC0) != 0x80) return length > n_seen ? k : 0;
+        }
     }
     return 0;
 }

@@ -20,7 +20,7 @@ static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},  {"selecti
 static const key_spec first[] = {
     PATH(model, "", "model file, a Hugging Face config.json"),
     PATH(data, "", "manifest.json of the token shards, or its directory", CONTENT),
-    PATH(tokenizer, "", "tokenizer.model, when not the one that the manifest names"),
+    PATH(tokenizer, "", "tokenizer.model or tokenizer.json, when not the one that the manifest names"),
     PATH(output_dir, "output", "checkpoints, metrics.jsonl and runs/ go here"),
     PATH(resume_from_checkpoint, "",
          "a checkpoint directory; auto: the newest good one of output_dir, if any; latest: auto, but it must be there"),

@@ -19,6 +19,21 @@ static const char *tokenizer_path(const trainer *t)
     return t->run->tokenizer[0] ? t->run->tokenizer : t->data.tokenizer;
 }
 
+/* What lies beside a tokenizer.json and says more of it. */
+static int read_settings(trainer *t, const char *path, moai_error *err)
+{
+    static const char *const names[] = {"tokenizer_config.json", "chat_template.jinja"};
+    const char *slash = strrchr(path, '/');
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < 2; i++) {
+        char *beside = xasprintf("%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, names[i]);
+        if (file_exists(beside)) rc = checkpoint_files_add(&t->files, names[i], beside, err);
+        free(beside);
+    }
+    return rc;
+}
+
 /* For the checkpoints; NULL: none. */
 static int read_tokenizer(trainer *t, const char *path, moai_error *err)
 {
@@ -26,6 +41,7 @@ static int read_tokenizer(trainer *t, const char *path, moai_error *err)
 
     if (!path) return 0;
     if (checkpoint_read_tokenizer(&t->files, path, hex, err)) return -1;
+    if (checkpoint_files_find(&t->files, "tokenizer.json") && read_settings(t, path, err)) return -1;
     if (strcmp(hex, t->data.info.tokenizer_sha256) == 0) return 0;
     return error_config(err, "%s: sha256 %s is not that of the shards' tokenizer, %s", path, hex,
                         t->data.info.tokenizer_sha256);

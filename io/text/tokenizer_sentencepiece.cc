@@ -1,4 +1,4 @@
-/* tokenizer.cc: see tokenizer.h.  Training is in tokenizer_train.cc.
+/* tokenizer_sentencepiece.cc: SentencePiece's models, see tokenizer.h.  Training is in tokenizer_train.cc.
  *
  * The tokens are those that SentencePiece gives the whole text, found faster: a text is cut into units where no piece
  * of the vocabulary can reach across, and since most units are words met before, a table of recent units answers for
@@ -18,7 +18,6 @@
 #include "src/base/exceptions.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -28,16 +27,16 @@
 #include <mutex>
 #include <sentencepiece_processor.h>
 #include <string>
-#include <sys/stat.h>
 #include <vector>
-#include <xxhash.h>
 
 extern "C" {
-#include "io/text/tokenizer.h"
+#include "io/text/recent_units.h"
+#include "io/text/tokenizer_kind.h"
 #include "src/base/utf8.h"
 }
 
-namespace {
+namespace
+{
 
 constexpr char meta_space[] = "\xE2\x96\x81"; /* U+2581 */
 constexpr size_t long_unit = 1 << 12;         /* bytes, from which on any place to cut is taken */
@@ -51,11 +50,11 @@ struct model_traits {
     uint64_t type = UNIGRAM;
     bool byte_fallback = false, space_behind = false; /* space_behind: treat_whitespace_as_suffix */
     bool adds_space = true, drops_spaces = true, escapes_spaces = true, normalizes = false;
-    std::string untested;                             /* the model without self_test_data: texts and their tokens */
+    std::string untested; /* the model without self_test_data: texts and their tokens */
 
     explicit model_traits(const std::string &model) { read_fields(model.data(), model.data() + model.size(), 0); }
 
-private:
+  private:
     void read_fields(const char *at, const char *end, uint64_t message);
     void set(uint64_t message, uint64_t field, uint64_t value);
 };
@@ -107,8 +106,9 @@ void model_traits::set(uint64_t message, uint64_t field, uint64_t value)
 }
 
 /* Which two characters stand side by side in some piece: a set that may hold a few pairs more. */
-class character_pairs {
-public:
+class character_pairs
+{
+  public:
     character_pairs() : bits(n_bits) {}
     static size_t length(char lead)
     {
@@ -127,7 +127,7 @@ public:
         return bits[place(text + left, at - left, text + at, n_bytes - at)];
     }
 
-private:
+  private:
     static constexpr size_t n_bits = 1 << 22;
     static uint64_t character(const char *p, size_t n_bytes)
     {
@@ -144,56 +144,10 @@ private:
     std::vector<bool> bits;
 };
 
-/* Units met lately and their ids: a table without chains, where a newer unit takes the older one's place. */
-class recent_units {
-public:
-    struct entry {
-        uint8_t n_bytes, n_ids;
-        char text[30];
-        int32_t ids[8];
-    };
-
-    recent_units() : table(new entry[n_entries]()) {}
-    entry *find(const char *unit, size_t n_bytes) { return &table[XXH3_64bits(unit, n_bytes) % n_entries]; }
-    static bool fits(size_t n_bytes) { return n_bytes <= sizeof entry::text; }
-    static bool holds(const entry *e, const char *unit, size_t n_bytes)
-    {
-        return e->n_bytes == n_bytes && memcmp(e->text, unit, n_bytes) == 0;
-    }
-    static void put(entry *e, const char *unit, size_t n_bytes, const std::vector<int> &ids)
-    {
-        if (ids.size() > sizeof e->ids / sizeof *e->ids) return;
-        e->n_bytes = static_cast<uint8_t>(n_bytes);
-        e->n_ids = static_cast<uint8_t>(ids.size());
-        memcpy(e->text, unit, n_bytes);
-        for (size_t i = 0; i < ids.size(); i++) e->ids[i] = ids[i];
-    }
-
-private:
-    static constexpr size_t n_entries = 1 << 16; /* of 64 bytes: 4 MiB */
-    std::unique_ptr<entry[]> table;
+struct table_free {
+    void operator()(recent_unit *table) const { free(table); }
 };
-
-struct id_list {
-    int32_t **ids;
-    int64_t *n, *capacity;
-
-    void reserve(size_t more)
-    {
-        int64_t wanted = *n + static_cast<int64_t>(more);
-        if (wanted <= *capacity) return;
-        *capacity = max_i64(wanted, 2 * *capacity + 64);
-        *ids = static_cast<int32_t *>(realloc(*ids, static_cast<size_t>(*capacity) * sizeof **ids));
-        CHECK(*ids, "out of host memory: %lld tokens", static_cast<long long>(*capacity));
-    }
-    void append(const int32_t *more, size_t count)
-    {
-        if (count == 0) return;
-        reserve(count);
-        memcpy(*ids + *n, more, count * sizeof **ids);
-        *n += static_cast<int64_t>(count);
-    }
-};
+using recent_units = std::unique_ptr<recent_unit[], table_free>;
 
 /* Whether a piece has a space behind something else. */
 bool has_inner_space(const std::string &piece)
@@ -210,7 +164,7 @@ bool ends_with_meta_space(const char *text, size_t n)
 
 } // namespace
 
-struct tokenizer {
+struct sentencepiece_model {
     sentencepiece::SentencePieceProcessor sp, no_prefix; /* the model, and that it puts no space in front */
     std::vector<std::string> text_of;                    /* what each id decodes to; "" for control symbols */
     bool lossless;                                       /* all but U+2581 comes back */
@@ -220,7 +174,7 @@ struct tokenizer {
     character_pairs pairs;
     mutable std::atomic<bool> has_warned{false};
     mutable std::mutex lock;
-    mutable std::vector<std::unique_ptr<recent_units>> idle; /* one is taken for each call */
+    mutable std::vector<recent_units> idle; /* one is taken for each call */
 
     int load(const char *path, moai_error *err);
     bool read_pieces();
@@ -228,14 +182,14 @@ struct tokenizer {
     size_t unit_length(const char *text, size_t n_bytes) const;
     int encode_whole(const sentencepiece::SentencePieceProcessor &, const char *text, size_t n_bytes,
                      std::vector<int> &, moai_error *err) const;
-    int encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch, id_list out,
+    int encode_unit(const char *unit, size_t n_bytes, recent_unit *recent, std::vector<int> &scratch, token_row out,
                     moai_error *err) const;
-    int encode_units(const char *text, size_t n_bytes, recent_units &recent, id_list out, moai_error *err) const;
-    int encode(const char *text, size_t n_bytes, id_list out, moai_error *err) const;
+    int encode_units(const char *text, size_t n_bytes, recent_unit *recent, token_row out, moai_error *err) const;
+    int encode(const char *text, size_t n_bytes, token_row out, moai_error *err) const;
 };
 
 /* Fills text_of, the pairs and what follows from them; true: each byte has a piece. */
-bool tokenizer::read_pieces()
+bool sentencepiece_model::read_pieces()
 {
     bool byte_seen[256] = {false}, all = true;
 
@@ -263,30 +217,8 @@ bool tokenizer::read_pieces()
     return all;
 }
 
-/* What is not SentencePiece's is named before SentencePiece says less. */
-static int look_at_model(const char *path, moai_error *err)
+int sentencepiece_model::load(const char *path, moai_error *err)
 {
-    char head[64] = "";
-    struct stat st;
-
-    if (stat(path, &st) != 0) return error_set(err, "%s: %s", path, strerror(errno));
-    FILE *f = S_ISREG(st.st_mode) ? fopen(path, "rb") : nullptr;
-    if (f) head[fread(head, 1, sizeof head - 1, f)] = '\0';
-    if (f) fclose(f);
-    const char *first = head + strspn(head, " \t\r\n");
-    if (S_ISDIR(st.st_mode)) return error_config(err, "%s: is a directory: the tokenizer.model in it is meant?", path);
-    if (S_ISREG(st.st_mode) && st.st_size == 0) return error_config(err, "%s: is empty: no tokenizer", path);
-    if (*first == '{')
-        return error_config(
-            err, "%s: is JSON (a Hugging Face tokenizer.json?); SentencePiece's tokenizer.model is read", path);
-    if (strncmp(head, "version https://git-lfs", 23) == 0)
-        return error_config(err, "%s: is a Git LFS pointer: git lfs pull fetches the file itself", path);
-    return 0;
-}
-
-int tokenizer::load(const char *path, moai_error *err)
-{
-    if (look_at_model(path, err) != 0) return -1;
     auto status = sp.Load(path);
     if (!status.ok())
         return error_set(err, "%s: cannot load as a SentencePiece model: %s", path, status.ToString().c_str());
@@ -303,7 +235,7 @@ int tokenizer::load(const char *path, moai_error *err)
     return 0;
 }
 
-size_t tokenizer::cut_anyway(const char *text) const
+size_t sentencepiece_model::cut_anyway(const char *text) const
 {
     if (!has_warned.exchange(true))
         warn("a text has %zu MiB in a row where each two neighbours may belong together (\"%.*s...\"): it is cut "
@@ -313,7 +245,7 @@ size_t tokenizer::cut_anyway(const char *text) const
 }
 
 /* Bytes of the first unit of the text. */
-size_t tokenizer::unit_length(const char *text, size_t n_bytes) const
+size_t sentencepiece_model::unit_length(const char *text, size_t n_bytes) const
 {
     if (cut_lines && text[0] == '\n') return 1;
     const size_t n_looked_at = std::min(n_bytes, long_unit);
@@ -327,8 +259,8 @@ size_t tokenizer::unit_length(const char *text, size_t n_bytes) const
     return n < n_bytes && n == longest_unit ? cut_anyway(text) : n;
 }
 
-int tokenizer::encode_whole(const sentencepiece::SentencePieceProcessor &by, const char *text, size_t n_bytes,
-                            std::vector<int> &ids, moai_error *err) const
+int sentencepiece_model::encode_whole(const sentencepiece::SentencePieceProcessor &by, const char *text, size_t n_bytes,
+                                      std::vector<int> &ids, moai_error *err) const
 {
     if (n_bytes > most_bytes)
         return error_set(err, "SentencePiece takes at most %zu bytes that cannot be cut, these are %zu", most_bytes,
@@ -337,27 +269,28 @@ int tokenizer::encode_whole(const sentencepiece::SentencePieceProcessor &by, con
     return status.ok() ? 0 : error_set(err, "SentencePiece: %s", status.ToString().c_str());
 }
 
-int tokenizer::encode_unit(const char *unit, size_t n_bytes, recent_units &recent, std::vector<int> &scratch,
-                           id_list out, moai_error *err) const
+int sentencepiece_model::encode_unit(const char *unit, size_t n_bytes, recent_unit *recent, std::vector<int> &scratch,
+                                     token_row out, moai_error *err) const
 {
-    recent_units::entry *e = nullptr;
+    recent_unit *e = nullptr;
 
-    if (recent_units::fits(n_bytes)) {
-        e = recent.find(unit, n_bytes);
-        if (recent_units::holds(e, unit, n_bytes)) {
-            out.reserve(sizeof e->ids / sizeof *e->ids);
+    if (n_bytes <= RECENT_BYTES) {
+        e = recent_units_find(recent, unit, n_bytes);
+        if (recent_unit_is(e, unit, n_bytes)) {
+            token_row_reserve(out, RECENT_IDS);
             memcpy(*out.ids + *out.n, e->ids, sizeof e->ids); /* all eight: one vector store; the rest is overwritten */
             *out.n += e->n_ids;
             return 0;
         }
     }
     if (encode_whole(space_in_front || space_behind ? no_prefix : sp, unit, n_bytes, scratch, err) != 0) return -1;
-    if (e) recent_units::put(e, unit, n_bytes, scratch);
-    out.append(scratch.data(), scratch.size());
+    if (e) recent_unit_put(e, unit, n_bytes, scratch.data(), scratch.size());
+    token_row_add(out, scratch.data(), static_cast<int64_t>(scratch.size()));
     return 0;
 }
 
-int tokenizer::encode_units(const char *text, size_t n_bytes, recent_units &recent, id_list out, moai_error *err) const
+int sentencepiece_model::encode_units(const char *text, size_t n_bytes, recent_unit *recent, token_row out,
+                                      moai_error *err) const
 {
     const int unknown = sp.unk_id();
     std::vector<int> scratch;
@@ -382,15 +315,15 @@ int tokenizer::encode_units(const char *text, size_t n_bytes, recent_units &rece
     return status;
 }
 
-int tokenizer::encode(const char *text, size_t n_bytes, id_list out, moai_error *err) const
+int sentencepiece_model::encode(const char *text, size_t n_bytes, token_row out, moai_error *err) const
 {
     if (!divisible) {
         std::vector<int> ids;
         if (encode_whole(sp, text, n_bytes, ids, err) != 0) return -1;
-        out.append(ids.data(), ids.size());
+        token_row_add(out, ids.data(), static_cast<int64_t>(ids.size()));
         return 0;
     }
-    std::unique_ptr<recent_units> recent;
+    recent_units recent;
     {
         std::lock_guard<std::mutex> guard(lock);
         if (!idle.empty()) {
@@ -398,40 +331,58 @@ int tokenizer::encode(const char *text, size_t n_bytes, id_list out, moai_error 
             idle.pop_back();
         }
     }
-    if (!recent) recent.reset(new recent_units);
-    const int status = encode_units(text, n_bytes, *recent, out, err);
+    if (!recent) recent.reset(recent_units_new());
+    const int status = encode_units(text, n_bytes, recent.get(), out, err);
     std::lock_guard<std::mutex> guard(lock);
     idle.push_back(std::move(recent));
     return status;
 }
 
-tokenizer *tokenizer_open(const char *model_path, moai_error *err)
+/* -- the kind's functions -- */
+
+namespace
 {
-    tokenizer *t = nullptr;
 
-    const auto load = [&] { return (t = new tokenizer)->load(model_path, err); };
+const sentencepiece_model &of(const void *model) { return *static_cast<const sentencepiece_model *>(model); }
 
-    if (guarded(model_path, err, load) == 0) return t;
-    delete t;
-    return nullptr;
+void free_model(void *model) { delete static_cast<sentencepiece_model *>(model); }
+
+/* The trainer scores its merges 0, -1, -2, ... in the order of ids; a unigram model has logarithms. */
+bool is_byte_pair(const sentencepiece_model &m)
+{
+    int merge = 0;
+
+    for (int id = 0; id < m.sp.GetPieceSize(); id++)
+        if (!m.sp.IsByte(id) && !m.sp.IsControl(id) && !m.sp.IsUnknown(id) &&
+            m.sp.GetScore(id) != static_cast<float>(-merge++))
+            return false;
+    return m.lossless;
 }
 
-void tokenizer_free(tokenizer *t) { delete t; }
-int64_t tokenizer_vocab_size(const tokenizer *t) { return t->sp.GetPieceSize(); }
-int32_t tokenizer_eos(const tokenizer *t) { return t->sp.eos_id(); }
-int32_t tokenizer_pad(const tokenizer *t) { return t->sp.pad_id(); }
-int32_t tokenizer_unknown(const tokenizer *t) { return t->sp.unk_id(); }
-
-bool tokenizer_find_unknown(const tokenizer *t, const char *text, size_t n_bytes, char *found, size_t room)
+void *open_model(const char *path, tokenizer_facts *facts, moai_error *err)
 {
-    std::vector<std::string> pieces;                          /* of an unknown one: what it stands for */
+    sentencepiece_model *m = nullptr;
+
+    if (guarded(path, err, [&] { return (m = new sentencepiece_model)->load(path, err); }) != 0) {
+        delete m;
+        return nullptr;
+    }
+    *facts = tokenizer_facts{m->sp.GetPieceSize(), m->sp.eos_id(),   m->sp.pad_id(),
+                             m->sp.unk_id(),       is_byte_pair(*m), m->lossless};
+    return m;
+}
+
+bool find_unknown(const void *model, const char *text, size_t n_bytes, char *found, size_t room)
+{
+    const auto &sp = of(model).sp;
+    std::vector<std::string> pieces; /* of an unknown one: what it stands for */
     moai_error unused;
     bool is_found = false;
 
     guarded("SentencePiece", &unused, [&] {
-        if (!t->sp.Encode(absl::string_view(text, n_bytes), &pieces).ok()) return -1;
+        if (!sp.Encode(absl::string_view(text, n_bytes), &pieces).ok()) return -1;
         for (std::string &piece : pieces) {
-            if (t->sp.PieceToId(piece) != t->sp.unk_id()) continue;
+            if (sp.PieceToId(piece) != sp.unk_id()) continue;
             if (piece.size() > 3 && piece.compare(0, 3, meta_space) == 0) piece.erase(0, 3);
             const size_t n = piece.size() < room ? piece.size() : utf8_cut(piece.data(), room - 1);
             memcpy(found, piece.data(), n);
@@ -444,74 +395,92 @@ bool tokenizer_find_unknown(const tokenizer *t, const char *text, size_t n_bytes
     return is_found;
 }
 
-const char *tokenizer_piece(const tokenizer *t, int32_t id, piece_kind *kind)
+const char *piece_of(const void *model, int32_t id, piece_kind *kind)
 {
-    *kind = t->sp.IsByte(id) ? PIECE_BYTE : t->sp.IsControl(id) || t->sp.IsUnknown(id) ? PIECE_SPECIAL : PIECE_TEXT;
-    return t->sp.IdToPiece(id).c_str();
+    const auto &sp = of(model).sp;
+
+    *kind = sp.IsByte(id) ? PIECE_BYTE : sp.IsControl(id) || sp.IsUnknown(id) ? PIECE_SPECIAL : PIECE_TEXT;
+    return sp.IdToPiece(id).c_str();
 }
 
-/* The trainer scores its merges 0, -1, -2, ... in the order of ids; a unigram model has logarithms. */
-bool tokenizer_is_byte_pair(const tokenizer *t)
+int32_t id_of(const void *model, const char *piece)
 {
-    int merge = 0;
+    const auto &sp = of(model).sp;
+    const int id = sp.PieceToId(piece);
 
-    for (int id = 0; id < t->sp.GetPieceSize(); id++)
-        if (!t->sp.IsByte(id) && !t->sp.IsControl(id) && !t->sp.IsUnknown(id) &&
-            t->sp.GetScore(id) != static_cast<float>(-merge++))
-            return false;
-    return t->lossless;
+    return sp.IsUnknown(id) && sp.IdToPiece(id) != piece ? -1 : id;
 }
 
-int32_t tokenizer_id(const tokenizer *t, const char *piece)
+const char *bytes_of(const void *model, int32_t id, size_t *n_bytes)
 {
-    int id = t->sp.PieceToId(piece);
-    return t->sp.IsUnknown(id) && t->sp.IdToPiece(id) != piece ? -1 : id;
+    const std::string &text = of(model).text_of[static_cast<size_t>(id)];
+
+    *n_bytes = text.size();
+    return text.data();
 }
 
-int tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
-                     moai_error *err)
+/* Control symbols in a text are cut out of it: what stands between them is text. */
+int encode_special(const sentencepiece_model &m, const char *text, size_t n_bytes, token_row out, moai_error *err)
 {
-    const int64_t bad = utf8_find_invalid(text, n_bytes);
+    size_t from = 0;
 
-    if (bad >= 0)
-        return error_set(err, "byte 0x%02x at %lld of the text is not UTF-8", static_cast<unsigned char>(text[bad]),
-                         static_cast<long long>(bad));
-    return guarded("SentencePiece", err, [&] { return t->encode(text, n_bytes, id_list{ids, n, capacity}, err); });
+    for (size_t at = 0; at < n_bytes; at++) {
+        int32_t found = -1;
+        size_t length = 0;
+        for (int id = 0; text[at] == '<' && id < m.sp.GetPieceSize(); id++) {
+            const std::string &name = m.sp.IdToPiece(id);
+            if (m.sp.IsControl(id) && name.size() > length && name.size() <= n_bytes - at &&
+                memcmp(name.data(), text + at, name.size()) == 0)
+                found = id, length = name.size();
+        }
+        if (found < 0) continue;
+        if (at > from && m.encode(text + from, at - from, out, err) != 0) return -1;
+        token_row_add(out, &found, 1);
+        from = at + length;
+        at = from - 1;
+    }
+    return from < n_bytes ? m.encode(text + from, n_bytes - from, out, err) : 0;
 }
 
-int tokenizer_encode_plain(const tokenizer *t, const char *text, size_t n_bytes, int32_t **ids, int64_t *n,
-                           int64_t *capacity, moai_error *err)
+int encode_text(const void *model, const char *text, size_t n_bytes, bool special, token_row out, moai_error *err)
+{
+    return guarded("SentencePiece", err, [&] {
+        return special ? encode_special(of(model), text, n_bytes, out, err) : of(model).encode(text, n_bytes, out, err);
+    });
+}
+
+int encode_plain(const void *model, const char *text, size_t n_bytes, token_row out, moai_error *err)
 {
     return guarded("SentencePiece", err, [&] {
         std::vector<int> list;
-        if (t->encode_whole(t->sp, text, n_bytes, list, err) != 0) return -1;
-        id_list{ids, n, capacity}.append(list.data(), list.size());
+        if (of(model).encode_whole(of(model).sp, text, n_bytes, list, err) != 0) return -1;
+        token_row_add(out, list.data(), static_cast<int64_t>(list.size()));
         return 0;
     });
 }
 
-static std::string decode(const tokenizer *t, const int32_t *ids, int64_t n)
+std::string decoded(const sentencepiece_model &m, const int32_t *ids, int64_t n)
 {
     std::string text;
     std::vector<int> list;
 
     for (int64_t i = 0; i < n; i++) {
-        const bool known = ids[i] >= 0 && static_cast<size_t>(ids[i]) < t->text_of.size();
-        if (t->lossless)
-            text += known ? t->text_of[static_cast<size_t>(ids[i])] : "\xEF\xBF\xBD";
+        const bool known = ids[i] >= 0 && static_cast<size_t>(ids[i]) < m.text_of.size();
+        if (m.lossless)
+            text += known ? m.text_of[static_cast<size_t>(ids[i])] : "\xEF\xBF\xBD";
         else
-            list.push_back(known ? ids[i] : t->sp.unk_id());
+            list.push_back(known ? ids[i] : m.sp.unk_id());
     }
-    if (!t->lossless) t->sp.Decode(list, &text).IgnoreError();
+    if (!m.lossless) m.sp.Decode(list, &text).IgnoreError();
     return text;
 }
 
-char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, size_t *n_bytes)
+char *decode_ids(const void *model, const int32_t *ids, int64_t n, size_t *n_bytes)
 {
     moai_error err;
     char *out = nullptr;
     const int status = guarded("SentencePiece", &err, [&] {
-        const std::string text = decode(t, ids, n);
+        const std::string text = decoded(of(model), ids, n);
         out = static_cast<char *>(xmalloc(text.size() + 1));
         memcpy(out, text.data(), text.size());
         if (n_bytes) *n_bytes = text.size();
@@ -521,3 +490,8 @@ char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n, size_t
     CHECK(status == 0, "%s", err.text);
     return out;
 }
+
+} // namespace
+
+extern "C" const tokenizer_kind tokenizer_sentencepiece = {
+    open_model, free_model, encode_text, encode_plain, decode_ids, find_unknown, id_of, piece_of, bytes_of, nullptr};

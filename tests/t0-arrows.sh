@@ -27,6 +27,7 @@ parallel/pipeline   parallel/comm
 src/model           src/base src/config src/ops src/params parallel/axes parallel/pipeline
 io/file             src/base
 io/text             src/base src/json
+src/chat            src/base src/json io/text
 io/data             src/base parallel/comm io/file
 io/metrics          src/base src/host src/config
 io/checkpoint       src/base src/config src/ops src/params parallel/comm io/file

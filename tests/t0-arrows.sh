@@ -33,7 +33,7 @@ io/metrics          src/base src/host src/config
 io/checkpoint       src/base src/config src/ops src/params parallel/comm io/file
 io/hf               src/base src/json src/config src/ops src/params io/file io/text io/checkpoint
 src/serve           src/base src/config src/ops src/model parallel/axes io/text io/hf
-src/corpus          src/base src/host src/config parallel/comm io/file io/text io/data io/checkpoint
+src/corpus          src/base src/host src/config parallel/comm io/file io/text io/data io/checkpoint src/chat
 src/train           src/base src/host src/json src/config src/device src/observe src/params src/model
 src/train           parallel/comm parallel/watch parallel/pipeline
 src/train           io/file io/text io/data io/metrics io/checkpoint io/hf

@@ -76,8 +76,8 @@ refused 2 'want: no file below it has the name of a text' "a directory without a
 : > "$dir/empty.model"; echo '{"version": "1.0"}' > "$dir/tokenizer.json"; echo 'words' > "$dir/words.model"
 with() { $tokenize encode --tokenizer "$1" --input "$dir/text.txt" --output "$dir/b"; }
 refused 2 'empty.model: is empty' "an empty tokenizer" with "$dir/empty.model"
-refused 2 'tokenizer.json: is JSON (a Hugging Face tokenizer.json?)' "Hugging Face's" with "$dir/tokenizer.json"
-refused 2 'want: is a directory: the tokenizer.model in it' "a directory" with "$dir/want"
+refused 2 'tokenizer.json: a model of type ""; byte-level BPE is read' "one of another kind" with "$dir/tokenizer.json"
+refused 2 'want: is a directory: the tokenizer.model or tokenizer.json in it' "a directory" with "$dir/want"
 refused 1 'words.model: cannot load as a SentencePiece model' "words" with "$dir/words.model"
 
 # ---- separators that are nowhere ----

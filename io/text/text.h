@@ -21,7 +21,7 @@ typedef struct text_format {
     text_separation separation;               /* of a text; JSON lines have a document per line */
     const char *literal;                      /* SEPARATE_LITERAL: the line that separates; else what asked for it, */
                                               /* or NULL: nobody did */
-    const char *text_key;                     /* of JSON lines: "text" */
+    const char *text_key;                     /* of JSON lines: "text"; NULL: the document is the line itself */
     bool replace_invalid;                     /* U+FFFD, not an error, for NUL, lone surrogates, what is not UTF-8 */
     text_content content;                     /* of all files; auto: as each one's name says */
     bool skip_bad_lines;                      /* of JSON lines: without a text that can be read, counted */
@@ -81,6 +81,10 @@ typedef struct text_block {
 int text_read_block(text_file *, int64_t begin, int64_t n_bytes, text_block *block, moai_error *err);
 /* The next document, valid until the next call: 1; 0 at the block's end; -1 with file and line or byte offset named. */
 int text_next(text_block *, const char **text, size_t *n_bytes, moai_error *err);
+/* "FILE:LINE" of the latest document of lines, for messages; malloc'd. */
+char *text_place(const text_block *);
+/* That document is none, for the reason: 0 where skip_bad_lines passes over it, and it is counted; else -1. */
+int text_pass_over(text_block *, const moai_error *why);
 void text_block_free(text_block *);
 int64_t text_lines_before(const text_file *, int64_t offset);              /* of a plain file, which is read again */
 

@@ -209,9 +209,11 @@ static int unescape(text_block *b, const char *line, const char **text, size_t *
 static int find_text(const text_block *b, const char *line, size_t n, json_found *m, moai_error *err)
 {
     json_fault fault;
+    const char *key = b->file->format->text_key;
 
-    if (json_find(line, n, b->file->format->text_key, m, &fault) != 0) return bad_json(b, line, n, &fault, err);
-    return m->kind == VALUE_STRING || m->kind == VALUE_NULL ? 0 : no_text(b, line, n, m, err);
+    if (json_find(line, n, key ? key : "", m, &fault) != 0) return bad_json(b, line, n, &fault, err);
+    if (!key) *m = (json_found){.kind = VALUE_OBJECT, .value = line, .n_bytes = n};
+    return !key || m->kind == VALUE_STRING || m->kind == VALUE_NULL ? 0 : no_text(b, line, n, m, err);
 }
 
 /* One line of JSON, *n bytes at *text: *text becomes the string under the key; 0 bytes: empty or null. */
@@ -226,6 +228,7 @@ static int read_json(text_block *b, const char **text, size_t *n, moai_error *er
     b->counts.null += m.kind == VALUE_NULL;
     *n = m.kind == VALUE_NULL ? 0 : m.n_bytes;
     *text = m.value;
+    if (m.kind == VALUE_OBJECT) return check_utf8(b, text, n, err);
     const int64_t control = json_find_control(*text, *n);
     if (control >= 0)
         return error_set(err, "%s:%lld: not JSON: a control character, 0x%02x, in the text (column %zu)", b->file->name,
@@ -290,12 +293,16 @@ int text_judge_line(text_file *f, const char *head, size_t n, bool at_end, moai_
     return -1;
 }
 
-/* A line that cannot be read, described by *err: passed over and counted if that is wanted, else an error. */
-static int pass_over(text_block *b, const moai_error *err)
+int text_pass_over(text_block *b, const moai_error *why)
 {
     if (!b->file->format->skip_bad_lines) return -1;
-    if (b->counts.bad_lines++ == 0) b->first_bad = *err;
+    if (b->counts.bad_lines++ == 0) b->first_bad = *why;
     return 0;
+}
+
+char *text_place(const text_block *b)
+{
+    return xasprintf("%s:%lld", b->file->name, text_line_number(b, b->offset + (int64_t)b->begin));
 }
 
 int text_next(text_block *b, const char **text, size_t *n, moai_error *err)
@@ -305,7 +312,7 @@ int text_next(text_block *b, const char **text, size_t *n, moai_error *err)
     while (next_lines(b, text, n)) {
         if (jsonl && is_blank(*text, *n)) continue;
         if ((jsonl ? read_json(b, text, n, err) : check_utf8(b, text, n, err)) != 0) {
-            if (!jsonl || pass_over(b, err) != 0) return -1;
+            if (!jsonl || text_pass_over(b, err) != 0) return -1;
             continue;
         }
         if (*n > 0) return 1;

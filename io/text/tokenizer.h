@@ -55,8 +55,8 @@ int tokenizer_normalize(const tokenizer *, const char *text, size_t n_bytes, cha
 /* Appends to *ids, growing it with realloc; *n counts, *capacity is its room.  Thread-safe.  The tokens are those that
  * SentencePiece, or Hugging Face's tokenizers, gives the whole text; of a SentencePiece model that is not BPE, or
  * normalizes, at its own rate and memory (some hundred bytes a byte).  Special tokens in text are text: only the
- * program itself puts eos there.  Of tokenizer.json the added tokens that are not special (Qwen3's <think>) are found in it.
- * Nothing is put around a text (Llama 3's bos). */
+ * program itself puts eos there.  Of tokenizer.json the added tokens that are not special (Qwen3's <think>) are found in
+ * it.  Nothing is put around a text (Llama 3's bos). */
 int tokenizer_encode(const tokenizer *, const char *text, size_t n_bytes, int32_t **ids, int64_t *n, int64_t *capacity,
                      moai_error *err);
 /* The same, but the names of special tokens in the text are these tokens, as for Hugging Face. */

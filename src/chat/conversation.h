@@ -1,6 +1,7 @@
 /* conversation.h: an example to tune on as people keep them, a JSON object; its shape is told by its keys:
  *
- *   messages           OpenAI, TRL: [{"role", "content", "reasoning_content" or "thinking", "tool_calls"}, ...], "tools"
+ *   messages           OpenAI, TRL: [{"role", "content", "reasoning_content" or "thinking", "tool_calls"}, ...] and
+ *                      "tools"
  *   conversations      ShareGPT: [{"from", "value"}, ...], "system", "tools"
  *   instruction        Alpaca: "input", "output", "system", "history" [[question, answer], ...]
  *   prompt, completion strings, or lists of messages of which the completion's are trained
@@ -26,7 +27,7 @@ typedef struct chat_message {
     char *reasoning;                          /* NULL: none is given apart from the content */
     tool_call *calls;
     int n_calls;
-    bool is_trained;                          /* an assistant's, unless the data say otherwise ("weight": 0, a prompt) */
+    bool is_trained;                          /* an assistant's, unless the data say otherwise ("weight", a prompt) */
 } chat_message;
 
 typedef struct conversation {

@@ -90,6 +90,16 @@ static void set_close(shard_set *set)
     manifest_free(&set->manifest);
 }
 
+static void print_byte(unsigned char c)
+{
+    if (c == '\n')
+        fputs("\\n", stdout);
+    else if (c < 32 || c == 127)
+        printf("\\x%02x", c);
+    else
+        putchar(c);
+}
+
 /* Text of tokens on one line, control characters made visible. */
 static void print_text(const shard_set *set, const int32_t *ids, int64_t n)
 {
@@ -103,13 +113,7 @@ static void print_text(const shard_set *set, const int32_t *ids, int64_t n)
     for (int64_t begin = 0, end; begin < n; begin = end) {    /* eos decodes to nothing: shown by name */
         for (end = begin; end < n && ids[end] != set->manifest.info.eos; end++) continue;
         char *text = tokenizer_decode(set->tokenizer, ids + begin, end - begin, &n_bytes);
-        for (size_t i = 0; i < n_bytes; i++)
-            if (text[i] == '\n')
-                fputs("\\n", stdout);
-            else if ((unsigned char)text[i] < 32 || text[i] == 127)
-                printf("\\x%02x", (unsigned char)text[i]);
-            else
-                putchar(text[i]);
+        for (size_t i = 0; i < n_bytes; i++) print_byte((unsigned char)text[i]);
         free(text);
         if (end < n) {
             fputs("<eos>", stdout);
@@ -117,6 +121,41 @@ static void print_text(const shard_set *set, const int32_t *ids, int64_t n)
         }
     }
     putchar('\n');
+}
+
+/* An example, what is trained of it in {+ +}, special tokens by their names. */
+static void print_example(const shard_set *set, const int32_t *ids, const uint8_t *trained, int64_t n)
+{
+    if (!set->tokenizer) return;
+    fputs("    example 0, what is trained in {+ +}: ", stdout);
+    for (int64_t i = 0; i < n; i++) {
+        piece_kind kind;
+        size_t n_bytes;
+        const char *bytes = tokenizer_bytes(set->tokenizer, ids[i], &n_bytes),
+                   *name = tokenizer_piece(set->tokenizer, ids[i], &kind);
+        if (trained[i] && (i == 0 || !trained[i - 1])) fputs("{+", stdout);
+        if (kind == PIECE_SPECIAL) fputs(name, stdout);
+        for (size_t k = 0; k < n_bytes; k++) print_byte((unsigned char)bytes[k]);
+        if (trained[i] && (i + 1 == n || !trained[i + 1])) fputs("+}", stdout);
+    }
+    putchar('\n');
+}
+
+static int inspect_example(const shard_set *set, shard *s, moai_error *err)
+{
+    enum { MOST = 4096 };
+    uint64_t offsets[2];
+
+    if (!shard_get_info(s)->is_marked || shard_documents(s) == 0) return 0;
+    if (shard_read_documents(s, 0, 2, offsets, err) != 0) return -1;
+    const int64_t n = min_i64(MOST, (int64_t)offsets[1]);
+    int32_t *ids = xmalloc((size_t)n * sizeof *ids);
+    uint8_t *trained = xmalloc((size_t)n);
+    const int status = shard_read(s, 0, n, ids, err) || shard_read_trained(s, 0, n, trained, err) ? -1 : 0;
+    if (status == 0) print_example(set, ids, trained, n);
+    free(ids);
+    free(trained);
+    return status;
 }
 
 static int inspect_shard(const shard_set *set, const manifest_shard *entry, int64_t n_tokens, moai_error *err)
@@ -135,6 +174,7 @@ static int inspect_shard(const shard_set *set, const manifest_shard *entry, int6
         putchar('\n');
         print_text(set, ids, n);
     }
+    if (status == 0) status = inspect_example(set, s, err);
     free(ids);
     shard_free(s);
     return status;

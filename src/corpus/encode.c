@@ -27,6 +27,24 @@ static void report_undivided(const encode_options *o, const encode_parts *parts)
              n_texts);
 }
 
+static void report_chat(const encode_options *o, const encode_parts *parts, const comm *world)
+{
+    const chat_counts *c = &parts->chat;
+    double sums[] = {(double)c->n_long, (double)c->n_cut, (double)c->n_untrained, (double)c->n_trained,
+                     (double)c->n_lost_thoughts};
+
+    comm_all_reduce(world, sums, sizeof sums / sizeof *sums, DT_F64, REDUCE_SUM);
+    say("chat: template %s; %.0f trained tokens", chat_template_name(o->chat->template), sums[3]);
+    if (sums[0] > 0)
+        warn("%.0f examples of more than %lld tokens (--seq_length) were left out; --truncate cuts them", sums[0],
+             (long long)o->chat->most_tokens);
+    if (sums[1] > 0) warn("%.0f examples were cut to %lld tokens", sums[1], (long long)o->chat->most_tokens);
+    if (sums[2] > 0) warn("%.0f examples without a trained token were left out", sums[2]);
+    if (sums[4] > 0)
+        warn("the reasoning of %.0f answers was left out: the template %s has no place for it", sums[4],
+             chat_template_name(o->chat->template));
+}
+
 static void report(const encode_options *o, const manifest *m, const encode_parts *parts, const comm *world,
                    double seconds)
 {
@@ -40,6 +58,7 @@ static void report(const encode_options *o, const manifest *m, const encode_part
         for (int k = 0; k < m->splits[i].n; k++) documents[i] += m->splits[i].list[k].documents;
         tokens += m->splits[i].tokens;
     }
+    if (o->chat) report_chat(o, parts, world);
     say("encode: %.2f MB in %lld + %lld documents (train + validation), %lld tokens, %.2f bytes each, in %.2f s: %.1f "
         "MB/s to %s",
         sums[0] / 1e6, (long long)documents[0], (long long)documents[1], (long long)tokens, sums[0] / (double)tokens,
@@ -67,6 +86,8 @@ static int open_tokenizer(const encode_options *o, tokenizer **tok, manifest *m,
     m->info.eos = tokenizer_eos(*tok);
     m->info.pad = tokenizer_pad(*tok);
     m->dir = xstrdup(o->output);
+    m->info.is_marked = o->chat;
+    if (m->info.eos < 0 && o->chat) m->info.eos = 0;          /* examples end with any token */
     return m->info.eos < 0 ? error_set(err, "%s: the tokenizer has no eos to end documents with", o->tokenizer) : 0;
 }
 
@@ -83,8 +104,19 @@ static int begin_output(const encode_options *o, encode_output *out, encode_part
     return status;
 }
 
-int encode_run(const encode_options *o, const comm *world, moai_error *err)
+/* The template that is meant, which every rank finds. */
+static int settle_template(encode_options *o, chat_making *chat, const tokenizer *tok, moai_error *err)
 {
+    if (!o->chat) return 0;
+    *chat = *o->chat;
+    o->chat = chat;
+    return chat->template == TEMPLATE_AUTO ? chat_template_find(&chat->template, o->tokenizer, tok, err) : 0;
+}
+
+int encode_run(const encode_options *given, const comm *world, moai_error *err)
+{
+    encode_options own = *given, *o = &own;
+    chat_making chat;
     encode_parts parts = {0};
     encode_output out = {0};
     manifest m = {0};
@@ -92,6 +124,7 @@ int encode_run(const encode_options *o, const comm *world, moai_error *err)
     double begin = now_seconds();
     int status = open_tokenizer(o, &tok, &m, err);
 
+    if (status == 0) status = settle_template(o, &chat, tok, err);
     status = comm_agree(world, status != 0, err);
     if (status == 0) status = encode_look(o, world, &parts, err);
     if (status == 0) status = begin_output(o, &out, &parts, world, err);

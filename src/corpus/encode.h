@@ -21,6 +21,7 @@
 
 #include "io/text/text.h"
 #include "parallel/comm/comm.h"
+#include "src/corpus/encode_chat.h"
 
 typedef struct encode_options {
     const char *const *inputs;
@@ -33,6 +34,7 @@ typedef struct encode_options {
     uint64_t seed;
     int n_threads;                            /* of this rank */
     bool overwrite, progress;
+    const chat_making *chat;                  /* documents are the examples in lines of JSON; NULL: they are texts */
 } encode_options;
 
 /* Collective over the host comm; every rank returns the same.  An input that cannot be read, is not UTF-8 or not

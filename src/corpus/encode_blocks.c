@@ -43,7 +43,9 @@ typedef struct task {
 /* What a thread keeps from block to block. */
 typedef struct worker_room {
     int32_t *ids;
+    uint8_t *trained;                         /* flags of the ids, of examples */
     int64_t n_ids, ids_capacity, n_unknown;   /* of the block under way */
+    chat_counts chat;                         /* likewise */
     int64_t *lengths, lengths_capacity;
 } worker_room;
 
@@ -139,20 +141,44 @@ static void note_unknown(encoder *e, const encoded_block *b, const text_block *r
     pthread_mutex_unlock(&e->lock);
 }
 
-static int append_document(worker_room *r, encoded_block *b, const tokenizer *tok, const char *text, size_t n_bytes,
-                           moai_error *err)
+static int append_text(worker_room *r, const tokenizer *tok, const char *text, size_t n_bytes, moai_error *err)
 {
-    const int32_t unknown = tokenizer_unknown(tok);
-    int64_t before = r->n_ids;
-
     if (tokenizer_encode(tok, text, n_bytes, &r->ids, &r->n_ids, &r->ids_capacity, err) != 0) return -1;
-    for (int64_t i = before; i < r->n_ids; i++) r->n_unknown += r->ids[i] == unknown;
     if (r->n_ids == r->ids_capacity) {
         r->ids_capacity += 1024;
         r->ids = realloc(r->ids, (size_t)r->ids_capacity * sizeof *r->ids);
         CHECK(r->ids, "out of host memory: %lld tokens", (long long)r->ids_capacity);
     }
     r->ids[r->n_ids++] = tokenizer_eos(tok);
+    return 1;
+}
+
+/* 1, or 0: it is none, or left out, and counted. */
+static int append_example(const encoder *e, worker_room *r, text_block *read, const char *line, size_t n_bytes,
+                          moai_error *err)
+{
+    moai_error why;
+    const int made = chat_make(e->options->chat, e->tokenizer, line, n_bytes, &r->ids, &r->trained, &r->n_ids,
+                               &r->ids_capacity, &r->chat, &why);
+
+    if (made >= 0) return made;
+    char *place = text_place(read);
+    error_set(err, "%s: %s", place, why.text);
+    err->config = why.config;
+    free(place);
+    return text_pass_over(read, err);
+}
+
+static int append_document(const encoder *e, worker_room *r, encoded_block *b, text_block *read, const char *text,
+                           size_t n_bytes, moai_error *err)
+{
+    const int32_t unknown = tokenizer_unknown(e->tokenizer);
+    const int64_t before = r->n_ids;
+    const int made = e->options->chat ? append_example(e, r, read, text, n_bytes, err)
+                                      : append_text(r, e->tokenizer, text, n_bytes, err);
+
+    if (made <= 0) return made;
+    for (int64_t i = before; i < r->n_ids; i++) r->n_unknown += r->ids[i] == unknown;
     if (b->n_documents == r->lengths_capacity) {
         r->lengths_capacity = 2 * r->lengths_capacity + 64;
         r->lengths = realloc(r->lengths, (size_t)r->lengths_capacity * sizeof *r->lengths);
@@ -178,12 +204,14 @@ static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_by
                       moai_error *err)
 {
     encode_parts *out = e->out;
-    size_t lengths_bytes = (size_t)b->n_documents * sizeof *r->lengths,
-           tokens_bytes = (size_t)r->n_ids * (size_t)out->width;
+    const size_t lengths_bytes = (size_t)b->n_documents * sizeof *r->lengths,
+                 tokens_bytes = (size_t)r->n_ids * (size_t)out->width,
+                 flags_bytes = out->is_marked ? (size_t)r->n_ids : 0;
+    const int64_t tokens_at = (int64_t)lengths_bytes, flags_at = tokens_at + (int64_t)tokens_bytes;
 
     pthread_mutex_lock(&e->lock);
     b->offset = e->part_bytes;
-    e->part_bytes += (int64_t)(lengths_bytes + tokens_bytes);
+    e->part_bytes += flags_at + (int64_t)flags_bytes;
     pthread_mutex_unlock(&e->lock);
     if (out->width == 2)                      /* narrowed in place: the write position never passes the read position */
         for (int64_t i = 0; i < r->n_ids; i++) {
@@ -191,7 +219,8 @@ static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_by
             memcpy((char *)r->ids + 2 * i, &id, 2);
         }
     if (write_at(e->part, e->part_path, r->lengths, lengths_bytes, b->offset, err) != 0 ||
-        write_at(e->part, e->part_path, r->ids, tokens_bytes, b->offset + (int64_t)lengths_bytes, err) != 0)
+        write_at(e->part, e->part_path, r->ids, tokens_bytes, b->offset + tokens_at, err) != 0 ||
+        write_at(e->part, e->part_path, r->trained, flags_bytes, b->offset + flags_at, err) != 0)
         return -1;
     b->n_tokens = r->n_ids;
     b->lengths = xmalloc(lengths_bytes);
@@ -205,6 +234,7 @@ static int keep_block(encoder *e, worker_room *r, encoded_block *b, int64_t n_by
     out->own[out->n_own++] = *b;
     out->n_bytes += n_bytes;
     out->n_unknown += r->n_unknown;
+    chat_counts_add(&out->chat, &r->chat);
     text_counts_add(&out->counts, &read->counts);
     if (read->counts.bad_lines > 0 && out->n_bad_lines < (int)(sizeof out->bad_lines / sizeof *out->bad_lines))
         out->bad_lines[out->n_bad_lines++] = read->first_bad;
@@ -233,11 +263,12 @@ static int encode_task(encoder *e, task *t, worker_room *r, moai_error *err)
     int got;
 
     r->n_ids = r->n_unknown = 0;
+    r->chat = (chat_counts){0};
     if (!t->is_read && read_task(e, t, err) != 0) return -1;
     while ((got = t->block.data ? text_next(&t->block, &text, &n, err) : 0) > 0) {
         const bool none_yet = r->n_unknown == 0;
         n_bytes += (int64_t)n;
-        if (append_document(r, &b, e->tokenizer, text, n, err) != 0) return -1;
+        if (append_document(e, r, &b, &t->block, text, n, err) != 0) return -1;
         if (none_yet && r->n_unknown > 0) note_unknown(e, &b, &t->block, text, n);
     }
     return got < 0 ? -1 : keep_block(e, r, &b, n_bytes, &t->block, err);
@@ -273,6 +304,7 @@ static void *work(void *arg)
     }
     if (got < 0) fail(e, &err);
     free(room.ids);
+    free(room.trained);
     free(room.lengths);
     pthread_mutex_lock(&e->lock);
     e->n_running--;
@@ -318,6 +350,7 @@ int encode_blocks(const encode_options *o, const tokenizer *tok, int rank, int w
     for (int i = 0; i < o->n_inputs; i++) e.input_bytes += out->inputs[i].n_bytes;
     e.block_bytes = max_i64(SMALLEST, min_i64(LARGEST, e.input_bytes / BLOCKS));
     out->width = tokenizer_vocab_size(tok) <= 65536 ? 2 : 4;
+    out->is_marked = o->chat;
     out->unknown.file = INT_MAX;
     out->n_blocks = xmalloc((size_t)o->n_inputs * sizeof *out->n_blocks);
     e.failed_path = xasprintf("%s/failed", out->directory);

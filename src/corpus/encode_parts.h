@@ -1,5 +1,6 @@
 /* encode_parts.h: the tokens of blocks between encoding and shards; the two halves of encode.h meet here. A part, for
- * each block: n_documents int64 lengths, then n_tokens uint16 (uint32 when the vocabulary is larger than 65536). */
+ * each block: n_documents int64 lengths, then n_tokens uint16 (uint32 when the vocabulary is larger than 65536), then
+ * n_tokens uint8 flags where they are of examples. */
 #ifndef MOAI_ENCODE_PARTS_H
 #define MOAI_ENCODE_PARTS_H
 
@@ -37,6 +38,8 @@ typedef struct encode_parts {
     int64_t generation;                       /* of the shards' names: encode_output.h */
     encode_input *inputs;                     /* (n_inputs) known to every rank, as are n_blocks */
     int width;                                /* bytes per token */
+    bool is_marked;                           /* with flags */
+    chat_counts chat;                         /* on this rank */
     int64_t *n_blocks;                        /* (n_inputs) of each file */
     encoded_block *own;                       /* this rank's, in no order */
     int64_t n_own, capacity;

@@ -132,7 +132,8 @@ typedef struct shard_job {
 static int read_block(shard_job *j, const placed_block *b, moai_error *err)
 {
     const encode_parts *parts = j->layout->parts;
-    size_t n = (size_t)b->n_documents * sizeof(int64_t) + (size_t)b->n_tokens * (size_t)parts->width;
+    size_t n = (size_t)b->n_documents * sizeof(int64_t) +
+               (size_t)b->n_tokens * (size_t)(parts->width + parts->is_marked);
     char *path = encode_part_path(parts, b->owner);
     int status = 0;
 
@@ -148,7 +149,7 @@ static int read_block(shard_job *j, const placed_block *b, moai_error *err)
     return status;
 }
 
-static int append_document(shard_job *j, const char *tokens, int64_t n, moai_error *err)
+static int append_document(shard_job *j, const char *tokens, const uint8_t *trained, int64_t n, moai_error *err)
 {
     if (n > j->ids_capacity) {
         free(j->ids);
@@ -164,7 +165,7 @@ static int append_document(shard_job *j, const char *tokens, int64_t n, moai_err
     else
         memcpy(j->ids, tokens, (size_t)n * sizeof *j->ids);
     j->n_documents++;
-    return shard_append(j->writer, j->ids, NULL, n, err);
+    return shard_append(j->writer, j->ids, trained, n, err);
 }
 
 /* The block's documents that belong to the shard. */
@@ -175,14 +176,18 @@ static int append_block(shard_job *j, const placed_block *b, moai_error *err)
 
     if (read_block(j, b, err) != 0) return -1;
     const char *tokens = j->room + (size_t)n * sizeof(int64_t);
+    const uint8_t *trained = (const uint8_t *)tokens + (int64_t)b->n_tokens * l->parts->width;
     for (int64_t d = 0; d < n; d++) {
         int64_t length;
         memcpy(&length, j->room + (size_t)d * sizeof length, sizeof length);
         if (split_of(l, first + d) == j->split) {
-            if (at >= j->begin && at < j->end && append_document(j, tokens, length, err) != 0) return -1;
+            if (at >= j->begin && at < j->end &&
+                append_document(j, tokens, l->parts->is_marked ? trained : NULL, length, err) != 0)
+                return -1;
             at += length;
         }
         tokens += length * l->parts->width;
+        trained += length;
     }
     return 0;
 }
@@ -207,6 +212,7 @@ static int close_shard(shard_job *j, const char *path, manifest_shard *s, moai_e
 {
     s->tokens = shard_n_tokens(j->writer);
     s->documents = j->n_documents;
+    s->counted = shard_n_counted(j->writer);
     return shard_close(j->writer, err) == 0 ? file_xxh3(path, s->xxh3, &s->bytes, err) : -1;
 }
 
@@ -264,19 +270,21 @@ static int write_shards(const layout *l, const shard_info *info, const comm *wor
 /* What each rank knows of its shards onto every rank. */
 static void share_shards(manifest_shard *list, int64_t n, const comm *world)
 {
-    enum { ROW = 3 + 32 };
+    enum { ROW = 4 + 32 };
     double *rows = xmalloc((size_t)(n * ROW) * sizeof *rows);
 
     for (int64_t i = world->rank; i < n; i += world->size) {
         double *row = rows + i * ROW;
         row[0] = (double)list[i].tokens, row[1] = (double)list[i].documents, row[2] = (double)list[i].bytes;
-        for (int k = 0; k < 32; k++) row[3 + k] = list[i].xxh3[k];
+        row[3] = (double)list[i].counted;
+        for (int k = 0; k < 32; k++) row[4 + k] = list[i].xxh3[k];
     }
     comm_all_reduce(world, rows, (size_t)(n * ROW), DT_F64, REDUCE_SUM);
     for (int64_t i = 0; i < n; i++) {
         const double *row = rows + i * ROW;
         list[i].tokens = (int64_t)row[0], list[i].documents = (int64_t)row[1], list[i].bytes = (int64_t)row[2];
-        for (int k = 0; k < 32; k++) list[i].xxh3[k] = (char)row[3 + k];
+        list[i].counted = (int64_t)row[3];
+        for (int k = 0; k < 32; k++) list[i].xxh3[k] = (char)row[4 + k];
     }
     free(rows);
 }
@@ -306,6 +314,9 @@ static int check_counts(const layout *l, moai_error *err)
 {
     const encode_options *o = l->options;
 
+    if (l->n_documents == 0 && o->chat)
+        return error_config(err, "%s%s: no example with a trained token is left", o->inputs[0],
+                            o->n_inputs > 1 ? " and the other inputs" : "");
     if (l->n_documents == 0)
         return error_set(err, "%s%s: no text in it", o->inputs[0], o->n_inputs > 1 ? " and the other inputs" : "");
     if (l->tokens[TRAIN] == 0)

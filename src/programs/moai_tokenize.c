@@ -21,10 +21,10 @@ typedef struct tokenize_options {
     int n_inputs;
     const char *word;                         /* what messages call a path that stands alone */
     char *tokenizer, *output, *document_separator, *text_key;
-    int64_t vocab_size, input_sentence_size, num_threads, seed, shard_tokens, validation_documents, tokens;
+    int64_t vocab_size, input_sentence_size, num_threads, seed, shard_tokens, validation_documents, tokens, seq_length;
     double character_coverage, validation_fraction;
-    int invalid_utf8, format, bad_lines;
-    bool overwrite, progress;
+    int invalid_utf8, format, bad_lines, chat_template;
+    bool overwrite, progress, truncate, train_on_prompt, train_newline, last_turn_only;
 } tokenize_options;
 
 #define KEYS_OF tokenize_options
@@ -82,6 +82,30 @@ static const key_spec encode_rows[] = {
     BOOL(overwrite, "false", "replace the shards of an earlier run, once the new ones are whole"),
     BOOL(progress, "true", "show how far it is"),
 };
+static const key_choice template_words[] = {{"auto", TEMPLATE_AUTO},     {"qwen3", TEMPLATE_QWEN3},
+                                            {"qwen3-instruct", TEMPLATE_QWEN3_INSTRUCT},
+                                            {"qwen2.5", TEMPLATE_QWEN25}, {"chatml", TEMPLATE_CHATML}, {NULL, 0}};
+static const key_spec chat_rows[] = {
+    PATH(tokenizer, NULL, "tokenizer.json or tokenizer.model, with its chat template beside it"),
+    PATH(output, NULL, "directory for the shards, the tokenizer and manifest.json"),
+    ROW(KEY_CHOICE, chat_template, "auto", .choices = template_words,
+        .help = "qwen3, qwen3-instruct, qwen2.5, chatml, or auto: the tokenizer's"),
+    INT(seq_length, "2048", 1, INT32_MAX,
+        "of the run that trains on them: an example of more than this + 1 tokens is left out"),
+    BOOL(truncate, "false", "cut it at its end instead"),
+    BOOL(train_on_prompt, "false", "train on all tokens; else on the answers, with the end of each"),
+    BOOL(train_newline, "true", "train on the newline behind an answer's end, too"),
+    BOOL(last_turn_only, "false", "train on the last answer alone"),
+    INT(shard_tokens, "100000000", 1, 1ll << 40, "tokens of a shard; the last example goes beyond it"),
+    BAD_LINES,
+    INVALID_UTF8,
+    REAL(validation_fraction, "0.01", 0, 1, "part of the examples for validation, each chosen by a hash of its number"),
+    INT(validation_documents, "0", 0, 1ll << 40, "exactly so many examples for validation instead"),
+    INT(seed, "42", 0, 1ll << 52, "of the validation split"),
+    INT(num_threads, "0", 0, 1024, "threads of a rank; 0: OMP_NUM_THREADS, or its share of the host's cores"),
+    BOOL(overwrite, "false", "replace the shards of an earlier run, once the new ones are whole"),
+    BOOL(progress, "true", "show how far it is"),
+};
 static const key_spec inspect_rows[] = {INT(tokens, "32", 0, 1 << 20, "tokens shown of each shard")};
 
 typedef struct command {
@@ -129,9 +153,10 @@ static int run_train(const tokenize_options *o, moai_error *err)
     return STATUS_OK;
 }
 
-static int run_encode(const tokenize_options *o, moai_error *err)
+static int encode(const tokenize_options *o, const chat_making *chat, moai_error *err)
 {
-    encode_options options = {.tokenizer = o->tokenizer,
+    encode_options options = {.chat = chat,
+                              .tokenizer = o->tokenizer,
                               .output = o->output,
                               .shard_tokens = o->shard_tokens,
                               .validation_fraction = o->validation_fraction,
@@ -144,10 +169,10 @@ static int run_encode(const tokenize_options *o, moai_error *err)
     input_names names;
     moai_grid grid;
 
-    text_format_parse(&options.format, o->document_separator);
-    options.format.text_key = o->text_key;
+    text_format_parse(&options.format, chat ? "line" : o->document_separator);
+    options.format.text_key = chat ? NULL : o->text_key;
     options.format.replace_invalid = o->invalid_utf8 == INVALID_REPLACE;
-    options.format.content = (text_content)o->format;
+    options.format.content = chat ? CONTENT_JSONL : (text_content)o->format;
     options.format.skip_bad_lines = o->bad_lines == BAD_SKIP;
     CHECK(grid_factor(&shape, world_size, err) == 0, "%s", err->text);
     grid_init(&grid, shape, 1);
@@ -160,6 +185,18 @@ static int run_encode(const tokenize_options *o, moai_error *err)
     if (status == 0) return STATUS_OK;
     fail(err);
     return error_status(err);
+}
+
+static int run_encode(const tokenize_options *o, moai_error *err) { return encode(o, NULL, err); }
+
+static int run_chat(const tokenize_options *o, moai_error *err)
+{
+    const chat_making chat = {.template = (chat_template)o->chat_template, .most_tokens = o->seq_length + 1,
+                              .truncates = o->truncate,
+                              .options = {.training = true, .leaves_newline = !o->train_newline,
+                                          .last_turn_only = o->last_turn_only, .prompts_too = o->train_on_prompt}};
+
+    return encode(o, &chat, err);
 }
 
 static int run_inspect(const tokenize_options *o, moai_error *err)
@@ -191,6 +228,10 @@ static const command commands[] = {
      "train a tokenizer: SentencePiece BPE with byte fallback", KEY_TABLE(train_rows), false, run_train},
     {"encode", "--tokenizer MODEL --input FILE|DIR... --output DIR",
      "text to token shards; mpirun -np N shares the work among ranks", KEY_TABLE(encode_rows), false, run_encode},
+    {"chat", "--tokenizer FILE --input FILE|DIR... --output DIR",
+     "conversations in lines of JSON to shards to tune on (moai_train --mode sft): messages, ShareGPT, Alpaca,\n"
+     "prompt and completion, text; mpirun -np N shares the work among ranks",
+     KEY_TABLE(chat_rows), false, run_chat},
     {"inspect", "PATH", "header, counts and first tokens of a shard or of a manifest's shards", KEY_TABLE(inspect_rows),
      true, run_inspect},
     {"audit",
@@ -325,7 +366,7 @@ static int run(int argc, char **argv)
 
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0) {
-            bool parallel = commands[i].run == run_encode;
+            bool parallel = commands[i].run == run_encode || commands[i].run == run_chat;
             if (parallel || commands[i].run == run_train) signals_ignore_pipe();
             if (parallel)
                 world_size = process_start(&argc, &argv);

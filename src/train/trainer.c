@@ -108,7 +108,7 @@ static int read_manifest(trainer *t, moai_error *err)
         return error_config(err, "%s: examples to tune on, of whose tokens not all are trained, and mode is pretrain: "
                             "--mode sft", run->data);
     if (read_tokenizer(t, tokenizer_path(t), err)) return -1;
-    return check_eos(t, m->info.eos, err);
+    return m->info.is_marked ? 0 : check_eos(t, m->info.eos, err);  /* examples end with any token */
 }
 
 /* Those of the first stage, then those of the last, or of each. */

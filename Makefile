@@ -3,6 +3,7 @@
 #   make              the programs for the CPU: build/moai_train, moai_tokenize, moai_checkpoint, moai_generate
 #   make test         installs what is missing (apt), builds, runs every test, or all that can run;  make test T=t4 runs one family
 #   make demo         a small model learns real text on four MPI ranks and writes some;  TEXT=my.txt takes your own
+#   make demo-sft     tunes it on questions and answers of that text (LoRA), and asks it
 #   make test-gpu     what a GPU can be tested for, on whatever GPUs are there (CUDA=1);  make bench-gpu measures its speed
 #   make test-slurm   jobs of slurm/ on a Slurm cluster of four nodes that lives on this machine while they run (root)
 #   make fuzz         libFuzzer targets over whatever is read from outside, FUZZ_S=60 seconds each;  T=config runs fuzz-config* (clang)
@@ -251,6 +252,9 @@ bench-gpu: deps
 demo: demo-deps
 	@$(again) $(jobs) all
 	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh "$(TEXT)"
+demo-sft: demo-deps
+	@$(again) $(jobs) all
+	@MOAI_BIN=$(BUILD) tests/run configs/demo/sft.sh "$(TEXT)"
 demo-data: demo-deps
 	@$(again) $(jobs) all
 	@MOAI_BIN=$(BUILD) tests/run configs/demo/demo.sh --data-only "$(TEXT)"
@@ -273,6 +277,6 @@ clean:
 	rm -rf build build-asan build-fuzz build-x86-64-v3
 
 FORCE:
-.PHONY: all build-tests build-fuzzers deps fuzz-deps slow-deps slurm-deps demo-deps info test fuzz test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
+.PHONY: all build-tests build-fuzzers deps fuzz-deps slow-deps slurm-deps demo-deps demo-sft info test fuzz test-slow test-slurm test-gpu bench bench-gpu demo demo-data prove-tests prove-slow prove-gpu install clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -32,7 +32,7 @@ io/data             src/base parallel/comm io/file
 io/metrics          src/base src/host src/config
 io/checkpoint       src/base src/config src/ops src/params parallel/comm io/file
 io/hf               src/base src/json src/config src/ops src/params io/file io/text io/checkpoint
-src/serve           src/base src/config src/ops src/model parallel/axes io/text io/hf
+src/serve           src/base src/json src/config src/ops src/model parallel/comm parallel/axes io/text io/hf src/chat
 src/corpus          src/base src/host src/config parallel/comm io/file io/text io/data io/checkpoint src/chat
 src/train           src/base src/host src/json src/config src/device src/observe src/params src/model
 src/train           parallel/comm parallel/watch parallel/pipeline

@@ -149,7 +149,7 @@ refused 2 2 'unknown option --temprature; did you mean --temperature?' "$dir/run
 refused 2 1 '--top_p is 0, must be between' "$dir/run" --prompt x --top_p 0
 refused 2 1 '--dtype is "fp8", must be one of fp32, bf16' "$dir/run" --prompt x --dtype fp8
 refused 2 1 'no prompt: give --prompt TEXT' "$dir/run"
-refused 2 1 'more than one of --prompt, --prompt_file and --input_ids' "$dir/run" --prompt x --input_ids 1
+refused 2 1 'more than one of --prompt, --prompt_file, --input_ids, --messages and --chat' "$dir/run" --prompt x --input_ids 1
 refused 2 1 'no checkpoint: give the directory' --prompt x
 refused 2 1 "unexpected argument \"y\" after $dir/run" "$dir/run" y --prompt x
 refused 2 2 "$dir/nowhere is no checkpoint" "$dir/nowhere" --prompt x

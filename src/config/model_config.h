@@ -8,7 +8,7 @@ typedef enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_YARN } rope_kind;
 
 enum { MAX_EOS = 16 };
 typedef struct token_list {
-    int64_t id[MAX_EOS + 1];                            /* a file's, and the tokenizer's */
+    int64_t id[MAX_EOS + 2];                            /* a file's, the tokenizer's, a turn's */
     int n;
 } token_list;
 bool token_list_has(const token_list *, int64_t id);

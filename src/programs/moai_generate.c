@@ -6,6 +6,7 @@
 #include "src/serve/generate.h"
 #include "src/serve/generate_flags.h"
 #include "src/serve/prompt_file.h"
+#include "src/serve/talk.h"
 #include "src/serve/text_stream.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 
 enum { DEFAULT_NEW_TOKENS = 128, PROMPT_ROWS_CPU = 512, PROMPT_ROWS_GPU = 4096, LOGITS_ROWS = 64 };
+enum { CHAT_TOKENS = 4096, CHAT_NEW_TOKENS = 512 };   /* of a whole conversation, of an answer */
 
 typedef struct prompt {
     char *name; /* "--prompt", "prompts.txt:3" */
@@ -45,6 +47,7 @@ typedef struct session {
         int64_t n_tokens, n_prompts;
         char first[256]; /* "prompts.txt:3 ("¿")" */
     } unknown;           /* <unk> in the prompts */
+    talk_options talk;               /* of --messages and --chat */
     int64_t max_new_tokens, longest; /* longest prompt */
     sequence *list;                  /* (n_prompts * num_return_sequences), sequences of a prompt together */
     output *outputs;
@@ -173,15 +176,36 @@ static int add_line(session *s, char *name, const char *line, size_t n, moai_err
     return error_config(err, "%s: byte %zu is NUL: this is no text", name, (size_t)(nul - line));
 }
 
+static int add_conversation(void *arg, const char *name, const conversation *c, moai_error *err)
+{
+    session *s = arg;
+    prompt *p = add_prompt(s, xstrdup(name));
+
+    return talk_ask(c, &s->talk, s->tokenizer, &p->ids, &p->n, &p->capacity, err);
+}
+
+static bool talks(const session *s) { return s->flags->chat || *s->flags->messages; }
+
+static int find_template(session *s, moai_error *err)
+{
+    const generate_flags *f = s->flags;
+
+    s->talk = (talk_options){.template = f->chat_template, .thinks = f->enable_thinking, .system = f->system};
+    if (!talks(s) || f->chat_template != TEMPLATE_AUTO) return 0;
+    return chat_template_find(&s->talk.template, s->tokenizer_path, s->tokenizer, err);
+}
+
 /* Rank 0 alone has standard input. */
 static int share_prompt_file(session *s, moai_error *err)
 {
     const comm *world = &s->grid.host_world;
-    const char *path = s->flags->prompt_file;
+    const bool asks = *s->flags->messages;
+    const char *path = asks ? s->flags->messages : s->flags->prompt_file;
     int failed = 0;
 
     if (!*path) return 0;
-    if (world->rank == 0) failed = prompt_file_read(path, &s->file_text, &s->n_file_bytes, err);
+    if (world->rank == 0)
+        failed = prompt_file_read(asks ? "messages" : "prompt_file", path, &s->file_text, &s->n_file_bytes, err);
     if (comm_agree(world, failed, err)) return -1;
     comm_broadcast_bytes(world, &s->file_text, &s->n_file_bytes, 0);
     return 0;
@@ -225,6 +249,9 @@ static int read_prompts(session *s, moai_error *err)
 {
     const generate_flags *f = s->flags;
 
+    if (find_template(s, err)) return -1;
+    if (f->chat) return 0;
+    if (*f->messages) return talk_each(f->messages, s->file_text, s->n_file_bytes, add_conversation, s, err);
     if (*f->input_ids) return add_numbers(s, f->input_ids, err);
     if (*f->prompt_file) return add_lines(s, f->prompt_file, err);
     return add_text(s, xstrdup("--prompt"), f->prompt, strlen(f->prompt), err);
@@ -237,6 +264,14 @@ static int settle_lengths(session *s, moai_error *err)
     const int64_t to_write = *s->flags->logits_out ? 0 : max_i64(1, s->flags->max_new_tokens);
     const prompt *longest = &s->prompts[0];
 
+    if (s->flags->chat) {
+        const int64_t all = min_i64(reach, CHAT_TOKENS);
+        s->max_new_tokens = s->flags->max_new_tokens ? to_write : min_i64(CHAT_NEW_TOKENS, all / 2);
+        s->longest = all - s->max_new_tokens;
+        if (s->longest > 0) return 0;
+        return error_config(err, "max_new_tokens %lld leaves nothing of %lld tokens of a conversation",
+                            (long long)to_write, (long long)all);
+    }
     for (int64_t i = 1; i < s->n_prompts; i++)
         if (s->prompts[i].n > longest->n) longest = &s->prompts[i];
     if (longest->n + to_write > reach)
@@ -255,8 +290,8 @@ static int open_decoder(session *s, moai_error *err)
     int64_t n_tokens = 0;
 
     for (int64_t i = 0; i < s->n_prompts; i++) n_tokens += s->prompts[i].n;
-    s->n = s->n_prompts * f->num_return_sequences;
-    n_tokens *= f->num_return_sequences;
+    s->n = f->chat ? 1 : s->n_prompts * f->num_return_sequences;
+    n_tokens = f->chat ? s->longest : n_tokens * f->num_return_sequences;
     const int64_t places = logits_only ? 1 : min_i64(f->batch_size, s->n);
     const int64_t prompt_rows = s->device.ops == &ops_cpu ? PROMPT_ROWS_CPU : PROMPT_ROWS_GPU;
     const int64_t rows = min_i64(logits_only ? LOGITS_ROWS : prompt_rows, n_tokens);
@@ -411,25 +446,42 @@ static void lay_out_sequences(session *s)
     }
 }
 
-/* Those of the model, and the tokenizer's, with which documents were encoded. */
+static void add_end(token_list *ends, int32_t id)
+{
+    if (id >= 0 && !token_list_has(ends, id)) ends->id[ends->n++] = id;
+}
+
+/* Those of the model, the tokenizer's, with which documents were encoded, and that of a turn. */
 static token_list ends_of(const session *s)
 {
     token_list ends = *weights_ends(s->weights);
-    const int32_t eos = s->tokenizer ? tokenizer_eos(s->tokenizer) : -1;
 
-    if (eos >= 0 && !token_list_has(&ends, eos)) ends.id[ends.n++] = eos;
+    if (s->tokenizer) add_end(&ends, tokenizer_eos(s->tokenizer));
+    if (talks(s)) add_end(&ends, talk_end(s->tokenizer));
     return ends;
+}
+
+static generate_options options_of(const session *s)
+{
+    const generate_flags *f = s->flags;
+    const int64_t n_rows = s->decoder.cfg.vocab_size;
+
+    return (generate_options){.sample = {f->temperature, f->top_k, f->top_p},
+                              .seed = (uint64_t)f->seed,
+                              .max_new_tokens = s->max_new_tokens,
+                              .n_vocab = s->tokenizer ? tokenizer_vocab_size(s->tokenizer) : n_rows,
+                              .stop = f->ignore_eos ? (token_list){.n = 0} : ends_of(s)};
+}
+
+static int talk_with(session *s, moai_error *err)
+{
+    s->talk.generate = options_of(s);
+    return talk_on(&s->decoder, s->tokenizer, &s->talk, s->longest + s->max_new_tokens, &s->grid.host_world, err);
 }
 
 static int write_texts(session *s)
 {
-    const generate_flags *f = s->flags;
-    const model_config *cfg = &s->decoder.cfg;
-    const generate_options opt = {.sample = {f->temperature, f->top_k, f->top_p},
-                                  .seed = (uint64_t)f->seed,
-                                  .max_new_tokens = s->max_new_tokens,
-                                  .n_vocab = s->tokenizer ? tokenizer_vocab_size(s->tokenizer) : cfg->vocab_size,
-                                  .stop = f->ignore_eos ? (token_list){.n = 0} : ends_of(s)};
+    const generate_options opt = options_of(s);
     generate_rates r;
     int64_t n_written = 0;
 
@@ -488,7 +540,8 @@ int main(int argc, char **argv)
     /* the last argument only forms the groups that sum gradients: none are wanted */
     grid_init(&s.grid, (grid_shape){.tp = world, .cp = 1, .dp = 1, .pp = 1}, world);
     int failed = session_open(&s, &err);
-    if (!failed) failed = *flags.logits_out ? write_logits(&s, &err) : write_texts(&s);
+    if (!failed)
+        failed = *flags.logits_out ? write_logits(&s, &err) : flags.chat ? talk_with(&s, &err) : write_texts(&s);
     if (failed && base_process.printer) fprintf(stderr, "moai: %s\n", err.text);
     session_close(&s);
     generate_flags_free(&flags);

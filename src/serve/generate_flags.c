@@ -14,12 +14,23 @@ static const key_choice dtypes[] = {
 
 static const key_choice quantizations[] = {{"none", QUANTIZATION_NONE}, {"nf4", QUANTIZATION_NF4}, {NULL, 0}};
 
+static const key_choice templates[] = {{"auto", TEMPLATE_AUTO},     {"qwen3", TEMPLATE_QWEN3},
+                                       {"qwen3-instruct", TEMPLATE_QWEN3_INSTRUCT},
+                                       {"qwen2.5", TEMPLATE_QWEN25}, {"chatml", TEMPLATE_CHATML}, {NULL, 0}};
+
 #define KEYS_OF generate_flags
 #include "src/config/key_rows.h"
 
 static const key_spec rows[] = {
     TEXT(prompt, "", "text to go on from; \"\" begins a document"),
     PATH(prompt_file, "", "a file with one prompt a line, - for standard input; empty lines are left out"),
+    BOOL(chat, "false", "talk: lines of standard input are what the user says; /new begins anew, /exit ends"),
+    PATH(messages, "",
+         "answer the conversation in a JSON file (messages as OpenAI has them), or one a line; - for standard input"),
+    TEXT(system, "", "with --chat, the system turn"),
+    CHOICE(chat_template, "auto", templates,
+           "of conversations: qwen3, qwen3-instruct, qwen2.5, chatml, or auto: the tokenizer's"),
+    BOOL(enable_thinking, "true", "qwen3: let it think; else an answer begins with an empty thought"),
     TEXT(input_ids, "", "the prompt as token numbers, 1,2,3; needs no tokenizer"),
     INT(max_new_tokens, "0", 0, INT32_MAX, "tokens to write; 0: 128, or what the model's positions leave"),
     REAL(temperature, "0.8", 0, 1e6, "0: always the most probable token"),
@@ -47,9 +58,9 @@ static void print_help(void)
 {
     printf("usage: [mpirun -np TP] moai_generate DIRECTORY --prompt TEXT [--key value ...]\n"
            "DIRECTORY is a checkpoint, a run's output directory (its newest checkpoint is taken) or a Hugging Face\n"
-           "directory.  All ranks share the model's tensors.  The prompt is one of --prompt, --prompt_file and\n"
-           "--input_ids.  Text goes to stdout, all else to stderr; one text is streamed as it comes, of several each\n"
-           "is shown when it is done.\n\n");
+           "directory.  All ranks share the model's tensors.  The prompt is one of --prompt, --prompt_file,\n"
+           "--input_ids, --messages and --chat.  Text goes to stdout, all else to stderr; one text is streamed as it\n"
+           "comes, of several each is shown when it is done.\n\n");
     for (int i = 0; i < flags.n; i++) {
         const key_spec *k = &flags.list[i];
         key_print_help(k, 32);
@@ -70,13 +81,21 @@ static int take_source(void *to, const char *word, moai_error *err)
 
 static int check_together(const generate_flags *f, moai_error *err)
 {
-    const int prompts = f->has_prompt + (*f->prompt_file != 0) + (*f->input_ids != 0);
+    const int prompts = f->has_prompt + (*f->prompt_file != 0) + (*f->input_ids != 0) + f->chat + (*f->messages != 0);
 
     if (!*f->source)
         return error_set(err,
                          "no checkpoint: give the directory of one, of a run, or of a Hugging Face model; see --help");
-    if (prompts == 0) return error_set(err, "no prompt: give --prompt TEXT, --prompt_file FILE or --input_ids 1,2,3");
-    if (prompts > 1) return error_set(err, "more than one of --prompt, --prompt_file and --input_ids is given");
+    if (prompts == 0)
+        return error_set(
+            err, "no prompt: give --prompt TEXT, --prompt_file FILE, --input_ids 1,2,3, --messages FILE or --chat");
+    if (prompts > 1)
+        return error_set(err, "more than one of --prompt, --prompt_file, --input_ids, --messages and --chat is given");
+    if (*f->system && !f->chat) return error_set(err, "--system is for --chat");
+    if (f->chat_template != TEMPLATE_AUTO && !f->chat && !*f->messages)
+        return error_set(err, "--chat_template is for --chat and --messages");
+    if (f->chat && (f->jsonl || f->echo || f->num_return_sequences > 1))
+        return error_set(err, "--chat with --jsonl, --echo or --num_return_sequences: it is one text after another");
     if (*f->logits_out && !*f->input_ids) return error_set(err, "--logits_out %s needs --input_ids", f->logits_out);
     return 0;
 }

@@ -3,12 +3,16 @@
 #define MOAI_GENERATE_FLAGS_H
 
 #include "src/base/tensor.h"
+#include "src/chat/chat_template.h"
 #include "src/config/model_config.h"
 
 /* One field per flag; the table in generate_flags.c holds names, defaults, ranges and help. */
 typedef struct generate_flags {
     char *source; /* the argument without a flag: checkpoint, run directory or Hugging Face directory */
-    char *prompt, *prompt_file, *input_ids;
+    char *prompt, *prompt_file, *input_ids, *messages;
+    char *system;           /* of a conversation; "": none */
+    chat_template chat_template;
+    bool chat, enable_thinking;
     bool has_prompt;        /* --prompt was given; it may be "" */
     int64_t max_new_tokens; /* 0: not given */
     double temperature, top_p;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int prompt_file_read(const char *path, char **text, size_t *n_bytes, moai_error *err)
+int prompt_file_read(const char *key, const char *path, char **text, size_t *n_bytes, moai_error *err)
 {
     const text_format format = {.separation = SEPARATE_FILE, .content = CONTENT_TXT};
     text_block b = {0};
@@ -17,7 +17,7 @@ int prompt_file_read(const char *path, char **text, size_t *n_bytes, moai_error 
 
     *text = NULL;
     *n_bytes = 0;
-    if (strcmp(path, "-") != 0 && file_given("prompt_file", path, err)) return -1;
+    if (strcmp(path, "-") != 0 && file_given(key, path, err)) return -1;
     text_file *f = text_open(path, &format, &why);
     int got = f ? text_judge(f, &why) : -1;
     if (got == 0) got = text_read_block(f, 0, INT64_MAX, &b, &why);
@@ -29,7 +29,7 @@ int prompt_file_read(const char *path, char **text, size_t *n_bytes, moai_error 
     }
     if (f) text_close(f);
     if (got >= 0) return 0;
-    error_set(err, "--prompt_file %s", why.text);
+    error_set(err, "--%s %s", key, why.text);
     err->config = why.config;
     return -1;
 }

@@ -5,8 +5,9 @@
 #include "src/base/base.h"
 
 /* The text of a file, plain or packed as in text.h, or of standard input ("-"); a byte order mark is not part of it.
- * What is no text is a wrong configuration, by name.  Caller frees, also after -1.  Not collective. */
-int prompt_file_read(const char *path, char **text, size_t *n_bytes, moai_error *err);
+ * What is no text is a wrong configuration, by name; `key` is what messages call it.  Caller frees, also after -1.  Not
+ * collective. */
+int prompt_file_read(const char *key, const char *path, char **text, size_t *n_bytes, moai_error *err);
 
 typedef struct prompt_lines {
     const char *at, *end;                     /* what is left */

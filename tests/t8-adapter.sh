@@ -65,6 +65,29 @@ for words in "$golden/blocks-nf4" "$golden/blocks-nf4 --quantization nf4"; do
     cmp -s "$dir/stored" "$dir/quantized-here"
     check $? "$words: the same logits"
 done
+checkpoint export --quantization nf4 $golden/blocks "$dir/made-nf4"
+check $? "a model is exported in 4 bits: $(cat "$dir/out")"
+logits made 1 "$dir/made-nf4" --adapter $golden/qlora-all
+cmp -s "$dir/made" "$dir/quantized-here"
+check $? "with the same logits"
+checkpoint export --quantization nf4 --no_double_quantization --max_shard_size 60KB $golden/blocks "$dir/split-nf4"
+logits made-plain 1 "$dir/split-nf4"
+logits plain 1 $golden/blocks-nf4-plain
+cmp -s "$dir/made-plain" "$dir/plain" && [ -e "$dir/split-nf4/model.safetensors.index.json" ]
+check $? "in several files, too, with scales in fp32"
+checkpoint export --quantization nf4 "$dir/made-nf4" "$dir/twice"
+[ $? = 2 ] && grep -q "in 4 bits already" "$dir/err" && [ ! -e "$dir/twice" ]
+check $? "what is quantized is not quantized again: $(tail -n 1 "$dir/err")"
+checkpoint export --quantization nf4 $golden/gqa7 "$dir/odd"
+[ $? = 2 ] && grep -q "nf4 has blocks of 64 elements: model.layers.0" "$dir/err" && [ ! -e "$dir/odd" ]
+check $? "columns that are no whole blocks are refused: $(tail -n 1 "$dir/err")"
+checkpoint merge --quantization nf4 $golden/blocks $golden/qlora-all "$dir/merged-nf4" && grep -q "rounded to 4 bits anew" "$dir/err"
+check $? "a merge may go to 4 bits, and says so"
+checkpoint merge $golden/blocks $golden/qlora-all "$dir/merged"
+checkpoint export --quantization nf4 "$dir/merged" "$dir/merged-after"
+logits merged-a 1 "$dir/merged-nf4" && logits merged-b 1 "$dir/merged-after"
+cmp -s "$dir/merged-a" "$dir/merged-b" && ! cmp -s "$dir/merged-a" "$dir/made"
+check $? "as what is merged and then exported so"
 logits plain 1 $golden/blocks-nf4-plain
 logits plain-here 1 $golden/blocks --quantization nf4 --no_double_quantization
 cmp -s "$dir/plain" "$dir/plain-here"

@@ -51,7 +51,7 @@ lacks "h5py puts tensors together from their pieces" python:h5py || {
     check $? "a tied embedding is there once: $pieces"
 }
 
-says 1 '/run is no checkpoint; the newest in it is .*run/checkpoint-4$' "$checkpoint" export "$runs/run" "$runs/hf"
+says 2 '/run is no checkpoint; the newest in it is .*run/checkpoint-4$' "$checkpoint" export "$runs/run" "$runs/hf"
 
 cat src/model/layer.c src/model/model.c > "$runs/text.txt"
 "$MOAI_BIN/moai_tokenize" train --input "$runs/text.txt" --vocab_size 400 --output "$runs/tokenizer" > "$runs/log" 2>&1
@@ -89,7 +89,7 @@ says 1 'rank-00002.h5: missing' "$checkpoint" export "$runs/bad" "$runs/none"
 rm "$runs/bad/manifest.json"
 says 1 'not a checkpoint' "$checkpoint" verify "$runs/bad"
 says 1 'no-such: No such file' "$checkpoint" ls "$runs/no-such"
-says 1 'no-such is no checkpoint, holds none' "$checkpoint" export "$runs/no-such" "$runs/none"
+says 2 'no-such is no checkpoint, holds none' "$checkpoint" export "$runs/no-such" "$runs/none"
 says 1 'not an empty directory' "$checkpoint" export "$saved" "$runs/hf"
 says 1 'other.tmp: exists, and no export wrote it' "$checkpoint" export "$saved" "$runs/other"
 [ "$(cat "$runs/other.tmp/file")" = mine ] && [ ! -e "$runs/other" ]; check $? "and a directory of that name stays what it is"

@@ -35,7 +35,7 @@ to && same "$dir/hf" "$dir/fp32"; check $? "an empty directory is taken"
 mkdir "$dir/mine.tmp"; echo dear > "$dir/mine.tmp/letter"
 refused 1 'mine.tmp: exists, and no export wrote it' "$tool" export "$dir/run/checkpoint-0" "$dir/mine"
 [ -s "$dir/mine.tmp/letter" ]; check $? "and it stays"
-refused 1 'nothing is no checkpoint' "$tool" export "$dir/nothing" "$dir/from-nothing"
+refused 2 'nothing is no checkpoint' "$tool" export "$dir/nothing" "$dir/from-nothing"
 [ "$(ls -A "$dir" | grep -c '^from-nothing')" = 0 ]; check $? "without a source nothing is made"
 
 # killed at any instant, on its way to a free name and to one that is taken

@@ -45,6 +45,7 @@ typedef struct hf_export_options {
     const char *adapters;                     /* folded into the weights of `dir` (weights_merge); NULL: none */
     bool is_adapter;                          /* `dir` is a checkpoint of adapters, and PEFT's two files are written */
     const char *torch_dtype;
+    bool nf4, nested;                         /* the layers' linear maps in 4 bits, as bitsandbytes stores them */
     int64_t max_shard_bytes;
     bool overwrite;
 } hf_export_options;

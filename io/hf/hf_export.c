@@ -2,11 +2,12 @@
 #include "io/hf/hf.h"
 #include "io/checkpoint/carried.h"
 #include "io/checkpoint/place.h"
-#include "io/hf/weights.h"
+#include "io/hf/hf_nf4.h"
 #include "io/text/tokenizer.h"
 #include "src/base/dir_lock.h"
 #include "src/base/files.h"
 #include "src/config/keys.h"
+#include "src/ops/nf4.h"
 #include "src/params/params.h"
 
 #include <dirent.h>
@@ -21,15 +22,22 @@ enum { BLOCK_ELEM = 1 << 22 };
 
 typedef struct export {
     weights *from;
-    const char *dir;                          /* the temporary one */
+    const char *dir, *source;                 /* the temporary one, and what is exported */
     dtype dt;
+    const char *torch_dtype;
+    bool nf4, nested;
     param_table params;                       /* of one rank: all of the model, whole */
     int *shard_of;                            /* per parameter */
     int n_shards;
     int64_t total_bytes;
 } export;
 
-static int64_t param_bytes(const export *x, const param *p) { return p->rows * p->cols * (int64_t)dtype_size(x->dt); }
+static bool is_nf4(const export *x, const param *p) { return x->nf4 && hf_takes_nf4(p); }
+
+static int64_t param_bytes(const export *x, const param *p)
+{
+    return is_nf4(x, p) ? hf_nf4_bytes(p, x->nested) : p->rows * p->cols * (int64_t)dtype_size(x->dt);
+}
 
 /* In the table's order, a shard as full as it gets. */
 static void assign_shards(export *x, int64_t max_shard_bytes)
@@ -61,6 +69,7 @@ static int write_tensor(const export *x, safetensors_writer *w, const param *p, 
     const int64_t rows_at_once = max_i64(BLOCK_ELEM / p->cols, 1);
     int rc = 0;
 
+    if (is_nf4(x, p)) return hf_nf4_write(w, x->from, p, x->nested, x->torch_dtype, err);
     for (int64_t row = 0; rc == 0 && row < p->rows; row += rows_at_once) {
         const int64_t n_rows = min_i64(rows_at_once, p->rows - row);
         rc = weights_read(x->from, p->name, row, n_rows, 0, p->cols, block, p->cols, err);
@@ -79,10 +88,14 @@ static int write_shard(const export *x, int shard, moai_error *err)
     for (int i = 0; w && i < x->params.n; i++) {
         const param *p = &x->params.list[i];
         if (x->shard_of[i] != shard) continue;
+        widest = max_i64(widest, p->cols);
+        if (is_nf4(x, p)) {
+            hf_nf4_declare(w, p, x->nested);
+            continue;
+        }
         char *stored = xasprintf("%s%s", is_adapter(x) ? HF_ADAPTER_PREFIX : "", p->name);
         safetensors_declare(w, stored, x->dt, p->ndim, p->ndim == 2 ? (int64_t[]){p->rows, p->cols} : &p->cols);
         free(stored);
-        widest = max_i64(widest, p->cols);
     }
     float *block = xmalloc((size_t)widest * sizeof *block);
     for (int i = 0; rc == 0 && i < x->params.n; i++)
@@ -115,6 +128,7 @@ static int write_index(const export *x, moai_error *err)
     for (int i = 0; i < x->params.n; i++) {
         char *name = shard_name(x, x->shard_of[i]);
         json_object_set_new(map, x->params.list[i].name, json_string(name));
+        if (is_nf4(x, &x->params.list[i])) hf_nf4_index(map, &x->params.list[i], x->nested, name);
         free(name);
     }
     return write_json(
@@ -188,11 +202,38 @@ static int write_adapter(export *x, const char *dir, moai_error *err)
     return rc;
 }
 
-static int write_all(export *x, const char *torch_dtype, moai_error *err)
+/* config.json says what the files hold. */
+static int add_quantization(const export *x, const char *config, moai_error *err)
+{
+    json_t *o = json_read_object(config, err);
+
+    if (!o) return -1;
+    json_object_set_new(o, "quantization_config", hf_nf4_config(x->nested, x->torch_dtype));
+    const int rc = json_write_file(o, config, err);
+    json_decref(o);
+    return rc;
+}
+
+static int check_nf4(const export *x, moai_error *err)
+{
+    if (!x->nf4) return 0;
+    if (weights_config(x->from)->quantization.stored && !weights_has_adapters(x->from))
+        return error_config(err, "%s: its linear maps are in 4 bits already (quantization_config): they are not "
+                            "quantized again", x->source);
+    for (int i = 0; i < x->params.n; i++)
+        if (hf_takes_nf4(&x->params.list[i]) && x->params.list[i].cols % NF4_BLOCK)
+            return error_config(err, "%s: quantization nf4 has blocks of %d elements: %s has %lld columns", x->source,
+                                NF4_BLOCK, x->params.list[i].name, (long long)x->params.list[i].cols);
+    return 0;
+}
+
+static int write_all(export *x, moai_error *err)
 {
     char *config = xasprintf("%s/config.json", x->dir);
-    int rc = model_config_write(weights_config(x->from), config, torch_dtype, err);
+    int rc = check_nf4(x, err);
 
+    if (rc == 0) rc = model_config_write(weights_config(x->from), config, x->torch_dtype, err);
+    if (rc == 0 && x->nf4) rc = add_quantization(x, config, err);
     if (rc == 0) rc = write_files(x, err);
     for (int shard = 0; rc == 0 && shard < x->n_shards; shard++) rc = write_shard(x, shard, err);
     if (rc == 0 && x->n_shards > 1) rc = write_index(x, err);
@@ -376,7 +417,7 @@ static int write_into(export *x, const hf_export_options *o, moai_error *err)
     if (!o->is_adapter) model_config_remark_export(weights_config(x->from), o->dir);
     params_whole(&x->params, weights_config(x->from));
     assign_shards(x, o->is_adapter ? INT64_MAX : o->max_shard_bytes);
-    rc = o->is_adapter ? write_adapter(x, o->dir, err) : write_all(x, o->torch_dtype, err);
+    rc = o->is_adapter ? write_adapter(x, o->dir, err) : write_all(x, err);
     params_free(&x->params);
     free(x->shard_of);
     return rc;
@@ -386,7 +427,8 @@ int hf_export(const hf_export_options *o, moai_error *err)
 {
     target t = target_of(o->to);
     export x = {
-        .dir = t.tmp, .dt = strcmp(o->torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .from = open_source(o, err)};
+        .dir = t.tmp, .dt = strcmp(o->torch_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32, .torch_dtype = o->torch_dtype,
+        .source = o->dir, .nf4 = o->nf4, .nested = o->nested, .from = open_source(o, err)};
     const bool has_place = x.from && place_check("HF_DIR", o->to, err) == 0 && dir_make_parent(t.dir, err) == 0;
     job_lock *lock = has_place ? file_lock(t.dir, "HF_DIR", 0, err) : NULL;
     moai_error unused;

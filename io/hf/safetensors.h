@@ -35,10 +35,11 @@ void safetensors_close(safetensors *);
  * declared are a broken program (die). */
 typedef struct safetensors_writer safetensors_writer;
 safetensors_writer *safetensors_create(const char *path, moai_error *err);                  /* NULL on failure */
-/* F32, BF16, F16 */
+/* F32, BF16, F16, or U8, which is written by safetensors_write_bytes */
 void safetensors_declare(safetensors_writer *, const char *name, dtype, int ndim, const int64_t *shape);
 /* the next n elements, rounded to the dtype */
 int safetensors_write(safetensors_writer *, const float *x, int64_t n, moai_error *err);
+int safetensors_write_bytes(safetensors_writer *, const void *bytes, int64_t n, moai_error *err);
 int safetensors_finish(safetensors_writer *, moai_error *err);
 void safetensors_abandon(safetensors_writer *);             /* leaves nothing behind; NULL is well */
 

@@ -46,19 +46,20 @@ safetensors_writer *safetensors_create(const char *path, moai_error *err)
 
 void safetensors_declare(safetensors_writer *w, const char *name, dtype dt, int ndim, const int64_t *shape)
 {
+    const char *type = dt == DT_F32 ? "F32" : dt == DT_BF16 ? "BF16" : dt == DT_F16 ? "F16" : "U8";
     json_t *dims = json_array();
     int64_t n_elem = 1;
 
-    CHECK(!w->headed && (dt == DT_F32 || dt == DT_BF16 || dt == DT_F16), "%s: %s: cannot be declared", w->path, name);
+    CHECK(!w->headed && (dt == DT_F32 || dt == DT_BF16 || dt == DT_F16 || dt == DT_U8), "%s: %s: cannot be declared",
+          w->path, name);
     for (int i = 0; i < ndim; i++) {
         json_array_append_new(dims, json_integer(shape[i]));
         n_elem *= shape[i];
     }
     const int64_t end = w->data_bytes + n_elem * (int64_t)dtype_size(dt);
     json_object_set_new(w->header, name,
-                        json_pack("{s:s, s:o, s:[I, I]}", "dtype",
-                                  dt == DT_F32 ? "F32" : dt == DT_BF16 ? "BF16" : "F16", "shape", dims,
-                                  "data_offsets", (json_int_t)w->data_bytes, (json_int_t)end));
+                        json_pack("{s:s, s:o, s:[I, I]}", "dtype", type, "shape", dims, "data_offsets",
+                                  (json_int_t)w->data_bytes, (json_int_t)end));
     if (w->n == w->room) {
         w->room = 2 * w->room + 64;
         CHECK(w->list = realloc(w->list, (size_t)w->room * sizeof *w->list), "out of host memory");
@@ -133,14 +134,33 @@ static int put_halves(safetensors_writer *w, const float *x, int64_t n, dtype dt
     return rc;
 }
 
-int safetensors_write(safetensors_writer *w, const float *x, int64_t n, moai_error *err)
+/* The type of the next n elements. */
+static int next_elements(safetensors_writer *w, int64_t n, dtype *dt, moai_error *err)
 {
     if (!w->headed && put_header(w, err) != 0) return -1;
     while (w->at < w->n && w->list[w->at].n_elem == 0) w->at++;
     CHECK(w->at < w->n && n <= w->list[w->at].n_elem - w->at_elem, "%s: more elements than declared", w->path);
-    const dtype dt = w->list[w->at].dt;
+    *dt = w->list[w->at].dt;
     w->at_elem += n;
     if (w->at_elem == w->list[w->at].n_elem) w->at++, w->at_elem = 0;
+    return 0;
+}
+
+int safetensors_write_bytes(safetensors_writer *w, const void *bytes, int64_t n, moai_error *err)
+{
+    dtype dt;
+
+    if (next_elements(w, n, &dt, err) != 0) return -1;
+    CHECK(dt == DT_U8, "%s: bytes of a tensor of %s", w->path, dtype_name(dt));
+    return put(w, bytes, (size_t)n, err);
+}
+
+int safetensors_write(safetensors_writer *w, const float *x, int64_t n, moai_error *err)
+{
+    dtype dt;
+
+    if (next_elements(w, n, &dt, err) != 0) return -1;
+    CHECK(dt != DT_U8, "%s: numbers of a tensor of bytes", w->path);
     return dt == DT_F32 ? put(w, x, (size_t)n * sizeof *x, err) : put_halves(w, x, n, dt, err);
 }
 

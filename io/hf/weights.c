@@ -431,6 +431,7 @@ int weights_xxh3(const weights *w, char xxh3[33], moai_error *err)
 }
 
 const model_config *weights_config(const weights *w) { return &w->cfg; }
+bool weights_has_adapters(const weights *w) { return w->adapters; }
 const token_list *weights_ends(const weights *w) { return &w->ends; }
 
 /* A tokenizer.json of another kind only comes along (carried.h). */

@@ -23,6 +23,7 @@ int weights_base(const char *dir, char **base, char xxh3[33], moai_error *err);
 /* A hash of all weights, of their files' bytes or of what a checkpoint's manifest says of them: another one is another
  * model.  Reads a Hugging Face directory whole. */
 int weights_xxh3(const weights *, char xxh3[33], moai_error *err);
+bool weights_has_adapters(const weights *);   /* weights_merge has folded some in */
 const model_config *weights_config(const weights *);       /* with adapters: of the base, and what they are */
 /* What ends a text: eos_token_id of the directory's generation_config.json, or else of config.json. */
 const token_list *weights_ends(const weights *);

@@ -18,6 +18,8 @@ static const char help[] =
     "Qwen3ForCausalLM.from_pretrained loads\n"
     "    --dtype float32|bfloat16              of the weights (float32)\n"
     "    --max_shard_size SIZE                 of a file: 5GB, 500MB, 2GiB (5GB)\n"
+    "    --quantization nf4                    the layers' linear maps in 4 bits, as bitsandbytes stores them;\n"
+    "    --no_double_quantization              their scales in fp32\n"
     "    --overwrite                           replace an earlier export, once the new one is whole\n"
     "moai_checkpoint import HF_DIR OUTPUT_DIR  write OUTPUT_DIR/checkpoint-0, from which moai_train goes on "
     "in any layout;\n"
@@ -205,7 +207,8 @@ enum { MOST_DIRS = 3 };
 
 typedef struct convert_options {
     char *dtype, *max_shard_size, *base;
-    bool overwrite, adapter;
+    bool overwrite, adapter, double_quantization;
+    weight_quantization quantization;
     const char *dirs[MOST_DIRS];
     int n_dirs;
 } convert_options;
@@ -213,11 +216,14 @@ typedef struct convert_options {
 #define KEYS_OF convert_options
 #include "src/config/key_rows.h"
 
+static const key_choice quantizations[] = {{"none", QUANTIZATION_NONE}, {"nf4", QUANTIZATION_NF4}, {NULL, 0}};
 static const key_spec rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"),
+                                ROW(KEY_CHOICE, quantization, "none", .choices = quantizations),
+                                ROW(KEY_BOOL, double_quantization, "true", .bare = "true"),
                                 ROW(KEY_STRING, dtype, "float32"), ROW(KEY_STRING, max_shard_size, "5GB"),
                                 ROW(KEY_BOOL, adapter, "false", .bare = "true")};
 static const key_spec import_rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"), ROW(KEY_PATH, base, "")};
-static const key_table export_keys = {rows, 4}, merge_keys = {rows, 3}, import_keys = {import_rows, 2};
+static const key_table export_keys = {rows, 6}, merge_keys = {rows, 5}, import_keys = {import_rows, 2};
 
 static int take_directory(void *to, const char *word, moai_error *err)
 {
@@ -247,15 +253,22 @@ static int export_to(const char *from, const char *adapters, const char *to, con
 {
     const hf_export_options how = {.dir = from, .to = to, .adapters = adapters, .is_adapter = o->adapter,
                                    .torch_dtype = o->dtype, .max_shard_bytes = parse_size(o->max_shard_size),
+                                   .nf4 = o->quantization == QUANTIZATION_NF4, .nested = o->double_quantization,
                                    .overwrite = o->overwrite};
     moai_error err;
 
     if (strcmp(o->dtype, "float32") != 0 && strcmp(o->dtype, "bfloat16") != 0)
         return usage("--dtype is float32 or bfloat16, not", o->dtype);
     if (how.max_shard_bytes < 0) return usage("--max_shard_size is a size like 5GB, not", o->max_shard_size);
+    if (how.nf4 && how.is_adapter)
+        return usage("--quantization is of a model; --adapter exports its adapters alone", NULL);
     signals_ignore_pipe();
-    if (hf_export(&how, &err) != 0) return fail(&err);
-    printf("%s%s%s: exported as %s to %s\n", from, adapters ? " and " : "", adapters ? adapters : "", o->dtype, to);
+    if (hf_export(&how, &err) != 0) return fail(&err), error_status(&err);
+    printf("%s%s%s: exported as %s%s to %s\n", from, adapters ? " and " : "", adapters ? adapters : "", o->dtype,
+           how.nf4 ? ", its layers in 4 bits (NF4)," : "", to);
+    if (how.nf4 && adapters)
+        say("merge: the sums of weights and adapters were rounded to 4 bits anew: without --quantization they stay "
+            "as they are");
     return STATUS_OK;
 }
 

@@ -102,6 +102,47 @@ static void check_op(dtype dt, int64_t rows, int64_t cols)
     free(x), free(absmax), free(codes), free(values);
 }
 
+/* The product from the codes, whose values are in the type, against that in double. */
+static void check_product(dtype dt, dtype y_dt, int64_t n_tokens, int64_t out, int64_t in)
+{
+    const int64_t n = out * in;
+    const size_t absmax_bytes = (size_t)(n / NF4_BLOCK) * sizeof(float);
+    float *w = xmalloc((size_t)n * sizeof *w), *absmax = xmalloc(absmax_bytes), *ones = xmalloc(absmax_bytes);
+    uint8_t *codes = xmalloc((size_t)n / 2), *device_codes = dut.ops->alloc(dut.dev, (size_t)n / 2);
+    float *device_absmax = dut.ops->alloc(dut.dev, absmax_bytes);
+    double *values = random_doubles(n), *ref = doubles(n_tokens * out), *ref_sum = doubles(n_tokens * out);
+    field x = field_random("x", dt, n_tokens, in, true), y = field_output("y", y_dt, n_tokens, out, true),
+          z = field_random("z", y_dt, n_tokens, out, true), of_codes = field_output("w", dt, out, in, false);
+    char what[96];
+
+    for (int64_t i = 0; i < n; i++) w[i] = (float)values[i];
+    for (int64_t i = 0; i < n / NF4_BLOCK; i++) ones[i] = 1;
+    nf4_quantize(codes, absmax, w, n);
+    dut.ops->copy(dut.dev, device_codes, codes, (size_t)n / 2, COPY_TO_DEVICE);
+    dut.ops->copy(dut.dev, device_absmax, ones, absmax_bytes, COPY_TO_DEVICE);
+    dut.ops->dequantize_nf4(dut.dev, of_codes.t, device_codes, device_absmax);
+    field_fetch(&of_codes);
+    dut.ops->copy(dut.dev, device_absmax, absmax, absmax_bytes, COPY_TO_DEVICE);
+    for (int64_t i = 0; i < n_tokens; i++)
+        for (int64_t j = 0; j < out; j++) {
+            for (int64_t k = 0; k < in; k++)
+                ref[i * out + j] += x.v[i * in + k] * field_at(&of_codes, j, k) * absmax[(j * in + k) / NF4_BLOCK];
+            ref_sum[i * out + j] = ref[i * out + j] + z.v[i * out + j];
+        }
+    snprintf(what, sizeof what, "matmul_nf4 %s N %lld out %lld in %lld", dtype_name(dt), (long long)n_tokens,
+             (long long)out, (long long)in);
+    TWICE(dut.ops->matmul_nf4(dut.dev, y.t, x.t, device_codes, device_absmax, (tensor){0}), &y);
+    ok_field(&y, ref, 4e-6, what);
+    TWICE(dut.ops->matmul_nf4(dut.dev, y.t, x.t, device_codes, device_absmax, z.t), &y);
+    ok_field(&y, ref_sum, 4e-6, what);
+    dut.ops->matmul_nf4(dut.dev, z.t, x.t, device_codes, device_absmax, z.t);
+    ok_field(&z, ref_sum, 4e-6, what);
+    dut.ops->free(dut.dev, device_codes);
+    dut.ops->free(dut.dev, device_absmax);
+    FREE(&x, &y, &z, &of_codes);
+    free(w), free(absmax), free(ones), free(codes), free(values), free(ref), free(ref_sum);
+}
+
 int main(int argc, char **argv)
 {
     static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
@@ -114,6 +155,11 @@ int main(int argc, char **argv)
         check_op(three[i], 1, 64);
         check_op(three[i], 7, 192);
         check_op(three[i], 1031, 1280);
+        check_product(three[i], three[i], 1, 1, 64);
+        check_product(three[i], three[i], 3, 67, 192);
+        check_product(three[i], DT_F32, 8, 40, 1280);
+        check_product(three[i], three[i], 16, 130, 576);
+        check_product(three[i], three[i], 13, 1031, 2112);
     }
     return battery_done();
 }

@@ -4,6 +4,7 @@
  * copy's rate. Products: TFLOP/s with the timed choice of algorithm and with the library's first.  Calls rotate over
  * buffers of several times the L2's size, filled with random numbers. */
 #include "cuda/cuda.h"
+#include "src/ops/nf4.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,6 +214,10 @@ static void run_forward(int s)
 {
     matmul_cuda(dev, bf16(s, 2, p_tokens, p_out), bf16(s, 0, p_tokens, p_in), bf16(s, 3, p_out, p_in));
 }
+static void run_forward_nf4(int s)
+{
+    matmul_nf4_cuda(dev, bf16(s, 2, p_tokens, p_out), bf16(s, 0, p_tokens, p_in), part(s, 3), part(s, 5), (tensor){0});
+}
 static void run_dx(int s)
 {
     matmul_dx_cuda(dev, bf16(s, 1, p_tokens, p_in), bf16(s, 4, p_tokens, p_out), bf16(s, 3, p_out, p_in), false);
@@ -254,9 +259,14 @@ static void bench_few_rows(int64_t tokens, moai_device *timed)
 
     for (int i = 0; i < 5; i++) {
         p_tokens = tokens, p_in = shape[i][0], p_out = shape[i][1], dev = timed;
-        double s = seconds(run_forward, 40), n_bytes = 2.0 * (double)(p_in * p_out);
-        printf("%6lld x %5lld -> %6lld  %8.1f us %8.0f GB/s of weights\n", (long long)tokens, (long long)p_in,
-               (long long)p_out, s * 1e6, n_bytes / s * 1e-9);
+        const double n = (double)(p_in * p_out), s = seconds(run_forward, 40);
+        printf("%6lld x %5lld -> %6lld  %8.1f us %8.0f GB/s of weights", (long long)tokens, (long long)p_in,
+               (long long)p_out, s * 1e6, 2 * n / s * 1e-9);
+        if (tokens <= NF4_FEW_ROWS && p_out != V) {
+            const double nf4 = seconds(run_forward_nf4, 40);
+            printf("; in 4 bits %6.1f us %8.0f GB/s", nf4 * 1e6, 0.5625 * n / nf4 * 1e-9);
+        }
+        printf("\n");
     }
 }
 
@@ -301,6 +311,7 @@ int main(int argc, char **argv)
         bench_product("down", N, I, H, timed, first);
         bench_product("head", N / 2, H, V, timed, first);
         bench_few_rows(1, timed);
+        bench_few_rows(8, timed);
         bench_few_rows(32, timed);
     }
     free_cuda(dev, pool), free_cuda(dev, ids), free_cuda(dev, positions), free_cuda(dev, statistics),

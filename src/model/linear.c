@@ -228,12 +228,28 @@ static bool all_rows_adapted(const linear *l)
     return n == l->w.rows;
 }
 
+/* So few that a matrix in 4 bits is read as it is, and none is made of it. */
+static bool is_few(const linear *l, tensor x) { return l->is_nf4 && x.rows <= NF4_FEW_ROWS; }
+
+static void forward_few(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l, const linear_acts *acts)
+{
+    c->ops->matmul_nf4(c->dev, y, x, l->codes, l->absmax, z);
+    if (!l->n_adapters) return;
+    lower(c, x, l, acts);
+    raise(c, y, true, y, l, acts);
+}
+
 /* The thin products come first where they can: writing y is cheaper for them than adding to it, and the large one adds
  * beside its arithmetic. */
 void linear_forward(const moai_ctx *c, tensor y, tensor x, const linear *l, const linear_acts *acts)
 {
     const bool first = l->n_adapters && all_rows_adapted(l);
     const size_t mark = arena_mark(c->scratch);
+
+    if (is_few(l, x)) {
+        forward_few(c, y, (tensor){0}, x, l, acts);
+        return;
+    }
     const tensor w = dense(c, l);
 
     if (l->n_adapters) lower(c, x, l, acts);
@@ -253,6 +269,11 @@ void linear_forward(const moai_ctx *c, tensor y, tensor x, const linear *l, cons
 void linear_add(const moai_ctx *c, tensor y, tensor z, tensor x, const linear *l, const linear_acts *acts)
 {
     const size_t mark = arena_mark(c->scratch);
+
+    if (is_few(l, x)) {
+        forward_few(c, y, z, x, l, acts);
+        return;
+    }
     const tensor w = dense(c, l);
 
     if (l->n_adapters) lower(c, x, l, acts);

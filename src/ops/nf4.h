@@ -9,7 +9,7 @@
 
 #include "src/base/base.h"
 
-enum { NF4_BLOCK = 64, NF4_NESTED_BLOCK = 256 };
+enum { NF4_BLOCK = 64, NF4_NESTED_BLOCK = 256, NF4_FEW_ROWS = 8 };
 
 extern const float nf4_values[16];
 

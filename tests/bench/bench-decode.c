@@ -1,13 +1,15 @@
 /* Writing against its bound: every weight, and every key and value so far, is read once for each step's tokens.
  *
  *     bench-decode --plan [flags of moai_train: --model --bf16 --device --num_threads
- *                   --batch_size sequences side by side, --seq_length tokens of each one's prompt]
+ *                   --batch_size sequences side by side, --seq_length tokens of each one's prompt,
+ *                   --quantization nf4]
  *
  * Weights are random, so nothing is loaded.  Sequences write 256 tokens each, with moai_generate's temperature and
  * top-p.  The bound is the bytes over the rate of a large copy, measured here; the embedding's rows are not counted.
  * The prompts are read once before, so that no library is loaded and no product planned on the way. */
 #include "src/base/rng.h"
 #include "src/device/device.h"
+#include "src/ops/nf4.h"
 #include "src/serve/generate.h"
 #include "src/train/run_config.h"
 
@@ -25,20 +27,45 @@ typedef struct bench {
     decoder decoder;
 } bench;
 
-static void fill_weights(decoder *d)
+static void fill_table(decoder *d, const param_table *t, void *flat)
 {
     const moai_ctx *c = &d->ctx;
 
-    for (int i = 0; i < d->params.n; i++) {
-        const param *p = &d->params.list[i];
-        const tensor x = tensor_of(tensor_at(tensor_of(d->weights, c->dt, 1, d->params.n_elem), 0, p->offset), c->dt,
-                                   p->n_rows, p->n_cols);
+    for (int i = 0; i < t->n; i++) {
+        const param *p = &t->list[i];
+        if (p->storage == STORE_NF4) continue;
+        const tensor x = param_block(p, tensor_of(flat, c->dt, 1, t->n_elem));
         if (p->ndim == 1)
             c->ops->fill(c->dev, x, 1);
         else
             c->ops->fill_normal(c->dev, x, rng_key(1, p->name), 0, 0, p->n_cols, (float)d->cfg.initializer_range);
     }
+}
+
+static void fill_weights(decoder *d)
+{
+    const moai_ctx *c = &d->ctx;
+    const int64_t n = d->frozen.n_nf4;
+
+    fill_table(d, &d->params, d->weights);
+    fill_table(d, &d->frozen, d->frozen_weights);
+    if (n) c->ops->fill_normal(c->dev, tensor_of(d->codes, DT_BF16, 1, n / 4), 5, 0, 0, n / 4, 1);
+    if (n) c->ops->fill(c->dev, tensor_of(d->absmax, DT_F32, 1, n / NF4_BLOCK), 0.02f);
     c->ops->sync(c->dev);
+}
+
+/* Bytes that a step reads of a table's weights. */
+static double bytes_of(const decoder *d, const param_table *t)
+{
+    double sum = 0;
+
+    for (int i = 0; i < t->n; i++) {
+        const param *p = &t->list[i];
+        const bool is_looked_up = strcmp(p->name, "model.embed_tokens.weight") == 0 && !d->cfg.tie_word_embeddings;
+        const double each = p->storage == STORE_NF4 ? 0.5 + 4.0 / NF4_BLOCK : (double)dtype_size(d->opt.dt);
+        if (!is_looked_up) sum += each * (double)(p->n_rows * p->n_cols);
+    }
+    return sum;
 }
 
 /* Bytes a second, read and written, of the best of some copies. */
@@ -92,8 +119,7 @@ static void measure(bench *b, const char *what, sample_options how, double rate)
     const int64_t n = b->run.batch.per_device_train_batch_size, n_prompt = b->run.seq_length;
     const model_config *cfg = &b->cfg;
     const double size = (double)dtype_size(b->decoder.opt.dt);
-    const int64_t embedding = cfg->tie_word_embeddings ? 0 : cfg->vocab_size * cfg->hidden_size;
-    const double read_once = (double)(model_n_params(cfg) - embedding) * size;
+    const double read_once = bytes_of(&b->decoder, &b->decoder.params) + bytes_of(&b->decoder, &b->decoder.frozen);
     const double cache = (double)(n * (n_prompt + NEW_TOKENS / 2) * cfg->num_hidden_layers * 2 *
                                   cfg->num_key_value_heads * cfg->head_dim) *
                          size;
@@ -114,6 +140,7 @@ int main(int argc, char **argv)
     process_start(&argc, &argv);
     if (run_config_read(&b.run, argc, argv, &err) || model_config_read(&b.cfg, b.run.model, &err))
         config_error("%s", err.text);
+    b.cfg.quantization.nf4 = b.run.finetune.quantization == QUANTIZATION_NF4;
     const int64_t n = b.run.batch.per_device_train_batch_size, n_prompt = b.run.seq_length;
     const decoder_options opt = {.dt = b.run.bf16 ? DT_BF16 : DT_F32,
                                  .n_sequences = n,
@@ -129,8 +156,9 @@ int main(int argc, char **argv)
     CHECK(decoder_init(&b.decoder, &b.cfg, &opt, b.device.ops, b.device.dev, &b.grid, &err) == 0, "%s", err.text);
     fill_weights(&b.decoder);
     const double rate = copy_rate(&b.device);
-    printf("%s\n%s in %s: %lld parameters; %lld sequences, prompts of %lld tokens; a copy moves %.0f GB/s\n",
-           b.device.text, b.run.model, dtype_name(opt.dt), (long long)model_n_params(&b.cfg), (long long)n,
+    printf("%s\n%s in %s%s: %lld parameters; %lld sequences, prompts of %lld tokens; a copy moves %.0f GB/s\n",
+           b.device.text, b.run.model, dtype_name(opt.dt), b.cfg.quantization.nf4 ? ", layers in 4 bits" : "",
+           (long long)model_n_params(&b.cfg), (long long)n,
            (long long)n_prompt, rate * 1e-9);
     write_all(&b, n, n_prompt, 4, (sample_options){0.8, 0, 0.95});
     measure(&b, "greedy", (sample_options){0, 0, 1}, rate);

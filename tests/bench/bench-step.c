@@ -33,6 +33,7 @@ typedef struct bench {
     uint64_t drawn;                                       /* lengths of documents */
     bool attend;                                          /* the bound includes attention */
     tensor dy, dact, datt, dqk, dqkv, part, logits;       /* operands of the bound that the model has only in scratch */
+    tensor dense;                                         /* for a W that is stored in 4 bits */
 } bench;
 
 static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
@@ -68,6 +69,11 @@ static void weight_bound(bench *b, const linear *l, tensor dy, tensor x)
     if (l->is_trained) b->model.ctx.ops->matmul_dw(b->model.ctx.dev, l->dw, dy, x, true);
 }
 
+static tensor weight_of(const bench *b, const linear *l)
+{
+    return l->is_nf4 ? tensor_of(b->dense.data, b->dense.dt, l->w.rows, l->w.cols) : l->w;
+}
+
 static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
 {
     const moai_ctx *c = &b->model.ctx;
@@ -77,20 +83,20 @@ static void layer_bound(bench *b, const layer_weights *w, const layer_acts *a)
     const attend_args heads = {a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads,
                                rows->segments, rows->n_segments};
 
-    op->matmul(dev, a->qkv, a->n1, w->qkv.w);
+    op->matmul(dev, a->qkv, a->n1, weight_of(b, &w->qkv));
     if (b->attend) op->attend(dev, &heads);
-    op->matmul(dev, b->part, a->att, w->o.w);
-    op->matmul(dev, a->gate_up, a->n2, w->gate_up.w);
-    op->matmul(dev, b->part, a->act, w->down.w);
-    op->matmul_dx(dev, b->dact, b->dy, w->down.w, false);
+    op->matmul(dev, b->part, a->att, weight_of(b, &w->o));
+    op->matmul(dev, a->gate_up, a->n2, weight_of(b, &w->gate_up));
+    op->matmul(dev, b->part, a->act, weight_of(b, &w->down));
+    op->matmul_dx(dev, b->dact, b->dy, weight_of(b, &w->down), false);
     weight_bound(b, &w->down, b->dy, a->act);
-    op->matmul_dx(dev, b->part, a->gate_up, w->gate_up.w, false);
+    op->matmul_dx(dev, b->part, a->gate_up, weight_of(b, &w->gate_up), false);
     weight_bound(b, &w->gate_up, a->gate_up, a->n2);
-    op->matmul_dx(dev, b->datt, b->dy, w->o.w, false);
+    op->matmul_dx(dev, b->datt, b->dy, weight_of(b, &w->o), false);
     weight_bound(b, &w->o, b->dy, a->att);
     if (b->attend)
         op->attend_backward(dev, &heads, q_of(c, b->dqk), k_of(c, b->dqk), v_of(c, b->dqkv), b->datt);
-    op->matmul_dx(dev, b->part, b->dqkv, w->qkv.w, false);
+    op->matmul_dx(dev, b->part, b->dqkv, weight_of(b, &w->qkv), false);
     weight_bound(b, &w->qkv, b->dqkv, a->n1);
 }
 
@@ -160,12 +166,13 @@ static void bound_open(bench *b)
     b->datt = take(c, a->att.rows, a->att.cols);
     b->dqk = take(c, a->qk.rows, a->qk.cols);
     b->dqkv = take(c, a->qkv.rows, a->qkv.cols);
+    if (b->cfg.quantization.nf4) b->dense = take(c, max_i64(a->gate_up.cols, a->qkv.cols), b->cfg.hidden_size);
     b->logits = take(c, head_rows(c, k->blocks[k->n_blocks - 1].weights), b->cfg.vocab_size);
 }
 
 static void bound_close(bench *b)
 {
-    const tensor all[] = {b->dy, b->part, b->dact, b->datt, b->dqk, b->dqkv, b->logits};
+    const tensor all[] = {b->dy, b->part, b->dact, b->datt, b->dqk, b->dqkv, b->logits, b->dense};
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) b->model.ctx.ops->free(b->model.ctx.dev, all[i].data);
 }

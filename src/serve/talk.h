@@ -2,6 +2,7 @@
 #ifndef MOAI_TALK_H
 #define MOAI_TALK_H
 
+#include "parallel/comm/comm.h"
 #include "src/chat/chat_template.h"
 #include "src/serve/generate.h"
 

@@ -70,6 +70,12 @@ bad "no known shape" '{"question": "a", "answer": "b"}'
 make bad --chat_template chatml --input "$dir/bad.jsonl" --bad_lines skip && grep -q "1 lines of JSON were left out" "$dir/out" &&
     grep -q "left out: $dir/bad.jsonl:2: no known shape" "$dir/out"
 check $? "or passed over, counted and named"
+echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ud83d"}]}' > "$dir/lone.jsonl"
+make lone --chat_template chatml --input "$dir/lone.jsonl"
+[ $? != 0 ] && grep -q "lone.jsonl:1: a lone surrogate in a string (column 83)" "$dir/out" && [ ! -e "$dir/lone/manifest.json" ]
+check $? "a lone surrogate: $(tail -n 1 "$dir/out" | sed 's/.*lone.jsonl/lone.jsonl/')"
+make lone --chat_template chatml --input "$dir/lone.jsonl" --invalid_utf8 replace && grep -q "1 characters .* were replaced by U+FFFD" "$dir/out"
+check $? "or replaced, and counted"
 make auto --input "$dir/in"
 [ $? = 2 ] && grep -q "has no chat template beside it" "$dir/out"
 check $? "no template: $(tail -n 1 "$dir/out" | cut -c 1-120)"

@@ -1,5 +1,5 @@
-/* t7-chat.c: conversations as text and tokens: what apply_chat_template and TRL make of them (tests/golden/chat.json), all
- * shapes, what of them is trained, and what is refused. */
+/* t7-chat.c: conversations as text and tokens: what apply_chat_template and TRL make of them (tests/golden/chat.json),
+ * all shapes, what of them is trained, which template is whose, and what is refused. */
 #include "src/chat/chat_template.h"
 #include "src/json/json_value.h"
 #include "tests/lib/tap.h"
@@ -162,6 +162,11 @@ static void test_shapes(void)
         "\"content\": \"b\", \"weight\": 0}, {\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"c\"}, "
         "{\"type\": \"text\", \"text\": \"C\"}]}, {\"role\": \"assistant\", \"content\": \"d\", \"weight\": 1}]}",
         "chatml", &plain, U "a" E A "b" E U "cC" E A "[d" E "]");
+    trains("true and false, too, and reasoning under another key",
+           "{\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"train\": false}, {\"role\": \"assistant\", "
+           "\"content\": \"b\", \"train\": false}, {\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", "
+           "\"content\": \"d\", \"train\": true, \"reasoning\": \"t\"}]}",
+           "qwen3", &plain, U "a" E A "b" E U "c" E A "[<think>\nt\n</think>\n\nd" E "]");
     trains("ShareGPT",
            "{\"system\": \"s\", \"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", "
            "\"value\": \"b\"}]}",
@@ -225,6 +230,15 @@ static void test_refusals(void)
     refuses(MESSAGES("{\"content\": \"a\"}"), "chatml", "a message without `role`");
     refuses(MESSAGES("{\"role\": \"user\"}"), "chatml", "a message without `content`");
     refuses(MESSAGES(M("user", "7")), "chatml", "`content` is a number");
+    refuses(MESSAGES(M("user", "\"a\"") ", " M("assistant", "null")), "chatml", "`content` is null");
+    refuses(MESSAGES(M("user", "\"a\", \"weight\": 0.5")), "chatml", "`weight` is 0.5");
+    refuses(MESSAGES(M("user", "\"a\", \"train\": \"no\"")), "chatml", "`train` is \"no\"");
+    refuses(MESSAGES(M("user", "\"a\", \"train\": true")), "chatml", "`train` of a message of role user");
+    refuses(MESSAGES(M("user", "\"a\", \"reasoning\": [\"b\"]")), "chatml", "`reasoning` is an array");
+    refuses("{\"instruction\": \"a\", \"output\": null}", "chatml", "`output` is null");
+    refuses("{\"instruction\": \"a\", \"output\": \"b\", \"history\": \"c\"}", "chatml", "`history` is a string");
+    refuses("{\"instruction\": \"a\", \"output\": \"b\", \"history\": [[\"c\", \"d\", \"e\"]]}", "chatml", "no pair");
+    refuses("{\"text\": null}", "chatml", "`text` is null");
     refuses(MESSAGES(M("user", "[{\"type\": \"image_url\", \"image_url\": {}}]")), "chatml",
             "a part of type \"image_url\"");
     refuses(MESSAGES(M("user", "[{\"type\": \"input_audio\"}]")), "chatml", "a part of type \"input_audio\"");
@@ -236,6 +250,56 @@ static void test_refusals(void)
     refuses("{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"function_call\", \"value\": "
             "\"f()\"}]}",
             "qwen3", "no JSON object");
+}
+
+/* Tools nested deeper than is written are none, not a part of them. */
+static void test_deep(void)
+{
+    enum { DEEP = 600 };
+    char open[DEEP + 1], close[DEEP + 1];
+
+    memset(open, '[', DEEP), memset(close, ']', DEEP), open[DEEP] = close[DEEP] = 0;
+    char *line = xasprintf("{\"messages\": [" M("user", "\"a\"") "], \"tools\": [%s%s]}", open, close);
+    refuses(line, "qwen3", "`tools` is nested deeper than 512");
+    free(line);
+    line = xasprintf("{\"messages\": [" M("user", "\"a\"") ", {\"role\": \"assistant\", \"tool_calls\": [{\"name\": "
+                     "\"f\", \"arguments\": %s%s}]}]}", open, close);
+    refuses(line, "qwen3", "`arguments` is nested deeper than 512");
+    free(line);
+}
+
+/* What is beside a tokenizer. */
+static void finds(const char *text, const char *want)
+{
+    char *path = xasprintf("%s/chat_template.jinja", getenv("TMPDIR"));
+    char *tokenizer_path = xasprintf("%s/x", getenv("TMPDIR"));
+    FILE *f = fopen(path, "w");
+    chat_template is;
+
+    CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0, "%s", path);
+    const int status = chat_template_find(&is, tokenizer_path, tok, &err);
+    const char *got = status ? err.text : chat_template_name(is);
+    ok(status ? err.config && strstr(got, want) : strcmp(got, want) == 0, "a template that is %s: %s", want, got);
+    free(path);
+    free(tokenizer_path);
+}
+
+#define TURN "{{- '<|im_start|>' + message.role + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+#define TOOLS "{{- \"\\n</tools>\\n\\nFor each function call\" }}{{ '# Tools\\n' }}{{- '\\n<tool_response>\\n' }}"
+#define THINKS "{% set ns.last_query_index = 1 %}{{ '\\n</think>\\n\\n' }}{% if enable_thinking is false %}"
+static void test_templates(void)
+{
+    finds("{# You are a pirate #}\n{% for message in messages %}" TURN "{% endfor %}\n", "chatml");
+    finds("{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}",
+          "chatml");
+    finds(TURN TOOLS, "qwen3-instruct");
+    finds(TURN TOOLS "{{ 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }}", "qwen2.5");
+    finds(TURN TOOLS THINKS, "qwen3");
+    finds(TURN TOOLS "{{ '<|im_start|>system\\nPlease reason step by step' }}", "'<|im_start|>system Please reason");
+    finds(TURN TOOLS THINKS "Be brief.", "writes 'Be brief.'");
+    finds(TURN "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}", "You are a helpful assistant");
+    finds(TURN TOOLS "{{ '<think>\\n' }}", "writes '<think> '");
+    finds("[INST] {{ message }}", "no chat template that is known here;");
 }
 
 static void test_python(void)
@@ -267,6 +331,8 @@ int main(void)
     test_golden();
     test_shapes();
     test_refusals();
+    test_deep();
+    test_templates();
     test_python();
     tokenizer_free(tok);
     return tap_done();

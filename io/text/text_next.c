@@ -188,6 +188,12 @@ static int no_text(const text_block *b, const char *line, size_t n, const json_f
                      json_kind_name(m->kind), says_all ? "" : ", ", says_all ? "" : near);
 }
 
+static int lone_surrogate(const text_block *b, const char *line, const char *where, moai_error *err)
+{
+    return error_set(err, "%s:%lld: a lone surrogate in %s; --invalid_utf8 replace puts U+FFFD there", b->file->name,
+                     text_line_number(b, offset_of(b, line)), where);
+}
+
 /* *text is a string as it stands between its quotes, in the line or repaired in the document. */
 static int unescape(text_block *b, const char *line, const char **text, size_t *n, moai_error *err)
 {
@@ -196,12 +202,32 @@ static int unescape(text_block *b, const char *line, const char **text, size_t *
     const bool replace = b->file->format->replace_invalid;
     char *out = *text == b->document ? b->document : document_room(b, *n);
 
-    if (json_unescape(*text, *n, out, n, replace ? &n_lone : NULL, &fault) != 0)
-        return error_set(err, "%s:%lld: %s in the text under the key `%s`; --invalid_utf8 replace puts U+FFFD there",
-                         b->file->name, text_line_number(b, offset_of(b, line)), fault.why, b->file->format->text_key);
+    if (json_unescape(*text, *n, out, n, replace ? &n_lone : NULL, &fault) != 0) {
+        char *where = xasprintf("the text under the key `%s`", b->file->format->text_key);
+        lone_surrogate(b, line, where, err);
+        free(where);
+        return -1;
+    }
     b->counts.replaced += n_lone;
     b->counts.repaired += n_lone > 0 && out != *text;         /* else counted when it was repaired */
     *text = out;
+    return 0;
+}
+
+/* Strings of an object are unescaped by who reads it, which puts U+FFFD for a lone surrogate. */
+static int check_surrogates(text_block *b, const char *line, const char *object, size_t n, moai_error *err)
+{
+    size_t at;
+    char where[64];
+    const int64_t n_lone = json_count_lone(object, n, &at);
+
+    if (n_lone == 0) return 0;
+    if (!b->file->format->replace_invalid) {
+        snprintf(where, sizeof where, "a string (column %zu)", column(object, at));
+        return lone_surrogate(b, line, where, err);
+    }
+    b->counts.replaced += n_lone;
+    b->counts.repaired += object == line;                     /* else counted when it was repaired */
     return 0;
 }
 
@@ -228,7 +254,8 @@ static int read_json(text_block *b, const char **text, size_t *n, moai_error *er
     b->counts.null += m.kind == VALUE_NULL;
     *n = m.kind == VALUE_NULL ? 0 : m.n_bytes;
     *text = m.value;
-    if (m.kind == VALUE_OBJECT) return check_utf8(b, text, n, err);
+    if (m.kind == VALUE_OBJECT)
+        return check_utf8(b, text, n, err) != 0 ? -1 : check_surrogates(b, line, *text, *n, err);
     const int64_t control = json_find_control(*text, *n);
     if (control >= 0)
         return error_set(err, "%s:%lld: not JSON: a control character, 0x%02x, in the text (column %zu)", b->file->name,

@@ -1,13 +1,13 @@
 /* chat_template.c: see chat_template.h */
 #include "src/chat/chat_template.h"
 
-#include "src/base/files.h"
-#include "src/json/json_value.h"
-
 #include <stdlib.h>
 #include <string.h>
 
-static const char begin_turn[] = "<|im_start|>", end_turn[] = "<|im_end|>";
+static const char begin_turn[] = CHAT_BEGIN_TURN, end_turn[] = CHAT_END_TURN;
+
+static const char *const names[] = {"auto", "qwen3", "qwen3-instruct", "qwen2.5", "chatml"};
+const char *chat_template_name(chat_template t) { return names[t]; }
 
 /* -- the text -- */
 
@@ -287,98 +287,4 @@ void chat_text_free(chat_text *t)
     free(t->text);
     free(t->spans);
     *t = (chat_text){0};
-}
-
-/* -- which it is -- */
-
-static const char *const names[] = {"auto", "qwen3", "qwen3-instruct", "qwen2.5", "chatml"};
-const char *chat_template_name(chat_template t) { return names[t]; }
-
-typedef struct mark {
-    chat_template is;
-    const char *has[5], *lacks[6];
-} mark;
-static const mark marks[] = {
-    {TEMPLATE_QWEN3,
-     {begin_turn, "multi_step_tool", "last_query_index", "enable_thinking is false", "<tool_response>"},
-     {"vision", "image", "<function="}},
-    {TEMPLATE_QWEN3_INSTRUCT,
-     {begin_turn, "# Tools", "<tool_response>", "message.tool_calls"},
-     {"You are Qwen", "think", "vision", "image", "<function=", "You are a helpful"}},
-    {TEMPLATE_QWEN25,
-     {begin_turn, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", "<tool_call>"},
-     {"vision", "image", "think"}},
-    {TEMPLATE_CHATML, {begin_turn, end_turn, "message"}, {"tool", "think", "You are", "vision", "image", "reasoning"}},
-};
-
-static bool fits(const mark *m, const char *text)
-{
-    for (int i = 0; i < 5 && m->has[i]; i++)
-        if (!strstr(text, m->has[i])) return false;
-    for (int i = 0; i < 6 && m->lacks[i]; i++)
-        if (strstr(text, m->lacks[i])) return false;
-    return true;
-}
-
-/* Under "chat_template" of tokenizer_config.json: text, or a list of which one is called default.  NULL: none. */
-static char *template_of(const char *text, size_t n_bytes)
-{
-    json_value root, element = {0}, v;
-    json_fault fault;
-
-    if (json_value_read(&root, text, n_bytes, &fault)) return NULL;
-    v = json_value_of(root, "chat_template");
-    while (v.kind == VALUE_ARRAY && json_value_next(v, &element, NULL))
-        if (json_value_is(json_value_of(element, "name"), "default")) v = json_value_of(element, "template");
-    return v.kind == VALUE_STRING ? json_value_string(v, &n_bytes) : NULL;
-}
-
-/* The template's text, and in *path where it is from; NULL: there is none.  Caller frees both. */
-static char *read_template(const char *tokenizer_path, char **path)
-{
-    static const char *const files[] = {"chat_template.jinja", "tokenizer_config.json"};
-    const char *slash = strrchr(tokenizer_path, '/');
-    moai_error unused;
-    size_t n;
-
-    for (int i = 0; i < 2; i++) {
-        *path = xasprintf("%.*s%s", slash ? (int)(slash + 1 - tokenizer_path) : 0, tokenizer_path, files[i]);
-        char *text = file_exists(*path) ? file_read(*path, (size_t)1 << 28, &n, &unused) : NULL, *inner;
-        if (text && i == 1) {
-            inner = template_of(text, n);
-            free(text);
-            text = inner;
-        }
-        if (text) return text;
-        free(*path);
-    }
-    *path = NULL;
-    return NULL;
-}
-
-int chat_template_find(chat_template *is, const char *tokenizer_path, const tokenizer *t, moai_error *err)
-{
-    char *path, *text = read_template(tokenizer_path, &path);
-    const bool has_turns = tokenizer_special(t, begin_turn) >= 0 && tokenizer_special(t, end_turn) >= 0;
-    size_t i = 0;
-    int status = 0;
-
-    *is = TEMPLATE_CHATML;
-    while (text && i < sizeof marks / sizeof *marks && !fits(&marks[i], text)) i++;
-    if (text && i < sizeof marks / sizeof *marks)
-        *is = marks[i].is;
-    else if (text)
-        status = error_config(err,
-                              "%s: no chat template that is known here; --chat_template names one: qwen3, "
-                              "qwen3-instruct, qwen2.5 or chatml",
-                              path);
-    else if (tokenizer_is_json(t) || !has_turns)
-        status = error_config(err,
-                              "%s has no chat template beside it (chat_template.jinja, or chat_template in "
-                              "tokenizer_config.json); --chat_template names one: qwen3, qwen3-instruct, qwen2.5 or "
-                              "chatml",
-                              tokenizer_path);
-    free(text);
-    free(path);
-    return status;
 }

@@ -18,9 +18,12 @@
 
 typedef enum { TEMPLATE_AUTO, TEMPLATE_QWEN3, TEMPLATE_QWEN3_INSTRUCT, TEMPLATE_QWEN25, TEMPLATE_CHATML } chat_template;
 const char *chat_template_name(chat_template);
+#define CHAT_BEGIN_TURN "<|im_start|>"
+#define CHAT_END_TURN "<|im_end|>"
 
-/* That of a tokenizer: of chat_template.jinja or tokenizer_config.json beside it, told by what it has in it; chatml for
- * a SentencePiece model that has its two symbols.  -1 (status 2): none is there, or none of these. */
+/* That of a tokenizer: of chat_template.jinja or tokenizer_config.json beside it, told by its marks and by all text
+ * that it may write, which must be this one's; chatml for a SentencePiece model that has its two symbols.  -1 (status
+ * 2): none is there, or none of these. */
 int chat_template_find(chat_template *, const char *tokenizer_path, const tokenizer *, moai_error *err);
 
 /* A stretch of text: the name of a special token, or text that is text whatever it says. */

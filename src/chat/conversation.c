@@ -12,12 +12,13 @@ const char *chat_role_name(chat_role role) { return role_names[role]; }
 
 /* -- values -- */
 
-/* A string; "" for null and none.  NULL: another kind, or with a NUL. */
+static bool is_none(json_value v) { return v.kind == VALUE_NONE || v.kind == VALUE_NULL; }
+
+/* A string.  NULL: another kind, or with a NUL. */
 static char *text_of(json_value v)
 {
     size_t n;
 
-    if (v.kind == VALUE_NONE || v.kind == VALUE_NULL) return xstrdup("");
     if (v.kind != VALUE_STRING) return NULL;
     char *text = json_value_string(v, &n);
     if (strlen(text) == n) return text;
@@ -30,6 +31,9 @@ static int no_text(const char *key, json_value v, moai_error *err)
     return error_config(err, "`%s` is %s, not text%s", key, json_kind_name(v.kind),
                         v.kind == VALUE_STRING ? " (it holds a NUL)" : "");
 }
+
+/* "" for null and none, too. */
+static char *text_or_none(json_value v) { return is_none(v) ? xstrdup("") : text_of(v); }
 
 /* A list of parts as OpenAI has them: those of text, joined; others are of what no language model reads. */
 static char *join_parts(json_value list, moai_error *err)
@@ -60,7 +64,7 @@ static char *join_parts(json_value list, moai_error *err)
 static char *content_of(json_value v, const char *key, moai_error *err)
 {
     if (v.kind == VALUE_ARRAY) return join_parts(v, err);
-    char *text = text_of(v);
+    char *text = text_or_none(v);
     if (!text) no_text(key, v, err);
     return text;
 }
@@ -89,6 +93,11 @@ static int find_role(json_value v, const char *key, chat_role *role, moai_error 
     return error_config(err, "unknown role %.*s, must be system, user, assistant or tool", (int)v.n_bytes, v.text);
 }
 
+static int too_deep(const char *key, moai_error *err)
+{
+    return error_config(err, "`%s` is nested deeper than %d", key, JSON_DEPTH);
+}
+
 /* {"name", "arguments"}, within "function" or not. */
 static int add_call(chat_message *m, json_value call, moai_error *err)
 {
@@ -100,17 +109,18 @@ static int add_call(chat_message *m, json_value call, moai_error *err)
         free(name);
         return error_config(err, "`tool_calls` has one without a name or arguments");
     }
+    char *json = json_value_python(arguments);
+    char *text = arguments.kind == VALUE_STRING ? text_of(arguments) : json ? xstrdup(json) : NULL;
     CHECK(m->calls = realloc(m->calls, (size_t)(m->n_calls + 1) * sizeof *m->calls), "out of host memory");
-    char *text = arguments.kind == VALUE_STRING ? text_of(arguments) : json_value_python(arguments);
-    m->calls[m->n_calls++] = (tool_call){name, json_value_python(arguments), text ? text : xstrdup("")};
-    return text ? 0 : no_text("arguments", arguments, err);
+    m->calls[m->n_calls++] = (tool_call){name, json, text};
+    return !json ? too_deep("arguments", err) : text ? 0 : no_text("arguments", arguments, err);
 }
 
 static int add_calls(chat_message *m, json_value calls, moai_error *err)
 {
     json_value call = {0};
 
-    if (calls.kind == VALUE_NONE || calls.kind == VALUE_NULL) return 0;
+    if (is_none(calls)) return 0;
     if (calls.kind != VALUE_ARRAY)
         return error_config(err, "`tool_calls` is %s, not a list", json_kind_name(calls.kind));
     while (json_value_next(calls, &call, NULL))
@@ -132,12 +142,48 @@ static int value_as_call(chat_message *m, moai_error *err)
     return 0;
 }
 
+static int add_reasoning(chat_message *m, json_value message, moai_error *err)
+{
+    static const char *const keys[] = {"reasoning_content", "reasoning", "thinking"};
+
+    for (int i = 0; i < 3; i++) {
+        const json_value v = json_value_of(message, keys[i]);
+        if (is_none(v)) continue;
+        m->reasoning = text_of(v);
+        return m->reasoning ? 0 : no_text(keys[i], v, err);
+    }
+    return 0;
+}
+
+/* "weight" (OpenAI: 0 or 1) or "train" (axolotl: true or false) of an answer. */
+static int read_weight(chat_message *m, json_value message, moai_error *err)
+{
+    const json_value weight = json_value_of(message, "weight"), train = json_value_of(message, "train"),
+                     v = is_none(train) ? weight : train;
+    char *text = xasprintf("%.*s", (int)v.n_bytes, v.text ? v.text : "");
+    char *end;
+    const double number = strtod(text, &end);
+    const bool is_number = v.kind == VALUE_NUMBER && *end == '\0',
+               is_yes = v.kind == VALUE_TRUE || (is_number && number == 1),
+               is_no = v.kind == VALUE_FALSE || (is_number && number == 0);
+    int status = 0;
+
+    if (!is_none(v) && !is_yes && !is_no)
+        status = error_config(err, "`%s` is %.40s: a message is trained or not, 1 or 0",
+                              is_none(train) ? "weight" : "train", text);
+    else if (is_yes && !is_none(train) && m->role != ROLE_ASSISTANT)
+        status = error_config(err, "`train` of a message of role %s: only answers are trained (--train_on_prompt: all)",
+                              role_names[m->role]);
+    if (is_no) m->is_trained = false;
+    free(text);
+    return status;
+}
+
 static int add_message(conversation *c, json_value v, moai_error *err)
 {
     const bool shares = json_value_of(v, "from").kind != VALUE_NONE && json_value_of(v, "role").kind == VALUE_NONE;
     const char *role_key = shares ? "from" : "role", *content_key = shares ? "value" : "content";
-    const json_value content = json_value_of(v, content_key), weight = json_value_of(v, "weight");
-    json_value thought = json_value_of(v, "reasoning_content");
+    const json_value content = json_value_of(v, content_key);
     chat_role role = ROLE_USER;
 
     if (v.kind != VALUE_OBJECT) return error_config(err, "a message is %s, not an object", json_kind_name(v.kind));
@@ -147,14 +193,12 @@ static int add_message(conversation *c, json_value v, moai_error *err)
     conversation_add(c, role, text);
     free(text);
     chat_message *m = &c->list[c->n - 1];
-    if (thought.kind == VALUE_NONE) thought = json_value_of(v, "thinking");
-    if (thought.kind == VALUE_STRING && !(m->reasoning = text_of(thought)))
-        return no_text("reasoning_content", thought, err);
-    if (weight.kind == VALUE_NUMBER) m->is_trained = role == ROLE_ASSISTANT && strtod(weight.text, NULL) != 0;
+    if (add_reasoning(m, v, err) || read_weight(m, v, err)) return -1;
     if (add_calls(m, json_value_of(v, "tool_calls"), err)) return -1;
     if (shares && json_value_is(json_value_of(v, role_key), "function_call")) return value_as_call(m, err);
-    if (content.kind != VALUE_NONE || m->n_calls) return 0;
-    return error_config(err, "a message without `%s`", content_key);
+    if (!is_none(content) || m->n_calls || m->reasoning) return 0;
+    return content.kind == VALUE_NULL ? no_text(content_key, content, err)
+                                      : error_config(err, "a message without `%s`", content_key);
 }
 
 static int add_messages(conversation *c, json_value list, const char *key, moai_error *err)
@@ -181,24 +225,27 @@ static int add_tools(conversation *c, json_value tools, moai_error *err)
         if (n > 0 && json_value_read(&tools, text, n, &fault)) tools.kind = VALUE_STRING;
         if (n == 0) tools.kind = VALUE_NULL;
     }
-    const bool none = tools.kind == VALUE_NONE || tools.kind == VALUE_NULL;
-    if (!none && tools.kind != VALUE_ARRAY) {
-        free(text);
-        return error_config(err, "`tools` is %s, not a list", json_kind_name(tools.kind));
-    }
-    while (json_value_next(tools, &tool, NULL)) {
+    int status = is_none(tools) || tools.kind == VALUE_ARRAY
+                     ? 0
+                     : error_config(err, "`tools` is %s, not a list", json_kind_name(tools.kind));
+    while (!status && json_value_next(tools, &tool, NULL)) {
+        char *written = json_value_python(tool);
+        if (!written) {
+            status = too_deep("tools", err);
+            break;
+        }
         CHECK(c->tools = realloc(c->tools, (size_t)(c->n_tools + 1) * sizeof *c->tools), "out of host memory");
-        c->tools[c->n_tools++] = json_value_python(tool);
+        c->tools[c->n_tools++] = written;
     }
     free(text);
-    return 0;
+    return status;
 }
 
 /* -- shapes -- */
 
 static int add_system(conversation *c, json_value v, moai_error *err)
 {
-    char *text = text_of(v);
+    char *text = text_or_none(v);
 
     if (!text) return no_text("system", v, err);
     if (*text) conversation_add(c, ROLE_SYSTEM, text);
@@ -224,22 +271,31 @@ static int add_pair(conversation *c, json_value question, json_value answer, moa
     return status;
 }
 
-static int read_alpaca(conversation *c, json_value o, moai_error *err)
+static int add_history(conversation *c, json_value history, moai_error *err)
 {
-    const json_value history = json_value_of(o, "history"), output = json_value_of(o, "output");
     json_value pair = {0};
 
-    if (add_system(c, json_value_of(o, "system"), err)) return -1;
+    if (is_none(history) || json_value_is(history, "")) return 0;
+    if (history.kind != VALUE_ARRAY)
+        return error_config(err, "`history` is %s, not a list of questions and answers", json_kind_name(history.kind));
     while (json_value_next(history, &pair, NULL)) {
-        json_value question = {0}, answer;
-        const bool has_one = json_value_next(pair, &question, NULL);
-        answer = question;
-        if (!has_one || !json_value_next(pair, &answer, NULL))
+        json_value part = {0}, parts[2];
+        int n = 0;
+        for (; json_value_next(pair, &part, NULL); n++)
+            if (n < 2) parts[n] = part;
+        if (n != 2 || pair.kind != VALUE_ARRAY)
             return error_config(err, "`history` has one that is no pair of question and answer");
-        if (add_pair(c, question, answer, err)) return -1;
+        if (add_pair(c, parts[0], parts[1], err)) return -1;
     }
-    if (output.kind == VALUE_NONE) return error_config(err, "`instruction` without `output`");
-    char *input = text_of(json_value_of(o, "input"));
+    return 0;
+}
+
+static int read_alpaca(conversation *c, json_value o, moai_error *err)
+{
+    const json_value output = json_value_of(o, "output");
+
+    if (add_system(c, json_value_of(o, "system"), err) || add_history(c, json_value_of(o, "history"), err)) return -1;
+    char *input = text_or_none(json_value_of(o, "input"));
     if (!input) return no_text("input", json_value_of(o, "input"), err);
     if (add_pair(c, json_value_of(o, "instruction"), output, err)) return free(input), -1;
     chat_message *m = &c->list[c->n - 2];

@@ -1,8 +1,8 @@
 /* conversation.h: an example to tune on as people keep them, a JSON object; its shape is told by its keys:
  *
- *   messages           OpenAI, TRL: [{"role", "content", "reasoning_content" or "thinking", "tool_calls"}, ...] and
- *                      "tools"
- *   conversations      ShareGPT: [{"from", "value"}, ...], "system", "tools"
+ *   messages           OpenAI, TRL: [{"role", "content", "reasoning_content" (or "reasoning", "thinking"),
+ *                      "tool_calls", "weight" 0 or 1, or "train" of an answer}, ...] and "tools"
+ *   conversations      ShareGPT: [{"from", "value", and the others}, ...], "system", "tools"
  *   instruction        Alpaca: "input", "output", "system", "history" [[question, answer], ...]
  *   prompt, completion strings, or lists of messages of which the completion's are trained
  *   text               all of it is trained
@@ -23,11 +23,11 @@ typedef struct tool_call {
 
 typedef struct chat_message {
     chat_role role;
-    char *content;                            /* "" where it is null or missing beside tool_calls */
+    char *content;                            /* "" where it is null or missing beside tool_calls or reasoning */
     char *reasoning;                          /* NULL: none is given apart from the content */
     tool_call *calls;
     int n_calls;
-    bool is_trained;                          /* an assistant's, unless the data say otherwise ("weight", a prompt) */
+    bool is_trained;                          /* an assistant's, unless the data say otherwise */
 } chat_message;
 
 typedef struct conversation {
@@ -40,7 +40,8 @@ typedef struct conversation {
 } conversation;
 
 /* The object in a line of text (JSON; NUL bytes in it are none).  -1 (status 2), without the label that the caller puts
- * before it: no JSON, an unknown shape, role or part, roles out of order, no message.  Free it in either case. */
+ * before it: no JSON, an unknown shape, role or part, a text that is null, roles out of order, no message.  Free it in
+ * either case. */
 int conversation_read(conversation *, const char *line, size_t n_bytes, moai_error *err);
 /* As messages alone: what a model is to answer.  The last is a user's, or a tool's. */
 int conversation_check_prompt(const conversation *, moai_error *err);

@@ -332,3 +332,16 @@ int json_unescape(const char *string, size_t n_bytes, char *out, size_t *n_out, 
     *n_out = (size_t)(o - out);
     return 0;
 }
+
+int64_t json_count_lone(const char *text, size_t n_bytes, size_t *at)
+{
+    const char *p = text, *end = text + n_bytes;
+    int64_t n_lone = 0;
+
+    while ((p = memchr(p, '\\', (size_t)(end - p)))) {
+        size_t taken = 2;
+        if (p[1] == 'u' && unescape_unicode(p, end, &taken) < 0 && n_lone++ == 0) *at = (size_t)(p - text);
+        p += taken;
+    }
+    return n_lone;
+}

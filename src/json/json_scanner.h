@@ -53,5 +53,7 @@ int64_t json_find_control(const char *string, size_t n_bytes);
 /* What it stands for, into out, which may be the string itself, else has room for n_bytes; *n_out: how many it takes.
  * A lone surrogate becomes U+FFFD, counted in *n_lone, if that is not NULL; else -1 and its fault. */
 int json_unescape(const char *string, size_t n_bytes, char *out, size_t *n_out, int64_t *n_lone, json_fault *fault);
+/* Lone surrogates in the strings of a value, or a text, that was skipped; *at: the offset of the first. */
+int64_t json_count_lone(const char *text, size_t n_bytes, size_t *at);
 
 #endif

@@ -153,37 +153,43 @@ static void write_number(FILE *to, json_value v)
     free(text);
 }
 
-/* Nesting is as deep as the text's: a megabyte of brackets is none that a template has. */
-static void write_value(FILE *to, json_value v, int depth)
+static bool write_value(FILE *to, json_value v, int depth);
+
+static bool write_elements(FILE *to, json_value v, int depth)
 {
-    json_value element = {0}, key_at;
+    const bool is_object = v.kind == VALUE_OBJECT;
+    bool written = depth < JSON_DEPTH;
+    json_value element = {0};
     char *key;
 
-    if (v.kind == VALUE_STRING) {
-        write_string(to, v);
-    } else if (v.kind == VALUE_NUMBER) {
-        write_number(to, v);
-    } else if (v.kind != VALUE_OBJECT && v.kind != VALUE_ARRAY) {
-        fwrite(v.text, 1, v.n_bytes, to);
-    } else if (depth < 512) {
-        const bool is_object = v.kind == VALUE_OBJECT;
-        bool first = true;
-        putc(is_object ? '{' : '[', to);
-        for (const char *from = v.text + 1; json_value_next(v, &element, &key); from = element.text + element.n_bytes) {
-            if (!first) fputs(", ", to);
-            first = false;
-            if (is_object) { /* the key stands between the value before and this one */
-                const char *quote = memchr(from, '"', (size_t)(element.text - from)), *end = element.text;
-                while (end > quote && end[-1] != '"') end--;
-                key_at = (json_value){VALUE_STRING, quote, (size_t)(end - quote)};
-                write_string(to, key_at);
-                fputs(": ", to);
-            }
-            free(key);
-            write_value(to, element, depth + 1);
+    putc(is_object ? '{' : '[', to);
+    for (const char *from = v.text + 1; written && json_value_next(v, &element, &key);
+         from = element.text + element.n_bytes) {
+        if (from != v.text + 1) fputs(", ", to);
+        if (is_object) { /* the key stands between the value before and this one */
+            const char *quote = memchr(from, '"', (size_t)(element.text - from)), *end = element.text;
+            while (end > quote && end[-1] != '"') end--;
+            write_string(to, (json_value){VALUE_STRING, quote, (size_t)(end - quote)});
+            fputs(": ", to);
         }
-        putc(is_object ? '}' : ']', to);
+        free(key);
+        written = write_value(to, element, depth + 1);
     }
+    putc(is_object ? '}' : ']', to);
+    return written;
+}
+
+/* false: it is nested too deep. */
+static bool write_value(FILE *to, json_value v, int depth)
+{
+    if (v.kind == VALUE_OBJECT || v.kind == VALUE_ARRAY) return write_elements(to, v, depth);
+    if (v.kind == VALUE_STRING)
+        write_string(to, v);
+    else if (v.kind == VALUE_NUMBER)
+        write_number(to, v);
+    else
+        fwrite(v.text, 1, v.n_bytes, to);
+    return true;
 }
 
 char *json_value_python(json_value v)
@@ -193,7 +199,8 @@ char *json_value_python(json_value v)
     FILE *to = open_memstream(&text, &n);
 
     CHECK(to, "out of host memory");
-    write_value(to, v, 0);
+    const bool written = write_value(to, v, 0);
     CHECK(fclose(to) == 0, "out of host memory");
-    return text;
+    if (!written) free(text);
+    return written ? text : NULL;
 }

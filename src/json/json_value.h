@@ -21,7 +21,9 @@ bool json_value_next(json_value from, json_value *element, char **key);
 /* Of a string what it stands for, malloc'd and NUL-terminated; U+FFFD for lone surrogates. */
 char *json_value_string(json_value, size_t *n_bytes);
 bool json_value_is(json_value, const char *string);           /* a string that stands for this */
-/* As Python's json.dumps(json.loads(text), ensure_ascii=False) writes it, on one line; malloc'd. */
+/* As Python's json.dumps(json.loads(text), ensure_ascii=False) writes it, on one line; malloc'd.  NULL: nested deeper
+ * than JSON_DEPTH. */
+enum { JSON_DEPTH = 512 };
 char *json_value_python(json_value);
 
 #endif

@@ -4,7 +4,6 @@
  * copy's rate. Products: TFLOP/s with the timed choice of algorithm and with the library's first.  Calls rotate over
  * buffers of several times the L2's size, filled with random numbers. */
 #include "cuda/cuda.h"
-#include "src/ops/nf4.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,7 +261,7 @@ static void bench_few_rows(int64_t tokens, moai_device *timed)
         const double n = (double)(p_in * p_out), s = seconds(run_forward, 40);
         printf("%6lld x %5lld -> %6lld  %8.1f us %8.0f GB/s of weights", (long long)tokens, (long long)p_in,
                (long long)p_out, s * 1e6, 2 * n / s * 1e-9);
-        if (tokens <= NF4_FEW_ROWS && p_out != V) {
+        if (tokens <= 8 && p_out != V) {
             const double nf4 = seconds(run_forward_nf4, 40);
             printf("; in 4 bits %6.1f us %8.0f GB/s", nf4 * 1e6, 0.5625 * n / nf4 * 1e-9);
         }

@@ -195,6 +195,7 @@ static void test_refusals(void)
     refuses("model.continuing_subword_prefix", "\"##\"", "continuing_subword_prefix");
     refuses("model.vocab", "{\"a\": 0}", "model.merges: number 0");
     refuses("model.vocab", "{\"\\u2581the\": 0}", "not a byte-level vocabulary");
+    refuses("model.vocab.!", "67108953", "token \"!\" has the id 67108953"); /* gigabytes of none */
     refuses("model.merges", "7", "no list");
     refuses("normalizer", "{\"type\": \"Lowercase\"}", "Lowercase");
     refuses("normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFKC\"}]}", "NFKC");

@@ -11,6 +11,7 @@ typedef struct reading {
     bpe_file *file;
     const char *path;
     moai_error *err;
+    json_int_t most_ids;                      /* what is read for a token takes a byte at least */
 } reading;
 
 __attribute__((format(printf, 2, 3))) static int refuse(const reading *r, const char *fmt, ...)
@@ -78,12 +79,13 @@ static int read_vocab(const reading *r, json_t *vocab)
         const json_int_t id = json_integer_value(value);
         char *bytes = xstrdup(key);
         const int64_t n = to_bytes(bytes);
-        const bool fine = json_is_integer(value) && id >= 0 && id < INT32_MAX / 2 && n > 0;
+        const bool fine = json_is_integer(value) && id >= 0 && id < r->most_ids && n > 0;
         const bool is_new = fine && bpe_add(r->file->model, (int32_t)id, bytes, (size_t)n);
         free(bytes);
         if (n < 0) return refuse(r, "token \"%s\" is not written as bytes: this is not a byte-level vocabulary", key);
         if (!is_new)
-            return refuse(r, "token \"%s\" has the id %lld, which is no number of its own", key, (long long)id);
+            return refuse(r, "token \"%s\" has the id %lld, which is no number of its own below the file's %lld bytes",
+                          key, (long long)id, (long long)r->most_ids);
     }
     return 0;
 }
@@ -243,7 +245,7 @@ static int read_added(const reading *r, const json_t *o)
     const char *content = json_string_value(json_object_get(o, "content"));
     const json_int_t id = json_integer_value(json_object_get(o, "id"));
 
-    if (!content || !*content || !json_is_integer(json_object_get(o, "id")) || id < 0 || id >= INT32_MAX / 2)
+    if (!content || !*content || !json_is_integer(json_object_get(o, "id")) || id < 0 || id >= r->most_ids)
         return refuse(r, "added_tokens: one without a content or an id");
     for (int i = 0; i < 3; i++)
         if (json_is_true(json_object_get(o, strange[i])))
@@ -329,12 +331,12 @@ static void find_ends(bpe_file *f, const char *path)
 
 int bpe_file_read(bpe_file *f, const char *path, moai_error *err)
 {
-    const reading r = {f, path, err};
     size_t n;
 
     *f = (bpe_file){.model = bpe_new(), .eos = -1, .pad = -1};
     char *text = json_file_read(path, &n, err);
     if (!text) return -1;
+    const reading r = {f, path, err, min_i64((int64_t)n, INT32_MAX / 2)};
     json_error_t fault;
     json_t *root = json_loadb(text, n, 0, &fault);
     free(text);

@@ -41,6 +41,8 @@ uint64_t fuzz_draw(unsigned *seed, uint64_t n); /* of [0, n), n > 0 */
 void fuzz_model(const char *dir);
 /* A byte-pair model with byte fallback of 384 pieces as PATH. */
 void fuzz_tokenizer(const char *path);
+/* A tokenizer.json of the bytes, two merges and ChatML's tokens as PATH. */
+void fuzz_tokenizer_json(const char *path);
 /* A sealed JSON object (files.h): the body without its seal, and with a new one. */
 size_t fuzz_unseal(uint8_t *data, size_t size);
 size_t fuzz_seal(uint8_t *data, size_t size, size_t max_size);

@@ -1,5 +1,5 @@
-/* fuzz-bpe.c: tokenizer.json that text is encoded by.  What is opened gives texts back, where it says so, and has only ids
- * of its vocabulary. */
+/* fuzz-bpe.c: tokenizer.json that text is encoded by.  What is opened gives texts back, where it says so, and has only
+ * ids of its vocabulary. */
 #include "io/text/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -45,8 +45,12 @@ static void encode(const tokenizer *t, const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char *const texts[] = {"", " ", "the cat, the  dog\r\n\n12 34", "<|im_end|><think>a</think>",
-                                        "e\xCC\x81 \xE4\xB8\x96\xE7\x95\x8C \xF0\x9F\x91\x8D", "It's DON'T\t\v"};
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "the cat, the  dog\r\n\n12 34",
+                                        "<|im_end|><think>a</think>",
+                                        "e\xCC\x81 \xE4\xB8\x96\xE7\x95\x8C \xF0\x9F\x91\x8D",
+                                        "It's DON'T\t\v"};
     moai_error err;
 
     fuzz_write("tokenizer.json", data, size);

@@ -1,5 +1,5 @@
-/* fuzz-chat.c: a conversation in a line of JSON, in all templates: its spans are its text end to end, and its tokens too;
- * and, where the first byte is a '{' of Jinja's, a chat template, which is told or not. */
+/* fuzz-chat.c: a conversation in a line of JSON, in all templates: its spans are its text end to end, and so are its
+ * tokens; and, where it begins as Jinja does, a chat template, which is told or not. */
 #include "src/base/utf8.h"
 #include "src/chat/chat_template.h"
 #include "tests/fuzz/fuzz.h"
@@ -20,18 +20,21 @@ void fuzz_start(void)
 
 void fuzz_seeds(void)
 {
-    fuzz_seed_text("messages",
-                   "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": "
-                   "[{\"type\": \"text\", \"text\": \"a\"}]}, {\"role\": \"assistant\", \"content\": null, "
-                   "\"reasoning_content\": \"r\", \"weight\": 1, \"tool_calls\": [{\"type\": \"function\", \"function\": "
-                   "{\"name\": \"f\", \"arguments\": {\"a\": [1.5, null]}}}]}, {\"role\": \"tool\", \"content\": \"t\"}, "
-                   "{\"role\": \"assistant\", \"content\": \"<think>\\nx\\n</think>\\n\\nb\"}], \"tools\": [{\"name\": "
-                   "\"f\", \"parameters\": {}}]}");
-    fuzz_seed_text("sharegpt", "{\"system\": \"s\", \"tools\": \"[{}]\", \"conversations\": [{\"from\": \"human\", "
-                               "\"value\": \"a\"}, {\"from\": \"function_call\", \"value\": \"{\\\"name\\\": \\\"f\\\", "
-                               "\\\"arguments\\\": {}}\"}, {\"from\": \"observation\", \"value\": \"o\"}, {\"from\": "
-                               "\"gpt\", \"value\": \"b\", \"train\": false}]}");
-    fuzz_seed_text("alpaca", "{\"instruction\": \"i\", \"input\": \"j\", \"output\": \"o\", \"history\": [[\"p\", \"q\"]]}");
+    fuzz_seed_text(
+        "messages",
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": "
+        "[{\"type\": \"text\", \"text\": \"a\"}]}, {\"role\": \"assistant\", \"content\": null, "
+        "\"reasoning_content\": \"r\", \"weight\": 1, \"tool_calls\": [{\"type\": \"function\", \"function\": "
+        "{\"name\": \"f\", \"arguments\": {\"a\": [1.5, null]}}}]}, {\"role\": \"tool\", \"content\": \"t\"}, "
+        "{\"role\": \"assistant\", \"content\": \"<think>\\nx\\n</think>\\n\\nb\"}], \"tools\": [{\"name\": "
+        "\"f\", \"parameters\": {}}]}");
+    fuzz_seed_text("sharegpt",
+                   "{\"system\": \"s\", \"tools\": \"[{}]\", \"conversations\": [{\"from\": \"human\", "
+                   "\"value\": \"a\"}, {\"from\": \"function_call\", \"value\": \"{\\\"name\\\": \\\"f\\\", "
+                   "\\\"arguments\\\": {}}\"}, {\"from\": \"observation\", \"value\": \"o\"}, {\"from\": "
+                   "\"gpt\", \"value\": \"b\", \"train\": false}]}");
+    fuzz_seed_text("alpaca",
+                   "{\"instruction\": \"i\", \"input\": \"j\", \"output\": \"o\", \"history\": [[\"p\", \"q\"]]}");
     fuzz_seed_text("prompt", "{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"completion\": [{\"role\": "
                              "\"assistant\", \"content\": \"b\"}]}");
     fuzz_seed_text("text", "{\"text\": \"e\\u0301 <|im_end|>\"}");

@@ -151,14 +151,18 @@ void fuzz_tokenizer_json(const char *path)
     int n_moved = 0;
 
     CHECK(f, "%s", path);
-    fputs("{\"added_tokens\": [{\"id\": 258, \"content\": \"<|endoftext|>\", \"special\": true}, {\"id\": 259, \"content\": "
-          "\"<|im_start|>\", \"special\": true}, {\"id\": 260, \"content\": \"<|im_end|>\", \"special\": true}, {\"id\": "
-          "261, \"content\": \"<think>\", \"special\": false}], \"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": "
-          "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\p{L}+|\\\\p{N}| "
-          "?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": \"ByteLevel\", "
-          "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}]}, \"post_processor\": null, "
-          "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"th\": 256, \"the\": 257",
-          f);
+    fputs(
+        "{\"added_tokens\": [{\"id\": 258, \"content\": \"<|endoftext|>\", \"special\": true}, {\"id\": 259, "
+        "\"content\": "
+        "\"<|im_start|>\", \"special\": true}, {\"id\": 260, \"content\": \"<|im_end|>\", \"special\": true}, {\"id\": "
+        "261, \"content\": \"<think>\", \"special\": false}], \"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": "
+        "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
+        "\"\\\\p{L}+|\\\\p{N}| "
+        "?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": "
+        "\"ByteLevel\", "
+        "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}]}, \"post_processor\": null, "
+        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"th\": 256, \"the\": 257",
+        f);
     for (int byte = 0; byte < 256; byte++) { /* its character, as GPT-2 writes it */
         const bool stays = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
         fprintf(f, ", \"\\u%04x\": %d", stays ? byte : 256 + n_moved, byte);

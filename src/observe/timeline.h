@@ -12,8 +12,8 @@
 
 /* What an event is counted as.  All up to FAMILY_EXPOSED are on the compute lane, one after another. */
 typedef enum {
-    FAMILY_PRODUCTS, FAMILY_ATTENTION, FAMILY_RMSNORM, FAMILY_QKNORM_ROPE, FAMILY_SWIGLU, FAMILY_CROSS_ENTROPY,
-    FAMILY_EMBEDDING, FAMILY_ELEMENTWISE, FAMILY_OPTIMIZER, FAMILY_MEMORY,
+    FAMILY_PRODUCTS, FAMILY_ATTENTION, FAMILY_RMSNORM, FAMILY_STREAMS, FAMILY_QKNORM_ROPE, FAMILY_SWIGLU,
+    FAMILY_CROSS_ENTROPY, FAMILY_EMBEDDING, FAMILY_ELEMENTWISE, FAMILY_OPTIMIZER, FAMILY_MEMORY,
     FAMILY_EXPOSED,                           /* the compute stream waits for a collective, or is busy starting one */
     N_COMPUTE_FAMILIES,
     FAMILY_COLLECTIVE = N_COMPUTE_FAMILIES,   /* on the lane of its axis, beside computation */

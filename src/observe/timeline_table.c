@@ -14,7 +14,8 @@ enum { MOST_ROWS = 96 };
 
 static const char *const family_names[N_COMPUTE_FAMILIES] = {
     [FAMILY_PRODUCTS] = "products",           [FAMILY_ATTENTION] = "attention",
-    [FAMILY_RMSNORM] = "RMSNorm",             [FAMILY_QKNORM_ROPE] = "QK-norm, RoPE",
+    [FAMILY_RMSNORM] = "RMSNorm",             [FAMILY_STREAMS] = "streams",
+    [FAMILY_QKNORM_ROPE] = "QK-norm, RoPE",
     [FAMILY_SWIGLU] = "SwiGLU",               [FAMILY_CROSS_ENTROPY] = "cross-entropy",
     [FAMILY_EMBEDDING] = "embedding",         [FAMILY_ELEMENTWISE] = "elementwise",
     [FAMILY_OPTIMIZER] = "optimizer",         [FAMILY_MEMORY] = "zero, copy",

@@ -10,6 +10,7 @@
 #define MOAI_OPS_H
 
 #include "src/base/tensor.h"
+#include "src/ops/hc.h"
 #include "src/ops/sample.h"
 
 typedef struct moai_device moai_device;       /* the backend's own: stream, scratch, thread count */

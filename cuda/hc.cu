@@ -1,0 +1,366 @@
+/* hc.cu: the streams of hyper-connections: coefficients, reading, merging, and backwards (hc.h) */
+#include "cuda/kernels.cuh"
+
+namespace
+{
+
+enum { TOKENS = 32 }; /* of a block that has a thread for each token's coefficients */
+
+/* -- coefficients: 1 / rms of a token by a block, then the rest of it by one thread -- */
+
+template <typename T>
+__global__ void __launch_bounds__(BLOCK) rms_kernel(float *r, view<const T> x, int cols, float eps)
+{
+    const int64_t row = blockIdx.x;
+    float sum = 0;
+
+    for (int c = threadIdx.x; c < cols; c += BLOCK) {
+        const float v = to_float(*x.at(row, c));
+        sum += v * v;
+    }
+    sum = block_sum(sum, 0);
+    if (threadIdx.x == 0) r[row] = 1 / sqrtf(sum / (float)cols + eps);
+}
+
+__global__ void __launch_bounds__(TOKENS)
+    coefficients_kernel(view<float> coef, const float *r, view<const float> raw, const float *base, const float *scale,
+                        int64_t n_rows, hc_shape s)
+{
+    extern __shared__ float sums[];
+    const int64_t row = (int64_t)blockIdx.x * TOKENS + threadIdx.x;
+
+    if (row >= n_rows) return;
+    const hc_token t = {raw.at(row, 0), base, scale, r[row], sums + threadIdx.x, TOKENS};
+    hc_token_forward(coef.at(row, 0), &t, s);
+}
+
+__global__ void __launch_bounds__(TOKENS)
+    coefficients_backward_kernel(view<float> dh, float *along, view<const float> dcoef, const float *r,
+                                 view<const float> raw, const float *base, const float *scale, int64_t n_rows,
+                                 int64_t cols, hc_shape s)
+{
+    extern __shared__ float sums[];
+    const int64_t row = (int64_t)blockIdx.x * TOKENS + threadIdx.x;
+
+    if (row >= n_rows) return;
+    const hc_token t = {raw.at(row, 0), base, scale, r[row], sums + threadIdx.x, TOKENS};
+    const float sum = hc_token_backward(dh.at(row, 0), dcoef.at(row, 0), &t, s);
+    along[row] = r[row] * r[row] * r[row] / (float)cols * sum;
+}
+
+__device__ float scale_of(const float *scale, int n, int64_t k) { return scale[k < n ? 0 : k < 2 * n ? 1 : 2]; }
+
+template <typename T>
+__global__ void __launch_bounds__(BLOCK)
+    raw_kernel(view<T> draw, view<const float> dh, const float *r, const float *scale, int64_t n_raw, int n)
+{
+    const int64_t row = blockIdx.x;
+
+    for (int64_t k = threadIdx.x; k < n_raw; k += BLOCK)
+        *draw.at(row, k) = from_float<T>(scale_of(scale, n, k) * r[row] * *dh.at(row, k));
+}
+
+/* -- streams: a block a token -- */
+
+template <typename T, int N>
+__global__ void __launch_bounds__(BLOCK) read_kernel(view<T> u, view<const T> x, view<const float> coef, int H)
+{
+    const int64_t row = blockIdx.x;
+    const float *pre = coef.at(row, 0);
+
+    for (int c = threadIdx.x; c < H; c += BLOCK) {
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < N; i++) sum += pre[i] * to_float(*x.at(row, i * H + c));
+        *u.at(row, c) = from_float<T>(sum);
+    }
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(BLOCK)
+    merge_kernel(view<T> out, view<const T> x, view<const T> y, view<const float> coef, int H)
+{
+    const int64_t row = blockIdx.x;
+    const float *post = coef.at(row, N), *comb = post + N;
+
+    for (int c = threadIdx.x; c < H; c += BLOCK) {
+        const float branch = to_float(*y.at(row, c));
+        float from[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) from[i] = to_float(*x.at(row, i * H + c));
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            float sum = post[j] * branch;
+#pragma unroll
+            for (int i = 0; i < N; i++) sum += comb[i * N + j] * from[i];
+            *out.at(row, j * H + c) = from_float<T>(sum);
+        }
+    }
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(BLOCK)
+    merge_backward_kernel(view<T> dx, view<T> dy, view<float> dcoef, view<const T> dout, view<const T> x,
+                          view<const T> y, view<const float> coef, int H)
+{
+    const int64_t row = blockIdx.x;
+    const float *post = coef.at(row, N), *comb = post + N;
+    float dpost[N] = {}, dcomb[N][N] = {};
+
+    for (int c = threadIdx.x; c < H; c += BLOCK) {
+        const float branch = to_float(*y.at(row, c));
+        float g[N], dbranch = 0;
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            g[j] = to_float(*dout.at(row, j * H + c));
+            dbranch += post[j] * g[j];
+            dpost[j] += branch * g[j];
+        }
+        *dy.at(row, c) = from_float<T>(dbranch);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float from = to_float(*x.at(row, i * H + c));
+            float sum = 0;
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                sum += comb[i * N + j] * g[j];
+                dcomb[i][j] += from * g[j];
+            }
+            *dx.at(row, i * H + c) = from_float<T>(sum);
+        }
+    }
+    int turn = 0;
+#pragma unroll
+    for (int j = 0; j < N; j++, turn ^= 1) {
+        const float sum = block_sum(dpost[j], turn);
+        if (threadIdx.x == 0) *dcoef.at(row, N + j) = sum;
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++)
+#pragma unroll
+        for (int j = 0; j < N; j++, turn ^= 1) {
+            const float sum = block_sum(dcomb[i][j], turn);
+            if (threadIdx.x == 0) *dcoef.at(row, 2 * N + i * N + j) = sum;
+        }
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(BLOCK)
+    read_backward_kernel(view<float> dcoef, view<const T> du, view<const T> x, int H)
+{
+    const int64_t row = blockIdx.x;
+    float dpre[N] = {};
+
+    for (int c = threadIdx.x; c < H; c += BLOCK) {
+        const float d = to_float(*du.at(row, c));
+#pragma unroll
+        for (int i = 0; i < N; i++) dpre[i] += d * to_float(*x.at(row, i * H + c));
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const float sum = block_sum(dpre[i], i % 2);
+        if (threadIdx.x == 0) *dcoef.at(row, i) = sum;
+    }
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(BLOCK)
+    streams_backward_kernel(view<T> dx, view<const T> du, view<const T> x, view<const float> coef, const float *along,
+                            int H)
+{
+    const int64_t row = blockIdx.x;
+    const float *pre = coef.at(row, 0), by = along[row];
+
+    for (int c = threadIdx.x; c < H; c += BLOCK) {
+        const float d = to_float(*du.at(row, c));
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            T *to = dx.at(row, i * H + c);
+            *to = from_float<T>(to_float(*to) + pre[i] * d - by * to_float(*x.at(row, i * H + c)));
+        }
+    }
+}
+
+/* -- parameters: a block a column, whose part of its group's scale is left for the last -- */
+
+__global__ void __launch_bounds__(BLOCK)
+    parameters_kernel(float *dbase, float *of_scale, view<const float> dh, view<const float> raw, const float *r,
+                      int64_t n_rows)
+{
+    const int64_t k = blockIdx.x;
+    float base = 0, scale = 0;
+
+    for (int64_t row = threadIdx.x; row < n_rows; row += BLOCK) {
+        const float d = *dh.at(row, k);
+        base += d;
+        scale += d * r[row] * *raw.at(row, k);
+    }
+    base = block_sum(base, 0);
+    scale = block_sum(scale, 1);
+    if (threadIdx.x == 0) dbase[k] += base, of_scale[k] = scale;
+}
+
+__global__ void __launch_bounds__(BLOCK) scales_kernel(float *dscale, const float *of_scale, int64_t n_raw, int n)
+{
+    const int group = blockIdx.x;
+    const int64_t begin = group * n, end = group < 2 ? begin + n : n_raw;
+    float sum = 0;
+
+    for (int64_t k = begin + threadIdx.x; k < end; k += BLOCK) sum += of_scale[k];
+    sum = block_sum(sum, 0);
+    if (threadIdx.x == 0) dscale[group] += sum;
+}
+
+/* -- launches -- */
+
+/* f(an integral constant of n) */
+template <int N = HC_MOST_STREAMS, typename F> void for_streams(int n, F f)
+{
+    if constexpr (N >= 1) {
+        if (n == N)
+            f(std::integral_constant<int, N>{});
+        else
+            for_streams<N - 1>(n, f);
+    } else {
+        die("%d streams", n);
+    }
+}
+
+/* base and scale as fp32 in scratch, and room for `more` floats behind them. */
+float *parameters(moai_device *dev, tensor base, tensor scale, int64_t n_raw, int64_t more)
+{
+    float *p = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_raw + 3 + more) * sizeof(float)));
+
+    cast_cuda(dev, tensor_of(p, DT_F32, 1, n_raw), base);
+    cast_cuda(dev, tensor_of(p + n_raw, DT_F32, 1, 3), scale);
+    return p;
+}
+
+void check_shape(const char *op, tensor x, tensor coef, int n)
+{
+    CHECK(n >= 1 && n <= HC_MOST_STREAMS && x.cols % n == 0 && coef.cols == hc_n_coef(n) && coef.dt == DT_F32 &&
+              x.rows < INT32_MAX && x.cols < INT32_MAX,
+          "%s: %d streams of (%lld, %lld)", op, n, (long long)x.rows, (long long)x.cols);
+}
+
+unsigned token_blocks(int64_t n) { return (unsigned)((n + TOKENS - 1) / TOKENS); }
+
+/* Shared memory for Sinkhorn's sums, which must be asked for from 48 KiB on. */
+template <typename K> size_t sums_bytes(K kernel, hc_shape s)
+{
+    const size_t n = (size_t)hc_n_sums(s) * TOKENS * sizeof(float);
+
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n));
+    return n;
+}
+
+} // namespace
+
+void hc_coefficients_cuda(moai_device *dev, tensor coef, float *r, tensor x, tensor raw, tensor base, tensor scale,
+                          hc_shape s)
+{
+    const int64_t n_raw = hc_n_raw(s);
+    const float *p = parameters(dev, base, scale, n_raw, 0);
+
+    check_shape("hc_coefficients", x, coef, s.n);
+    if (x.rows == 0) return;
+    for_type("hc_coefficients", x.dt, false, [&](auto t, auto) {
+        rms_kernel<<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(r, view_of<const TYPE(t)>(x), (int)x.cols, s.norm_eps);
+    });
+    LAUNCH_CHECK("hc_coefficients");
+    coefficients_kernel<<<token_blocks(x.rows), TOKENS, sums_bytes(coefficients_kernel, s), dev->stream>>>(
+        view_of<float>(coef), r, view_of<const float>(raw), p, p + n_raw, x.rows, s);
+    LAUNCH_CHECK("hc_coefficients");
+}
+
+void hc_read_cuda(moai_device *dev, tensor u, tensor x, tensor coef, int n)
+{
+    check_shape("hc_read", x, coef, n);
+    if (x.rows == 0) return;
+    for_type("hc_read", x.dt, false, [&](auto t, auto) {
+        using T = TYPE(t);
+        for_streams(n, [&](auto streams) {
+            read_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
+                view_of<T>(u), view_of<const T>(x), view_of<const float>(coef), (int)u.cols);
+        });
+    });
+    LAUNCH_CHECK("hc_read");
+}
+
+void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef, int n)
+{
+    check_shape("hc_merge", x, coef, n);
+    if (x.rows == 0) return;
+    for_type("hc_merge", x.dt, false, [&](auto t, auto) {
+        using T = TYPE(t);
+        for_streams(n, [&](auto streams) {
+            merge_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
+                view_of<T>(out), view_of<const T>(x), view_of<const T>(y), view_of<const float>(coef), (int)y.cols);
+        });
+    });
+    LAUNCH_CHECK("hc_merge");
+}
+
+void hc_merge_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef, tensor dout, tensor x, tensor y,
+                            tensor coef, int n)
+{
+    check_shape("hc_merge_backward", x, coef, n);
+    if (x.rows == 0) return;
+    for_type("hc_merge_backward", x.dt, false, [&](auto t, auto) {
+        using T = TYPE(t);
+        for_streams(n, [&](auto streams) {
+            merge_backward_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
+                view_of<T>(dx), view_of<T>(dy), view_of<float>(dcoef), view_of<const T>(dout), view_of<const T>(x),
+                view_of<const T>(y), view_of<const float>(coef), (int)y.cols);
+        });
+    });
+    LAUNCH_CHECK("hc_merge_backward");
+}
+
+void hc_coefficients_backward_cuda(moai_device *dev, tensor dx, tensor dh, tensor draw, tensor dcoef, tensor du,
+                                   tensor x, tensor raw, const float *r, tensor coef, tensor base, tensor scale,
+                                   hc_shape s)
+{
+    const char *op = "hc_coefficients_backward";
+    const int64_t n_raw = hc_n_raw(s);
+    const unsigned n_rows = (unsigned)x.rows;
+    const int H = (int)du.cols;
+    float *p = parameters(dev, base, scale, n_raw, x.rows), *along = p + n_raw + 3;
+
+    check_shape(op, x, coef, s.n);
+    if (x.rows == 0) return;
+    for_type(op, x.dt, false, [&](auto t, auto) {
+        using T = TYPE(t);
+        for_streams(s.n, [&](auto streams) {
+            constexpr int n = decltype(streams)::value;
+            read_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<float>(dcoef), view_of<const T>(du),
+                                                                          view_of<const T>(x), H);
+            LAUNCH_CHECK(op);
+            coefficients_backward_kernel<<<token_blocks(x.rows), TOKENS, sums_bytes(coefficients_backward_kernel, s),
+                                           dev->stream>>>(view_of<float>(dh), along, view_of<const float>(dcoef), r,
+                                                          view_of<const float>(raw), p, p + n_raw, x.rows, x.cols, s);
+            LAUNCH_CHECK(op);
+            streams_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(
+                view_of<T>(dx), view_of<const T>(du), view_of<const T>(x), view_of<const float>(coef), along, H);
+            LAUNCH_CHECK(op);
+            raw_kernel<T><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<T>(draw), view_of<const float>(dh), r, p + n_raw,
+                                                             n_raw, n);
+        });
+    });
+    LAUNCH_CHECK(op);
+}
+
+void hc_parameters_backward_cuda(moai_device *dev, tensor dbase, tensor dscale, tensor dh, tensor raw, const float *r,
+                                 hc_shape s)
+{
+    const int64_t n_raw = hc_n_raw(s);
+    float *of_scale = static_cast<float *>(device_scratch_cuda(dev, (size_t)n_raw * sizeof(float)));
+
+    if (dh.rows == 0) return;
+    parameters_kernel<<<(unsigned)n_raw, BLOCK, 0, dev->stream>>>(static_cast<float *>(dbase.data), of_scale,
+                                                                  view_of<const float>(dh), view_of<const float>(raw),
+                                                                  r, dh.rows);
+    LAUNCH_CHECK("hc_parameters_backward");
+    scales_kernel<<<3, BLOCK, 0, dev->stream>>>(static_cast<float *>(dscale.data), of_scale, n_raw, s.n);
+    LAUNCH_CHECK("hc_parameters_backward");
+}

@@ -329,7 +329,7 @@ static void test_two_values(void)
 static void test_not_implemented(void)
 {
     static const char *const keys[] = {
-        "\"hc_mult\": 4", "\"num_experts\": 128", "\"num_local_experts\": 8", "\"n_routed_experts\": 64",
+        "\"num_residual_streams\": 4", "\"num_experts\": 128", "\"num_local_experts\": 8", "\"n_routed_experts\": 64",
         "\"moe_num_experts\": 2", "\"mlp_layer_types\": [\"dense\", \"sparse\"]", "\"attn_logit_softcapping\": 50.0",
         "\"final_logit_softcapping\": 30", "\"mlp_bias\": true", "\"use_bias\": true", "\"attention_dropout\": 0.1",
         "\"resid_pdrop\": 0.1", "\"partial_rotary_factor\": 0.5", "\"rotary_dim\": 4", "\"embedding_multiplier\": 12.0",

@@ -39,6 +39,20 @@ static const key_spec shape_rows[] = {
 };
 static const key_table shape_keys = ROWS(shape_rows);
 
+static const key_choice mixings[] = {{"sinkhorn", HC_SINKHORN}, {"permutation", HC_PERMUTATION}, {NULL, 0}};
+
+/* of no config.json of a plain residual */
+static const key_spec hc_rows[] = {
+    {.name = "hc_mult", .type = KEY_INT, .offset = FIELD(hc.mult), .initial = "1", .min = 1, .max = 8},
+    {.name = "hc_sinkhorn_iters", .type = KEY_INT, .offset = FIELD(hc.sinkhorn_iters), .initial = "20", .min = 1,
+     .max = 64},
+    {.name = "hc_eps", .type = KEY_DOUBLE, .offset = FIELD(hc.eps), .initial = "1e-6", .min = 1e-12, .max = 1},
+    {.name = "hc_mixing", .type = KEY_CHOICE, .offset = FIELD(hc.mixing), .initial = "sinkhorn", .choices = mixings},
+    {.name = "hc_init_alpha", .type = KEY_DOUBLE, .offset = FIELD(hc.init_alpha), .initial = "0.01", .min = 0,
+     .max = 100},
+};
+static const key_table hc_keys = ROWS(hc_rows);
+
 static const key_choice rope_kinds[] = {
     {"default", ROPE_DEFAULT}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC}, {"yarn", ROPE_YARN}, {NULL, 0}};
 
@@ -289,6 +303,10 @@ static int read_shape(model_config *c, const json_members *m, moai_error *err)
         else if (k->offset != FIELD(rope_theta))
             return error_set(err, "%s: %s is missing", m->name, k->name);
     }
+    for (int i = 0; i < hc_keys.n; i++) {
+        bool given;
+        if (read_key(m, &hc_keys.list[i], c, &given, err)) return -1;
+    }
     return read_eos(m, &c->eos_token_id, err);
 }
 
@@ -459,6 +477,7 @@ int model_config_read(model_config *c, const char *path, moai_error *err)
 
     memset(c, 0, sizeof *c);
     keys_defaults(shape_keys, c);
+    keys_defaults(hc_keys, c);
     keys_defaults(rope_keys, c);
     const int status = json_members_open(&m, path, err) || read_members(c, &m, err) ? -1 : 0;
     json_members_free(&m);
@@ -549,6 +568,8 @@ int model_config_write(const model_config *c, const char *path, const char *torc
         bool no_token = k->initial && !strcmp(k->initial, "-1") && *(const int64_t *)((const char *)c + k->offset) < 0;
         json_object_set_new(object, k->name, no_token ? json_null() : key_get_json(k, c));
     }
+    for (int i = 0; i < hc_keys.n && c->hc.mult > 1; i++)
+        json_object_set_new(object, hc_keys.list[i].name, key_get_json(&hc_keys.list[i], c));
     json_object_set_new(object, "eos_token_id", token_list_json(&c->eos_token_id));
     json_object_set_new(object, "rope_scaling", c->rope.kind == ROPE_DEFAULT ? json_null() : rope_json(c, false));
     json_object_set_new(object, "rope_parameters", rope_json(c, true));
@@ -572,9 +593,24 @@ static int64_t layer_products(const model_config *c)
     return c->hidden_size * (2 * q + 2 * kv + 3 * c->intermediate_size);
 }
 
+/* Rows of fn: to read, to write, to mix. */
+int64_t model_hc_rows(const model_config *c)
+{
+    int64_t n_mixing = c->hc.mixing == HC_PERMUTATION ? 1 : c->hc.mult * c->hc.mult;
+
+    for (int64_t k = 2; c->hc.mixing == HC_PERMUTATION && k <= c->hc.mult; k++) n_mixing *= k;
+    return 2 * c->hc.mult + n_mixing;
+}
+
+/* fn, base and scale of a layer's two */
+static int64_t layer_hc(const model_config *c)
+{
+    return c->hc.mult > 1 ? 2 * (model_hc_rows(c) * (c->hc.mult * c->hidden_size + 1) + 3) : 0;
+}
+
 int64_t model_n_params(const model_config *c)
 {
-    int64_t layer = layer_products(c) + 2 * c->hidden_size + 2 * c->head_dim;
+    int64_t layer = layer_products(c) + layer_hc(c) + 2 * c->hidden_size + 2 * c->head_dim;
     int64_t tables = (c->tie_word_embeddings ? 1 : 2) * c->vocab_size * c->hidden_size;
 
     return c->num_hidden_layers * layer + tables + c->hidden_size;
@@ -632,9 +668,10 @@ static int compare_keys(key_table t, const char *prefix, const model_config *a, 
     return status;
 }
 
-/* Without its factor where that has no effect, as it is written. */
+/* Without what has no effect, as it is written: a factor, how one stream would be mixed. */
 static model_config as_written(model_config c)
 {
+    if (c.hc.mult <= 1) keys_defaults(hc_keys, &c);
     if (c.rope.kind == ROPE_DEFAULT) c.rope.factor = 1;
     return c;
 }
@@ -643,7 +680,9 @@ int model_config_same(const model_config *a, const model_config *b, moai_error *
 {
     const model_config x = as_written(*a), y = as_written(*b);
 
-    if (compare_keys(shape_keys, "", &x, &y, err) || compare_keys(rope_keys, "rope ", &x, &y, err)) return -1;
+    if (compare_keys(shape_keys, "", &x, &y, err) || compare_keys(rope_keys, "rope ", &x, &y, err) ||
+        compare_keys(hc_keys, "", &x, &y, err))
+        return -1;
     if (lora_config_same(&a->lora, &b->lora, err)) return -1;
     return compare_values("", "eos_token_id", token_list_json(&a->eos_token_id), token_list_json(&b->eos_token_id),
                           err);

@@ -17,6 +17,9 @@ struct json_t *token_list_json(const token_list *);      /* null, a number or a 
 /* How the linear maps of the layers are stored. */
 typedef enum { QUANTIZATION_NONE, QUANTIZATION_NF4 } weight_quantization;
 
+/* What mixes the streams of hyper-connections. */
+typedef enum { HC_SINKHORN, HC_PERMUTATION } hc_mixing;
+
 /* Qwen3ForCausalLM.  Field names are config.json's. */
 typedef struct model_config {
     int64_t num_hidden_layers, hidden_size, intermediate_size;
@@ -33,6 +36,11 @@ typedef struct model_config {
         int64_t original_max_position_embeddings;       /* 0: max_position_embeddings */
         bool truncate;                                  /* yarn: round the correction range, default true */
     } rope;
+    struct {                                            /* hyper-connections (src/ops/hc.h), of Transformers' names */
+        int64_t mult, sinkhorn_iters;                   /* streams, 1: the plain residual; iterations */
+        hc_mixing mixing;
+        double eps, init_alpha;                         /* init_alpha: what the three scales begin with */
+    } hc;
     lora_config lora;                                   /* of no config.json: what the run or the adapter's file says */
     struct {
         bool nf4, nested;                               /* the linear maps of the layers in 4 bits, and frozen; double */
@@ -57,6 +65,7 @@ int generation_config_read_eos(token_list *, const char *path, int64_t vocab_siz
 int model_config_write(const model_config *, const char *path, const char *torch_dtype, moai_error *err);
 /* true parameter count: 5,167,084,288 for MOAI-3B */
 int64_t model_n_params(const model_config *);
+int64_t model_hc_rows(const model_config *);             /* of a layer's hyper-connections: rows of fn, of base */
 /* model FLOPs per token, forward and backward, at sequence length T: 6 * (products + causal attention), 4 * those of
  * frozen matrices, embedding look-up and recomputation excluded; the two parts separately for the report
  * (configs/README.md, "The model") */

@@ -44,7 +44,6 @@ static const refused_key keys[] = {
     {"moe_layers", OFF_EMPTY},
     {"mlp_layer_types", OFF_DENSE},
     /* residual streams, loops, layers that differ */
-    {"hc_mult", OFF_COUNT},
     {"num_residual_streams", OFF_COUNT},
     {"altup_num_inputs", OFF_COUNT},
     {"laurel_rank", OFF_ZERO},

@@ -2,7 +2,8 @@
  * functions over its own two structs, one of weights and one of what a micro-batch leaves for the backward, and model.c
  * runs lists of blocks without knowing which they are.
  *
- * N tokens of a micro-batch, H hidden; between blocks a rank holds x (N/tp, H), its rows of the sequence. */
+ * N tokens of a micro-batch, H hidden; between blocks a rank holds x (N/tp, nH), its rows of the sequence
+ * in each of n streams (stream.h). */
 #ifndef MOAI_BLOCK_H
 #define MOAI_BLOCK_H
 
@@ -35,8 +36,8 @@ typedef struct block_kind {
     /* A step begins: gradients that the first product writes over are as they were, others are zero.  Norms' the caller
      * has zeroed. */
     void (*begin)(const moai_ctx *, void *weights);
-    tensor (*input)(const void *acts);        /* x (N/tp, H), where the block before leaves it; NULL: it reads ids */
-    /* From the input to y (N/tp, H), the input of the next block; y of the head is the gradient at its input.
+    tensor (*input)(const void *acts);        /* x (N/tp, nH), where the block before leaves it; NULL: it reads ids */
+    /* From the input to y (N/tp, nH), the input of the next block; y of the head is the gradient at its input.
      * Collective over tp, as is backward. */
     void (*forward)(const moai_ctx *, const device_batch *, void *weights, void *acts, tensor y);
     /* d: the gradient at y, whose gather the caller has begun, becomes that at the input, whose gather is then under

@@ -1,6 +1,8 @@
 /* embedding.c: see embedding.h */
 #include "src/model/embedding.h"
 
+#include "src/model/stream.h"
+
 embedding_weights embedding_view(const flat_params *f)
 {
     static const char name[] = "model.embed_tokens.weight";
@@ -35,11 +37,12 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
 {
     const embedding_weights *w = weights;
     const size_t mark = arena_mark(c->scratch);
-    tensor x_part = tp_full(c, x);
+    tensor one = stream_one(c, x), x_part = tp_full(c, one);
 
     (void)acts;
     c->ops->embed(c->dev, x_part, b->inputs, w->table, w->vocab_begin);             /* (N, H)   other ids are zero */
-    tp_reduce_scatter(c, x, x_part);                                                /* (N/tp, H)                   */
+    tp_reduce_scatter(c, one, x_part);                                              /* (N/tp, H)                   */
+    stream_spread(c, x, one, 1);                                                    /* (N/tp, nH)                  */
     arena_release(c->scratch, mark);
 }
 
@@ -47,10 +50,17 @@ static void backward(const moai_ctx *c, const device_batch *b, void *weights, vo
 {
     embedding_weights *w = weights;
 
+    const size_t mark = arena_mark(c->scratch);
+    tensor one = stream_one(c, d->part), full = c->hc.n > 1 ? tp_full(c, one) : d->full;
+
     (void)acts, (void)gather;
     comm_end(&d->ready);                                                            /* (N, H)                      */
-    if (!w->is_trained) return;
-    c->ops->embed_backward(c->dev, w->dtable, b->inputs, d->full, w->vocab_begin);  /* (V/tp, H)                   */
+    if (w->is_trained && c->hc.n > 1) {
+        stream_collect(c, one, d->part, 1);                                         /* (N/tp, H)                   */
+        tp_all_gather(c, full, one);
+    }
+    if (w->is_trained) c->ops->embed_backward(c->dev, w->dtable, b->inputs, full, w->vocab_begin);  /* (V/tp, H)   */
+    arena_release(c->scratch, mark);
 }
 
 const block_kind embedding_block = {.name = "embedding", .weights_bytes = sizeof(embedding_weights), .view = view,

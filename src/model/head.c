@@ -1,6 +1,8 @@
 /* head.c: see head.h */
 #include "src/model/head.h"
 
+#include "src/model/stream.h"
+
 enum { LOGITS_ROWS = 1024 };                  /* logits exist in multiples of so many rows */
 size_t head_logits_bytes = (size_t)1 << 30;
 
@@ -24,7 +26,7 @@ static void plan(void *acts, const moai_ctx *c, arena *saved, arena *shared)
     head_acts *a = acts;
 
     (void)shared;
-    a->x = arena_tensor(saved, c->dt, c->n_rows, c->cfg->hidden_size);
+    a->x = arena_tensor(saved, c->dt, c->n_rows, ctx_x_cols(c));
     a->nll = arena_take(saved, (size_t)c->n_tokens * sizeof(float));
 }
 
@@ -93,12 +95,13 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
     const moai_ops *op = c->ops;
     head_weights *w = weights;
     head_acts *a = acts;
-    const tensor x = a->x;
     const size_t mark = arena_mark(c->scratch);
+    const tensor x = stream_one(c, a->x), dx_one = c->hc.n > 1 && b->scale != 0 ? stream_one(c, dx) : dx;
     tensor n = arena_tensor(c->scratch, c->dt, x.rows, x.cols), n_full = tp_full(c, n);
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
     tensor dn_part = b->scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
+    stream_collect(c, x, a->x, 1 / (float)c->hc.n);
     op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)c->cfg->rms_norm_eps);       /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     const int64_t n_rows = b->n_picked ? b->n_picked : c->n_tokens;
@@ -113,7 +116,8 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
     if (b->scale != 0) {
         tensor dn = c->grid->tp.size == 1 ? dn_part : n;
         tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */
-        op->rmsnorm_backward(c->dev, dx, w->norm.dw, dn, (tensor){0}, x, r, w->norm.w);
+        op->rmsnorm_backward(c->dev, dx_one, w->norm.dw, dn, (tensor){0}, x, r, w->norm.w);
+        stream_spread(c, dx, dx_one, 1 / (float)c->hc.n);                       /* (N/tp, nH)                        */
     }
     arena_release(c->scratch, mark);
 }

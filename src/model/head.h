@@ -14,7 +14,7 @@ typedef struct head_weights {
 } head_weights;
 
 typedef struct head_acts {
-    tensor x;                                 /* (N/tp, H)   input                              */
+    tensor x;                                 /* (N/tp, nH)  input, of which the streams' mean is read */
     float *nll;                               /* (N)         losses                             */
 } head_acts;
 

@@ -27,12 +27,20 @@ static norm_weight norm(const flat_params *f, int64_t layer, const char *name)
     return n;
 }
 
+static stream_weights streams(const flat_params *f, int64_t layer, const char *norm_name, const char *hc_name)
+{
+    char full[88], hc[88];
+
+    snprintf(hc, sizeof hc, "model.layers.%lld.%s", (long long)layer, hc_name);
+    return stream_view(f, full_name(layer, norm_name, full), hc);
+}
+
 layer_weights layer_view(const flat_params *f, int64_t layer)
 {
     const linear k_v = linear_join(map(f, layer, "self_attn.k_proj"), map(f, layer, "self_attn.v_proj"));
 
-    return (layer_weights){.norm1 = norm(f, layer, "input_layernorm"),
-                           .norm2 = norm(f, layer, "post_attention_layernorm"),
+    return (layer_weights){.before_attention = streams(f, layer, "input_layernorm", "attn_hc"),
+                           .before_mlp = streams(f, layer, "post_attention_layernorm", "ffn_hc"),
                            .qkv = linear_join(map(f, layer, "self_attn.q_proj"), k_v),
                            .q_norm = norm(f, layer, "self_attn.q_norm"),
                            .k_norm = norm(f, layer, "self_attn.k_norm"),
@@ -44,7 +52,7 @@ layer_weights layer_view(const flat_params *f, int64_t layer)
 void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared)
 {
     const comm *tp = &c->grid->tp;
-    const int64_t N = c->n_tokens, n = c->n_rows, H = c->cfg->hidden_size;
+    const int64_t N = c->n_tokens, n = c->n_rows, H = c->cfg->hidden_size, nH = ctx_x_cols(c);
     const int64_t I = share_begin(c->cfg->intermediate_size, tp->size, tp->rank + 1) -
                       share_begin(c->cfg->intermediate_size, tp->size, tp->rank);
     const int64_t Q = ctx_q_cols(c), K = ctx_kv_cols(c), heads = c->heads.n_heads, kv_heads = c->heads.n_kv_heads;
@@ -53,7 +61,7 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     const size_t f = sizeof(float);
     const bool stays = c->recompute != RECOMPUTE_SELECTIVE;       /* n1, n2: kept, or made by the forward again */
 
-    a->x = arena_tensor(saved, c->dt, n, H);
+    a->x = arena_tensor(saved, c->dt, n, nH);
     a->n1 = linear_input_plan(c, selective, n, H, LORA_QKV);
     a->r1 = arena_take(selective, (size_t)n * f);
     a->qkv = arena_tensor(full, c->dt, N, Q + 2 * K);
@@ -61,11 +69,13 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->rqk = arena_take(selective, (size_t)(N * (heads + kv_heads)) * f);
     a->att = linear_input_plan(c, full, N, Q, 1 << LORA_O);
     a->lse = arena_take(full, (size_t)(N * heads) * f);
-    a->h = arena_tensor(full, c->dt, n, H);
+    a->h = arena_tensor(full, c->dt, n, nH);
     a->n2 = linear_input_plan(c, selective, n, H, LORA_GATE_UP);
     a->r2 = arena_take(selective, (size_t)n * f);
     a->gate_up = arena_tensor(full, c->dt, N, 2 * I);
     a->act = linear_input_plan(c, selective, N, I, 1 << LORA_DOWN);
+    stream_acts_plan(&a->attention, c, selective, full);
+    stream_acts_plan(&a->mlp, c, selective, saved);               /* its product is not made again */
     linear_acts_plan(&a->for_qkv, c, LORA_QKV, a->n1, stays, full, shared);
     linear_acts_plan(&a->for_o, c, 1 << LORA_O, a->att, true, full, shared);
     linear_acts_plan(&a->for_gate_up, c, LORA_GATE_UP, a->n2, stays, full, shared);
@@ -78,7 +88,7 @@ void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weight
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1);
 
-    stream_read(c, a->n1, a->r1, a->x, &w->norm1);                              /* (N/tp, H)       sequence parallel */
+    stream_read(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention);    /* (N/tp, H)       sequence parallel */
     tp_all_gather(c, n1_full, a->n1);                                           /* (N, H)                            */
     linear_forward(c, a->qkv, n1_full, &w->qkv, &a->for_qkv);                   /* (N, (Q+2K)/tp)                    */
     c->ops->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w,/* (N, (Q+K)/tp)                     */
@@ -91,8 +101,8 @@ static void heads_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_ac
     const size_t mark = arena_mark(c->scratch);
     tensor n2_full = tp_full(c, a->n2);
 
-    stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o,      /* (N/tp, H)       h = x + Wo att    */
-                    &w->norm2);
+    stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o,      /* (N/tp, nH)      h = x + Wo att    */
+                    &a->attention, &w->before_mlp, &a->mlp);
     tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
     linear_forward(c, a->gate_up, n2_full, &w->gate_up, &a->for_gate_up);       /* (N, 2I/tp)                        */
     arena_release(c->scratch, mark);
@@ -102,7 +112,7 @@ void layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a, 
 {
     heads_to_gate_up(c, w, a);
     c->ops->swiglu(c->dev, a->act, a->gate_up);                                 /* (N, I/tp)                         */
-    stream_add(c, y, a->h, a->act, &w->down, &a->for_down);                     /* (N/tp, H)       y = h + Wdown act */
+    stream_add(c, y, a->h, a->act, &w->down, &a->for_down, &a->mlp);            /* (N/tp, nH)      y = h + Wdown act */
 }
 
 static attend_args heads_of(const moai_ctx *c, const device_batch *b, const layer_acts *a)
@@ -138,9 +148,9 @@ static void recompute(const moai_ctx *c, const device_batch *b, const layer_weig
         heads_to_gate_up(c, w, a);
     }
     if (c->recompute == RECOMPUTE_SELECTIVE) {
-        stream_read(c, a->n1, a->r1, a->x, &w->norm1);
+        stream_read(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention);
         op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads, eps);
-        stream_read(c, a->n2, a->r2, a->h, &w->norm2);
+        stream_read(c, a->n2, a->r2, a->h, &w->before_mlp, &a->mlp);
     }
 }
 
@@ -152,20 +162,21 @@ static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_
     tensor n2_full = tp_full(c, a->n2);
     tensor dact = arena_tensor(c->scratch, c->dt, a->act.rows, a->act.cols);
     tensor dgate_up = a->gate_up;                                               /* in place                          */
-    tensor act_again = c->recompute == RECOMPUTE_NONE ? (tensor){0} : a->act;
+    tensor dcoef = {0}, act_again = c->recompute == RECOMPUTE_NONE ? (tensor){0} : a->act;
     tensor dn2_part = arena_tensor(c->scratch, c->dt, c->n_tokens, a->n2.cols);
     tensor dn2 = c->grid->tp.size == 1 ? dn2_part : arena_tensor(c->scratch, c->dt, c->n_rows, a->n2.cols);
 
     comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
-    comm_end(&d->ready);                                                        /* (N, H)                            */
-    linear_dx(c, dact, d->full, &w->down, &a->for_down);                        /* (N, I/tp)                         */
+    const tensor dy = stream_add_backward(c, d, &dcoef, a->h, &a->mlp);         /* (N, H)                            */
+    linear_dx(c, dact, dy, &w->down, &a->for_down);                             /* (N, I/tp)                         */
     op->swiglu_backward(c->dev, dgate_up, act_again, dact, a->gate_up);         /* (N, 2I/tp)                        */
     linear_dx(c, dn2_part, dgate_up, &w->gate_up, &a->for_gate_up);             /* (N, H)          partial sum       */
     comm_request dn2_ready = tp_reduce_scatter_begin(c, dn2, dn2_part);         /* (N/tp, H)       beside dWdown     */
-    linear_dw(c, &w->down, d->full, a->act, &a->for_down);                      /* (H, I/tp)                         */
+    linear_dw(c, &w->down, dy, a->act, &a->for_down);                           /* (H, I/tp)                         */
     comm_end(&dn2_ready);
-    stream_read_backward(c, d->part, dn2, a->h, a->r2, &w->norm2);              /* (N/tp, H)       dh = dy + ...     */
-    tp_rows_gather(c, d);                                                       /* (N, H)          beside dWgate_up  */
+    stream_read_backward(c, d, dcoef, dn2, a->h, a->r2, &w->before_mlp,         /* (N/tp, nH)      dh = dy + ...     */
+                         &a->mlp);
+    stream_gradient_gather(c, d);                                               /* (N, H)          beside dWgate_up  */
     comm_end(&n2_ready);
     linear_dw(c, &w->gate_up, dgate_up, n2_full, &a->for_gate_up);              /* (2I/tp, H)                        */
     arena_release(c->scratch, mark);
@@ -179,24 +190,25 @@ static void attention_backward(const moai_ctx *c, const device_batch *b, layer_w
     const attend_args heads = heads_of(c, b, a);
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1);
-    tensor datt = arena_tensor(c->scratch, c->dt, a->att.rows, a->att.cols);
+    tensor dcoef = {0}, datt = arena_tensor(c->scratch, c->dt, a->att.rows, a->att.cols);
     tensor dqk = arena_tensor(c->scratch, c->dt, a->qk.rows, a->qk.cols);
     tensor dqkv = arena_tensor(c->scratch, c->dt, a->qkv.rows, a->qkv.cols);
     tensor dn1_part = arena_tensor(c->scratch, c->dt, c->n_tokens, a->n1.cols);
     tensor dn1 = c->grid->tp.size == 1 ? dn1_part : arena_tensor(c->scratch, c->dt, c->n_rows, a->n1.cols);
 
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
-    comm_end(&d->ready);                                                        /* (N, H)                            */
-    linear_dx(c, datt, d->full, &w->o, &a->for_o);                              /* (N, Q/tp)                         */
+    const tensor dy = stream_add_backward(c, d, &dcoef, a->x, &a->attention);   /* (N, H)                            */
+    linear_dx(c, datt, dy, &w->o, &a->for_o);                                   /* (N, Q/tp)                         */
     op->attend_backward(c->dev, &heads, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv), datt); /* (N, (Q+K)/tp), (N, K/tp) */
     op->qknorm_rope_backward(c->dev, dqkv, w->q_norm.dw, w->k_norm.dw, dqk,     /* (N, (Q+2K)/tp)                    */
                              a->qkv, a->rqk, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads);
     linear_dx(c, dn1_part, dqkv, &w->qkv, &a->for_qkv);                         /* (N, H)          partial sum       */
     comm_request dn1_ready = tp_reduce_scatter_begin(c, dn1, dn1_part);         /* (N/tp, H)       beside dWo        */
-    linear_dw(c, &w->o, d->full, a->att, &a->for_o);                            /* (H, Q/tp)                         */
+    linear_dw(c, &w->o, dy, a->att, &a->for_o);                                 /* (H, Q/tp)                         */
     comm_end(&dn1_ready);
-    stream_read_backward(c, d->part, dn1, a->x, a->r1, &w->norm1);              /* (N/tp, H)       dx = dh + ...     */
-    if (gather) tp_rows_gather(c, d);                                           /* (N, H)          beside dWqkv      */
+    stream_read_backward(c, d, dcoef, dn1, a->x, a->r1, &w->before_attention,   /* (N/tp, nH)      dx = dh + ...     */
+                         &a->attention);
+    if (gather) stream_gradient_gather(c, d);                                   /* (N, H)          beside dWqkv      */
     comm_end(&n1_ready);
     linear_dw(c, &w->qkv, dqkv, n1_full, &a->for_qkv);                          /* ((Q+2K)/tp, H)                    */
     arena_release(c->scratch, mark);
@@ -225,6 +237,8 @@ static void block_begin(const moai_ctx *c, void *weights)
 
     (void)c;
     w->qkv.adds = w->o.adds = w->gate_up.adds = w->down.adds = false;
+    stream_begin(&w->before_attention);
+    stream_begin(&w->before_mlp);
 }
 
 static tensor block_input(const void *a) { return ((const layer_acts *)a)->x; }

@@ -14,7 +14,7 @@
 
 /* The layer's weights and their gradients: views of the flat buffers. */
 typedef struct layer_weights {
-    norm_weight norm1, norm2;                 /* (1, H)                                   */
+    stream_weights before_attention, before_mlp;
     linear qkv;                               /* ((Q+2K)/tp, H)    rows of q, k, v heads  */
     norm_weight q_norm, k_norm;               /* (1, head_dim)                            */
     linear o;                                 /* (H, Q/tp)                                */
@@ -27,7 +27,7 @@ layer_weights layer_view(const flat_params *, int64_t layer);
 /* What a forward leaves for the backward.  By recompute mode the marked ones are shared by all layers of the stage
  * and computed again: s in selective and full, f in full. */
 typedef struct layer_acts {
-    tensor x;                                 /* (N/tp, H)         input                            */
+    tensor x;                                 /* (N/tp, nH)        input: n streams, see stream.h   */
     tensor n1;                                /* (N/tp, H)       s                                  */
     float *r1;                                /* (N/tp)          s reciprocal norms                 */
     tensor qkv;                               /* (N, (Q+2K)/tp)  f                                  */
@@ -35,18 +35,19 @@ typedef struct layer_acts {
     float *rqk;                               /* (N, heads)      s                                  */
     tensor att;                               /* (N, Q/tp)       f                                  */
     float *lse;                               /* (N, n_heads)    f                                  */
-    tensor h;                                 /* (N/tp, H)       f after attention's residual       */
+    tensor h;                                 /* (N/tp, nH)      f after attention's residual       */
     tensor n2;                                /* (N/tp, H)       s                                  */
     float *r2;                                /* (N/tp)          s                                  */
     tensor gate_up;                           /* (N, 2I/tp)      f                                  */
     tensor act;                               /* (N, I/tp)       s                                  */
     linear_acts for_qkv, for_o, for_gate_up, for_down; /*        f of the adapters                  */
+    stream_acts attention, mlp;               /*                 s of the streams, but for results  */
 } layer_acts;
 
 /* Lays out the kept tensors in `saved` and the recomputed ones in `shared`. */
 void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared);
 
-/* x is a->x; y (N/tp, H) must not be a->x where a backward follows. */
+/* x is a->x; y (N/tp, nH) must not be a->x where a backward follows. */
 void layer_forward(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a, tensor y);
 /* Its halves, for those who attend to more than the rows at hand: from x to the heads' q, k (a->qk) and v (in a->qkv),
  * and from their a->att to y. */

@@ -80,8 +80,8 @@ static void plan_activations(moai_model *m)
 
     for (int k = 0; k < m->n_chunks; k++) plan_chunk(m, &m->chunks[k]);
     for (int i = 0; i < 2; i++) {
-        if (!grid_last_stage(c->grid)) m->out[i] = arena_tensor(saved, c->dt, c->n_rows, m->cfg.hidden_size);
-        if (m->opt.train) m->dout[i] = arena_tensor(saved, c->dt, c->n_rows, m->cfg.hidden_size);
+        if (!grid_last_stage(c->grid)) m->out[i] = arena_tensor(saved, c->dt, c->n_rows, ctx_x_cols(c));
+        if (m->opt.train) m->dout[i] = arena_tensor(saved, c->dt, c->n_rows, ctx_x_cols(c));
     }
 }
 
@@ -174,7 +174,8 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
                         .heads = {.n_heads = cfg->num_attention_heads / grid->size.tp,
                                   .n_kv_heads = max_i64(cfg->num_key_value_heads / grid->size.tp, 1),
                                   .head_dim = cfg->head_dim, .scale = 1 / sqrtf((float)cfg->head_dim)},
-                        .n_tokens = n_tokens, .n_rows = n_tokens / grid->size.tp, .scratch = &m->arenas[ARENA_SCRATCH],
+                        .hc = hc_shape_of(cfg), .n_tokens = n_tokens, .n_rows = n_tokens / grid->size.tp,
+                        .scratch = &m->arenas[ARENA_SCRATCH],
                         .folds_adapters = cfg->lora.rank && grid->size.tp == 1};
     params_init(&m->params, cfg, PARAMS_TRAINED, grid->size, grid->at, opt->seq_len);
     params_init(&m->frozen, cfg, PARAMS_FROZEN, grid->size, grid->at, opt->seq_len);
@@ -294,7 +295,9 @@ static void init_param(const moai_model *m, const param *p, tensor x, uint64_t s
 
     switch (p->init) {
     case INIT_ONES: c->ops->fill(c->dev, x, 1); break;
-    case INIT_ZEROS: c->ops->fill(c->dev, x, 0); break;
+    case INIT_ZEROS:
+    case INIT_BASE: c->ops->fill(c->dev, x, 0); break;
+    case INIT_SCALE: c->ops->fill(c->dev, x, (float)m->cfg.hc.init_alpha); break;
     case INIT_KAIMING: init_kaiming(c, x, key, p); break;     /* fp32: adapters are trained */
     case INIT_NORMAL:
         c->ops->fill_normal(c->dev, x, key, p->row0, p->col0, p->cols, (float)m->cfg.initializer_range);
@@ -437,10 +440,9 @@ void chunk_backward(moai_model *m, int chunk, int slot, tensor dy)
     const moai_ctx *c = &m->ctx;
     const model_chunk *k = &m->chunks[chunk];
     const size_t mark = arena_mark(c->scratch);
-    tp_rows d = {.part = dy, .full = tp_full(c, dy)};
+    tp_rows d = stream_gradient(c, dy);
 
     m->ctx.first_row = k->slots[slot].rows.first_row;
-    tp_rows_gather(c, &d);
     for (int i = k->n_blocks - 1; i >= 0; i--) {
         const model_block *b = &k->blocks[i];
         acquire(m, b);
@@ -460,12 +462,14 @@ void model_logits(moai_model *m, int slot, int64_t row0, int64_t n_rows, float *
     const model_block *b = &k->blocks[k->n_blocks - 1];
     const head_weights *w = b->weights;
     const size_t mark = arena_mark(c->scratch), bytes = (size_t)(n_rows * w->map.w.rows) * sizeof(float);
-    tensor x = input_of(k, slot, k->n_blocks - 1), n = arena_tensor(c->scratch, c->dt, x.rows, x.cols);
+    tensor all = input_of(k, slot, k->n_blocks - 1), x = stream_one(c, all),
+           n = arena_tensor(c->scratch, c->dt, x.rows, x.cols);
     tensor n_full = tp_full(c, n), y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, w->map.w.rows);
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
 
     CHECK(y.data, "%zu bytes for logits do not fit", bytes);
     acquire(m, b);
+    stream_collect(c, x, all, 1 / (float)c->hc.n);
     op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)m->cfg.rms_norm_eps);
     tp_all_gather(c, n_full, n);
     linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &w->map, NULL);

@@ -17,6 +17,7 @@ typedef struct moai_ctx {
     dtype dt;                         /* of weights and activations: fp32, bf16 or fp16 */
     recompute_mode recompute;
     head_shape heads;                 /* of this rank */
+    hc_shape hc;                      /* n streams between layers: 1, the plain residual */
     int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
     int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */
     rope_table rope;
@@ -25,6 +26,15 @@ typedef struct moai_ctx {
     bool folds_adapters;              /* inputs of linear maps are kept with room for what adapters make of them */
     arena *scratch;                   /* a stack: what a function takes it gives back */
 } moai_ctx;
+
+static inline hc_shape hc_shape_of(const model_config *cfg)
+{
+    return (hc_shape){.n = (int)max_i64(cfg->hc.mult, 1), .permutes = cfg->hc.mixing == HC_PERMUTATION,
+                      .iters = (int)cfg->hc.sinkhorn_iters, .eps = (float)cfg->hc.eps,
+                      .norm_eps = (float)cfg->rms_norm_eps};
+}
+/* The columns of x (N/tp, nH), what is between blocks. */
+static inline int64_t ctx_x_cols(const moai_ctx *c) { return c->hc.n * c->cfg->hidden_size; }
 
 static inline int64_t ctx_q_cols(const moai_ctx *c) { return c->heads.n_heads * c->heads.head_dim; }
 static inline int64_t ctx_kv_cols(const moai_ctx *c) { return c->heads.n_kv_heads * c->heads.head_dim; }

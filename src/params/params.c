@@ -99,8 +99,9 @@ static param *add(builder *b, param_sharing sharing, param_init init, int64_t ro
 {
     param_table *t = b->t;
     param *p = &t->list[t->n++];
+    const bool is_vector = init == INIT_ONES || init == INIT_BASE || init == INIT_SCALE;
 
-    *p = (param){.ndim = init == INIT_ONES ? 1 : 2, .rows = rows, .cols = cols, .n_rows = rows, .n_cols = cols,
+    *p = (param){.ndim = is_vector ? 1 : 2, .rows = rows, .cols = cols, .n_rows = rows, .n_cols = cols,
                  .bucket = t->n_buckets, .sharing = sharing, .init = init};
     snprintf(p->name, sizeof p->name, "%s", name);
     return p;
@@ -261,6 +262,22 @@ static void add_range(builder *b, const map *maps, int64_t layer, param_sharing 
     }
 }
 
+/* fn, which is a matrix, or base and scale of a layer's hyper-connections. */
+static void add_streams(builder *b, int64_t layer, bool matrices)
+{
+    static const char *const names[] = {"attn_hc", "ffn_hc"};
+    const int64_t rows = model_hc_rows(b->cfg), cols = b->cfg->hc.mult * b->cfg->hidden_size;
+
+    for (int i = 0; i < 2 && b->cfg->hc.mult > 1 && wants(b, trains_base(b)); i++) {
+        if (matrices) {
+            place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_NORMAL, rows, cols, layer, names[i], "fn"), false);
+        } else {
+            place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_BASE, 1, rows, layer, names[i], "base"), false);
+            place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_SCALE, 1, 3, layer, names[i], "scale"), false);
+        }
+    }
+}
+
 static void add_layer(builder *b, int64_t layer)
 {
     const int64_t H = b->cfg->hidden_size, D = b->cfg->head_dim;
@@ -275,6 +292,7 @@ static void add_layer(builder *b, int64_t layer)
     add_range(b, maps, layer, PARAM_KV);
     k->n_kv = bucket_mark_aligned(b);
     add_range(b, maps, layer, PARAM_TP_REPLICATED);
+    add_streams(b, layer, true);
     k->n_decayed = bucket_mark_aligned(b);
     if (wants(b, trains_base(b))) {
         place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_ONES, 1, H, layer, "input_layernorm", "weight"), false);
@@ -283,6 +301,7 @@ static void add_layer(builder *b, int64_t layer)
         place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_ONES, 1, D, layer, "self_attn.q_norm", "weight"), false);
         place(b, add_in_layer(b, PARAM_TP_REPLICATED, INIT_ONES, 1, D, layer, "self_attn.k_norm", "weight"), false);
     }
+    add_streams(b, layer, false);
     bucket_close(b);
 }
 
@@ -297,7 +316,7 @@ void params_init(param_table *t, const model_config *cfg, params_part part, grid
     const char *const embed = "model.embed_tokens.weight";
     builder b = {.t = t, .cfg = cfg, .part = part, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
 
-    *t = (param_table){.list = xmalloc((size_t)((4 + 3 * N_MAPS) * (end - first) + 4) * sizeof *t->list),
+    *t = (param_table){.list = xmalloc((size_t)((4 + 3 * N_MAPS + 6) * (end - first) + 4) * sizeof *t->list),
                        .buckets = xmalloc((size_t)(end - first + 3) * sizeof *t->buckets)};
     if (first_stage) add_table(&b, "embedding", embed, embedding_trains, NULL)->tied = tied;
     for (int64_t layer = first; layer < end; layer++) add_layer(&b, layer);

@@ -3,7 +3,7 @@
  *
  * Each rank keeps its parameters in one flat buffer of buckets (embedding; each layer; final norm and head), and
  * gradients and optimizer state follow the same order.  Inside a bucket the order is
- *     [ held by this rank alone | k and v rows, maybe replicated over grid.kv | replicated over tp: matrices | norms ]
+ *     [ held by this rank alone | k, v rows, maybe replicated over grid.kv | replicated over tp: matrices | vectors ]
  * so "which elements count in the norm", "which are decayed" and "which are summed over tp" are ranges, not tests.
  * Data parallel rank d owns elements [d, d+1) * n_padded/dp of every bucket (ZeRO-1, arXiv 1910.02054).
  *
@@ -20,7 +20,9 @@
 
 typedef enum { PARAM_UNIQUE, PARAM_KV, PARAM_TP_REPLICATED } param_sharing;
 
-typedef enum { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_KAIMING } param_init;  /* Kaiming: U(-1, 1) / sqrt(cols) */
+/* Kaiming: U(-1, 1) / sqrt(cols), of adapters' A, whose B are zeros; base and scale are hyper-connections', zeros and
+ * hc_init_alpha */
+typedef enum { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_KAIMING, INIT_BASE, INIT_SCALE } param_init;
 
 typedef enum { STORE_DENSE, STORE_NF4 } param_storage;
 

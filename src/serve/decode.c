@@ -71,7 +71,7 @@ static void attend_rows(const decoder *d, const kv_cache *cache, layer_acts *a)
     }
 }
 
-/* One layer over the rows of a forward, in place: a->x (n, H) becomes the next layer's. */
+/* One layer over the rows of a forward, in place: a->x (n, streams H) becomes the next layer's. */
 static void layer_decode(const decoder *d, const layer_weights *w, const kv_cache *cache, layer_acts *a)
 {
     const moai_ctx *c = &d->ctx;
@@ -112,7 +112,8 @@ static tensor wanted_logits(const decoder *d, tensor x, int64_t n, const int32_t
 {
     const moai_ctx *c = &d->ctx;
     const moai_ops *op = c->ops;
-    tensor rows = arena_tensor(c->scratch, c->dt, n, x.cols), normed = arena_tensor(c->scratch, c->dt, n, x.cols);
+    tensor rows = arena_tensor(c->scratch, c->dt, n, x.cols), one = stream_one(c, rows),
+           normed = arena_tensor(c->scratch, c->dt, n, one.cols);
     float *r = arena_take(c->scratch, (size_t)n * sizeof *r);
 
     for (int64_t i = 0, run; i < n; i += run) { /* neighbours at once */
@@ -120,7 +121,8 @@ static tensor wanted_logits(const decoder *d, tensor x, int64_t n, const int32_t
         op->copy(c->dev, tensor_at(rows, i, 0), tensor_at(x, wanted[i], 0), (size_t)(run * x.cols) * dtype_size(x.dt),
                  COPY_ON_DEVICE);
     }
-    op->rmsnorm(c->dev, normed, r, rows, d->head.norm.w, (float)d->cfg.rms_norm_eps);
+    stream_collect(c, one, rows, 1 / (float)c->hc.n);
+    op->rmsnorm(c->dev, normed, r, one, d->head.norm.w, (float)d->cfg.rms_norm_eps);
     return head_logits(d, normed);
 }
 
@@ -133,8 +135,10 @@ static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wa
 
     c->n_tokens = c->n_rows = n;              /* on every rank */
     layer_acts_plan(&a, c, c->scratch, c->scratch);
-    c->ops->embed(c->dev, a.x, d->ids, d->embedding.table, d->embedding.vocab_begin); /* (n, H)   other ids are zero */
-    tp_all_reduce(c, a.x);                                                            /* (n, H)                      */
+    const tensor one = stream_one(c, a.x);
+    c->ops->embed(c->dev, one, d->ids, d->embedding.table, d->embedding.vocab_begin); /* (n, H)   other ids are zero */
+    tp_all_reduce(c, one);                                                            /* (n, H)                      */
+    stream_spread(c, a.x, one, 1);                                                    /* (n, streams H)              */
     for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) layer_decode(d, &d->layers[l], &d->cache[l], &a);
     return n_wanted ? wanted_logits(d, a.x, n_wanted, wanted) : (tensor){0};
 }
@@ -270,6 +274,7 @@ int decoder_init(decoder *d, const model_config *cfg, const decoder_options *opt
                         .cfg = &d->cfg,
                         .grid = grid,
                         .dt = opt->dt,
+                        .hc = hc_shape_of(cfg),
                         .scratch = &d->arenas[DECODER_SCRATCH],
                         .heads = {.n_heads = cfg->num_attention_heads / tp,
                                   .n_kv_heads = max_i64(cfg->num_key_value_heads / tp, 1),

@@ -106,7 +106,7 @@ static void micro_batch_bound(bench *b)
     const moai_ctx *c = &m->ctx;
     const model_chunk *k = m->chunks;                         /* one stage: embedding, layers, head */
     const head_weights *head = k->blocks[k->n_blocks - 1].weights;
-    const tensor x = head_block.input(k->slots[0].acts[k->n_blocks - 1]);
+    const tensor x = tensor_cols(head_block.input(k->slots[0].acts[k->n_blocks - 1]), 0, m->cfg.hidden_size);
 
     for (int i = 0; i < k->n_blocks; i++)
         if (k->blocks[i].kind == &layer_block) layer_bound(b, k->blocks[i].weights, k->slots[0].acts[i]);

@@ -5,7 +5,8 @@
 #include "tests/golden/golden.h"
 #include "tests/lib/samples.h"
 
-static const char *const names[] = {"blocks", "gqa7", "tied", "linear", "dynamic", "yarn", "long"};
+static const char *const names[] = {"blocks", "gqa7", "tied", "linear", "dynamic", "yarn", "long",
+                                    "streams", "streams-lite"};
 /* PEFT's adapters on some of these (make_lora.py). */
 static const char *const adapter_names[] = {"lora-all", "lora-some", "qlora-all"};
 static const char *const mode_names[] = {"none", "selective", "full"};

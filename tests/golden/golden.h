@@ -228,8 +228,10 @@ static inline void golden_run(moai_model *m, const int32_t *ids) { golden_run_sc
 /* torch.optim.AdamW after clip_grad_norm_, as make_golden.py sets them. */
 static inline step_result golden_step(moai_model *m, const golden *g, int step)
 {
-    static const adamw_options adamw = {
-        .weight_decay = 0.1, .adam_beta1 = 0.9, .adam_beta2 = 0.95, .adam_epsilon = 1e-8, .max_grad_norm = 1.0};
+    const bool has_eps = safetensors_find(g->results, "adam_eps");
+    const adamw_options adamw = {.weight_decay = 0.1, .adam_beta1 = 0.9, .adam_beta2 = 0.95,
+                                 .adam_epsilon = has_eps ? golden_scalar(g, "", "adam_eps") : 1e-8,
+                                 .max_grad_norm = 1.0};
 
     golden_run(m, golden_batch(g, step));
     return optimizer_step(m, &adamw, 1e-3, step + 1, 1);

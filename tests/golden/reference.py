@@ -4,6 +4,7 @@ RMSNorm arXiv 1910.07467, rotary embedding 2104.09864, YaRN 2309.00071, grouped 
 AdamW 1711.05101.  Shapes: B sequences, T positions, H hidden, D head_dim; weights by their Hugging Face names, float64.
 """
 
+import itertools
 import math
 
 import torch
@@ -55,21 +56,54 @@ def attention(cfg, w, x, cos, sin):
     return (p @ v).transpose(1, 2).reshape(b, t, -1) @ w("self_attn.o_proj").T
 
 
+def doubly_stochastic(cfg, h):
+    """(..., n*n or n!) -> H (..., n, n) with X'_j = sum_i H[j, i] X_i; the paper's of exp(h) transposed, rows last."""
+    n, eps = cfg["hc_mult"], cfg["hc_eps"]
+    if cfg.get("hc_mixing") == "permutation":
+        orders = torch.tensor(list(itertools.permutations(range(n))))
+        return (h.softmax(-1)[..., None, None] * torch.nn.functional.one_hot(orders, n).double()).sum(-3)
+    m = h.unflatten(-1, (n, n)).softmax(-1).mT + eps
+    for step in range(2 * cfg["hc_sinkhorn_iters"] - 1):
+        m = m / (m.sum(-2 if step % 2 else -1, keepdim=True) + eps)
+    return m
+
+
+def connected(cfg, w, name, x, branch):
+    """The streams x (B, T, n, H) behind a branch (mHC, arXiv 2512.24880; mHC-lite, 2601.05732)."""
+    n, v = cfg["hc_mult"], x.flatten(2)
+    z = v / torch.sqrt((v * v).mean(-1, keepdim=True) + cfg["rms_norm_eps"]) @ w(name + ".fn").T
+    groups = [n, n, z.shape[-1] - 2 * n]
+    h = [s * a + b for s, a, b in zip(w(name + ".scale"), z.split(groups, -1), w(name + ".base").split(groups))]
+    y = branch(((torch.sigmoid(h[0]) + cfg["hc_eps"]).unsqueeze(-1) * x).sum(2))
+    return 2 * torch.sigmoid(h[1]).unsqueeze(-1) * y.unsqueeze(2) + doubly_stochastic(cfg, h[2]) @ x
+
+
 def logits(cfg, weights, inputs):
     """inputs (B, T) -> (B, T, vocab)"""
     eps, x = cfg["rms_norm_eps"], weights["model.embed_tokens.weight"][inputs]
+    n_streams = cfg.get("hc_mult", 1)
+    if n_streams > 1:
+        x = x.unsqueeze(2).expand(-1, -1, n_streams, -1)
     freq, scale = rope_frequencies(cfg, inputs.shape[1])
     angle = torch.arange(inputs.shape[1], dtype=torch.float64)[:, None] * freq
     cos, sin = angle.cos() * scale, angle.sin() * scale
     for layer in range(cfg["num_hidden_layers"]):
 
         def w(name, layer=layer):
-            return weights[f"model.layers.{layer}.{name}.weight"]
+            return weights[f"model.layers.{layer}.{name}{'' if '_hc.' in name else '.weight'}"]
 
-        x = x + attention(cfg, w, rmsnorm(x, w("input_layernorm"), eps), cos, sin)
-        n = rmsnorm(x, w("post_attention_layernorm"), eps)
-        gate = n @ w("mlp.gate_proj").T
-        x = x + (gate * torch.sigmoid(gate) * (n @ w("mlp.up_proj").T)) @ w("mlp.down_proj").T
+        def attend(u, w=w):
+            return attention(cfg, w, rmsnorm(u, w("input_layernorm"), eps), cos, sin)
+
+        def mlp(u, w=w):
+            n = rmsnorm(u, w("post_attention_layernorm"), eps)
+            gate = n @ w("mlp.gate_proj").T
+            return (gate * torch.sigmoid(gate) * (n @ w("mlp.up_proj").T)) @ w("mlp.down_proj").T
+
+        for name, branch in (("attn_hc", attend), ("ffn_hc", mlp)):
+            x = connected(cfg, w, name, x, branch) if n_streams > 1 else x + branch(x)
+    if n_streams > 1:
+        x = x.mean(2)
     head = "model.embed_tokens.weight" if cfg["tie_word_embeddings"] else "lm_head.weight"
     return rmsnorm(x, weights["model.norm.weight"], eps) @ weights[head].T
 

@@ -137,6 +137,7 @@ build-fuzzers: $(fuzzers)
 $(BUILD)/parallel/%.o: CPPFLAGS += $(MPI_CFLAGS)
 $(BUILD)/io/%.o $(BUILD)/tests/t7-shard.o: CPPFLAGS += $(HDF5_CFLAGS)
 $(BUILD)/io/text/unpack.o $(BUILD)/tests/fuzz/pack_text.o: CPPFLAGS += $(if $(filter gzip,$(PACKINGS)),-DMOAI_GZIP) $(if $(filter xz,$(PACKINGS)),-DMOAI_XZ) $(if $(filter bzip2,$(PACKINGS)),-DMOAI_BZIP2)
+$(BUILD)/io/hf/hf_streams.o: io/hf/modeling_moai.py
 $(BUILD)/tests/fuzz/%.o: CPPFLAGS += $(MPI_CFLAGS) $(HDF5_CFLAGS)
 $(BUILD)/src/cpu/%.o: CPPFLAGS += $(if $(ONEDNN),-DMOAI_ONEDNN,$(BLAS_CFLAGS))
 $(BUILD)/src/cpu/cpu_%.o: CFLAGS += -ffp-contract=fast

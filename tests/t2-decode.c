@@ -50,6 +50,13 @@ static model_config tied_config(void)
     return cfg;
 }
 
+static model_config streams_config(void)
+{
+    model_config cfg = plain;
+    cfg.hc.mult = 4, cfg.hc.sinkhorn_iters = 20, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
+    return cfg;
+}
+
 static void init_model(moai_model *m, const model_config *cfg, const moai_grid *grid, dtype dt)
 {
     const model_options opt = {.dt = dt, .micro_batch = N_SEQUENCES, .seq_len = T, .n_slots = 1, .train = true};
@@ -284,7 +291,7 @@ static void test_reach(void)
 int main(int argc, char **argv)
 {
     const int n_ranks = process_start(&argc, &argv);
-    const model_config dynamic = dynamic_config(), tied = tied_config();
+    const model_config dynamic = dynamic_config(), tied = tied_config(), streams = streams_config();
     const generate_options greedy = options(0, 0), sampling = options(1, 11);
     texts greedy_texts, sampled_texts;
     generate_rates rates;
@@ -302,6 +309,7 @@ int main(int argc, char **argv)
         test_logits("plain", &plain, &grid, DT_F32, 1e-5);
         test_logits("dynamic", &dynamic, &grid, DT_F32, 1e-5);
         test_logits("tied", &tied, &grid, DT_F32, 1e-5);
+        test_logits("streams", &streams, &grid, DT_F32, 1e-5);
         test_logits("plain", &plain, &grid, DT_BF16, 5e-2);
         test_generate(&grid, greedy, "greedy", &greedy_texts);
         test_generate(&grid, sampling, "sampling", &sampled_texts);

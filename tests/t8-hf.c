@@ -137,7 +137,7 @@ static void round_trip(const char *name)
     moai_error err = {.text = ""};
     checkpoint_meta m = {0};
 
-    ok(hf_import(hf, NULL, run, false, &err) == 0, "%s: imported %s", name, err.text);
+    ok(hf_import(&(hf_import_options){.dir = hf, .output_dir = run}, &err) == 0, "%s: imported %s", name, err.text);
     ok(checkpoint_verify(checkpoint, &comm_alone, NULL, NULL, &err) == 0, "it verifies %s", err.text);
     ok(checkpoint_read_meta(checkpoint, &m, &err) == 0 && m.step == 0 && m.samples == 0 && m.updates == 0,
        "at step 0 %s", err.text);
@@ -151,7 +151,7 @@ static void round_trip(const char *name)
        t.n_files, (long long)t.largest, err.text);
     ok(n_different(hf, sharded, true, &err) == 0, "every element is the nearest bf16 %s", err.text);
     index_of(sharded, &m.model, 2);
-    ok(hf_import(sharded, NULL, again, false, &err) == 0 && n_different(sharded, again, false, &err) < 0,
+    ok(hf_import(&(hf_import_options){.dir = sharded, .output_dir = again}, &err) == 0 && n_different(sharded, again, false, &err) < 0,
        "a run's directory is no weights: %s", err.text);
     block(checkpoint);
     block(sharded);
@@ -218,7 +218,7 @@ static void refused(const char *file, const char *from, const char *to, const ch
         free(path);
         free(source);
     }
-    ok(hf_import(dir, NULL, out, false, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s",
+    ok(hf_import(&(hf_import_options){.dir = dir, .output_dir = out}, &err) != 0 && strstr(err.text, words) && !file_exists(out), "%s: %s",
        from ? from : file, err.text);
     free(dir);
     free(out);
@@ -249,7 +249,7 @@ static void wrong(void)
     scratch_write(file, "x", 1);
     ok(export_to("tests/golden/tied", full, "float32", 1000000, &err) != 0 && strstr(err.text, "not an empty"), "%s",
        err.text);
-    ok(hf_import("tests/golden/tied", NULL, run, false, &err) != 0 && strstr(err.text, "exists already"), "%s",
+    ok(hf_import(&(hf_import_options){.dir = "tests/golden/tied", .output_dir = run}, &err) != 0 && strstr(err.text, "exists already"), "%s",
        err.text);
     free(full), free(file), free(run);
 }

@@ -33,7 +33,8 @@ void hf_close(hf_files *);
  * NULL: none.  Caller frees. */
 char *hf_other_weights(const char *dir);
 
-/* Writes what Transformers' Qwen3ForCausalLM.from_pretrained loads: config.json, generation_config.json, the
+/* Writes what Transformers' Qwen3ForCausalLM.from_pretrained loads (with hyper-connections what AutoModelForCausalLM
+ * does with trust_remote_code, hf_streams.h): config.json, generation_config.json, the
  * tokenizer (both made, but where an imported model brought its own: then those as they came), and the weights in one
  * model.safetensors or in shards of at most max_shard_bytes (one tensor at least) with their index.  `dir` is a
  * checkpoint, or again a Hugging Face directory; `torch_dtype` "float32" or "bfloat16".  hf_dir must not exist, or be
@@ -66,7 +67,14 @@ int hf_compare_tokens(token_difference *, const char *name, const char *text, si
  * not known.  The files of carried.h go along, and what stays behind is said.  output_dir is locked meanwhile.  One
  * that exists is replaced when it is whole and `overwrite` is given, else refused.  So is an output_dir with later
  * checkpoints, which a resume would take, and one that place.h does not let be written to. */
-/* With `base` (else NULL) hf_dir holds PEFT's adapters of that model, and the checkpoint theirs alone. */
-int hf_import(const char *hf_dir, const char *base, const char *output_dir, bool overwrite, moai_error *err);
+typedef struct hf_import_options {
+    const char *dir, *output_dir;
+    const char *base;                         /* dir holds PEFT's adapters of this model, and the checkpoint theirs */
+                                              /* alone; NULL: a model */
+    int64_t hc_mult;                          /* the model gains so many streams (weights_add_streams); 0: it does not */
+    hc_mixing hc_mixing;
+    bool overwrite;
+} hf_import_options;
+int hf_import(const hf_import_options *, moai_error *err);
 
 #endif

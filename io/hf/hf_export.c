@@ -3,6 +3,7 @@
 #include "io/checkpoint/carried.h"
 #include "io/checkpoint/place.h"
 #include "io/hf/hf_nf4.h"
+#include "io/hf/hf_streams.h"
 #include "io/text/tokenizer.h"
 #include "src/base/dir_lock.h"
 #include "src/base/files.h"
@@ -234,6 +235,7 @@ static int write_all(export *x, moai_error *err)
 
     if (rc == 0) rc = model_config_write(weights_config(x->from), config, x->torch_dtype, err);
     if (rc == 0 && x->nf4) rc = add_quantization(x, config, err);
+    if (rc == 0 && weights_config(x->from)->hc.mult > 1) rc = hf_write_streams(x->dir, err);
     if (rc == 0) rc = write_files(x, err);
     for (int shard = 0; rc == 0 && shard < x->n_shards; shard++) rc = write_shard(x, shard, err);
     if (rc == 0 && x->n_shards > 1) rc = write_index(x, err);
@@ -301,7 +303,8 @@ static bool is_free(const char *path)
 static bool is_export_name(const char *name)
 {
     static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
-                                        "tokenizer.model", "adapter_config.json", "adapter_model.safetensors", mark};
+                                        "tokenizer.model", "adapter_config.json", "adapter_model.safetensors",
+                                        HF_STREAMS_CODE, mark};
     int at = 0;
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

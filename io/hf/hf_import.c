@@ -4,6 +4,7 @@
 #include "io/checkpoint/checkpoint_directory.h"
 #include "io/checkpoint/checkpoint_manifest.h"
 #include "io/checkpoint/place.h"
+#include "io/hf/hf_streams.h"
 #include "io/hf/weights.h"
 #include "src/base/dir_lock.h"
 #include "src/base/files.h"
@@ -79,6 +80,7 @@ static bool is_taken(const char *name)
 
     return name[0] == '.' || strcmp(name, "config.json") == 0 || strcmp(name, "adapter_config.json") == 0 ||
            strcmp(name, "tokenizer.model") == 0 || strcmp(name, "model.safetensors.index.json") == 0 ||
+           strcmp(name, HF_STREAMS_CODE) == 0 ||
            is_carried(name) || is_carried_directory(name) || (n > 12 && strcmp(name + n - 12, ".safetensors") == 0);
 }
 
@@ -132,25 +134,31 @@ static int check_later(const char *output_dir, moai_error *err)
 }
 
 /* The model in the directory, or the adapters, which name their base. */
-static weights *open_source(const char *hf_dir, const char *base, checkpoint_meta *meta, moai_error *err)
+static weights *open_source(const hf_import_options *o, checkpoint_meta *meta, moai_error *err)
 {
-    if (!base) return weights_open(hf_dir, err);
-    weights *model = weights_open(base, err),
-            *from = model ? weights_open_adapter(hf_dir, weights_config(model), err) : NULL;
+    weights *model = weights_open(o->base ? o->base : o->dir, err);
+
+    if (!o->base) {
+        if (!model || !o->hc_mult || weights_add_streams(model, o->hc_mult, o->hc_mixing, err) == 0) return model;
+        weights_free(model);
+        return NULL;
+    }
+    weights *from = model ? weights_open_adapter(o->dir, weights_config(model), err) : NULL;
     if (from && weights_xxh3(model, meta->base_xxh3, err)) {
         weights_free(from);
         from = NULL;
     }
-    meta->base = xstrdup(base);
+    meta->base = xstrdup(o->base);
     weights_free(model);
     return from;
 }
 
-int hf_import(const char *hf_dir, const char *base, const char *output_dir, bool overwrite, moai_error *err)
+int hf_import(const hf_import_options *o, moai_error *err)
 {
+    const char *hf_dir = o->dir, *output_dir = o->output_dir;
     char *tmp = save_path(output_dir, 0, ".tmp"), *name = save_path(output_dir, 0, ""), *entry = NULL;
     checkpoint_meta meta = {.layout = {1, 1, 1, 1}};
-    weights *from = open_source(hf_dir, base, &meta, err);
+    weights *from = open_source(o, &meta, err);
     checkpoint_files files = {0};
     piece_file f = {0};
     job_lock *lock = NULL;
@@ -166,7 +174,7 @@ int hf_import(const char *hf_dir, const char *base, const char *output_dir, bool
     if (rc == 0) rc = dir_make(output_dir, err);
     if (rc == 0) rc = (lock = dir_lock(output_dir, "OUTPUT_DIR", 0, err)) ? 0 : -1;
     if (rc == 0) rc = check_later(output_dir, err);
-    if (rc == 0 && !overwrite && file_exists(name))
+    if (rc == 0 && !o->overwrite && file_exists(name))
         rc = error_set(err, "%s: exists already; --overwrite replaces it", name);
     if (rc == 0) {
         rc = save_begin(output_dir, 0, err);

@@ -7,6 +7,7 @@
 #include "io/hf/hf_nf4.h"
 #include "src/base/files.h"
 #include "src/base/pack.h"
+#include "src/base/rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ struct weights {
     model_config cfg;
     token_list ends;
     weights *adapters;                        /* folded in; NULL: none */
+    bool makes_streams;                       /* weights_add_streams */
     hf_files *hf;                             /* or, when NULL, the checkpoint: */
     hf_nf4 in_4_bits;                         /* the matrix of these that was read last, and its name */
     char nf4_name[NAME_ROOM];
@@ -532,11 +534,41 @@ static int add_adapter(weights *adapters, const char *name, int64_t row0, int64_
     return rc;
 }
 
+int weights_add_streams(weights *w, int64_t mult, hc_mixing mixing, moai_error *err)
+{
+    if (w->cfg.hc.mult > 1)
+        return error_config(err, "%s has %lld residual streams already (hc_mult)", w->dir, (long long)w->cfg.hc.mult);
+    if (mult < 2 || mult > 8)
+        return error_config(err, "hc_mult is %lld, must be from 2 to 8", (long long)mult);
+    w->cfg.hc.mult = mult, w->cfg.hc.mixing = mixing;
+    w->makes_streams = true;
+    return 0;
+}
+
+/* fn is drawn, the others are zero. */
+static void make_streams(const weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols,
+                         float *dst, int64_t stride)
+{
+    const bool is_fn = strcmp(name + strlen(name) - 3, ".fn") == 0;
+    const int64_t cols = w->cfg.hc.mult * w->cfg.hidden_size;
+    const uint64_t key = rng_key(0, name);
+
+    for (int64_t i = 0; i < n_rows; i++)
+        for (int64_t j = 0; j < n_cols; j++)
+            dst[i * stride + j] = !is_fn ? 0
+                                         : (float)w->cfg.initializer_range *
+                                               rng_normal(key, (uint64_t)((row0 + i) * cols + col0 + j));
+}
+
 int weights_read(weights *w, const char *name, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, float *dst,
                  int64_t stride, moai_error *err)
 {
     int64_t rows, cols;
 
+    if (w->makes_streams && strstr(name, "_hc.")) {
+        make_streams(w, name, row0, n_rows, col0, n_cols, dst, stride);
+        return 0;
+    }
     if (!w->adapters) return read_own(w, name, row0, n_rows, col0, n_cols, dst, stride, err);
     if (shape_of(w->adapters, name, &rows, &cols))       /* trained as it is */
         return read_own(w->adapters, name, row0, n_rows, col0, n_cols, dst, stride, err);

@@ -17,6 +17,9 @@ weights *weights_open_adapter(const char *dir, const model_config *base, moai_er
 /* From now on the weights are read with the adapters of that directory folded in: W + scale B A, and what these train
  * as it is in its place. */
 int weights_merge(weights *, const char *adapters, moai_error *err);
+/* From now on a plain model is read as one of so many streams with the same function: fn is drawn, N(0,
+ * initializer_range), base and scale are zero.  -1 (status 2): it has streams already, or `mult` is not 2 to 8. */
+int weights_add_streams(weights *, int64_t mult, hc_mixing, moai_error *err);
 /* What the adapters in a directory name as their base, and how its weights hashed ("" when nobody knows); caller frees
  * *base, which may be "". */
 int weights_base(const char *dir, char **base, char xxh3[33], moai_error *err);

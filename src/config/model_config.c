@@ -141,16 +141,17 @@ static int check_model_type(const json_members *m, moai_error *err)
     json_t *value;
     int status = json_members_get(m, "model_type", &value, err);
 
-    if (!status && value && (!json_is_string(value) || strcmp(json_string_value(value), "qwen3")))
+    const char *type = json_string_value(value);
+    if (!status && value && (!type || (strcmp(type, "qwen3") && strcmp(type, "moai"))))
         status = wrong_value(m, "model_type", value, "\"qwen3\"", err);
     json_decref(value);
     return status;
 }
 
-/* A base model saved alone is the same one, see hf.h. */
+/* A base model saved alone is the same one, see hf.h; an export with hyper-connections has a name of its own. */
 static bool is_architecture(const char *name)
 {
-    return !strcmp(name, "Qwen3ForCausalLM") || !strcmp(name, "Qwen3Model");
+    return !strcmp(name, "Qwen3ForCausalLM") || !strcmp(name, "Qwen3Model") || !strcmp(name, "MoaiForCausalLM");
 }
 
 static int check_architecture(const json_members *m, moai_error *err)

@@ -26,6 +26,8 @@ static const char help[] =
     "                                          tokenizer.json, chat templates and generation_config.json go along\n"
     "    --overwrite                           replace a checkpoint-0, once the new one is whole\n"
     "    --base DIR                            HF_DIR holds PEFT's adapters for this model\n"
+    "    --hc_mult N                           a plain model with N residual streams, of the same function\n"
+    "    --hc_mixing sinkhorn|permutation      what mixes them (sinkhorn)\n"
     "moai_checkpoint export --adapter CHECKPOINT PEFT_DIR\n"
     "                                          write adapters as PEFT's adapter_config.json and\n"
     "                                          adapter_model.safetensors; --dtype and --overwrite as above\n"
@@ -209,6 +211,8 @@ typedef struct convert_options {
     char *dtype, *max_shard_size, *base;
     bool overwrite, adapter, double_quantization;
     weight_quantization quantization;
+    int64_t hc_mult;
+    hc_mixing hc_mixing;
     const char *dirs[MOST_DIRS];
     int n_dirs;
 } convert_options;
@@ -222,8 +226,11 @@ static const key_spec rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"
                                 ROW(KEY_BOOL, double_quantization, "true", .bare = "true"),
                                 ROW(KEY_STRING, dtype, "float32"), ROW(KEY_STRING, max_shard_size, "5GB"),
                                 ROW(KEY_BOOL, adapter, "false", .bare = "true")};
-static const key_spec import_rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"), ROW(KEY_PATH, base, "")};
-static const key_table export_keys = {rows, 6}, merge_keys = {rows, 5}, import_keys = {import_rows, 2};
+static const key_choice mixings[] = {{"sinkhorn", HC_SINKHORN}, {"permutation", HC_PERMUTATION}, {NULL, 0}};
+static const key_spec import_rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"), ROW(KEY_PATH, base, ""),
+                                       ROW(KEY_INT, hc_mult, "0", .min = 0, .max = 8),
+                                       ROW(KEY_CHOICE, hc_mixing, "sinkhorn", .choices = mixings)};
+static const key_table export_keys = {rows, 6}, merge_keys = {rows, 5}, import_keys = {import_rows, 4};
 
 static int take_directory(void *to, const char *word, moai_error *err)
 {
@@ -305,7 +312,12 @@ static int import_one(int argc, char **argv)
 
     if (status == STATUS_OK) {
         signals_ignore_pipe();
-        status = hf_import(dirs[0], *o.base ? o.base : NULL, dirs[1], o.overwrite, &err) == 0 ? STATUS_OK : fail(&err);
+        const hf_import_options how = {.dir = dirs[0], .output_dir = dirs[1], .base = *o.base ? o.base : NULL,
+                                       .hc_mult = o.hc_mult, .hc_mixing = o.hc_mixing, .overwrite = o.overwrite};
+        if (how.base && how.hc_mult)
+            status = usage("--hc_mult is of a model; adapters have the streams of their base", NULL);
+        else if (hf_import(&how, &err) != 0)
+            status = (fail(&err), error_status(&err));
         if (status == STATUS_OK) printf("%s: imported to %s/checkpoint-0\n", dirs[0], dirs[1]);
     }
     keys_free(import_keys, &o);

@@ -29,7 +29,7 @@ void fuzz_start(void)
     moai_error err;
 
     fuzz_model("model");
-    CHECK(hf_import("model", NULL, "run", false, &err) == 0, "%s", err.text);
+    CHECK(hf_import(&(hf_import_options){.dir = "model", .output_dir = "run"}, &err) == 0, "%s", err.text);
     CHECK(model_config_read(&cfg, "model/config.json", &err) == 0, "%s", err.text);
     params_whole(&params, &cfg);
     pieces = fuzz_read("run/checkpoint-0/rank-00000.h5", &n_pieces);

@@ -58,7 +58,7 @@ refused 1 "OUTPUT_DIR $dir/run: another job is writing there" "$tool" import tes
 kill $holder; wait $holder 2> /dev/null
 refused 1 'checkpoint-0: exists already; --overwrite' "$tool" import tests/golden/tied "$dir/run"
 before=$(sha256sum < "$dir/run/checkpoint-0/manifest.json")
-refused 1 'absent' "$tool" import --overwrite tests/golden/absent "$dir/run"
+refused 2 'absent' "$tool" import --overwrite tests/golden/absent "$dir/run"
 [ "$(sha256sum < "$dir/run/checkpoint-0/manifest.json")" = "$before" ]; check $? "what is there stays where there is nothing to import"
 "$tool" import "$dir/bf16" "$dir/run" --overwrite > "$dir/out" 2>&1 && "$tool" verify "$dir/run" > "$dir/out" 2>&1 && [ "$(ls -A "$dir/run")" = checkpoint-0 ]
 check $? "an import replaces when asked, and leaves nothing else"

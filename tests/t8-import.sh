@@ -95,9 +95,9 @@ printf 'x' | dd of="$dir/run/checkpoint-8/additional_chat_templates/tool_use.jin
 check $? "a damaged one is not exported"
 
 # beside later checkpoints, which a resume takes, and into a model
-refused 1 "OUTPUT_DIR $dir/run holds checkpoint-8, checkpoint-6, later than the checkpoint-0 that an import writes" "$checkpoint" import "$dir/theirs" "$dir/run" --overwrite
-refused 1 "OUTPUT_DIR $dir/theirs is a Hugging Face model" "$checkpoint" import "$dir/theirs" "$dir/theirs"
-refused 1 "OUTPUT_DIR $dir/run/checkpoint-8 is a checkpoint" "$checkpoint" import "$dir/theirs" "$dir/run/checkpoint-8"
+refused 2 "OUTPUT_DIR $dir/run holds checkpoint-8, checkpoint-6, later than the checkpoint-0 that an import writes" "$checkpoint" import "$dir/theirs" "$dir/run" --overwrite
+refused 2 "OUTPUT_DIR $dir/theirs is a Hugging Face model" "$checkpoint" import "$dir/theirs" "$dir/theirs"
+refused 2 "OUTPUT_DIR $dir/run/checkpoint-8 is a checkpoint" "$checkpoint" import "$dir/theirs" "$dir/run/checkpoint-8"
 [ ! -e "$dir/run/checkpoint-0" ] && [ ! -e "$dir/theirs/checkpoint-0" ] && [ ! -e "$dir/run/checkpoint-8/checkpoint-0" ]
 check $? "nothing is written"
 "$checkpoint" import "$dir/theirs" "$dir/theirs/below" > "$dir/out" 2>&1; check $? "into a directory below the model"

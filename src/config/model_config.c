@@ -1,6 +1,6 @@
 /* model_config.c: a Hugging Face config.json of Qwen3ForCausalLM, see model_config.h */
 #include "src/config/model_config.h"
-#include "src/config/keys.h"
+#include "src/config/choices.h"
 #include "src/config/model_refused.h"
 
 #include <errno.h>
@@ -39,7 +39,8 @@ static const key_spec shape_rows[] = {
 };
 static const key_table shape_keys = ROWS(shape_rows);
 
-static const key_choice mixings[] = {{"sinkhorn", HC_SINKHORN}, {"permutation", HC_PERMUTATION}, {NULL, 0}};
+const key_choice hc_mixings[] = {{"sinkhorn", HC_SINKHORN}, {"permutation", HC_PERMUTATION}, {NULL, 0}};
+const key_choice weight_quantizations[] = {{"none", QUANTIZATION_NONE}, {"nf4", QUANTIZATION_NF4}, {NULL, 0}};
 
 /* of no config.json of a plain residual */
 static const key_spec hc_rows[] = {
@@ -47,7 +48,8 @@ static const key_spec hc_rows[] = {
     {.name = "hc_sinkhorn_iters", .type = KEY_INT, .offset = FIELD(hc.sinkhorn_iters), .initial = "20", .min = 1,
      .max = 64},
     {.name = "hc_eps", .type = KEY_DOUBLE, .offset = FIELD(hc.eps), .initial = "1e-6", .min = 1e-12, .max = 1},
-    {.name = "hc_mixing", .type = KEY_CHOICE, .offset = FIELD(hc.mixing), .initial = "sinkhorn", .choices = mixings},
+    {.name = "hc_mixing", .type = KEY_CHOICE, .offset = FIELD(hc.mixing), .initial = "sinkhorn",
+     .choices = hc_mixings},
     {.name = "hc_init_alpha", .type = KEY_DOUBLE, .offset = FIELD(hc.init_alpha), .initial = "0.01", .min = 0,
      .max = 100},
 };

@@ -2,6 +2,7 @@
  * and back.  One process; only verify shares its work among the ranks of an mpirun. */
 #include "io/checkpoint/checkpoint.h"
 #include "io/hf/hf.h"
+#include "src/config/choices.h"
 #include "src/config/flags.h"
 #include "src/config/paths.h"
 #include "src/host/signals.h"
@@ -220,16 +221,14 @@ typedef struct convert_options {
 #define KEYS_OF convert_options
 #include "src/config/key_rows.h"
 
-static const key_choice quantizations[] = {{"none", QUANTIZATION_NONE}, {"nf4", QUANTIZATION_NF4}, {NULL, 0}};
 static const key_spec rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"),
-                                ROW(KEY_CHOICE, quantization, "none", .choices = quantizations),
+                                ROW(KEY_CHOICE, quantization, "none", .choices = weight_quantizations),
                                 ROW(KEY_BOOL, double_quantization, "true", .bare = "true"),
                                 ROW(KEY_STRING, dtype, "float32"), ROW(KEY_STRING, max_shard_size, "5GB"),
                                 ROW(KEY_BOOL, adapter, "false", .bare = "true")};
-static const key_choice mixings[] = {{"sinkhorn", HC_SINKHORN}, {"permutation", HC_PERMUTATION}, {NULL, 0}};
 static const key_spec import_rows[] = {ROW(KEY_BOOL, overwrite, "false", .bare = "true"), ROW(KEY_PATH, base, ""),
                                        ROW(KEY_INT, hc_mult, "0", .min = 0, .max = 8),
-                                       ROW(KEY_CHOICE, hc_mixing, "sinkhorn", .choices = mixings)};
+                                       ROW(KEY_CHOICE, hc_mixing, "sinkhorn", .choices = hc_mixings)};
 static const key_table export_keys = {rows, 6}, merge_keys = {rows, 5}, import_keys = {import_rows, 4};
 
 static int take_directory(void *to, const char *word, moai_error *err)

@@ -1,6 +1,7 @@
 /* generate_flags.c: see generate_flags.h */
 #include "src/serve/generate_flags.h"
 
+#include "src/config/choices.h"
 #include "src/config/flags.h"
 #include "src/config/paths.h"
 
@@ -12,7 +13,6 @@ static const key_choice dtypes[] = {
     {"fp32", DT_F32},      {"bf16", DT_BF16},    {"fp16", DT_F16}, {"float32", DT_F32},
     {"bfloat16", DT_BF16}, {"float16", DT_F16}, {NULL, 0}};
 
-static const key_choice quantizations[] = {{"none", QUANTIZATION_NONE}, {"nf4", QUANTIZATION_NF4}, {NULL, 0}};
 
 static const key_choice templates[] = {{"auto", TEMPLATE_AUTO},     {"qwen3", TEMPLATE_QWEN3},
                                        {"qwen3-instruct", TEMPLATE_QWEN3_INSTRUCT},
@@ -44,7 +44,8 @@ static const key_spec rows[] = {
          "a line of JSON for each text: prompt, sequence, text, ids, prompt_tokens, finish (stop or length)"),
     INT(batch_size, "16", 1, 65536, "texts written side by side"),
     ROW(KEY_CHOICE, dtype, "fp32", .choices = dtypes, .help = "fp32, bf16 or fp16: weights, activations and cache"),
-    CHOICE(quantization, "none", quantizations, "of the linear maps of the layers: none, or nf4, 4 bits an element"),
+    CHOICE(quantization, "none", weight_quantizations,
+           "of the linear maps of the layers: none, or nf4, 4 bits an element"),
     BOOL(double_quantization, "true", "nf4: the scales of the blocks in 8 bits"),
     TEXT(device, "auto", "cpu, cuda or auto"),
     INT(num_threads, "0", 0, 4096, "OpenMP threads of a rank; 0: OMP_NUM_THREADS, or its share of the node's cores"),

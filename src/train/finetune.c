@@ -1,6 +1,7 @@
 /* finetune.c: see finetune.h */
 #include "src/train/finetune.h"
 
+#include "src/config/choices.h"
 #include "src/params/params.h"
 
 #include <stdio.h>
@@ -9,7 +10,6 @@
 #define KEYS_OF finetune_options
 #include "src/config/key_rows.h"
 
-static const key_choice quantizations[] = {{"none", QUANTIZATION_NONE}, {"nf4", QUANTIZATION_NF4}, {NULL, 0}};
 
 static const key_spec rows[] = {
     PATH(model_name_or_path, "",
@@ -25,8 +25,8 @@ static const key_spec rows[] = {
          "linear maps that have adapters: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear",
          FIXED),
     TEXT(modules_to_save, "", "trained as they are, beside the adapters: embed_tokens, lm_head", FIXED),
-    CHOICE(quantization, "none", quantizations, "of the frozen linear maps: none, or nf4, 4 bits an element (QLoRA)",
-           FIXED),
+    CHOICE(quantization, "none", weight_quantizations,
+           "of the frozen linear maps: none, or nf4, 4 bits an element (QLoRA)", FIXED),
     BOOL(double_quantization, "true", "nf4: the scales of the blocks in 8 bits", FIXED),
 };
 const key_table finetune_keys = KEY_TABLE(rows);

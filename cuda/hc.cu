@@ -232,15 +232,16 @@ float *parameters(moai_device *dev, tensor base, tensor scale, int64_t n_raw, in
     float *p = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_raw + 3 + more) * sizeof(float)));
 
     cast_cuda(dev, tensor_of(p, DT_F32, 1, n_raw), base);
-    cast_cuda(dev, tensor_of(p + n_raw, DT_F32, 1, 3), scale);
+    cast_cuda(dev, tensor_of(p + n_raw, DT_F32, 1, scale.cols), scale);
     return p;
 }
 
-void check_shape(const char *op, tensor x, tensor coef, int n)
+void check_shape(const char *op, tensor x, tensor coef, int n, int64_t n_coef)
 {
-    CHECK(n >= 1 && n <= HC_MOST_STREAMS && x.cols % n == 0 && coef.cols == hc_n_coef(n) && coef.dt == DT_F32 &&
+    CHECK(n >= 1 && n <= HC_MOST_STREAMS && x.cols % n == 0 && coef.cols >= n_coef && coef.dt == DT_F32 &&
               x.rows < INT32_MAX && x.cols < INT32_MAX,
-          "%s: %d streams of (%lld, %lld)", op, n, (long long)x.rows, (long long)x.cols);
+          "%s: %d streams of (%lld, %lld), %lld coefficients", op, n, (long long)x.rows, (long long)x.cols,
+          (long long)coef.cols);
 }
 
 unsigned token_blocks(int64_t n) { return (unsigned)((n + TOKENS - 1) / TOKENS); }
@@ -262,7 +263,7 @@ void hc_coefficients_cuda(moai_device *dev, tensor coef, float *r, tensor x, ten
     const int64_t n_raw = hc_n_raw(s);
     const float *p = parameters(dev, base, scale, n_raw, 0);
 
-    check_shape("hc_coefficients", x, coef, s.n);
+    check_shape("hc_coefficients", x, coef, s.n, hc_n_coef(s));
     if (x.rows == 0) return;
     for_type("hc_coefficients", x.dt, false, [&](auto t, auto) {
         rms_kernel<<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(r, view_of<const TYPE(t)>(x), (int)x.cols, s.norm_eps);
@@ -275,7 +276,7 @@ void hc_coefficients_cuda(moai_device *dev, tensor coef, float *r, tensor x, ten
 
 void hc_read_cuda(moai_device *dev, tensor u, tensor x, tensor coef, int n)
 {
-    check_shape("hc_read", x, coef, n);
+    check_shape("hc_read", x, coef, n, n);
     if (x.rows == 0) return;
     for_type("hc_read", x.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
@@ -289,7 +290,7 @@ void hc_read_cuda(moai_device *dev, tensor u, tensor x, tensor coef, int n)
 
 void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef, int n)
 {
-    check_shape("hc_merge", x, coef, n);
+    check_shape("hc_merge", x, coef, n, 2 * n + n * n);
     if (x.rows == 0) return;
     for_type("hc_merge", x.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
@@ -304,7 +305,7 @@ void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef
 void hc_merge_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef, tensor dout, tensor x, tensor y,
                             tensor coef, int n)
 {
-    check_shape("hc_merge_backward", x, coef, n);
+    check_shape("hc_merge_backward", x, coef, n, 2 * n + n * n);
     if (x.rows == 0) return;
     for_type("hc_merge_backward", x.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
@@ -327,7 +328,7 @@ void hc_coefficients_backward_cuda(moai_device *dev, tensor dx, tensor dh, tenso
     const int H = (int)du.cols;
     float *p = parameters(dev, base, scale, n_raw, x.rows), *along = p + n_raw + 3;
 
-    check_shape(op, x, coef, s.n);
+    check_shape(op, x, coef, s.n, hc_n_coef(s));
     if (x.rows == 0) return;
     for_type(op, x.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
@@ -361,6 +362,7 @@ void hc_parameters_backward_cuda(moai_device *dev, tensor dbase, tensor dscale, 
                                                                   view_of<const float>(dh), view_of<const float>(raw),
                                                                   r, dh.rows);
     LAUNCH_CHECK("hc_parameters_backward");
-    scales_kernel<<<3, BLOCK, 0, dev->stream>>>(static_cast<float *>(dscale.data), of_scale, n_raw, s.n);
+    scales_kernel<<<(unsigned)dscale.cols, BLOCK, 0, dev->stream>>>(static_cast<float *>(dscale.data),
+                                                                of_scale, n_raw, s.n);
     LAUNCH_CHECK("hc_parameters_backward");
 }

@@ -66,7 +66,12 @@ static void coefficients(double *coef, const token *t)
     int from[HC_MOST_STREAMS];
 
     for (int64_t k = 0; k < n_raw; k++) h[k] = t->scale[k < n ? 0 : k < 2 * n ? 1 : 2] * r * t->raw[k] + t->base[k];
-    for (int i = 0; i < n; i++) coef[i] = sigmoid(h[i]) + t->s.eps, coef[n + i] = 2 * sigmoid(h[n + i]);
+    for (int i = 0; i < n; i++) coef[i] = sigmoid(h[i]) + t->s.eps;
+    for (int i = n; i < 2 * n && !t->s.reads_only; i++) coef[i] = 2 * sigmoid(h[i]);
+    if (t->s.reads_only) {
+        free(h);
+        return;
+    }
     if (t->s.permutes) {
         memset(m, 0, (size_t)(n * n) * sizeof *m);
         softmax(h + 2 * n, h + 2 * n, n_mixing);
@@ -106,11 +111,11 @@ static double loss_of_coefficients(const void *problem)
 {
     const token *t = problem;
     const int n = t->s.n;
-    double *coef = doubles(hc_n_coef(n)), *u = doubles(t->H);
+    double *coef = doubles(2 * n + n * n), *u = doubles(t->H);
 
     coefficients(coef, t);
     read_streams(u, t->x, coef, n, t->H);
-    const double sum = dot(u, t->du, t->H) + dot(coef + n, t->dcoef + n, hc_n_coef(n) - n);
+    const double sum = dot(u, t->du, t->H) + dot(coef + n, t->dcoef + n, hc_n_coef(t->s) - n);
     free(coef), free(u);
     return sum;
 }
@@ -140,6 +145,13 @@ static void differences(double (*loss)(const void *), const token *t, double *x,
 
 typedef enum { ANY, EXTREME, EQUAL, ZERO, N_KINDS } kind;       /* logits of 60 and -60; all streams alike; none */
 static const char *const kind_names[] = {"", ", extreme logits", ", equal streams", ", streams of zeros"};
+
+static int64_t n_scales(hc_shape s) { return s.reads_only ? 1 : 3; }
+
+static const char *mixing_name(hc_shape s)
+{
+    return s.reads_only ? "reading only" : s.permutes ? "permutations" : "Sinkhorn";
+}
 
 static field base_of(dtype dt, int64_t n_raw, kind k)
 {
@@ -176,15 +188,15 @@ static field raw_of(int64_t rows, int64_t n_raw, bool strided, kind k)
 static void check_coefficients(dtype dt, hc_shape s, int64_t rows, int64_t H, bool strided, kind k)
 {
     const int n = s.n;
-    const int64_t n_raw = hc_n_raw(s), n_coef = hc_n_coef(n);
+    const int64_t n_raw = hc_n_raw(s), n_coef = hc_n_coef(s);
     field x = streams_of(dt, rows, n, H, strided, k), base = base_of(dt, n_raw, k),
-          raw = raw_of(rows, n_raw, strided, k), scale = field_random("scale", dt, 1, 3, false),
+          raw = raw_of(rows, n_raw, strided, k), scale = field_random("scale", dt, 1, n_scales(s), false),
           du = field_random("du", dt, rows, H, strided), coef = field_output("coef", DT_F32, rows, n_coef, strided),
           r = field_output("r", DT_F32, 1, rows, false), u = field_output("u", dt, rows, H, strided);
     double *ref = doubles(rows * n_coef), *ref_r = doubles(rows), *ref_u = doubles(rows * H);
     char what[96];
 
-    snprintf(what, sizeof what, "%d streams, %s %d%s", n, s.permutes ? "permutations" : "Sinkhorn", s.iters,
+    snprintf(what, sizeof what, "%d streams, %s %d%s", n, mixing_name(s), s.iters,
              kind_names[k]);
     for (int64_t i = 0; i < rows; i++) {
         const token t = {.s = s, .H = H, .x = x.v + i * n * H, .raw = raw.v + i * n_raw, .base = base.v,
@@ -208,22 +220,22 @@ static void check_coefficients(dtype dt, hc_shape s, int64_t rows, int64_t H, bo
 static void check_coefficients_backward(dtype dt, hc_shape s, int64_t rows, int64_t H, bool strided, kind k)
 {
     const int n = s.n;
-    const int64_t n_raw = hc_n_raw(s), n_coef = hc_n_coef(n), wide = n * H;
+    const int64_t n_raw = hc_n_raw(s), n_coef = hc_n_coef(s), wide = n * H;
     field x = streams_of(dt, rows, n, H, strided, k), base = base_of(dt, n_raw, k),
-          raw = raw_of(rows, n_raw, strided, k), scale = field_random("scale", dt, 1, 3, false),
+          raw = raw_of(rows, n_raw, strided, k), scale = field_random("scale", dt, 1, n_scales(s), false),
           du = field_random("du", dt, rows, H, strided), dcoef = field_random("dcoef", DT_F32, rows, n_coef, strided),
           dx = field_random("dx", dt, rows, wide, strided), dh = field_output("dh", DT_F32, rows, n_raw, strided),
           draw = field_output("draw", dt, rows, n_raw, strided), dbase = field_random("dbase", DT_F32, 1, n_raw, false),
-          dscale = field_random("dscale", DT_F32, 1, 3, false);
+          dscale = field_random("dscale", DT_F32, 1, n_scales(s), false);
     double *coef = doubles(rows * n_coef), *r = doubles(rows), *ref_dx = doubles(rows * wide),
            *ref_dh = doubles(rows * n_raw), *ref_draw = doubles(rows * n_raw), *ref_dcoef = doubles(rows * n_coef),
            *ref_dbase = doubles(n_raw), *ref_dscale = doubles(3), *of_scale = doubles(3);
     char what[96];
 
-    snprintf(what, sizeof what, "backward of %d streams, %s %d%s", n, s.permutes ? "permutations" : "Sinkhorn", s.iters,
+    snprintf(what, sizeof what, "backward of %d streams, %s %d%s", n, mixing_name(s), s.iters,
              kind_names[k]);
     memcpy(ref_dbase, dbase.v, (size_t)n_raw * sizeof *ref_dbase);
-    memcpy(ref_dscale, dscale.v, 3 * sizeof *ref_dscale);
+    memcpy(ref_dscale, dscale.v, (size_t)n_scales(s) * sizeof *ref_dscale);
     for (int64_t i = 0; i < rows; i++) {
         token t = {.s = s, .H = H, .x = x.v + i * wide, .raw = raw.v + i * n_raw, .base = base.v, .scale = scale.v,
                    .du = du.v + i * H, .dcoef = dcoef.v + i * n_coef};
@@ -232,10 +244,10 @@ static void check_coefficients_backward(dtype dt, hc_shape s, int64_t rows, int6
         differences(loss_of_coefficients, &t, t.x, wide, ref_dx + i * wide);
         differences(loss_of_coefficients, &t, t.base, n_raw, ref_dh + i * n_raw);
         differences(loss_of_coefficients, &t, t.raw, n_raw, ref_draw + i * n_raw);
-        differences(loss_of_coefficients, &t, t.scale, 3, of_scale);
+        differences(loss_of_coefficients, &t, t.scale, n_scales(s), of_scale);
         for (int64_t c = 0; c < wide; c++) ref_dx[i * wide + c] += dx.v[i * wide + c];
         for (int64_t c = 0; c < n_raw; c++) ref_dbase[c] += ref_dh[i * n_raw + c];
-        for (int g = 0; g < 3; g++) ref_dscale[g] += of_scale[g];
+        for (int g = 0; g < n_scales(s); g++) ref_dscale[g] += of_scale[g];
         memcpy(ref_dcoef + i * n_coef, t.dcoef, (size_t)n_coef * sizeof *ref_dcoef);
         for (int j = 0; j < n; j++) ref_dcoef[i * n_coef + j] = dot(t.du, t.x + j * H, H);
     }
@@ -257,7 +269,7 @@ static void check_coefficients_backward(dtype dt, hc_shape s, int64_t rows, int6
 
 static void check_merge(dtype dt, int n, int64_t rows, int64_t H, bool strided)
 {
-    const int64_t n_coef = hc_n_coef(n), wide = n * H;
+    const int64_t n_coef = 2 * n + n * n, wide = n * H;
     field x = field_random("x", dt, rows, wide, strided), y = field_random("y", dt, rows, H, strided),
           coef = field_random("coef", DT_F32, rows, n_coef, strided),
           out = field_output("out", dt, rows, wide, strided), dout = field_random("dout", dt, rows, wide, strided),
@@ -299,7 +311,7 @@ static void check_paper(int n, int iters)
     const int64_t n_raw = hc_n_raw(s);
     field x = field_random("x", DT_F32, 1, n * 4, false), raw = field_random("raw", DT_F32, 1, n_raw, false),
           base = field_random("base", DT_F32, 1, n_raw, false), scale = field_random("scale", DT_F32, 1, 3, false),
-          coef = field_output("coef", DT_F32, 1, hc_n_coef(n), false), r = field_output("r", DT_F32, 1, 1, false);
+          coef = field_output("coef", DT_F32, 1, 2 * n + n * n, false), r = field_output("r", DT_F32, 1, 1, false);
     double *m = doubles(n * n), rr = rms(x.v, 4 * n, 1e-6), most = 0, rows = 0;
 
     for (int i = 0; i < n; i++)               /* m[j][i] of L[i][j] */
@@ -346,6 +358,12 @@ int main(int argc, char **argv)
             check_coefficients_backward(DT_BF16, s, 3, 8, true, ANY);
             check_paper(n, iterations[k]);
         }
+        const hc_shape reads = {.n = n, .reads_only = true, .eps = 1e-6f, .norm_eps = 1e-6f};
+        for (kind what = ANY; what < N_KINDS; what++) {
+            check_coefficients(DT_F32, reads, 5, 24, what % 2, what);
+            check_coefficients_backward(DT_F32, reads, 3, 8, what % 2, what);
+        }
+        check_coefficients_backward(DT_BF16, reads, 3, 8, true, ANY);
         const hc_shape s = {.n = n, .permutes = true, .eps = 1e-6f, .norm_eps = 1e-6f};
         for (kind what = ANY; what < N_KINDS; what++) {
             check_coefficients(DT_F32, s, 3, 24, false, what);

@@ -53,7 +53,7 @@ static model_config tied_config(void)
 static model_config streams_config(void)
 {
     model_config cfg = plain;
-    cfg.hc.mult = 4, cfg.hc.sinkhorn_iters = 20, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
+    cfg.hc.mult = 4, cfg.hc.head = true, cfg.hc.sinkhorn_iters = 20, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
     return cfg;
 }
 

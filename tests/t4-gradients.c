@@ -307,7 +307,7 @@ int main(int argc, char **argv)
     test_model(&cfg, wide, sizeof wide / sizeof *wide);
     test_quotient(&cfg);
     cfg = model_of(8, 8, 4, true);
-    cfg.hc.mult = 3, cfg.hc.mixing = HC_PERMUTATION, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
+    cfg.hc.mult = 3, cfg.hc.head = true, cfg.hc.mixing = HC_PERMUTATION, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
     test_model(&cfg, wide, 4);
     test_quotient(&cfg);
     cfg.lora = (lora_config){.rank = 3, .alpha = 3, .targets = LORA_ALL};

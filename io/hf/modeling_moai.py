@@ -11,7 +11,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3For
 
 
 class MoaiConfig(Qwen3Config):
-    model_type = "moai"  # hc_mult, hc_sinkhorn_iters, hc_eps, hc_mixing are as config.json has them
+    model_type = "moai"  # hc_mult, hc_sinkhorn_iters, hc_eps, hc_mixing, hc_head are as config.json has them
 
 
 class HyperConnection(nn.Module):
@@ -75,9 +75,30 @@ class MoaiDecoderLayer(Qwen3DecoderLayer):
         return self.ffn_hc.merge(x, self.mlp(self.post_attention_layernorm(u)), post, mixing)
 
 
+class HyperHead(nn.Module):
+    """One stream of all, by coefficients."""
+
+    def __init__(self, config):
+        super().__init__()
+        n = config.hc_mult
+        self.eps, self.norm_eps = config.hc_eps, config.rms_norm_eps
+        self.hc_fn = nn.Parameter(torch.zeros(n, n * config.hidden_size))
+        self.hc_base = nn.Parameter(torch.zeros(n))
+        self.hc_scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, streams):
+        x = streams.flatten(2).float()
+        raw = x @ self.hc_fn.float().T * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.norm_eps)
+        pre = torch.sigmoid(self.hc_scale.float() * raw + self.hc_base.float()) + self.eps
+        return (pre.unsqueeze(-1) * streams.float()).sum(2).to(streams.dtype)
+
+
 class MoaiNorm(Qwen3RMSNorm):
+    head = [None]  # in a list: it is a module of the model's
+
     def forward(self, hidden_states):
-        return super().forward(hidden_states.float().mean(2).to(hidden_states.dtype))
+        x = self.head[0](hidden_states) if self.head[0] else hidden_states.float().mean(2).to(hidden_states.dtype)
+        return super().forward(x)
 
 
 class MoaiModel(Qwen3Model):
@@ -87,6 +108,9 @@ class MoaiModel(Qwen3Model):
         super().__init__(config)
         self.layers = nn.ModuleList(MoaiDecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = MoaiNorm(config.hidden_size, eps=config.rms_norm_eps)
+        if config.hc_head:
+            self.hc_head = HyperHead(config)
+            self.norm.head = [self.hc_head]
         self.post_init()
 
 

@@ -50,6 +50,7 @@ static const key_spec hc_rows[] = {
     {.name = "hc_eps", .type = KEY_DOUBLE, .offset = FIELD(hc.eps), .initial = "1e-6", .min = 1e-12, .max = 1},
     {.name = "hc_mixing", .type = KEY_CHOICE, .offset = FIELD(hc.mixing), .initial = "sinkhorn",
      .choices = hc_mixings},
+    {.name = "hc_head", .type = KEY_BOOL, .offset = FIELD(hc.head), .initial = "false"},
     {.name = "hc_init_alpha", .type = KEY_DOUBLE, .offset = FIELD(hc.init_alpha), .initial = "0.01", .min = 0,
      .max = 100},
 };
@@ -616,7 +617,8 @@ int64_t model_n_params(const model_config *c)
     int64_t layer = layer_products(c) + layer_hc(c) + 2 * c->hidden_size + 2 * c->head_dim;
     int64_t tables = (c->tie_word_embeddings ? 1 : 2) * c->vocab_size * c->hidden_size;
 
-    return c->num_hidden_layers * layer + tables + c->hidden_size;
+    const int64_t head = c->hc.mult > 1 && c->hc.head ? c->hc.mult * (c->hc.mult * c->hidden_size + 1) + 1 : 0;
+    return c->num_hidden_layers * layer + tables + c->hidden_size + head;
 }
 
 /* Rows and columns of the adapters of a layer, which their rank multiplies. */

@@ -39,6 +39,7 @@ typedef struct model_config {
     struct {                                            /* hyper-connections (src/ops/hc.h), of Transformers' names */
         int64_t mult, sinkhorn_iters;                   /* streams, 1: the plain residual; iterations */
         hc_mixing mixing;
+        bool head;                                      /* the head reads them by coefficients, else their mean */
         double eps, init_alpha;                         /* init_alpha: what the three scales begin with */
     } hc;
     lora_config lora;                                   /* of no config.json: what the run or the adapter's file says */

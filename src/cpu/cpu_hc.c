@@ -18,10 +18,11 @@ static float dot(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-static void check_shape(tensor x, tensor coef, int n)
+static void check_shape(tensor x, tensor coef, int n, int64_t n_coef)
 {
-    CHECK(n >= 1 && n <= HC_MOST_STREAMS && x.cols % n == 0 && coef.cols == hc_n_coef(n) && coef.dt == DT_F32,
-          "%d streams of (%lld, %lld)", n, (long long)x.rows, (long long)x.cols);
+    CHECK(n >= 1 && n <= HC_MOST_STREAMS && x.cols % n == 0 && coef.cols >= n_coef && coef.dt == DT_F32,
+          "%d streams of (%lld, %lld), %lld coefficients", n, (long long)x.rows, (long long)x.cols,
+          (long long)coef.cols);
 }
 
 void hc_coefficients_cpu(moai_device *dev, tensor coef, float *r, tensor x, tensor raw, tensor base, tensor scale,
@@ -31,7 +32,7 @@ void hc_coefficients_cpu(moai_device *dev, tensor coef, float *r, tensor x, tens
     float *scratch = scratch_floats(dev, n_raw + 4 + dev->n_threads * x.cols), *rows = scratch + n_raw + 4;
     const float *b = row_load(base, 0, scratch), *a = row_load(scale, 0, scratch + n_raw);
 
-    check_shape(x, coef, s.n);
+    check_shape(x, coef, s.n, hc_n_coef(s));
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < x.rows; i++) {
         float sums[MOST_SUMS];
@@ -47,7 +48,7 @@ void hc_read_cpu(moai_device *dev, tensor u, tensor x, tensor coef, int n)
     const int64_t H = u.cols;
     float *scratch = scratch_floats(dev, dev->n_threads * (x.cols + H));
 
-    check_shape(x, coef, n);
+    check_shape(x, coef, n, n);
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < x.rows; i++) {
         float *buf = scratch + omp_get_thread_num() * (x.cols + H);
@@ -67,7 +68,7 @@ void hc_merge_cpu(moai_device *dev, tensor out, tensor x, tensor y, tensor coef,
     const int64_t H = y.cols;
     float *scratch = scratch_floats(dev, dev->n_threads * (2 * x.cols + H));
 
-    check_shape(x, coef, n);
+    check_shape(x, coef, n, 2 * n + n * n);
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < x.rows; i++) {
         float *buf = scratch + omp_get_thread_num() * (2 * x.cols + H), *to = buf + x.cols + H;
@@ -90,7 +91,7 @@ void hc_merge_backward_cpu(moai_device *dev, tensor dx, tensor dy, tensor dcoef,
     const int64_t H = y.cols, wide = 3 * x.cols + 2 * H;
     float *scratch = scratch_floats(dev, dev->n_threads * wide);
 
-    check_shape(x, coef, n);
+    check_shape(x, coef, n, 2 * n + n * n);
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < x.rows; i++) {
         float *buf = scratch + omp_get_thread_num() * wide, *to = buf + 2 * x.cols + 2 * H;
@@ -126,7 +127,7 @@ void hc_coefficients_backward_cpu(moai_device *dev, tensor dx, tensor dh, tensor
     float *scratch = scratch_floats(dev, n_raw + 4 + dev->n_threads * wide), *rows = scratch + n_raw + 4;
     const float *b = row_load(base, 0, scratch), *a = row_load(scale, 0, scratch + n_raw);
 
-    check_shape(x, coef, s.n);
+    check_shape(x, coef, s.n, hc_n_coef(s));
     #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < x.rows; i++) {
         float sums[MOST_SUMS], *buf = rows + omp_get_thread_num() * wide, *dhi = tensor_at(dh, i, 0),

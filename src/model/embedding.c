@@ -42,7 +42,7 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
     (void)acts;
     c->ops->embed(c->dev, x_part, b->inputs, w->table, w->vocab_begin);             /* (N, H)   other ids are zero */
     tp_reduce_scatter(c, one, x_part);                                              /* (N/tp, H)                   */
-    stream_spread(c, x, one, 1);                                                    /* (N/tp, nH)                  */
+    stream_spread(c, x, one);                                                       /* (N/tp, nH)                  */
     arena_release(c->scratch, mark);
 }
 
@@ -56,7 +56,7 @@ static void backward(const moai_ctx *c, const device_batch *b, void *weights, vo
     (void)acts, (void)gather;
     comm_end(&d->ready);                                                            /* (N, H)                      */
     if (w->is_trained && c->hc.n > 1) {
-        stream_collect(c, one, d->part, 1);                                         /* (N/tp, H)                   */
+        stream_spread_backward(c, one, d->part);                                    /* (N/tp, H)                   */
         tp_all_gather(c, full, one);
     }
     if (w->is_trained) c->ops->embed_backward(c->dev, w->dtable, b->inputs, full, w->vocab_begin);  /* (V/tp, H)   */

@@ -1,18 +1,17 @@
 /* head.c: see head.h */
 #include "src/model/head.h"
 
-#include "src/model/stream.h"
-
 enum { LOGITS_ROWS = 1024 };                  /* logits exist in multiples of so many rows */
 size_t head_logits_bytes = (size_t)1 << 30;
 
 head_weights head_view(const flat_params *f)
 {
     const char *name = flat_find(f, "lm_head.weight") ? "lm_head.weight" : "model.embed_tokens.weight";
-    const head_weights w = {.norm = norm_view(f, "model.norm.weight"), .map = linear_view(f, name)};
+    const head_weights w = {.streams = stream_head_view(f), .norm = norm_view(f, "model.norm.weight"),
+                            .map = linear_view(f, name)};
 
     CHECK(w.norm.w.rows && w.map.w.rows, "no head on this rank");
-    return (head_weights){w.norm, w.map, flat_find(f, name)->row0};
+    return (head_weights){w.streams, w.norm, w.map, flat_find(f, name)->row0};
 }
 
 static void view(void *weights, const flat_params *f, int64_t layer)
@@ -33,7 +32,7 @@ static void plan(void *acts, const moai_ctx *c, arena *saved, arena *shared)
 static void begin(const moai_ctx *c, void *weights)
 {
     (void)c;
-    ((head_weights *)weights)->map.adds = false;
+    ((head_weights *)weights)->map.adds = ((head_weights *)weights)->streams.fn.adds = false;
 }
 
 static tensor input(const void *acts) { return ((const head_acts *)acts)->x; }
@@ -97,11 +96,12 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
     head_acts *a = acts;
     const size_t mark = arena_mark(c->scratch);
     const tensor x = stream_one(c, a->x), dx_one = c->hc.n > 1 && b->scale != 0 ? stream_one(c, dx) : dx;
+    stream_acts joined = stream_head_acts(c, &w->streams, x.rows);
     tensor n = arena_tensor(c->scratch, c->dt, x.rows, x.cols), n_full = tp_full(c, n);
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
     tensor dn_part = b->scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
-    stream_collect(c, x, a->x, 1 / (float)c->hc.n);
+    stream_join(c, x, a->x, &w->streams, &joined);
     op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)c->cfg->rms_norm_eps);       /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */
     const int64_t n_rows = b->n_picked ? b->n_picked : c->n_tokens;
@@ -117,7 +117,7 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
         tensor dn = c->grid->tp.size == 1 ? dn_part : n;
         tp_reduce_scatter(c, dn, dn_part);                                      /* (N/tp, H)                         */
         op->rmsnorm_backward(c->dev, dx_one, w->norm.dw, dn, (tensor){0}, x, r, w->norm.w);
-        stream_spread(c, dx, dx_one, 1 / (float)c->hc.n);                       /* (N/tp, nH)                        */
+        stream_join_backward(c, dx, dx_one, a->x, &w->streams, &joined);        /* (N/tp, nH)                        */
     }
     arena_release(c->scratch, mark);
 }

@@ -6,15 +6,17 @@
 #define MOAI_HEAD_H
 
 #include "src/model/block.h"
+#include "src/model/stream.h"
 
 typedef struct head_weights {
+    stream_head streams;                      /* what is read of several                        */
     norm_weight norm;                         /* (1, H)                                         */
     linear map;                               /* (V/tp, H)   the embedding's table when tied    */
     int64_t vocab_begin;                      /* of this rank's columns of the logits           */
 } head_weights;
 
 typedef struct head_acts {
-    tensor x;                                 /* (N/tp, nH)  input, of which the streams' mean is read */
+    tensor x;                                 /* (N/tp, nH)  input, n streams */
     float *nll;                               /* (N)         losses                             */
 } head_acts;
 

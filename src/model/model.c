@@ -466,10 +466,11 @@ void model_logits(moai_model *m, int slot, int64_t row0, int64_t n_rows, float *
            n = arena_tensor(c->scratch, c->dt, x.rows, x.cols);
     tensor n_full = tp_full(c, n), y = tensor_of(op->alloc(c->dev, bytes), DT_F32, n_rows, w->map.w.rows);
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
+    stream_acts joined = stream_head_acts(c, &w->streams, x.rows);
 
     CHECK(y.data, "%zu bytes for logits do not fit", bytes);
     acquire(m, b);
-    stream_collect(c, x, all, 1 / (float)c->hc.n);
+    stream_join(c, x, all, &w->streams, &joined);
     op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)m->cfg.rms_norm_eps);
     tp_all_gather(c, n_full, n);
     linear_forward(c, y, tensor_rows(n_full, row0, n_rows), &w->map, NULL);

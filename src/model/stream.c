@@ -26,7 +26,7 @@ void stream_acts_plan(stream_acts *a, const moai_ctx *c, arena *again, arena *ke
     if (is_one(c)) return;
     a->u = arena_tensor(again, c->dt, n, H);
     a->raw = arena_tensor(again, DT_F32, n, hc_n_raw(c->hc));
-    a->coef = arena_tensor(again, DT_F32, n, hc_n_coef(c->hc.n));
+    a->coef = arena_tensor(again, DT_F32, n, hc_n_coef(c->hc));
     a->r = arena_take(again, (size_t)n * sizeof(float));
     a->y = arena_tensor(kept, c->dt, n, H);
 }
@@ -122,19 +122,18 @@ tensor stream_add_backward(const moai_ctx *c, tp_rows *d, tensor *dcoef, tensor 
     return full;
 }
 
-static void coefficients_backward(const moai_ctx *c, tensor dx, tensor dcoef, tensor du, tensor x, stream_weights *w,
-                                  const stream_acts *a)
+/* dx += through the coefficients that are read by; the gradients of their weights. */
+static void coefficients_backward(const moai_ctx *c, hc_shape shape, tensor dx, tensor dcoef, tensor du, tensor x,
+                                  linear *fn, norm_weight *base, norm_weight *scale, const stream_acts *a)
 {
     const moai_ops *op = c->ops;
     tensor dh = arena_tensor(c->scratch, DT_F32, x.rows, a->raw.cols),
            draw = arena_tensor(c->scratch, c->dt, x.rows, a->raw.cols);
 
-    op->hc_coefficients_backward(c->dev, dx, dh, draw, dcoef, du, x, a->raw, a->r, a->coef, w->base.w, w->scale.w,
-                                 c->hc);
-    op->matmul_dx(c->dev, dx, draw, w->fn.w, true);                             /* (N/tp, nH)                        */
-    linear_dw(c, &w->fn, draw, x, NULL);                                        /* (n_raw, nH)                       */
-    if (w->base.dw.data)
-        op->hc_parameters_backward(c->dev, w->base.dw, w->scale.dw, dh, a->raw, a->r, c->hc);
+    op->hc_coefficients_backward(c->dev, dx, dh, draw, dcoef, du, x, a->raw, a->r, a->coef, base->w, scale->w, shape);
+    op->matmul_dx(c->dev, dx, draw, fn->w, true);                               /* (N/tp, nH)                        */
+    linear_dw(c, fn, draw, x, NULL);                                            /* (n_raw, nH)                       */
+    if (base->dw.data) op->hc_parameters_backward(c->dev, base->dw, scale->dw, dh, a->raw, a->r, shape);
 }
 
 void stream_read_backward(const moai_ctx *c, tp_rows *d, tensor dcoef, tensor dn, tensor x, const float *r,
@@ -148,7 +147,7 @@ void stream_read_backward(const moai_ctx *c, tp_rows *d, tensor dcoef, tensor dn
     } else {
         tensor du = arena_tensor(c->scratch, c->dt, x.rows, a->u.cols);
         c->ops->rmsnorm_backward(c->dev, du, w->norm.dw, dn, none, a->u, r, w->norm.w);
-        coefficients_backward(c, d->part, dcoef, du, x, w, a);
+        coefficients_backward(c, c->hc, d->part, dcoef, du, x, &w->fn, &w->base, &w->scale, a);
     }
     arena_release(c->scratch, mark);
 }
@@ -160,19 +159,77 @@ tensor stream_one(const moai_ctx *c, tensor all)
     return is_one(c) ? all : arena_tensor(c->scratch, all.dt, all.rows, c->cfg->hidden_size);
 }
 
-void stream_spread(const moai_ctx *c, tensor all, tensor one, float factor)
+/* all_i = factor one */
+static void spread(const moai_ctx *c, tensor all, tensor one, float factor)
 {
     for (int i = 0; i < c->hc.n && !is_one(c); i++)
         c->ops->scale(c->dev, tensor_cols(all, i * one.cols, one.cols), one, factor);
 }
 
-void stream_collect(const moai_ctx *c, tensor one, tensor all, float factor)
+/* one = factor sum_i all_i */
+static void collect(const moai_ctx *c, tensor one, tensor all, float factor)
 {
     const size_t mark = arena_mark(c->scratch);
 
     if (is_one(c)) return;
-    tensor coef = arena_tensor(c->scratch, DT_F32, all.rows, hc_n_coef(c->hc.n));
+    tensor coef = arena_tensor(c->scratch, DT_F32, all.rows, c->hc.n);
     c->ops->fill(c->dev, coef, factor);
     c->ops->hc_read(c->dev, one, all, coef, c->hc.n);
+    arena_release(c->scratch, mark);
+}
+
+void stream_spread(const moai_ctx *c, tensor all, tensor one) { spread(c, all, one, 1); }
+void stream_spread_backward(const moai_ctx *c, tensor done, tensor dall) { collect(c, done, dall, 1); }
+
+stream_head stream_head_view(const flat_params *f)
+{
+    return (stream_head){linear_view(f, "model.hc_head.hc_fn"), norm_view(f, "model.hc_head.hc_base"),
+                         norm_view(f, "model.hc_head.hc_scale")};
+}
+
+static bool is_mean(const stream_head *h) { return h->fn.w.rows == 0; }
+
+static hc_shape head_shape_of(const moai_ctx *c)
+{
+    hc_shape s = c->hc;
+
+    s.reads_only = true;
+    return s;
+}
+
+stream_acts stream_head_acts(const moai_ctx *c, const stream_head *h, int64_t n_rows)
+{
+    stream_acts a = {0};
+
+    if (is_mean(h)) return a;
+    a.raw = arena_tensor(c->scratch, DT_F32, n_rows, c->hc.n);
+    a.coef = arena_tensor(c->scratch, DT_F32, n_rows, c->hc.n);
+    a.r = arena_take(c->scratch, (size_t)n_rows * sizeof(float));
+    return a;
+}
+
+void stream_join(const moai_ctx *c, tensor one, tensor all, const stream_head *h, stream_acts *a)
+{
+    if (is_mean(h)) {
+        collect(c, one, all, 1 / (float)c->hc.n);
+        return;
+    }
+    linear_forward(c, a->raw, all, &h->fn, NULL);                               /* (N/tp, n)                         */
+    c->ops->hc_coefficients(c->dev, a->coef, a->r, all, a->raw, h->base.w, h->scale.w, head_shape_of(c));
+    c->ops->hc_read(c->dev, one, all, a->coef, c->hc.n);                        /* (N/tp, H)                         */
+}
+
+void stream_join_backward(const moai_ctx *c, tensor dall, tensor done, tensor all, stream_head *h,
+                          const stream_acts *a)
+{
+    const size_t mark = arena_mark(c->scratch);
+
+    if (is_mean(h)) {
+        spread(c, dall, done, 1 / (float)c->hc.n);
+        return;
+    }
+    tensor dcoef = arena_tensor(c->scratch, DT_F32, all.rows, c->hc.n);
+    c->ops->fill(c->dev, dall, 0);
+    coefficients_backward(c, head_shape_of(c), dall, dcoef, done, all, &h->fn, &h->base, &h->scale, a);
     arena_release(c->scratch, mark);
 }

@@ -58,10 +58,21 @@ tensor stream_add_backward(const moai_ctx *, tp_rows *d, tensor *dcoef, tensor x
 void stream_read_backward(const moai_ctx *, tp_rows *d, tensor dcoef, tensor dn, tensor x, const float *r,
                           stream_weights *, const stream_acts *);
 
-/* The ends of the model: each stream is the embedding's row, and their mean is what the head reads.  one (N/tp, H);
- * the backwards of the two are each other but for a factor.  With one stream `all` is `one`, and nothing is done. */
+/* The ends of the model: each stream is the embedding's row, and the head reads their mean, or one that is made by
+ * coefficients as a branch's is.  one (N/tp, H).  With one stream `all` is `one`, and nothing is done. */
 tensor stream_one(const moai_ctx *, tensor all);                                /* scratch for it; or `all` itself  */
-void stream_spread(const moai_ctx *, tensor all, tensor one, float factor);     /* all_i = factor one               */
-void stream_collect(const moai_ctx *, tensor one, tensor all, float factor);    /* one = factor sum of all_i        */
+void stream_spread(const moai_ctx *, tensor all, tensor one);
+void stream_spread_backward(const moai_ctx *, tensor done, tensor dall);
+
+/* fn (n, nH), base (1, n), scale (1, 1); {0}: the mean */
+typedef struct stream_head {
+    linear fn;
+    norm_weight base, scale;
+} stream_head;
+stream_head stream_head_view(const flat_params *);
+/* Its acts, in scratch. */
+stream_acts stream_head_acts(const moai_ctx *, const stream_head *, int64_t n_rows);
+void stream_join(const moai_ctx *, tensor one, tensor all, const stream_head *, stream_acts *);
+void stream_join_backward(const moai_ctx *, tensor dall, tensor done, tensor all, stream_head *, const stream_acts *);
 
 #endif

@@ -11,6 +11,8 @@
  *     rows and columns so.  By permutations: the sum of softmax(h)_k P_k, k in lexicographic order, and P_k takes
  *     stream k(j) to stream j.
  *
+ * The model's head may read the streams likewise, by coefficients that are pre alone (reads_only).
+ *
  *     u = sum_i pre_i x_i,  y the branch of u,  x'_j = post_j y + sum_i comb[i][j] x_i
  *
  * The arithmetic of one token's coefficients is here, for both devices; all in fp32. */
@@ -25,6 +27,7 @@ enum { HC_MOST_STREAMS = 8, HC_MOST_ITERS = 64 };
 
 typedef struct hc_shape {
     int n;                                    /* streams, up to HC_MOST_STREAMS */
+    bool reads_only;                          /* raw, base and coef have n elements, scale has one */
     bool permutes;                            /* else Sinkhorn */
     int iters;                                /* of Sinkhorn, 1 to HC_MOST_ITERS */
     float eps, norm_eps;
@@ -40,12 +43,13 @@ HC_INLINE int64_t hc_n_mixing(hc_shape s)     /* of h: n^2 or n! */
 {
     int64_t n = s.permutes ? 1 : s.n * s.n;
 
+    if (s.reads_only) return 0;
     for (int k = 2; s.permutes && k <= s.n; k++) n *= k;
     return n;
 }
-HC_INLINE int64_t hc_n_raw(hc_shape s) { return 2 * s.n + hc_n_mixing(s); }
-HC_INLINE int64_t hc_n_coef(int n) { return 2 * n + n * n; }
-HC_INLINE int hc_n_sums(hc_shape s) { return s.permutes ? 0 : (2 * s.iters - 1) * s.n; }
+HC_INLINE int64_t hc_n_raw(hc_shape s) { return s.reads_only ? s.n : 2 * s.n + hc_n_mixing(s); }
+HC_INLINE int64_t hc_n_coef(hc_shape s) { return s.reads_only ? s.n : 2 * s.n + s.n * s.n; }
+HC_INLINE int hc_n_sums(hc_shape s) { return s.permutes || s.reads_only ? 0 : (2 * s.iters - 1) * s.n; }
 
 /* What a token's coefficients are made of. */
 typedef struct hc_token {
@@ -132,10 +136,9 @@ HC_INLINE void hc_token_forward(float *coef, const hc_token *t, hc_shape s)
 {
     const int n = s.n;
 
-    for (int i = 0; i < n; i++) {
-        coef[i] = hc_sigmoid(hc_logit(t, 0, i)) + s.eps;
-        coef[n + i] = 2 * hc_sigmoid(hc_logit(t, 1, n + i));
-    }
+    for (int i = 0; i < n; i++) coef[i] = hc_sigmoid(hc_logit(t, 0, i)) + s.eps;
+    if (s.reads_only) return;
+    for (int i = n; i < 2 * n; i++) coef[i] = 2 * hc_sigmoid(hc_logit(t, 1, i));
     if (s.permutes)
         hc_permutations(coef + 2 * n, t, s);
     else
@@ -204,11 +207,16 @@ HC_INLINE float hc_token_backward(float *dh, const float *dcoef, const hc_token 
     float along = 0;
 
     for (int i = 0; i < n; i++) {
-        const float pre = hc_sigmoid(hc_logit(t, 0, i)), post = hc_sigmoid(hc_logit(t, 1, n + i));
+        const float pre = hc_sigmoid(hc_logit(t, 0, i));
         dh[i] = dcoef[i] * pre * (1 - pre);
-        dh[n + i] = dcoef[n + i] * 2 * post * (1 - post);
     }
-    if (s.permutes)
+    for (int i = n; i < 2 * n && !s.reads_only; i++) {
+        const float post = hc_sigmoid(hc_logit(t, 1, i));
+        dh[i] = dcoef[i] * 2 * post * (1 - post);
+    }
+    if (s.reads_only)
+        ;
+    else if (s.permutes)
         hc_permutations_backward(dh + 2 * n, dcoef + 2 * n, t, s);
     else
         hc_sinkhorn_backward(dh + 2 * n, dcoef + 2 * n, t, s);

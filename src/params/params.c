@@ -162,10 +162,11 @@ static void bucket_close(builder *b)
     b->at = k->offset + k->n_padded;
 }
 
-/* NULL: no table, no norm. */
+/* NULL: no table, no norm; with the norm goes what reads the streams for the head. */
 static bucket *add_table(builder *b, const char *bucket_name, const char *name, bool is_trained, const char *norm)
 {
-    const int64_t H = b->cfg->hidden_size;
+    const int64_t H = b->cfg->hidden_size, n = b->cfg->hc.mult;
+    const bool has_base = norm && wants(b, trains_base(b)), reads = has_base && n > 1 && b->cfg->hc.head;
     bucket *k = bucket_open(b, bucket_name);
 
     if (name && wants(b, is_trained)) {
@@ -174,7 +175,13 @@ static bucket *add_table(builder *b, const char *bucket_name, const char *name, 
         place(b, p, false);
     }
     k->n_unique = k->n_kv = k->n_decayed = bucket_mark_aligned(b);
-    if (norm && wants(b, trains_base(b))) place(b, add(b, PARAM_TP_REPLICATED, INIT_ONES, 1, H, norm), false);
+    if (reads) {
+        place(b, add(b, PARAM_TP_REPLICATED, INIT_NORMAL, n, n * H, "model.hc_head.hc_fn"), false);
+        k->n_decayed = bucket_mark_aligned(b);
+        place(b, add(b, PARAM_TP_REPLICATED, INIT_BASE, 1, n, "model.hc_head.hc_base"), false);
+        place(b, add(b, PARAM_TP_REPLICATED, INIT_SCALE, 1, 1, "model.hc_head.hc_scale"), false);
+    }
+    if (has_base) place(b, add(b, PARAM_TP_REPLICATED, INIT_ONES, 1, H, norm), false);
     bucket_close(b);
     return k;
 }
@@ -316,7 +323,7 @@ void params_init(param_table *t, const model_config *cfg, params_part part, grid
     const char *const embed = "model.embed_tokens.weight";
     builder b = {.t = t, .cfg = cfg, .part = part, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
 
-    *t = (param_table){.list = xmalloc((size_t)((4 + 3 * N_MAPS + 6) * (end - first) + 4) * sizeof *t->list),
+    *t = (param_table){.list = xmalloc((size_t)((4 + 3 * N_MAPS + 6) * (end - first) + 7) * sizeof *t->list),
                        .buckets = xmalloc((size_t)(end - first + 3) * sizeof *t->buckets)};
     if (first_stage) add_table(&b, "embedding", embed, embedding_trains, NULL)->tied = tied;
     for (int64_t layer = first; layer < end; layer++) add_layer(&b, layer);

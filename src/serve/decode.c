@@ -115,13 +115,14 @@ static tensor wanted_logits(const decoder *d, tensor x, int64_t n, const int32_t
     tensor rows = arena_tensor(c->scratch, c->dt, n, x.cols), one = stream_one(c, rows),
            normed = arena_tensor(c->scratch, c->dt, n, one.cols);
     float *r = arena_take(c->scratch, (size_t)n * sizeof *r);
+    stream_acts joined = stream_head_acts(c, &d->head.streams, n);
 
     for (int64_t i = 0, run; i < n; i += run) { /* neighbours at once */
         for (run = 1; i + run < n && wanted[i + run] == wanted[i] + run;) run++;
         op->copy(c->dev, tensor_at(rows, i, 0), tensor_at(x, wanted[i], 0), (size_t)(run * x.cols) * dtype_size(x.dt),
                  COPY_ON_DEVICE);
     }
-    stream_collect(c, one, rows, 1 / (float)c->hc.n);
+    stream_join(c, one, rows, &d->head.streams, &joined);
     op->rmsnorm(c->dev, normed, r, one, d->head.norm.w, (float)d->cfg.rms_norm_eps);
     return head_logits(d, normed);
 }
@@ -138,7 +139,7 @@ static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wa
     const tensor one = stream_one(c, a.x);
     c->ops->embed(c->dev, one, d->ids, d->embedding.table, d->embedding.vocab_begin); /* (n, H)   other ids are zero */
     tp_all_reduce(c, one);                                                            /* (n, H)                      */
-    stream_spread(c, a.x, one, 1);                                                    /* (n, streams H)              */
+    stream_spread(c, a.x, one);                                                       /* (n, streams H)              */
     for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) layer_decode(d, &d->layers[l], &d->cache[l], &a);
     return n_wanted ? wanted_logits(d, a.x, n_wanted, wanted) : (tensor){0};
 }

@@ -15,13 +15,14 @@ import make_golden as golden
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4HyperConnection
+from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4HyperConnection, DeepseekV4HyperHead
 
 golden.ADAMW["eps"] = ADAM_EPS = 1e-4
 DEFAULT = dict(rope_type="default", rope_theta=1e4)
 # few iterations, so that their order shows
 golden.CONFIGS = {
-    "streams": golden.qwen3(2, 24, 40, 4, 2, 8, 61, 64, DEFAULT, hc_mult=4, hc_sinkhorn_iters=3, hc_eps=1e-6),
+    "streams": golden.qwen3(2, 24, 40, 4, 2, 8, 61, 64, DEFAULT, hc_mult=4, hc_sinkhorn_iters=3, hc_eps=1e-6,
+                            hc_head=True),
     "streams-lite": golden.qwen3(2, 24, 32, 6, 2, 8, 53, 64, DEFAULT, hc_mult=3, hc_mixing="permutation", hc_eps=1e-6),
 }
 golden.SEQ_LEN = {"streams": 29, "streams-lite": 23}
@@ -77,13 +78,15 @@ class Layer(nn.Module):
         return self.merge(post, comb, self.mlp(self.post_attention_layernorm(u)), x)
 
 
-class Mean(nn.Module):
-    def __init__(self, norm):
+class Joined(nn.Module):
+    """The final norm of the streams' mean, or of what a learned head reads of them."""
+
+    def __init__(self, norm, head):
         super().__init__()
-        self.weight, self.eps = norm.weight, norm.variance_epsilon
+        self.weight, self.eps, self.head = norm.weight, norm.variance_epsilon, [head]
 
     def forward(self, x):
-        x = x.mean(2)
+        x = self.head[0](x) if self.head[0] else x.mean(2)
         y = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * y.to(x.dtype)
 
@@ -92,14 +95,16 @@ plain_build = golden.build
 
 
 def build(config):
-    for key, value in dict(hc_sinkhorn_iters=20, hc_mixing="sinkhorn").items():
+    for key, value in dict(hc_sinkhorn_iters=20, hc_mixing="sinkhorn", hc_head=False).items():
         if not hasattr(config, key):
             setattr(config, key, value)
     model = plain_build(config)
     layers = model.model.layers
     for i in range(len(layers)):
         layers[i] = Layer(layers[i], config, i == 0)
-    model.model.norm = Mean(model.model.norm)
+    if config.hc_head:
+        model.model.hc_head = DeepseekV4HyperHead(config)
+    model.model.norm = Joined(model.model.norm, model.model.hc_head if config.hc_head else None)
     return model
 
 

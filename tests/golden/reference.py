@@ -102,7 +102,12 @@ def logits(cfg, weights, inputs):
 
         for name, branch in (("attn_hc", attend), ("ffn_hc", mlp)):
             x = connected(cfg, w, name, x, branch) if n_streams > 1 else x + branch(x)
-    if n_streams > 1:
+    if n_streams > 1 and cfg.get("hc_head"):
+        fn, base, scale = (weights["model.hc_head.hc_" + name] for name in ("fn", "base", "scale"))
+        v = x.flatten(2)
+        z = v / torch.sqrt((v * v).mean(-1, keepdim=True) + eps) @ fn.T
+        x = ((torch.sigmoid(scale * z + base) + cfg["hc_eps"]).unsqueeze(-1) * x).sum(2)
+    elif n_streams > 1:
         x = x.mean(2)
     head = "model.embed_tokens.weight" if cfg["tie_word_embeddings"] else "lm_head.weight"
     return rmsnorm(x, weights["model.norm.weight"], eps) @ weights[head].T

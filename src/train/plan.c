@@ -139,6 +139,10 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
              with_commas(n, model_n_params(cfg)), (long long)cfg->num_hidden_layers, (long long)cfg->hidden_size,
              (long long)cfg->num_attention_heads, (long long)cfg->num_key_value_heads, (long long)cfg->head_dim,
              (long long)cfg->intermediate_size, (long long)cfg->vocab_size, cfg->tie_word_embeddings ? " (tied)" : "");
+    if (cfg->hc.mult > 1)
+        plan_say(run, "streams    %lld, mixed by %s%s", (long long)cfg->hc.mult,
+                 cfg->hc.mixing == HC_SINKHORN ? "Sinkhorn's iterations" : "permutations",
+                 cfg->hc.head ? "; the head reads them by coefficients" : "");
     if (cfg->lora.rank) {
         char trained[160];
         finetune_describe(trained, cfg);

@@ -48,8 +48,6 @@ __global__ void __launch_bounds__(TOKENS)
     along[row] = r[row] * r[row] * r[row] / (float)cols * sum;
 }
 
-__device__ float scale_of(const float *scale, int n, int64_t k) { return scale[k < n ? 0 : k < 2 * n ? 1 : 2]; }
-
 template <typename T>
 __global__ void __launch_bounds__(BLOCK)
     raw_kernel(view<T> draw, view<const float> dh, const float *r, const float *scale, int64_t n_raw, int n)
@@ -57,7 +55,7 @@ __global__ void __launch_bounds__(BLOCK)
     const int64_t row = blockIdx.x;
 
     for (int64_t k = threadIdx.x; k < n_raw; k += BLOCK)
-        *draw.at(row, k) = from_float<T>(scale_of(scale, n, k) * r[row] * *dh.at(row, k));
+        *draw.at(row, k) = from_float<T>(scale[hc_group(n, k)] * r[row] * *dh.at(row, k));
 }
 
 /* -- streams: a block a token -- */
@@ -246,13 +244,21 @@ void check_shape(const char *op, tensor x, tensor coef, int n, int64_t n_coef)
 
 unsigned token_blocks(int64_t n) { return (unsigned)((n + TOKENS - 1) / TOKENS); }
 
-/* Shared memory for Sinkhorn's sums, which must be asked for from 48 KiB on. */
-template <typename K> size_t sums_bytes(K kernel, hc_shape s)
+/* Shared memory for Sinkhorn's sums. */
+template <typename K> size_t sums_bytes(const moai_device *dev, const char *op, K kernel, hc_shape s)
 {
     const size_t n = (size_t)hc_n_sums(s) * TOKENS * sizeof(float);
 
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n));
+    allow_shared(dev, op, kernel, n);
     return n;
+}
+
+/* f(a type's tag, an integral constant of n) launches something for the rows of x. */
+template <typename F> void for_rows(const char *op, tensor x, int n, F f)
+{
+    if (x.rows == 0) return;
+    for_type(op, x.dt, false, [&](auto t, auto) { for_streams(n, [&](auto streams) { f(t, streams); }); });
+    LAUNCH_CHECK(op);
 }
 
 } // namespace
@@ -260,62 +266,51 @@ template <typename K> size_t sums_bytes(K kernel, hc_shape s)
 void hc_coefficients_cuda(moai_device *dev, tensor coef, float *r, tensor x, tensor raw, tensor base, tensor scale,
                           hc_shape s)
 {
+    const char *op = "hc_coefficients";
     const int64_t n_raw = hc_n_raw(s);
     const float *p = parameters(dev, base, scale, n_raw, 0);
 
-    check_shape("hc_coefficients", x, coef, s.n, hc_n_coef(s));
+    check_shape(op, x, coef, s.n, hc_n_coef(s));
     if (x.rows == 0) return;
-    for_type("hc_coefficients", x.dt, false, [&](auto t, auto) {
+    for_type(op, x.dt, false, [&](auto t, auto) {
         rms_kernel<<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(r, view_of<const TYPE(t)>(x), (int)x.cols, s.norm_eps);
     });
-    LAUNCH_CHECK("hc_coefficients");
-    coefficients_kernel<<<token_blocks(x.rows), TOKENS, sums_bytes(coefficients_kernel, s), dev->stream>>>(
+    LAUNCH_CHECK(op);
+    coefficients_kernel<<<token_blocks(x.rows), TOKENS, sums_bytes(dev, op, coefficients_kernel, s), dev->stream>>>(
         view_of<float>(coef), r, view_of<const float>(raw), p, p + n_raw, x.rows, s);
-    LAUNCH_CHECK("hc_coefficients");
+    LAUNCH_CHECK(op);
 }
 
 void hc_read_cuda(moai_device *dev, tensor u, tensor x, tensor coef, int n)
 {
     check_shape("hc_read", x, coef, n, n);
-    if (x.rows == 0) return;
-    for_type("hc_read", x.dt, false, [&](auto t, auto) {
+    for_rows("hc_read", x, n, [&](auto t, auto streams) {
         using T = TYPE(t);
-        for_streams(n, [&](auto streams) {
-            read_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
-                view_of<T>(u), view_of<const T>(x), view_of<const float>(coef), (int)u.cols);
-        });
+        read_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
+            view_of<T>(u), view_of<const T>(x), view_of<const float>(coef), (int)u.cols);
     });
-    LAUNCH_CHECK("hc_read");
 }
 
 void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef, int n)
 {
     check_shape("hc_merge", x, coef, n, 2 * n + n * n);
-    if (x.rows == 0) return;
-    for_type("hc_merge", x.dt, false, [&](auto t, auto) {
+    for_rows("hc_merge", x, n, [&](auto t, auto streams) {
         using T = TYPE(t);
-        for_streams(n, [&](auto streams) {
-            merge_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
-                view_of<T>(out), view_of<const T>(x), view_of<const T>(y), view_of<const float>(coef), (int)y.cols);
-        });
+        merge_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
+            view_of<T>(out), view_of<const T>(x), view_of<const T>(y), view_of<const float>(coef), (int)y.cols);
     });
-    LAUNCH_CHECK("hc_merge");
 }
 
 void hc_merge_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef, tensor dout, tensor x, tensor y,
                             tensor coef, int n)
 {
     check_shape("hc_merge_backward", x, coef, n, 2 * n + n * n);
-    if (x.rows == 0) return;
-    for_type("hc_merge_backward", x.dt, false, [&](auto t, auto) {
+    for_rows("hc_merge_backward", x, n, [&](auto t, auto streams) {
         using T = TYPE(t);
-        for_streams(n, [&](auto streams) {
-            merge_backward_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
-                view_of<T>(dx), view_of<T>(dy), view_of<float>(dcoef), view_of<const T>(dout), view_of<const T>(x),
-                view_of<const T>(y), view_of<const float>(coef), (int)y.cols);
-        });
+        merge_backward_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
+            view_of<T>(dx), view_of<T>(dy), view_of<float>(dcoef), view_of<const T>(dout), view_of<const T>(x),
+            view_of<const T>(y), view_of<const float>(coef), (int)y.cols);
     });
-    LAUNCH_CHECK("hc_merge_backward");
 }
 
 void hc_coefficients_backward_cuda(moai_device *dev, tensor dx, tensor dh, tensor draw, tensor dcoef, tensor du,
@@ -329,26 +324,23 @@ void hc_coefficients_backward_cuda(moai_device *dev, tensor dx, tensor dh, tenso
     float *p = parameters(dev, base, scale, n_raw, x.rows), *along = p + n_raw + 3;
 
     check_shape(op, x, coef, s.n, hc_n_coef(s));
-    if (x.rows == 0) return;
-    for_type(op, x.dt, false, [&](auto t, auto) {
+    for_rows(op, x, s.n, [&](auto t, auto streams) {
         using T = TYPE(t);
-        for_streams(s.n, [&](auto streams) {
-            constexpr int n = decltype(streams)::value;
-            read_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<float>(dcoef), view_of<const T>(du),
-                                                                          view_of<const T>(x), H);
-            LAUNCH_CHECK(op);
-            coefficients_backward_kernel<<<token_blocks(x.rows), TOKENS, sums_bytes(coefficients_backward_kernel, s),
-                                           dev->stream>>>(view_of<float>(dh), along, view_of<const float>(dcoef), r,
-                                                          view_of<const float>(raw), p, p + n_raw, x.rows, x.cols, s);
-            LAUNCH_CHECK(op);
-            streams_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(
-                view_of<T>(dx), view_of<const T>(du), view_of<const T>(x), view_of<const float>(coef), along, H);
-            LAUNCH_CHECK(op);
-            raw_kernel<T><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<T>(draw), view_of<const float>(dh), r, p + n_raw,
-                                                             n_raw, n);
-        });
+        constexpr int n = decltype(streams)::value;
+        read_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<float>(dcoef), view_of<const T>(du),
+                                                                      view_of<const T>(x), H);
+        LAUNCH_CHECK(op);
+        coefficients_backward_kernel<<<token_blocks(x.rows), TOKENS,
+                                       sums_bytes(dev, op, coefficients_backward_kernel, s), dev->stream>>>(
+            view_of<float>(dh), along, view_of<const float>(dcoef), r, view_of<const float>(raw), p, p + n_raw, x.rows,
+            x.cols, s);
+        LAUNCH_CHECK(op);
+        streams_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(
+            view_of<T>(dx), view_of<const T>(du), view_of<const T>(x), view_of<const float>(coef), along, H);
+        LAUNCH_CHECK(op);
+        raw_kernel<T><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<T>(draw), view_of<const float>(dh), r, p + n_raw,
+                                                         n_raw, n);
     });
-    LAUNCH_CHECK(op);
 }
 
 void hc_parameters_backward_cuda(moai_device *dev, tensor dbase, tensor dscale, tensor dh, tensor raw, const float *r,

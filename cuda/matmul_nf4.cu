@@ -7,16 +7,12 @@
  * share out the blocks of features, and their sums meet in the order of warps.  In fp32 a warp has a row of W, and its
  * lanes the features. */
 #include "cuda/kernels.cuh"
-#include "src/ops/nf4.h"
+#include "cuda/nf4.cuh"
 
 namespace
 {
 
 enum { W_ROWS = 8, TILES = 2, COLS = TILES * W_ROWS, N_WARPS = 8, LANE_FEATURES = NF4_BLOCK / 4, AHEAD = 2 };
-
-struct nf4_table {
-    float value[16];
-};
 
 template <typename T, typename TY> struct few {
     view<const T> x;
@@ -167,9 +163,8 @@ template <typename TY> __global__ void __launch_bounds__(N_WARPS *WARP) few_nf4_
 template <typename T, typename TY>
 void launch_few(moai_device *dev, tensor y, tensor x, const uint8_t *codes, const float *absmax, tensor z)
 {
-    few<T, TY> a = {view_of<const T>(x), view_of<TY>(y), view_of<const TY>(z), codes, absmax,
-                    (int)x.rows,         (int)y.cols,    (int)x.cols,          {}};
-    for (int i = 0; i < 16; i++) a.table.value[i] = nf4_values[i];
+    const few<T, TY> a = {view_of<const T>(x), view_of<TY>(y), view_of<const TY>(z), codes, absmax,
+                          (int)x.rows,         (int)y.cols,    (int)x.cols,          nf4_table_of_values()};
     if constexpr (std::is_same_v<T, float>)
         launch(dev, "matmul_nf4", few_nf4_fp32_kernel<TY>, dim3((unsigned)((a.n_out + N_WARPS - 1) / N_WARPS)),
                N_WARPS * WARP, 0, a);
@@ -177,8 +172,6 @@ void launch_few(moai_device *dev, tensor y, tensor x, const uint8_t *codes, cons
         launch(dev, "matmul_nf4", few_nf4_kernel<T, TY>, dim3((unsigned)((a.n_out + COLS - 1) / COLS)), N_WARPS * WARP,
                0, a);
 }
-
-tensor rows_of(tensor t, int64_t row, int64_t n) { return t.data ? tensor_rows(t, row, n) : t; }
 
 } // namespace
 
@@ -191,7 +184,7 @@ void matmul_nf4_cuda(moai_device *dev, tensor y, tensor x, const uint8_t *codes,
           (long long)x.cols);
     for (int64_t row = 0; row < x.rows && y.cols > 0; row += NF4_FEW_ROWS) {
         const int64_t n = min_i64(NF4_FEW_ROWS, x.rows - row);
-        const tensor ys = rows_of(y, row, n), xs = rows_of(x, row, n), zs = rows_of(z, row, n);
+        const tensor ys = tensor_rows(y, row, n), xs = tensor_rows(x, row, n), zs = tensor_rows(z, row, n);
         for_type("matmul_nf4", x.dt, false, [&](auto t, auto) {
             using T = TYPE(t);
             if (y.dt == DT_F32)

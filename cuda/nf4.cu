@@ -4,15 +4,11 @@
  * once, since the time is that of the memory alone.  The 16 values lie in 16 banks of shared memory: no two lanes ever
  * wait for one another. */
 #include "cuda/kernels.cuh"
-#include "src/ops/nf4.h"
+#include "cuda/nf4.cuh"
 
 namespace {
 
 enum { AT_ONCE = 4 };
-
-struct nf4_table {
-    float value[16];
-};
 
 template <typename T>
 __global__ void __launch_bounds__(BLOCK) dequantize_kernel(view<T> w, const uint32_t *codes, const float *absmax,
@@ -56,8 +52,7 @@ void dequantize_nf4_cuda(moai_device *dev, tensor w, const uint8_t *codes, const
           "dequantize_nf4: (%lld, %lld) is not of whole blocks and aligned, or too large", (long long)w.rows,
           (long long)w.cols);
     if (n == 0) return;
-    nf4_table table;
-    for (int i = 0; i < 16; i++) table.value[i] = nf4_values[i];
+    const nf4_table table = nf4_table_of_values();
     for_type("dequantize_nf4", w.dt, false, [&](auto t, auto) {
         using T = TYPE(t);
         auto kernel = dequantize_kernel<T>;

@@ -37,24 +37,16 @@ check $? "and used"
 run "$checkpoint" merge "$runs/sinkhorn/checkpoint-0" "$runs/lora/checkpoint-5" "$runs/merged" && [ "$(greedy "$runs/merged")" = "$(cat "$runs/two")" ]
 check $? "and folded in"
 
-# refused WHAT COMMAND...: status 2, and said
-refused() {
-    what=$1
-    shift
-    run "$@"
-    [ $? = 2 ] && grep -q "$what" "$runs/err"
-    check $? "$what: $(tail -n 1 "$runs/err" | cut -c 1-150)"
-}
-refused "has 4 residual streams already" "$checkpoint" import --hc_mult 2 "$runs/sinkhorn/checkpoint-0" "$runs/no"
-refused "hc_mult is 1, must be from 2 to 8" "$checkpoint" import --hc_mult 1 $golden/blocks "$runs/no"
-refused "hc_mult is 9" "$checkpoint" import --hc_mult 9 $golden/blocks "$runs/no"
-refused "are of another base than this one: hc_mult" "$MOAI_BIN/moai_generate" "$runs/plain" --adapter "$runs/lora" --input_ids 1
+refused 2 "has 4 residual streams already" "$checkpoint" import --hc_mult 2 "$runs/sinkhorn/checkpoint-0" "$runs/no"
+refused 2 "hc_mult is 1, must be from 2 to 8" "$checkpoint" import --hc_mult 1 $golden/blocks "$runs/no"
+refused 2 "hc_mult is 9" "$checkpoint" import --hc_mult 9 $golden/blocks "$runs/no"
+refused 2 "are of another base than this one: hc_mult" "$MOAI_BIN/moai_generate" "$runs/plain" --adapter "$runs/lora" --input_ids 1
 config() { sed "$1" "$runs/streams/config.json" > "$runs/model.json"; }
 train_new() { "$MOAI_BIN/moai_train" --model "$runs/model.json" --data "$runs/data" --output_dir "$runs/none" --seq_length 16 --max_steps 1 --num_threads 1; }
 for wrong in '"hc_mult": 4/"hc_mult": 0/hc_mult is 0' '"hc_mult": 4/"hc_mult": 9/hc_mult is 9' '"hc_sinkhorn_iters": 3/"hc_sinkhorn_iters": 0/hc_sinkhorn_iters is 0' \
     '"sinkhorn"/"softmax"/hc_mixing is' '"hc_eps": [0-9.e-]*/"hc_eps": 0/hc_eps is 0'; do
     config "s/$(echo "$wrong" | cut -d / -f 1,2)/"
-    refused "$(echo "$wrong" | cut -d / -f 3)" train_new
+    refused 2 "$(echo "$wrong" | cut -d / -f 3)" train_new
 done
 cp -r "$runs/streams" "$runs/three" && sed 's/"hc_mult": 4/"hc_mult": 3/' "$runs/streams/config.json" > "$runs/three/config.json"
 run "$checkpoint" import "$runs/three" "$runs/no"

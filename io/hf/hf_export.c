@@ -203,15 +203,28 @@ static int write_adapter(export *x, const char *dir, moai_error *err)
     return rc;
 }
 
-/* config.json says what the files hold. */
-static int add_quantization(const export *x, const char *config, moai_error *err)
+/* Keys of config.json that say more of the files; `more` is taken. */
+static int add_to_config(const char *config, json_t *more, moai_error *err)
 {
     json_t *o = json_read_object(config, err);
+    const int rc = o && json_object_update(o, more) == 0 ? json_write_file(o, config, err) : -1;
 
-    if (!o) return -1;
-    json_object_set_new(o, "quantization_config", hf_nf4_config(x->nested, x->torch_dtype));
-    const int rc = json_write_file(o, config, err);
     json_decref(o);
+    json_decref(more);
+    return rc;
+}
+
+static int write_config(const export *x, moai_error *err)
+{
+    char *path = xasprintf("%s/config.json", x->dir);
+    const model_config *model = weights_config(x->from);
+    int rc = model_config_write(model, path, x->torch_dtype, err);
+
+    if (rc == 0 && x->nf4)
+        rc = add_to_config(path, json_pack("{s:o}", "quantization_config", hf_nf4_config(x->nested, x->torch_dtype)),
+                           err);
+    if (rc == 0 && model->hc.mult > 1) rc = add_to_config(path, hf_streams_config(), err);
+    free(path);
     return rc;
 }
 
@@ -230,17 +243,14 @@ static int check_nf4(const export *x, moai_error *err)
 
 static int write_all(export *x, moai_error *err)
 {
-    char *config = xasprintf("%s/config.json", x->dir);
     int rc = check_nf4(x, err);
 
-    if (rc == 0) rc = model_config_write(weights_config(x->from), config, x->torch_dtype, err);
-    if (rc == 0 && x->nf4) rc = add_quantization(x, config, err);
-    if (rc == 0 && weights_config(x->from)->hc.mult > 1) rc = hf_write_streams(x->dir, err);
+    if (rc == 0) rc = write_config(x, err);
+    if (rc == 0 && weights_config(x->from)->hc.mult > 1) rc = hf_streams_write_code(x->dir, err);
     if (rc == 0) rc = write_files(x, err);
     for (int shard = 0; rc == 0 && shard < x->n_shards; shard++) rc = write_shard(x, shard, err);
     if (rc == 0 && x->n_shards > 1) rc = write_index(x, err);
     if (rc == 0) rc = file_sync(x->dir, err);
-    free(config);
     return rc;
 }
 

@@ -5,9 +5,11 @@
 
 #include "src/base/base.h"
 
+#include <jansson.h>
+
 #define HF_STREAMS_CODE "modeling_moai.py"
 
-/* Makes the config.json in `dir` that of such a model, and writes HF_STREAMS_CODE beside it. */
-int hf_write_streams(const char *dir, moai_error *err);
+json_t *hf_streams_config(void);              /* what config.json of such a model says in place of Qwen3's, and more */
+int hf_streams_write_code(const char *dir, moai_error *err);                /* HF_STREAMS_CODE */
 
 #endif

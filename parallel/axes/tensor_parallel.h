@@ -47,17 +47,6 @@ static inline void tp_all_reduce(const moai_ctx *c, tensor full)
     comm_request r = all_reduce_begin(&c->grid->tp, full.data, (size_t)tensor_n_elem(full), full.dt, REDUCE_SUM);
     comm_end(&r);
 }
-/* This rank's rows of the sum of all ranks' `full`, in scratch or, where rows are not split, in place. */
-static inline tensor tp_sum_rows(const moai_ctx *c, tensor full)
-{
-    if (!tp_splits_rows(c)) {
-        tp_all_reduce(c, full);
-        return full;
-    }
-    tensor part = arena_tensor(c->scratch, full.dt, c->n_rows, full.cols);
-    tp_reduce_scatter(c, part, full);
-    return part;
-}
 /* Scratch for the full counterpart of `part`: part itself where rows are not split, so that nothing is copied. */
 static inline tensor tp_full(const moai_ctx *c, tensor part)
 {

@@ -80,7 +80,6 @@ void hc_merge_cpu(moai_device *dev, tensor out, tensor x, tensor y, tensor coef,
                 for (int k = 0; k < n; k++) sum += comb[k * n + j] * xi[k * H + c];
                 to[j * H + c] = sum;
             }
-        if (out.dt == DT_F32) memcpy(tensor_at(out, i, 0), to, (size_t)out.cols * sizeof(float));
         row_store(out, i, to);
     }
 }
@@ -114,7 +113,6 @@ void hc_merge_backward_cpu(moai_device *dev, tensor dx, tensor dy, tensor dcoef,
             for (int k = 0; k < n; k++) dcomb[k * n + j] = dot(xi + k * H, g + j * H, H);
         }
         row_store(dy, i, dyi);
-        if (dx.dt == DT_F32) memcpy(tensor_at(dx, i, 0), to, (size_t)dx.cols * sizeof(float));
         row_store(dx, i, to);
     }
 }
@@ -140,7 +138,7 @@ void hc_coefficients_backward_cpu(moai_device *dev, tensor dx, tensor dh, tensor
         float *dxi = row_target(dx, i, buf + x.cols + H), *drawi = row_target(draw, i, buf + 2 * x.cols + H);
         for (int k = 0; k < s.n; k++)
             for (int64_t c = 0; c < H; c++) dxi[k * H + c] = dres[k * H + c] + pre[k] * dui[c] - along * xi[k * H + c];
-        for (int64_t k = 0; k < n_raw; k++) drawi[k] = a[k < s.n ? 0 : k < 2 * s.n ? 1 : 2] * r[i] * dhi[k];
+        for (int64_t k = 0; k < n_raw; k++) drawi[k] = a[hc_group(s.n, k)] * r[i] * dhi[k];
         row_store(dx, i, dxi);
         row_store(draw, i, drawi);
     }
@@ -160,7 +158,7 @@ void hc_parameters_backward_cpu(moai_device *dev, tensor dbase, tensor dscale, t
             const float *dhi = tensor_at(dh, i, 0), *rawi = tensor_at(raw, i, 0);
             for (int64_t k = 0; k < n_raw; k++) {
                 base[k] += dhi[k];
-                scale[k < s.n ? 0 : k < 2 * s.n ? 1 : 2] += dhi[k] * r[i] * rawi[k];
+                scale[hc_group(s.n, k)] += dhi[k] * r[i] * rawi[k];
             }
         }
     }

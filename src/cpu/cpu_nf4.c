@@ -72,9 +72,6 @@ void matmul_nf4_cpu(moai_device *dev, tensor y, tensor x, const uint8_t *codes, 
     for (int64_t i = 0; i < n; i++) {
         const float *more = z.data ? row_load(z, i, buffer) : NULL;
         for (int64_t j = 0; more && j < out; j++) sums[i * out + j] += more[j];
-        if (y.dt == DT_F32)
-            memcpy(tensor_at(y, i, 0), sums + i * out, (size_t)out * sizeof *sums);
-        else
-            row_store(y, i, sums + i * out);
+        row_store(y, i, sums + i * out);
     }
 }

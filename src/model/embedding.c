@@ -49,17 +49,14 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
 static void backward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tp_rows *d, bool gather)
 {
     embedding_weights *w = weights;
-
     const size_t mark = arena_mark(c->scratch);
-    tensor one = stream_one(c, d->part), full = c->hc.n > 1 ? tp_full(c, one) : d->full;
 
     (void)acts, (void)gather;
-    comm_end(&d->ready);                                                            /* (N, H)                      */
-    if (w->is_trained && c->hc.n > 1) {
-        stream_spread_backward(c, one, d->part);                                    /* (N/tp, H)                   */
-        tp_all_gather(c, full, one);
-    }
-    if (w->is_trained) c->ops->embed_backward(c->dev, w->dtable, b->inputs, full, w->vocab_begin);  /* (V/tp, H)   */
+    if (w->is_trained)
+        c->ops->embed_backward(c->dev, w->dtable, b->inputs, stream_spread_backward(c, d), /* (N, H)               */
+                               w->vocab_begin);                                     /* (V/tp, H)                   */
+    else
+        comm_end(&d->ready);
     arena_release(c->scratch, mark);
 }
 

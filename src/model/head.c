@@ -95,7 +95,7 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
     head_weights *w = weights;
     head_acts *a = acts;
     const size_t mark = arena_mark(c->scratch);
-    const tensor x = stream_one(c, a->x), dx_one = c->hc.n > 1 && b->scale != 0 ? stream_one(c, dx) : dx;
+    const tensor x = stream_one(c, a->x), dx_one = stream_one(c, dx);
     stream_acts joined = stream_head_acts(c, &w->streams, x.rows);
     tensor n = arena_tensor(c->scratch, c->dt, x.rows, x.cols), n_full = tp_full(c, n);
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));

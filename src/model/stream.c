@@ -43,24 +43,24 @@ void stream_read(const moai_ctx *c, tensor n, float *r, tensor x, const stream_w
     c->ops->rmsnorm(c->dev, n, r, is_one(c) ? x : a->u, w->norm.w, eps_of(c));
 }
 
-static tensor sum_of_products(const moai_ctx *c, tensor branch, const linear *l, const linear_acts *acts)
-{
-    tensor part = arena_tensor(c->scratch, c->dt, c->n_tokens, l->w.rows);
-
-    linear_forward(c, part, branch, l, acts);                                   /* (N, H)          partial sum       */
-    return tp_sum_rows(c, part);                                                /* (N/tp, H)                         */
-}
-
-/* y (N/tp, H) = branch W^T */
+/* y (N/tp, H) = branch W^T, summed over the tensor axis */
 static void branch_result(const moai_ctx *c, tensor y, tensor branch, const linear *l, const linear_acts *acts)
 {
     tensor part = tp_full(c, y);
 
-    linear_forward(c, part, branch, l, acts);
+    linear_forward(c, part, branch, l, acts);                                   /* (N, H)          partial sum       */
     if (tp_splits_rows(c))
         tp_reduce_scatter(c, y, part);
     else
         tp_all_reduce(c, y);
+}
+
+static tensor branch_in_scratch(const moai_ctx *c, tensor branch, const linear *l, const linear_acts *acts)
+{
+    tensor y = arena_tensor(c->scratch, c->dt, c->n_rows, l->w.rows);
+
+    branch_result(c, y, branch, l, acts);
+    return y;
 }
 
 void stream_add(const moai_ctx *c, tensor y, tensor x, tensor branch, const linear *l, const linear_acts *acts,
@@ -74,7 +74,7 @@ void stream_add(const moai_ctx *c, tensor y, tensor x, tensor branch, const line
     } else if (c->grid->tp.size == 1) {
         linear_add(c, y, x, branch, l, acts);
     } else {
-        c->ops->add(c->dev, y, x, sum_of_products(c, branch, l, acts));
+        c->ops->add(c->dev, y, x, branch_in_scratch(c, branch, l, acts));
     }
     arena_release(c->scratch, mark);
 }
@@ -85,7 +85,7 @@ void stream_add_read(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, 
     const size_t mark = arena_mark(c->scratch);
 
     if (is_one(c) && c->grid->tp.size > 1) {
-        c->ops->residual_rmsnorm(c->dev, h, n, r, x, sum_of_products(c, branch, l, acts), next->norm.w, eps_of(c));
+        c->ops->residual_rmsnorm(c->dev, h, n, r, x, branch_in_scratch(c, branch, l, acts), next->norm.w, eps_of(c));
     } else {
         stream_add(c, h, x, branch, l, acts, from);
         stream_read(c, n, r, h, next, to);
@@ -179,7 +179,19 @@ static void collect(const moai_ctx *c, tensor one, tensor all, float factor)
 }
 
 void stream_spread(const moai_ctx *c, tensor all, tensor one) { spread(c, all, one, 1); }
-void stream_spread_backward(const moai_ctx *c, tensor done, tensor dall) { collect(c, done, dall, 1); }
+
+tensor stream_spread_backward(const moai_ctx *c, tp_rows *d)
+{
+    if (is_one(c)) {
+        comm_end(&d->ready);
+        return d->full;
+    }
+    tensor done = stream_one(c, d->part), full = tp_full(c, done);
+
+    collect(c, done, d->part, 1);                                               /* (N/tp, H)                         */
+    tp_all_gather(c, full, done);
+    return full;
+}
 
 stream_head stream_head_view(const flat_params *f)
 {

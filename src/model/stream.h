@@ -62,7 +62,8 @@ void stream_read_backward(const moai_ctx *, tp_rows *d, tensor dcoef, tensor dn,
  * coefficients as a branch's is.  one (N/tp, H).  With one stream `all` is `one`, and nothing is done. */
 tensor stream_one(const moai_ctx *, tensor all);                                /* scratch for it; or `all` itself  */
 void stream_spread(const moai_ctx *, tensor all, tensor one);
-void stream_spread_backward(const moai_ctx *, tensor done, tensor dall);
+/* From the gradient at all to that at one (N, H), gathered, in scratch or in d.  Collective over tp. */
+tensor stream_spread_backward(const moai_ctx *, tp_rows *d);
 
 /* fn (n, nH), base (1, n), scale (1, 1); {0}: the mean */
 typedef struct stream_head {

@@ -49,6 +49,8 @@ HC_INLINE int64_t hc_n_mixing(hc_shape s)     /* of h: n^2 or n! */
 }
 HC_INLINE int64_t hc_n_raw(hc_shape s) { return s.reads_only ? s.n : 2 * s.n + hc_n_mixing(s); }
 HC_INLINE int64_t hc_n_coef(hc_shape s) { return s.reads_only ? s.n : 2 * s.n + s.n * s.n; }
+/* Which of the three an element of raw, base and h belongs to: its scale. */
+HC_INLINE int hc_group(int n, int64_t k) { return k < n ? 0 : k < 2 * n ? 1 : 2; }
 HC_INLINE int hc_n_sums(hc_shape s) { return s.permutes || s.reads_only ? 0 : (2 * s.iters - 1) * s.n; }
 
 /* What a token's coefficients are made of. */
@@ -220,7 +222,7 @@ HC_INLINE float hc_token_backward(float *dh, const float *dcoef, const hc_token 
         hc_permutations_backward(dh + 2 * n, dcoef + 2 * n, t, s);
     else
         hc_sinkhorn_backward(dh + 2 * n, dcoef + 2 * n, t, s);
-    for (int64_t k = 0; k < n_raw; k++) along += t->scale[k < n ? 0 : k < 2 * n ? 1 : 2] * dh[k] * t->raw[k];
+    for (int64_t k = 0; k < n_raw; k++) along += t->scale[hc_group(n, k)] * dh[k] * t->raw[k];
     return along;
 }
 

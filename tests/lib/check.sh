@@ -4,6 +4,7 @@
 #   check STATUS TEXT    a TAP line, and the status again; behind a failure the ends of the files in $shown
 #   lacks TEXT TOOL...   is one of the tools missing?  Then a TAP line says that TEXT is skipped for want of it
 #   refused STATUS TEXT COMMAND...    the command ends with this status and one line that has the text (a pattern)
+#   relay N TEXT COMMAND...           N lines of the command, "ok - ..." or "not ok - ...", as TAP lines with TEXT before them
 #   done_testing         prints the plan; the script's status
 . tests/lib/has.sh
 shown='' tests_run=0 tests_failed=0
@@ -41,6 +42,17 @@ refused() {
     [ $status = "$wanted" ] && [ "$said" = 1 ] || sed 's/^/# /' "$TMPDIR/out" | tail -n 15
     [ $status = "$wanted" ] && [ "$said" = 1 ]
     check $? "$text: status $wanted (is $status), said once ($said times)"
+}
+
+relay() {
+    relayed=$1 before=$2
+    shift 2
+    "$@" > "$TMPDIR/relayed" 2> "$TMPDIR/relayed.err" || tail -n 5 "$TMPDIR/relayed.err" | sed 's/^/# /'
+    while read -r word rest; do
+        case $word in ok) check 0 "$before${rest#- }" ;; not) check 1 "$before${rest#ok - }" ;; esac
+    done < "$TMPDIR/relayed"
+    [ "$(grep -c '^ok\|^not ok' "$TMPDIR/relayed")" = "$relayed" ]
+    check $? "$before$relayed things were looked at"
 }
 
 done_testing() {

@@ -1,10 +1,8 @@
 #!/bin/sh
 # A model exported in 4 bits is what bitsandbytes makes of it, byte for byte, and loads in Transformers; adapters that were
-# trained here load in PEFT: both with our logits.  Needs a Python with torch, transformers, peft and bitsandbytes.
+# trained here load in PEFT: both with our logits.
+# needs: python:torch python:transformers python:peft python:bitsandbytes
 . tests/lib/layouts.sh
-python=${PYTHON:-python3}
-"$python" -c 'import torch, transformers, peft, bitsandbytes' > /dev/null 2>&1 ||
-    { echo "1..0 # SKIP no torch, transformers, peft and bitsandbytes in $python"; exit 0; }
 golden=tests/golden ids=5,9,11,3,50,7,8,9
 logits() { "$MOAI_BIN/moai_generate" "$@" --input_ids $ids --num_threads 1 >> "$runs/log" 2>&1; }
 mkdir "$runs/data" && "$MOAI_BIN/tests/tools/make_tokens" "$runs/data" 53 2000 32
@@ -17,11 +15,6 @@ mkdir "$runs/data" && "$MOAI_BIN/tests/tools/make_tokens" "$runs/data" 53 2000 3
     logits "$runs/plain" --adapter "$runs/lora" --logits_out "$runs/lora.bin"
 check $? "exported, trained, and logits written"
 shown="$runs/log"
-"$python" tests/slow/t8-bitsandbytes.py "$runs/plain" "$runs/nf4" "$runs/nf4.bin" "$runs/plain" "$runs/peft" "$runs/lora.bin" $ids \
-    > "$runs/tap" 2> "$runs/err" || sed 's/^/# /' "$runs/err" | tail -n 5
-while read -r word rest; do
-    case $word in ok) check 0 "${rest#- }" ;; not) check 1 "${rest#ok - }" ;; esac
-done < "$runs/tap"
-[ "$(grep -c '^ok\|^not ok' "$runs/tap")" = 4 ]
-check $? "four things were looked at"
+relay 4 "" "$PYTHON" tests/slow/t8-bitsandbytes.py "$runs/plain" "$runs/nf4" "$runs/nf4.bin" "$runs/plain" "$runs/peft" \
+    "$runs/lora.bin" $ids
 done_testing

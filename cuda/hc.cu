@@ -1,5 +1,5 @@
 /* hc.cu: the streams of hyper-connections: coefficients, reading, merging, and backwards (hc.h) */
-#include "cuda/kernels.cuh"
+#include "cuda/hc_border.h"
 
 namespace
 {
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(TOKENS)
 }
 
 __global__ void __launch_bounds__(TOKENS)
-    coefficients_backward_kernel(view<float> dh, float *along, view<const float> dcoef, const float *r,
+    coefficients_backward_kernel(view<float> dh, view<float> along, view<const float> dcoef, const float *r,
                                  view<const float> raw, const float *base, const float *scale, int64_t n_rows,
                                  int64_t cols, hc_shape s)
 {
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(TOKENS)
     if (row >= n_rows) return;
     const hc_token t = {raw.at(row, 0), base, scale, r[row], sums + threadIdx.x, TOKENS};
     const float sum = hc_token_backward(dh.at(row, 0), dcoef.at(row, 0), &t, s);
-    along[row] = r[row] * r[row] * r[row] / (float)cols * sum;
+    *along.at(row, 0) = r[row] * r[row] * r[row] / (float)cols * sum;
 }
 
 template <typename T>
@@ -60,18 +60,41 @@ __global__ void __launch_bounds__(BLOCK)
 
 /* -- streams: a block a token -- */
 
+/* u's element of column c */
+template <typename T, int N> __device__ float read_at(view<const T> x, int64_t row, int c, const float *pre, int H)
+{
+    float sum = 0;
+
+#pragma unroll
+    for (int i = 0; i < N; i++) sum += pre[i] * to_float(*x.at(row, i * H + c));
+    return sum;
+}
+
 template <typename T, int N>
 __global__ void __launch_bounds__(BLOCK) read_kernel(view<T> u, view<const T> x, view<const float> coef, int H)
 {
     const int64_t row = blockIdx.x;
     const float *pre = coef.at(row, 0);
 
+    for (int c = threadIdx.x; c < H; c += BLOCK) *u.at(row, c) = from_float<T>(read_at<T, N>(x, row, c, pre, H));
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(BLOCK)
+    read_norm_kernel(view<T> n1, float *rn, view<const T> x, view<const float> coef, const T *w, float eps, int H)
+{
+    const int64_t row = blockIdx.x;
+    const float *pre = coef.at(row, 0);
+    float squares = 0;
+
     for (int c = threadIdx.x; c < H; c += BLOCK) {
-        float sum = 0;
-#pragma unroll
-        for (int i = 0; i < N; i++) sum += pre[i] * to_float(*x.at(row, i * H + c));
-        *u.at(row, c) = from_float<T>(sum);
+        const float u = read_at<T, N>(x, row, c, pre, H);
+        squares += u * u;
     }
+    const float r = 1 / sqrtf(block_sum(squares, 0) / (float)H + eps);
+    if (threadIdx.x == 0) rn[row] = r;
+    for (int c = threadIdx.x; c < H; c += BLOCK)
+        *n1.at(row, c) = from_float<T>(read_at<T, N>(x, row, c, pre, H) * r * to_float(w[c]));
 }
 
 template <typename T, int N>
@@ -142,39 +165,79 @@ __global__ void __launch_bounds__(BLOCK)
         }
 }
 
+/* -- a reading on its way back (ops.h) -- */
+
+template <typename T> struct reading {
+    view<const T> dn, x;
+    view<const float> coef;
+    const T *w;                                               /* NULL: none */
+    const float *rn;
+    view<float> along;
+    int H;
+};
+
+/* du's element of column c */
+template <typename T, int N> __device__ float du_at(const reading<T> &a, int64_t row, int c, float along)
+{
+    const float dn = to_float(*a.dn.at(row, c));
+
+    if (!a.w) return dn;
+    return a.rn[row] * to_float(a.w[c]) * dn - along * read_at<T, N>(a.x, row, c, a.coef.at(row, 0), a.H);
+}
+
+/* along[1] for every thread of the block, of whose rows a thread adds up dn u rn for its columns in dw. */
+template <typename T, int N>
+__device__ float norm_backward(const reading<T> &a, int64_t row, float *dw, bool is_first)
+{
+    const float *pre = a.coef.at(row, 0), r = a.rn[row];
+    float sum = 0;
+
+    for (int c = threadIdx.x; c < a.H; c += BLOCK) {
+        const float dn = to_float(*a.dn.at(row, c)), u = read_at<T, N>(a.x, row, c, pre, a.H);
+        sum += to_float(a.w[c]) * dn * u;
+        dw[c] = (is_first ? 0 : dw[c]) + dn * u * r;
+    }
+    return r * r * r / (float)a.H * block_sum(sum, 0);
+}
+
+/* A block takes one row after another; dw_partial (blocks, H). */
 template <typename T, int N>
 __global__ void __launch_bounds__(BLOCK)
-    read_backward_kernel(view<float> dcoef, view<const T> du, view<const T> x, int H)
+    read_backward_kernel(view<float> dcoef, float *dw_partial, reading<T> a, int64_t n_rows)
 {
-    const int64_t row = blockIdx.x;
-    float dpre[N] = {};
+    float *dw = dw_partial + (int64_t)blockIdx.x * a.H;
 
-    for (int c = threadIdx.x; c < H; c += BLOCK) {
-        const float d = to_float(*du.at(row, c));
+    for (int64_t row = blockIdx.x; row < n_rows; row += gridDim.x) {
+        const float along = a.w ? norm_backward<T, N>(a, row, dw, row == blockIdx.x) : 0;
+        float dpre[N] = {};
+        for (int c = threadIdx.x; c < a.H; c += BLOCK) {
+            const float du = du_at<T, N>(a, row, c, along);
 #pragma unroll
-        for (int i = 0; i < N; i++) dpre[i] += d * to_float(*x.at(row, i * H + c));
-    }
+            for (int i = 0; i < N; i++) dpre[i] += du * to_float(*a.x.at(row, i * a.H + c));
+        }
+        if (threadIdx.x == 0) *a.along.at(row, 1) = along;
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        const float sum = block_sum(dpre[i], i % 2);
-        if (threadIdx.x == 0) *dcoef.at(row, i) = sum;
+        for (int i = 0; i < N; i++) {
+            const float sum = block_sum(dpre[i], (i + 1) % 2);
+            if (threadIdx.x == 0) *dcoef.at(row, i) = sum;
+        }
+        __syncthreads();                                      /* the next row's sums begin where these do */
     }
 }
 
+/* but for draw fn */
 template <typename T, int N>
-__global__ void __launch_bounds__(BLOCK)
-    streams_backward_kernel(view<T> dx, view<const T> du, view<const T> x, view<const float> coef, const float *along,
-                            int H)
+__global__ void __launch_bounds__(BLOCK) streams_backward_kernel(view<T> dx, reading<T> a)
 {
     const int64_t row = blockIdx.x;
-    const float *pre = coef.at(row, 0), by = along[row];
+    const float *pre = a.coef.at(row, 0), along_x = *a.along.at(row, 0), along_u = *a.along.at(row, 1);
 
-    for (int c = threadIdx.x; c < H; c += BLOCK) {
-        const float d = to_float(*du.at(row, c));
+    for (int c = threadIdx.x; c < a.H; c += BLOCK) {
+        const float du = du_at<T, N>(a, row, c, along_u);
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            T *to = dx.at(row, i * H + c);
-            *to = from_float<T>(to_float(*to) + pre[i] * d - by * to_float(*x.at(row, i * H + c)));
+            T *to = dx.at(row, i * a.H + c);
+            *to = from_float<T>(to_float(*to) + pre[i] * du - along_x * to_float(*a.x.at(row, i * a.H + c)));
         }
     }
 }
@@ -242,6 +305,17 @@ void check_shape(const char *op, tensor x, tensor coef, int n, int64_t n_coef)
           (long long)coef.cols);
 }
 
+template <typename T> reading<T> reading_of(const hc_reading *a)
+{
+    return {view_of<const T>(a->dn),
+            view_of<const T>(a->x),
+            view_of<const float>(a->coef),
+            static_cast<const T *>(a->w.data),
+            a->rn,
+            view_of<float>(a->along),
+            (int)a->dn.cols};
+}
+
 unsigned token_blocks(int64_t n) { return (unsigned)((n + TOKENS - 1) / TOKENS); }
 
 /* Shared memory for Sinkhorn's sums. */
@@ -263,15 +337,20 @@ template <typename F> void for_rows(const char *op, tensor x, int n, F f)
 
 } // namespace
 
-void hc_coefficients_cuda(moai_device *dev, tensor coef, float *r, tensor x, tensor raw, tensor base, tensor scale,
-                          hc_shape s)
+void hc_coefficients_cuda(moai_device *dev, tensor coef, tensor raw, float *r, tensor x, tensor fn, tensor base,
+                          tensor scale, hc_shape s)
 {
     const char *op = "hc_coefficients";
     const int64_t n_raw = hc_n_raw(s);
-    const float *p = parameters(dev, base, scale, n_raw, 0);
 
     check_shape(op, x, coef, s.n, hc_n_coef(s));
     if (x.rows == 0) return;
+    if (border_takes(x, s.n, n_raw) && is_packed(fn)) {
+        border_coefficients(dev, x, coef, raw, r, x, tensor(), tensor(), fn, base, scale, s);
+        return;
+    }
+    matmul_cuda(dev, raw, x, fn);
+    const float *p = parameters(dev, base, scale, n_raw, 0);
     for_type(op, x.dt, false, [&](auto t, auto) {
         rms_kernel<<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(r, view_of<const TYPE(t)>(x), (int)x.cols, s.norm_eps);
     });
@@ -291,6 +370,21 @@ void hc_read_cuda(moai_device *dev, tensor u, tensor x, tensor coef, int n)
     });
 }
 
+void hc_read_norm_cuda(moai_device *dev, tensor n1, float *rn, tensor x, tensor coef, tensor w, float eps, int n)
+{
+    check_shape("hc_read_norm", x, coef, n, n);
+    if (border_takes(x, n, 2 * n + n * n) && is_packed(n1, w)) {
+        border_read_norm(dev, n1, rn, x, coef, w, eps, n);
+        return;
+    }
+    for_rows("hc_read_norm", x, n, [&](auto t, auto streams) {
+        using T = TYPE(t);
+        read_norm_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
+            view_of<T>(n1), rn, view_of<const T>(x), view_of<const float>(coef), static_cast<const T *>(w.data), eps,
+            (int)n1.cols);
+    });
+}
+
 void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef, int n)
 {
     check_shape("hc_merge", x, coef, n, 2 * n + n * n);
@@ -299,6 +393,17 @@ void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef
         merge_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
             view_of<T>(out), view_of<const T>(x), view_of<const T>(y), view_of<const float>(coef), (int)y.cols);
     });
+}
+
+void hc_merge_coefficients_cuda(moai_device *dev, tensor out, tensor coef, tensor raw, float *r, tensor x, tensor y,
+                                tensor merging, tensor fn, tensor base, tensor scale, hc_shape s)
+{
+    if (border_takes(x, s.n, hc_n_raw(s)) && is_packed(out, y, fn)) {
+        border_coefficients(dev, out, coef, raw, r, x, y, merging, fn, base, scale, s);
+        return;
+    }
+    hc_merge_cuda(dev, out, x, y, merging, s.n);
+    hc_coefficients_cuda(dev, coef, raw, r, out, fn, base, scale, s);
 }
 
 void hc_merge_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef, tensor dout, tensor x, tensor y,
@@ -313,48 +418,75 @@ void hc_merge_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef
     });
 }
 
-void hc_coefficients_backward_cuda(moai_device *dev, tensor dx, tensor dh, tensor draw, tensor dcoef, tensor du,
-                                   tensor x, tensor raw, const float *r, tensor coef, tensor base, tensor scale,
-                                   hc_shape s)
+/* dbase (1, n_raw) and dscale += of all rows; of_scale (n_raw) is for the sums of columns. */
+static void add_parameters(moai_device *dev, const char *op, tensor dbase, tensor dscale, tensor dh, tensor raw,
+                           const float *r, float *of_scale, hc_shape s)
 {
-    const char *op = "hc_coefficients_backward";
-    const int64_t n_raw = hc_n_raw(s);
-    const unsigned n_rows = (unsigned)x.rows;
-    const int H = (int)du.cols;
-    float *p = parameters(dev, base, scale, n_raw, x.rows), *along = p + n_raw + 3;
+    if (!dbase.data) return;
+    parameters_kernel<<<(unsigned)dh.cols, BLOCK, 0, dev->stream>>>(
+        static_cast<float *>(dbase.data), of_scale, view_of<const float>(dh), view_of<const float>(raw), r, dh.rows);
+    LAUNCH_CHECK(op);
+    scales_kernel<<<(unsigned)dscale.cols, BLOCK, 0, dev->stream>>>(static_cast<float *>(dscale.data), of_scale,
+                                                                dh.cols, s.n);
+    LAUNCH_CHECK(op);
+}
 
-    check_shape(op, x, coef, s.n, hc_n_coef(s));
+void hc_read_backward_cuda(moai_device *dev, tensor dw, tensor dbase, tensor dscale, tensor dcoef, const hc_reading *a,
+                           tensor raw, const float *r, tensor base, tensor scale, hc_shape s)
+{
+    const char *op = "hc_read_backward";
+    const int64_t n_raw = hc_n_raw(s), H = a->dn.cols;
+    const tensor x = a->x;
+
+    check_shape(op, x, a->coef, s.n, hc_n_coef(s));
+    CHECK((dbase.data == nullptr) == (dscale.data == nullptr), "%s: dbase and dscale are both wanted, or none", op);
+    if (a->w.data && border_takes(x, s.n, n_raw) && is_packed(a->dn, a->w)) {
+        border_read_backward(dev, dw, dbase, dscale, dcoef, a, raw, r, base, scale, s);
+        return;
+    }
     for_rows(op, x, s.n, [&](auto t, auto streams) {
         using T = TYPE(t);
         constexpr int n = decltype(streams)::value;
-        read_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<float>(dcoef), view_of<const T>(du),
-                                                                      view_of<const T>(x), H);
+        const int64_t n_blocks = min_i64(x.rows, resident_blocks(dev, read_backward_kernel<T, n>, BLOCK, 0));
+        float *p = parameters(dev, base, scale, n_raw, n_blocks * H + (x.rows + 1) * n_raw), *partial = p + n_raw + 3,
+              *of_scale = partial + n_blocks * H;
+        const tensor dh = tensor_of(of_scale + n_raw, DT_F32, x.rows, n_raw);
+        read_backward_kernel<T, n><<<(unsigned)n_blocks, BLOCK, 0, dev->stream>>>(view_of<float>(dcoef), partial,
+                                                                                  reading_of<T>(a), x.rows);
         LAUNCH_CHECK(op);
+        if (dw.data) add_partials(dev, static_cast<float *>(dw.data), nullptr, partial, n_blocks, H);
         coefficients_backward_kernel<<<token_blocks(x.rows), TOKENS,
                                        sums_bytes(dev, op, coefficients_backward_kernel, s), dev->stream>>>(
-            view_of<float>(dh), along, view_of<const float>(dcoef), r, view_of<const float>(raw), p, p + n_raw, x.rows,
-            x.cols, s);
+            view_of<float>(dh), view_of<float>(a->along), view_of<const float>(dcoef), r, view_of<const float>(raw), p,
+            p + n_raw, x.rows, x.cols, s);
         LAUNCH_CHECK(op);
-        streams_backward_kernel<T, n><<<n_rows, BLOCK, 0, dev->stream>>>(
-            view_of<T>(dx), view_of<const T>(du), view_of<const T>(x), view_of<const float>(coef), along, H);
-        LAUNCH_CHECK(op);
-        raw_kernel<T><<<n_rows, BLOCK, 0, dev->stream>>>(view_of<T>(draw), view_of<const float>(dh), r, p + n_raw,
-                                                         n_raw, n);
+        raw_kernel<T><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(view_of<T>(a->draw), view_of<const float>(dh), r,
+                                                                   p + n_raw, n_raw, n);
+        add_parameters(dev, op, dbase, dscale, dh, raw, r, of_scale, s);
     });
 }
 
-void hc_parameters_backward_cuda(moai_device *dev, tensor dbase, tensor dscale, tensor dh, tensor raw, const float *r,
-                                 hc_shape s)
+void hc_streams_backward_cuda(moai_device *dev, tensor dx, const hc_reading *a, int n)
 {
-    const int64_t n_raw = hc_n_raw(s);
-    float *of_scale = static_cast<float *>(device_scratch_cuda(dev, (size_t)n_raw * sizeof(float)));
+    check_shape("hc_streams_backward", a->x, a->coef, n, n);
+    for_rows("hc_streams_backward", dx, n, [&](auto t, auto streams) {
+        using T = TYPE(t);
+        streams_backward_kernel<T, decltype(streams)::value><<<(unsigned)dx.rows, BLOCK, 0, dev->stream>>>(
+            view_of<T>(dx), reading_of<T>(a));
+    });
+    matmul_dx_cuda(dev, dx, a->draw, a->fn, true);
+}
 
-    if (dh.rows == 0) return;
-    parameters_kernel<<<(unsigned)n_raw, BLOCK, 0, dev->stream>>>(static_cast<float *>(dbase.data), of_scale,
-                                                                  view_of<const float>(dh), view_of<const float>(raw),
-                                                                  r, dh.rows);
-    LAUNCH_CHECK("hc_parameters_backward");
-    scales_kernel<<<(unsigned)dscale.cols, BLOCK, 0, dev->stream>>>(static_cast<float *>(dscale.data),
-                                                                of_scale, n_raw, s.n);
-    LAUNCH_CHECK("hc_parameters_backward");
+void hc_border_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef, const hc_reading *later, tensor x,
+                             tensor y, tensor coef, int n)
+{
+    const bool is_even = later->draw.stride % 2 == 0 && (uintptr_t)later->draw.data % 4 == 0;
+
+    if (later->w.data && is_even && border_takes(x, n, later->fn.rows) &&
+        is_packed(dx, dy, y, later->dn, later->fn, later->w)) {
+        border_backward(dev, dx, dy, dcoef, later, x, y, coef, n);
+        return;
+    }
+    hc_streams_backward_cuda(dev, dx, later, n);
+    hc_merge_backward_cuda(dev, dx, dy, dcoef, dx, x, y, coef, n);
 }

@@ -20,6 +20,28 @@ static void matmul_dw_parts(moai_device *d, tensor dw, tensor dy, tensor x, bool
 }
 static LORA_BACKWARD_BY_PARTS(parts)
 
+static void hc_merge_parts(moai_device *d, tensor out, tensor x, tensor y, tensor coef, int n)
+{
+    dut.ops->hc_merge(d, out, x, y, coef, n);
+}
+static void hc_coefficients_parts(moai_device *d, tensor coef, tensor raw, float *r, tensor x, tensor fn, tensor base,
+                                  tensor scale, hc_shape s)
+{
+    dut.ops->hc_coefficients(d, coef, raw, r, x, fn, base, scale, s);
+}
+static HC_MERGE_COEFFICIENTS_BY_PARTS(parts)
+
+static void hc_merge_backward_parts(moai_device *d, tensor dx, tensor dy, tensor dcoef, tensor dout, tensor x, tensor y,
+                                    tensor coef, int n)
+{
+    dut.ops->hc_merge_backward(d, dx, dy, dcoef, dout, x, y, coef, n);
+}
+static void hc_streams_backward_parts(moai_device *d, tensor dx, const hc_reading *a, int n)
+{
+    dut.ops->hc_streams_backward(d, dx, a, n);
+}
+static HC_BORDER_BACKWARD_BY_PARTS(parts)
+
 static const double eps = 1e-6;
 
 /* One rounding more than the device's own: by its dtype's. */
@@ -68,6 +90,61 @@ static void check_lora(dtype dt, int64_t rows, int64_t out, int64_t rank)
     FREE(&dy, &b, &low, &dlow, &db, &own_dlow, &own_db);
 }
 
+static void check_merge_coefficients(dtype dt, hc_shape s, int64_t rows, int64_t H)
+{
+    const int64_t n_raw = hc_n_raw(s), n_coef = hc_n_coef(s), wide = s.n * H;
+    field x = field_random("x", dt, rows, wide, true), y = field_random("y", dt, rows, H, true),
+          merging = field_random("merging", DT_F32, rows, n_coef, false),
+          fn = field_random("fn", dt, n_raw, wide, false), base = field_random("base", dt, 1, n_raw, false),
+          scale = field_random("scale", dt, 1, 3, false), out[2], coef[2], raw[2], r[2];
+
+    for (int i = 0; i < 2; i++) {
+        out[i] = field_output("out", dt, rows, wide, true), coef[i] = field_output("coef", DT_F32, rows, n_coef, false);
+        raw[i] = field_output("raw", DT_F32, rows, n_raw, false), r[i] = field_output("r", DT_F32, 1, rows, false);
+    }
+    dut.ops->hc_merge_coefficients(dut.dev, out[0].t, coef[0].t, raw[0].t, r[0].t.data, x.t, y.t, merging.t, fn.t,
+                                   base.t, scale.t, s);
+    TWICE(hc_merge_coefficients_parts(dut.dev, out[1].t, coef[1].t, raw[1].t, r[1].t.data, x.t, y.t, merging.t, fn.t,
+                                      base.t, scale.t, s), &out[1], &coef[1], &raw[1], &r[1]);
+    field *const made[][2] = {{&out[0], &out[1]}, {&coef[0], &coef[1]}, {&raw[0], &raw[1]}, {&r[0], &r[1]}};
+    for (int i = 0; i < 4; i++) {
+        double *ref = values_of(made[i][0]);
+        ok_field(made[i][1], ref, rounding(dt), "hc_merge_coefficients by parts");
+        free(ref);
+        FREE(made[i][0], made[i][1]);
+    }
+    FREE(&x, &y, &merging, &fn, &base, &scale);
+}
+
+static void check_border(dtype dt, hc_shape s, int64_t rows, int64_t H)
+{
+    const int64_t n_raw = hc_n_raw(s), n_coef = hc_n_coef(s), wide = s.n * H;
+    field x = field_random("x", dt, rows, wide, true), y = field_random("y", dt, rows, H, true),
+          coef = field_random("coef", DT_F32, rows, n_coef, false), dn = field_random("dn", dt, rows, H, true),
+          merged = field_output("merged", dt, rows, wide, true), w = field_random("w", dt, 1, H, false),
+          reads = field_random("coef", DT_F32, rows, n_coef, false), rn = field_random("rn", DT_F32, 1, rows, false),
+          fn = field_random("fn", dt, n_raw, wide, false), draw = field_random("draw", dt, rows, n_raw, false),
+          along = field_random("along", DT_F32, rows, 2, false), dx[2], dy[2], dcoef[2];
+    const hc_reading later = {dn.t, merged.t, reads.t, w.t, rn.t.data, fn.t, draw.t, along.t};
+
+    dx[0] = field_random("dx", dt, rows, wide, true), dx[1] = field_make("dx", dt, rows, wide, true, dx[0].v);
+    dcoef[0] = field_random("dcoef", DT_F32, rows, n_coef, false);
+    dcoef[1] = field_make("dcoef", DT_F32, rows, n_coef, false, dcoef[0].v);
+    for (int i = 0; i < 2; i++) dy[i] = field_output("dy", dt, rows, H, true);
+    dut.ops->hc_merge(dut.dev, merged.t, x.t, y.t, coef.t, s.n);
+    dut.ops->hc_border_backward(dut.dev, dx[0].t, dy[0].t, dcoef[0].t, &later, x.t, y.t, coef.t, s.n);
+    TWICE(hc_border_backward_parts(dut.dev, dx[1].t, dy[1].t, dcoef[1].t, &later, x.t, y.t, coef.t, s.n), &dx[1],
+          &dy[1], &dcoef[1]);
+    field *const made[][2] = {{&dx[0], &dx[1]}, {&dy[0], &dy[1]}, {&dcoef[0], &dcoef[1]}};
+    for (int i = 0; i < 3; i++) {
+        double *ref = values_of(made[i][0]);
+        ok_field(made[i][1], ref, rounding(dt), "hc_border_backward by parts");
+        free(ref);
+        FREE(made[i][0], made[i][1]);
+    }
+    FREE(&x, &y, &coef, &dn, &merged, &w, &reads, &rn, &fn, &draw, &along);
+}
+
 int main(int argc, char **argv)
 {
     static const dtype three[] = {DT_F32, DT_BF16, DT_F16};
@@ -77,6 +154,9 @@ int main(int argc, char **argv)
         check_residual(three[i], 17, 96);
         check_residual(three[i], 5, 1027);
         check_lora(three[i], 50, 2304, 16);
+        const hc_shape sinkhorn = {.n = 4, .iters = 3, .eps = 1e-6f, .norm_eps = 1e-6f};
+        check_merge_coefficients(three[i], sinkhorn, 17, 64);
+        check_border(three[i], sinkhorn, 17, 64);
     }
     return battery_done();
 }

@@ -3,12 +3,11 @@
  * runs lists of blocks without knowing which they are.
  *
  * N tokens of a micro-batch, H hidden; between blocks a rank holds x (N/tp, nH), its rows of the sequence
- * in each of n streams (stream.h). */
+ * in each of n streams, or what it is to be merged of (stream.h). */
 #ifndef MOAI_BLOCK_H
 #define MOAI_BLOCK_H
 
-#include "parallel/axes/tensor_parallel.h"
-#include "src/model/linear.h"
+#include "src/model/stream.h"
 
 /* A micro-batch as all blocks of the rank see it (batch.h): on the device but for the segments. */
 typedef struct device_batch {
@@ -37,12 +36,14 @@ typedef struct block_kind {
      * has zeroed. */
     void (*begin)(const moai_ctx *, void *weights);
     tensor (*input)(const void *acts);        /* x (N/tp, nH), where the block before leaves it; NULL: it reads ids */
-    /* From the input to y (N/tp, nH), the input of the next block; y of the head is the gradient at its input.
-     * Collective over tp, as is backward. */
-    void (*forward)(const moai_ctx *, const device_batch *, void *weights, void *acts, tensor y);
+    /* From the input to y (N/tp, nH), the input of the next block; y of the head is the gradient at its input.  *owed:
+     * what the block before owes the input, and then what this one owes y.  Collective over tp, as is backward. */
+    void (*forward)(const moai_ctx *, const device_batch *, void *weights, void *acts, tensor y, stream_owed *owed);
     /* d: the gradient at y, whose gather the caller has begun, becomes that at the input, whose gather is then under
-     * way if `gather`; the weights' gradients gain this micro-batch's.  NULL: the forward has done it. */
-    void (*backward)(const moai_ctx *, const device_batch *, void *weights, void *acts, tp_rows *d, bool gather);
+     * way if `gather`; the weights' gradients gain this micro-batch's.  What is due of d needs the weights of the block
+     * that left it.  NULL: the forward has done it. */
+    void (*backward)(const moai_ctx *, const device_batch *, void *weights, void *acts, stream_gradient *d,
+                     bool gather);
 } block_kind;
 
 typedef struct model_block {

@@ -1,8 +1,6 @@
 /* embedding.c: see embedding.h */
 #include "src/model/embedding.h"
 
-#include "src/model/stream.h"
-
 embedding_weights embedding_view(const flat_params *f)
 {
     static const char name[] = "model.embed_tokens.weight";
@@ -33,20 +31,22 @@ static void begin(const moai_ctx *c, void *weights)
         c->ops->zero(c->dev, w->dtable.data, (size_t)tensor_n_elem(w->dtable) * dtype_size(w->dtable.dt));
 }
 
-static void forward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tensor x)
+static void forward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tensor x, stream_owed *owed)
 {
     const embedding_weights *w = weights;
     const size_t mark = arena_mark(c->scratch);
     tensor one = stream_one(c, x), x_part = tp_full(c, one);
 
     (void)acts;
+    *owed = (stream_owed){0};
     c->ops->embed(c->dev, x_part, b->inputs, w->table, w->vocab_begin);             /* (N, H)   other ids are zero */
     tp_reduce_scatter(c, one, x_part);                                              /* (N/tp, H)                   */
     stream_spread(c, x, one);                                                       /* (N/tp, nH)                  */
     arena_release(c->scratch, mark);
 }
 
-static void backward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tp_rows *d, bool gather)
+static void backward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, stream_gradient *d,
+                     bool gather)
 {
     embedding_weights *w = weights;
     const size_t mark = arena_mark(c->scratch);
@@ -56,7 +56,7 @@ static void backward(const moai_ctx *c, const device_batch *b, void *weights, vo
         c->ops->embed_backward(c->dev, w->dtable, b->inputs, stream_spread_backward(c, d), /* (N, H)               */
                                w->vocab_begin);                                     /* (V/tp, H)                   */
     else
-        comm_end(&d->ready);
+        comm_end(&d->rows.ready);
     arena_release(c->scratch, mark);
 }
 

@@ -89,7 +89,7 @@ static void picked_chunk(const moai_ctx *c, const device_batch *b, head_weights 
 }
 
 /* dx is written where there is a gradient. */
-static void forward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tensor dx)
+static void forward(const moai_ctx *c, const device_batch *b, void *weights, void *acts, tensor dx, stream_owed *owed)
 {
     const moai_ops *op = c->ops;
     head_weights *w = weights;
@@ -101,6 +101,7 @@ static void forward(const moai_ctx *c, const device_batch *b, void *weights, voi
     float *r = arena_take(c->scratch, (size_t)x.rows * sizeof(float));
     tensor dn_part = b->scale != 0 ? arena_tensor(c->scratch, c->dt, c->n_tokens, x.cols) : (tensor){0};
 
+    stream_settle(c, a->x, owed);                                               /* (N/tp, nH)                        */
     stream_join(c, x, a->x, &w->streams, &joined);
     op->rmsnorm(c->dev, n, r, x, w->norm.w, (float)c->cfg->rms_norm_eps);       /* (N/tp, H)                         */
     tp_all_gather(c, n_full, n);                                                /* (N, H)                            */

@@ -6,7 +6,6 @@
 #define MOAI_HEAD_H
 
 #include "src/model/block.h"
-#include "src/model/stream.h"
 
 typedef struct head_weights {
     stream_head streams;                      /* what is read of several                        */

@@ -58,12 +58,13 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     const int64_t Q = ctx_q_cols(c), K = ctx_kv_cols(c), heads = c->heads.n_heads, kv_heads = c->heads.n_kv_heads;
     arena *selective = c->recompute == RECOMPUTE_NONE ? saved : shared;
     arena *full = c->recompute == RECOMPUTE_FULL ? shared : saved;
+    arena *norms = c->hc.n > 1 ? saved : selective;               /* of readings that may be due, see stream.h */
     const size_t f = sizeof(float);
     const bool stays = c->recompute != RECOMPUTE_SELECTIVE;       /* n1, n2: kept, or made by the forward again */
 
     a->x = arena_tensor(saved, c->dt, n, nH);
     a->n1 = linear_input_plan(c, selective, n, H, LORA_QKV);
-    a->r1 = arena_take(selective, (size_t)n * f);
+    a->r1 = arena_take(norms, (size_t)n * f);
     a->qkv = arena_tensor(full, c->dt, N, Q + 2 * K);
     a->qk = arena_tensor(selective, c->dt, N, Q + K);
     a->rqk = arena_take(selective, (size_t)(N * (heads + kv_heads)) * f);
@@ -71,24 +72,23 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->lse = arena_take(full, (size_t)(N * heads) * f);
     a->h = arena_tensor(full, c->dt, n, nH);
     a->n2 = linear_input_plan(c, selective, n, H, LORA_GATE_UP);
-    a->r2 = arena_take(selective, (size_t)n * f);
+    a->r2 = arena_take(norms, (size_t)n * f);
     a->gate_up = arena_tensor(full, c->dt, N, 2 * I);
     a->act = linear_input_plan(c, selective, N, I, 1 << LORA_DOWN);
-    stream_acts_plan(&a->attention, c, selective, full);
-    stream_acts_plan(&a->mlp, c, selective, saved);               /* its product is not made again */
+    stream_acts_plan(&a->attention, c, full, saved);
+    stream_acts_plan(&a->mlp, c, saved, saved);                   /* its product is not made again */
     linear_acts_plan(&a->for_qkv, c, LORA_QKV, a->n1, stays, full, shared);
     linear_acts_plan(&a->for_o, c, 1 << LORA_O, a->att, true, full, shared);
     linear_acts_plan(&a->for_gate_up, c, LORA_GATE_UP, a->n2, stays, full, shared);
     linear_acts_plan(&a->for_down, c, 1 << LORA_DOWN, a->act, c->recompute == RECOMPUTE_NONE, saved, shared);
 }
 
-void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)
+static void norm_to_heads(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)
 {
     const float eps = (float)c->cfg->rms_norm_eps;
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1);
 
-    stream_read(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention);    /* (N/tp, H)       sequence parallel */
     tp_all_gather(c, n1_full, a->n1);                                           /* (N, H)                            */
     linear_forward(c, a->qkv, n1_full, &w->qkv, &a->for_qkv);                   /* (N, (Q+2K)/tp)                    */
     c->ops->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w,/* (N, (Q+K)/tp)                     */
@@ -96,23 +96,30 @@ void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weight
     arena_release(c->scratch, mark);
 }
 
-static void heads_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_acts *a)
+void layer_to_heads(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a, stream_owed owed)
+{
+    stream_read(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention,     /* (N/tp, H)       sequence parallel */
+                owed);
+    norm_to_heads(c, b, w, a);
+}
+
+static void norm_to_gate_up(const moai_ctx *c, const layer_weights *w, layer_acts *a)
 {
     const size_t mark = arena_mark(c->scratch);
     tensor n2_full = tp_full(c, a->n2);
 
-    stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o,      /* (N/tp, nH)      h = x + Wo att    */
-                    &a->attention, &w->before_mlp, &a->mlp);
     tp_all_gather(c, n2_full, a->n2);                                           /* (N, H)                            */
     linear_forward(c, a->gate_up, n2_full, &w->gate_up, &a->for_gate_up);       /* (N, 2I/tp)                        */
     arena_release(c->scratch, mark);
 }
 
-void layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
+stream_owed layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_acts *a, tensor y)
 {
-    heads_to_gate_up(c, w, a);
+    stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o,      /* (N/tp, nH)      h = x + Wo att    */
+                    &a->attention, &w->before_mlp, &a->mlp);
+    norm_to_gate_up(c, w, a);
     c->ops->swiglu(c->dev, a->act, a->gate_up);                                 /* (N, I/tp)                         */
-    stream_add(c, y, a->h, a->act, &w->down, &a->for_down, &a->mlp);            /* (N/tp, nH)      y = h + Wdown act */
+    return stream_add(c, y, a->h, a->act, &w->down, &a->for_down, &a->mlp);     /* (N/tp, nH)      y = h + Wdown act */
 }
 
 static attend_args heads_of(const moai_ctx *c, const device_batch *b, const layer_acts *a)
@@ -128,11 +135,12 @@ static void attend(const moai_ctx *c, const device_batch *b, layer_acts *a)
     c->ops->attend(c->dev, &heads);                                             /* (N, Q/tp)       causal            */
 }
 
-void layer_forward(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a, tensor y)
+void layer_forward(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a, tensor y,
+                   stream_owed *owed)
 {
-    layer_to_heads(c, b, w, a);
+    layer_to_heads(c, b, w, a, *owed);
     attend(c, b, a);
-    layer_from_heads(c, w, a, y);
+    *owed = layer_from_heads(c, w, a, y);
 }
 
 /* Brings back what the forward did not keep, but SwiGLU's result, which its backward gives by the way: the same
@@ -142,20 +150,22 @@ static void recompute(const moai_ctx *c, const device_batch *b, const layer_weig
     const moai_ops *op = c->ops;
     const float eps = (float)c->cfg->rms_norm_eps;
 
+    if (c->recompute == RECOMPUTE_NONE) return;
+    stream_read_again(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention);
     if (c->recompute == RECOMPUTE_FULL) {
-        layer_to_heads(c, b, w, a);
+        norm_to_heads(c, b, w, a);
         attend(c, b, a);
-        heads_to_gate_up(c, w, a);
-    }
-    if (c->recompute == RECOMPUTE_SELECTIVE) {
-        stream_read(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention);
+        stream_add_read_again(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o, &a->attention, &w->before_mlp,
+                              &a->mlp);
+        norm_to_gate_up(c, w, a);
+    } else {
         op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads, eps);
-        stream_read(c, a->n2, a->r2, a->h, &w->before_mlp, &a->mlp);
+        stream_read_again(c, a->n2, a->r2, a->h, &w->before_mlp, &a->mlp);
     }
 }
 
 /* From the gradient at y = h + Wdown act to that at h.  Each of the two weights' products runs beside a collective. */
-static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_rows *d)
+static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, stream_gradient *d)
 {
     const moai_ops *op = c->ops;
     const size_t mark = arena_mark(c->scratch);
@@ -163,8 +173,7 @@ static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_
     tensor dact = arena_tensor(c->scratch, c->dt, a->act.rows, a->act.cols);
     tensor dgate_up = a->gate_up;                                               /* in place                          */
     tensor dcoef = {0}, act_again = c->recompute == RECOMPUTE_NONE ? (tensor){0} : a->act;
-    tensor dn2_part = arena_tensor(c->scratch, c->dt, c->n_tokens, a->n2.cols);
-    tensor dn2 = c->grid->tp.size == 1 ? dn2_part : arena_tensor(c->scratch, c->dt, c->n_rows, a->n2.cols);
+    tensor dn2 = stream_norm_gradient(c, d), dn2_part = tp_full(c, dn2);
 
     comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
     const tensor dy = stream_add_backward(c, d, &dcoef, a->h, &a->mlp);         /* (N, H)                            */
@@ -183,8 +192,8 @@ static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, tp_
 }
 
 /* From the gradient at h = x + Wo att to that at x. */
-static void attention_backward(const moai_ctx *c, const device_batch *b, layer_weights *w, layer_acts *a, tp_rows *d,
-                               bool gather)
+static void attention_backward(const moai_ctx *c, const device_batch *b, layer_weights *w, layer_acts *a,
+                               stream_gradient *d, bool gather)
 {
     const moai_ops *op = c->ops;
     const attend_args heads = heads_of(c, b, a);
@@ -193,8 +202,7 @@ static void attention_backward(const moai_ctx *c, const device_batch *b, layer_w
     tensor dcoef = {0}, datt = arena_tensor(c->scratch, c->dt, a->att.rows, a->att.cols);
     tensor dqk = arena_tensor(c->scratch, c->dt, a->qk.rows, a->qk.cols);
     tensor dqkv = arena_tensor(c->scratch, c->dt, a->qkv.rows, a->qkv.cols);
-    tensor dn1_part = arena_tensor(c->scratch, c->dt, c->n_tokens, a->n1.cols);
-    tensor dn1 = c->grid->tp.size == 1 ? dn1_part : arena_tensor(c->scratch, c->dt, c->n_rows, a->n1.cols);
+    tensor dn1 = stream_norm_gradient(c, d), dn1_part = tp_full(c, dn1);
 
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
     const tensor dy = stream_add_backward(c, d, &dcoef, a->x, &a->attention);   /* (N, H)                            */
@@ -214,7 +222,8 @@ static void attention_backward(const moai_ctx *c, const device_batch *b, layer_w
     arena_release(c->scratch, mark);
 }
 
-void layer_backward(const moai_ctx *c, const device_batch *b, layer_weights *w, layer_acts *a, tp_rows *d, bool gather)
+void layer_backward(const moai_ctx *c, const device_batch *b, layer_weights *w, layer_acts *a, stream_gradient *d,
+                    bool gather)
 {
     recompute(c, b, w, a);
     mlp_backward(c, w, a, d);
@@ -243,12 +252,12 @@ static void block_begin(const moai_ctx *c, void *weights)
 
 static tensor block_input(const void *a) { return ((const layer_acts *)a)->x; }
 
-static void block_forward(const moai_ctx *c, const device_batch *b, void *w, void *a, tensor y)
+static void block_forward(const moai_ctx *c, const device_batch *b, void *w, void *a, tensor y, stream_owed *owed)
 {
-    layer_forward(c, b, w, a, y);
+    layer_forward(c, b, w, a, y, owed);
 }
 
-static void block_backward(const moai_ctx *c, const device_batch *b, void *w, void *a, tp_rows *d, bool gather)
+static void block_backward(const moai_ctx *c, const device_batch *b, void *w, void *a, stream_gradient *d, bool gather)
 {
     layer_backward(c, b, w, a, d, gather);
 }

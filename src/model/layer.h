@@ -10,7 +10,6 @@
 #define MOAI_LAYER_H
 
 #include "src/model/block.h"
-#include "src/model/stream.h"
 
 /* The layer's weights and their gradients: views of the flat buffers. */
 typedef struct layer_weights {
@@ -29,7 +28,7 @@ layer_weights layer_view(const flat_params *, int64_t layer);
 typedef struct layer_acts {
     tensor x;                                 /* (N/tp, nH)        input: n streams, see stream.h   */
     tensor n1;                                /* (N/tp, H)       s                                  */
-    float *r1;                                /* (N/tp)          s reciprocal norms                 */
+    float *r1;                                /* (N/tp)          s of one stream; reciprocal norms  */
     tensor qkv;                               /* (N, (Q+2K)/tp)  f                                  */
     tensor qk;                                /* (N, (Q+K)/tp)   s normed and rotated               */
     float *rqk;                               /* (N, heads)      s                                  */
@@ -37,24 +36,27 @@ typedef struct layer_acts {
     float *lse;                               /* (N, n_heads)    f                                  */
     tensor h;                                 /* (N/tp, nH)      f after attention's residual       */
     tensor n2;                                /* (N/tp, H)       s                                  */
-    float *r2;                                /* (N/tp)          s                                  */
+    float *r2;                                /* (N/tp)          s of one stream                    */
     tensor gate_up;                           /* (N, 2I/tp)      f                                  */
     tensor act;                               /* (N, I/tp)       s                                  */
     linear_acts for_qkv, for_o, for_gate_up, for_down; /*        f of the adapters                  */
-    stream_acts attention, mlp;               /*                 s of the streams, but for results  */
+    stream_acts attention, mlp;               /*                 f the result of attention alone    */
 } layer_acts;
 
 /* Lays out the kept tensors in `saved` and the recomputed ones in `shared`. */
 void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared);
 
-/* x is a->x; y (N/tp, nH) must not be a->x where a backward follows. */
-void layer_forward(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a, tensor y);
+/* x is a->x; y (N/tp, nH) must not be a->x where a backward follows.  *owed as block.h has it. */
+void layer_forward(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a, tensor y,
+                   stream_owed *owed);
 /* Its halves, for those who attend to more than the rows at hand: from x to the heads' q, k (a->qk) and v (in a->qkv),
- * and from their a->att to y. */
-void layer_to_heads(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a);
-void layer_from_heads(const moai_ctx *, const layer_weights *, layer_acts *a, tensor y);
-/* As block.h has it.  Recomputes what the mode did not keep; the activations are spent afterwards. */
-void layer_backward(const moai_ctx *, const device_batch *, layer_weights *, layer_acts *a, tp_rows *d, bool gather);
+ * and from their a->att to y, or what y is owed. */
+void layer_to_heads(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a, stream_owed owed);
+stream_owed layer_from_heads(const moai_ctx *, const layer_weights *, layer_acts *a, tensor y);
+/* As block.h has it.  Recomputes what the mode did not keep; the activations are spent afterwards, but for what is due
+ * of d. */
+void layer_backward(const moai_ctx *, const device_batch *, layer_weights *, layer_acts *a, stream_gradient *d,
+                    bool gather);
 
 extern const block_kind layer_block;          /* of layer_weights and layer_acts */
 

@@ -423,6 +423,7 @@ void chunk_forward(moai_model *m, int chunk, int slot, tensor y, float scale)
 {
     const model_chunk *k = &m->chunks[chunk];
     device_batch *rows = &k->slots[slot].rows;
+    stream_owed owed = {0};                   /* the input is there */
 
     rows->scale = scale;
     m->ctx.first_row = rows->first_row;
@@ -430,9 +431,10 @@ void chunk_forward(moai_model *m, int chunk, int slot, tensor y, float scale)
         const model_block *b = &k->blocks[i];
         acquire(m, b);
         b->kind->forward(&m->ctx, rows, b->weights, k->slots[slot].acts[i],
-                         i + 1 < k->n_blocks ? input_of(k, slot, i + 1) : y);
+                         i + 1 < k->n_blocks ? input_of(k, slot, i + 1) : y, &owed);
         release(m, b);
     }
+    stream_settle(&m->ctx, y, &owed);
 }
 
 void chunk_backward(moai_model *m, int chunk, int slot, tensor dy)
@@ -440,7 +442,7 @@ void chunk_backward(moai_model *m, int chunk, int slot, tensor dy)
     const moai_ctx *c = &m->ctx;
     const model_chunk *k = &m->chunks[chunk];
     const size_t mark = arena_mark(c->scratch);
-    tp_rows d = stream_gradient(c, dy);
+    stream_gradient d = stream_gradient_begin(c, dy);
 
     m->ctx.first_row = k->slots[slot].rows.first_row;
     for (int i = k->n_blocks - 1; i >= 0; i--) {
@@ -448,9 +450,11 @@ void chunk_backward(moai_model *m, int chunk, int slot, tensor dy)
         acquire(m, b);
         if (b->kind->backward)                /* what the first one leaves is sent as it is */
             b->kind->backward(c, &k->slots[slot].rows, b->weights, k->slots[slot].acts[i], &d, i > 0);
-        release(m, b);
+        if (i + 1 < k->n_blocks) release(m, b + 1);                             /* nothing of it is due any more */
         for (int n = b->n_buckets - 1; n >= 0; n--) bucket_filled(&m->buckets, b->bucket + n);
     }
+    if (!chunk_embeds(k)) stream_gradient_settle(c, &d);
+    release(m, k->blocks);
     arena_release(c->scratch, mark);
 }
 

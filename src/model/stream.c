@@ -18,29 +18,37 @@ stream_weights stream_view(const flat_params *f, const char *name, const char *h
 
 void stream_begin(stream_weights *w) { w->fn.adds = false; }
 
-void stream_acts_plan(stream_acts *a, const moai_ctx *c, arena *again, arena *kept)
+void stream_acts_plan(stream_acts *a, const moai_ctx *c, arena *results, arena *saved)
 {
     const int64_t n = c->n_rows, H = c->cfg->hidden_size;
 
     *a = (stream_acts){0};
     if (is_one(c)) return;
-    a->u = arena_tensor(again, c->dt, n, H);
-    a->raw = arena_tensor(again, DT_F32, n, hc_n_raw(c->hc));
-    a->coef = arena_tensor(again, DT_F32, n, hc_n_coef(c->hc));
-    a->r = arena_take(again, (size_t)n * sizeof(float));
-    a->y = arena_tensor(kept, c->dt, n, H);
+    a->raw = arena_tensor(saved, DT_F32, n, hc_n_raw(c->hc));
+    a->coef = arena_tensor(saved, DT_F32, n, hc_n_coef(c->hc));
+    a->r = arena_take(saved, (size_t)n * sizeof(float));
+    a->y = arena_tensor(results, c->dt, n, H);
 }
 
-/* -- a branch -- */
+/* -- forward -- */
 
-void stream_read(const moai_ctx *c, tensor n, float *r, tensor x, const stream_weights *w, stream_acts *a)
+void stream_read_again(const moai_ctx *c, tensor n, float *r, tensor x, const stream_weights *w, const stream_acts *a)
 {
-    if (!is_one(c)) {
-        linear_forward(c, a->raw, x, &w->fn, NULL);                             /* (N/tp, n_raw)                     */
-        c->ops->hc_coefficients(c->dev, a->coef, a->r, x, a->raw, w->base.w, w->scale.w, c->hc);
-        c->ops->hc_read(c->dev, a->u, x, a->coef, c->hc.n);                     /* (N/tp, H)                         */
-    }
-    c->ops->rmsnorm(c->dev, n, r, is_one(c) ? x : a->u, w->norm.w, eps_of(c));
+    if (is_one(c))
+        c->ops->rmsnorm(c->dev, n, r, x, w->norm.w, eps_of(c));
+    else
+        c->ops->hc_read_norm(c->dev, n, r, x, a->coef, w->norm.w, eps_of(c), c->hc.n); /* (N/tp, H)                  */
+}
+
+void stream_read(const moai_ctx *c, tensor n, float *r, tensor x, const stream_weights *w, stream_acts *a,
+                 stream_owed owed)
+{
+    if (owed.x.rows)
+        c->ops->hc_merge_coefficients(c->dev, x, a->coef, a->raw, a->r, owed.x, owed.y, owed.coef, w->fn.w, w->base.w,
+                                      w->scale.w, c->hc);                       /* (N/tp, nH)                        */
+    else if (!is_one(c))
+        c->ops->hc_coefficients(c->dev, a->coef, a->raw, a->r, x, w->fn.w, w->base.w, w->scale.w, c->hc);
+    stream_read_again(c, n, r, x, w, a);
 }
 
 /* y (N/tp, H) = branch W^T, summed over the tensor axis */
@@ -63,20 +71,35 @@ static tensor branch_in_scratch(const moai_ctx *c, tensor branch, const linear *
     return y;
 }
 
-void stream_add(const moai_ctx *c, tensor y, tensor x, tensor branch, const linear *l, const linear_acts *acts,
-                stream_acts *a)
+/* To one stream. */
+static void add_one(const moai_ctx *c, tensor y, tensor x, tensor branch, const linear *l, const linear_acts *acts)
 {
     const size_t mark = arena_mark(c->scratch);
 
-    if (!is_one(c)) {
-        branch_result(c, a->y, branch, l, acts);
-        c->ops->hc_merge(c->dev, y, x, a->y, a->coef, c->hc.n);                 /* (N/tp, nH)                        */
-    } else if (c->grid->tp.size == 1) {
+    if (c->grid->tp.size == 1)
         linear_add(c, y, x, branch, l, acts);
-    } else {
+    else
         c->ops->add(c->dev, y, x, branch_in_scratch(c, branch, l, acts));
-    }
     arena_release(c->scratch, mark);
+}
+
+/* The streams that the branch's result a->y goes to, when it is there. */
+static stream_owed add_all(const moai_ctx *c, tensor x, tensor branch, const linear *l, const linear_acts *acts,
+                           stream_acts *a)
+{
+    const size_t mark = arena_mark(c->scratch);
+
+    branch_result(c, a->y, branch, l, acts);                                    /* (N/tp, H)                         */
+    arena_release(c->scratch, mark);
+    return (stream_owed){x, a->y, a->coef};
+}
+
+stream_owed stream_add(const moai_ctx *c, tensor y, tensor x, tensor branch, const linear *l, const linear_acts *acts,
+                       stream_acts *a)
+{
+    if (!is_one(c)) return add_all(c, x, branch, l, acts, a);
+    add_one(c, y, x, branch, l, acts);
+    return (stream_owed){0};
 }
 
 void stream_add_read(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *l,
@@ -84,72 +107,113 @@ void stream_add_read(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, 
 {
     const size_t mark = arena_mark(c->scratch);
 
-    if (is_one(c) && c->grid->tp.size > 1) {
+    if (is_one(c) && c->grid->tp.size > 1)
         c->ops->residual_rmsnorm(c->dev, h, n, r, x, branch_in_scratch(c, branch, l, acts), next->norm.w, eps_of(c));
-    } else {
-        stream_add(c, h, x, branch, l, acts, from);
-        stream_read(c, n, r, h, next, to);
-    }
+    else
+        stream_read(c, n, r, h, next, to, stream_add(c, h, x, branch, l, acts, from));
     arena_release(c->scratch, mark);
+}
+
+void stream_add_read_again(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *l,
+                           const linear_acts *acts, stream_acts *from, const stream_weights *next, stream_acts *to)
+{
+    if (is_one(c)) {
+        stream_add_read(c, h, n, r, x, branch, l, acts, from, next, to);
+        return;
+    }
+    stream_owed owed = add_all(c, x, branch, l, acts, from);
+    stream_settle(c, h, &owed);
+    stream_read_again(c, n, r, h, next, to);
+}
+
+void stream_settle(const moai_ctx *c, tensor x, stream_owed *owed)
+{
+    if (owed->x.rows) c->ops->hc_merge(c->dev, x, owed->x, owed->y, owed->coef, c->hc.n); /* (N/tp, nH)              */
+    *owed = (stream_owed){0};
 }
 
 /* -- backward -- */
 
-void stream_gradient_gather(const moai_ctx *c, tp_rows *d)
+/* Of a reading of shape s: what hc_read_backward writes, in scratch. */
+static void take_draw(const moai_ctx *c, hc_reading *a, hc_shape s)
 {
-    if (is_one(c)) tp_rows_gather(c, d);
+    const int64_t n_raw = hc_n_raw(s);
+
+    a->draw = tensor_cols(arena_tensor(c->scratch, c->dt, c->n_rows, round_up(n_raw, 2)), 0, n_raw);
+    a->along = arena_tensor(c->scratch, DT_F32, c->n_rows, 2);
 }
 
-tp_rows stream_gradient(const moai_ctx *c, tensor dx)
+void stream_gradient_gather(const moai_ctx *c, stream_gradient *d)
 {
-    tp_rows d = {.part = dx, .full = is_one(c) ? tp_full(c, dx) : (tensor){0}};
+    if (is_one(c)) tp_rows_gather(c, &d->rows);
+}
 
+stream_gradient stream_gradient_begin(const moai_ctx *c, tensor dx)
+{
+    stream_gradient d = {.rows.part = dx};
+
+    if (is_one(c)) {
+        d.rows.full = tp_full(c, dx);
+    } else {
+        d.due.dn = arena_tensor(c->scratch, c->dt, c->n_rows, c->cfg->hidden_size);
+        take_draw(c, &d.due, c->hc);
+    }
     stream_gradient_gather(c, &d);
     return d;
 }
 
-tensor stream_add_backward(const moai_ctx *c, tp_rows *d, tensor *dcoef, tensor x, const stream_acts *a)
+void stream_gradient_settle(const moai_ctx *c, stream_gradient *d)
 {
+    if (d->is_due) c->ops->hc_streams_backward(c->dev, d->rows.part, &d->due, c->hc.n); /* (N/tp, nH)                */
+    d->is_due = false;
+}
+
+tensor stream_add_backward(const moai_ctx *c, stream_gradient *d, tensor *dcoef, tensor x, const stream_acts *a)
+{
+    const tensor dx = d->rows.part;
+
     if (is_one(c)) {
-        comm_end(&d->ready);                                                    /* (N, H)                            */
-        return d->full;
+        comm_end(&d->rows.ready);                                               /* (N, H)                            */
+        return d->rows.full;
     }
     tensor dy = arena_tensor(c->scratch, c->dt, c->n_rows, a->y.cols), full = tp_full(c, dy);
 
     *dcoef = arena_tensor(c->scratch, DT_F32, c->n_rows, a->coef.cols);
-    c->ops->hc_merge_backward(c->dev, d->part, dy, *dcoef, d->part, x, a->y, a->coef, c->hc.n);
+    if (d->is_due)
+        c->ops->hc_border_backward(c->dev, dx, dy, *dcoef, &d->due, x, a->y, a->coef, c->hc.n);
+    else
+        c->ops->hc_merge_backward(c->dev, dx, dy, *dcoef, dx, x, a->y, a->coef, c->hc.n);
+    d->is_due = false;
     tp_all_gather(c, full, dy);
     return full;
 }
 
-/* dx += through the coefficients that are read by; the gradients of their weights. */
-static void coefficients_backward(const moai_ctx *c, hc_shape shape, tensor dx, tensor dcoef, tensor du, tensor x,
-                                  linear *fn, norm_weight *base, norm_weight *scale, const stream_acts *a)
+tensor stream_norm_gradient(const moai_ctx *c, const stream_gradient *d)
 {
-    const moai_ops *op = c->ops;
-    tensor dh = arena_tensor(c->scratch, DT_F32, x.rows, a->raw.cols),
-           draw = arena_tensor(c->scratch, c->dt, x.rows, a->raw.cols);
-
-    op->hc_coefficients_backward(c->dev, dx, dh, draw, dcoef, du, x, a->raw, a->r, a->coef, base->w, scale->w, shape);
-    op->matmul_dx(c->dev, dx, draw, fn->w, true);                               /* (N/tp, nH)                        */
-    linear_dw(c, fn, draw, x, NULL);                                            /* (n_raw, nH)                       */
-    if (base->dw.data) op->hc_parameters_backward(c->dev, base->dw, scale->dw, dh, a->raw, a->r, shape);
+    return is_one(c) ? arena_tensor(c->scratch, c->dt, c->n_rows, c->cfg->hidden_size) : d->due.dn;
 }
 
-void stream_read_backward(const moai_ctx *c, tp_rows *d, tensor dcoef, tensor dn, tensor x, const float *r,
+/* The gradients of a reading's weights, and all of it but what hc_streams_backward then adds. */
+static void reading_backward(const moai_ctx *c, hc_shape shape, const hc_reading *due, tensor dw, tensor dcoef,
+                             linear *fn, const norm_weight *base, const norm_weight *scale, const stream_acts *a)
+{
+    c->ops->hc_read_backward(c->dev, dw, base->dw, scale->dw, dcoef, due, a->raw, a->r, base->w, scale->w, shape);
+    linear_dw(c, fn, due->draw, due->x, NULL);                                  /* (n_raw, nH)                       */
+}
+
+void stream_read_backward(const moai_ctx *c, stream_gradient *d, tensor dcoef, tensor dn, tensor x, const float *r,
                           stream_weights *w, const stream_acts *a)
 {
-    const size_t mark = arena_mark(c->scratch);
-    const tensor none = {0};
+    const tensor dx = d->rows.part;
 
     if (is_one(c)) {
-        c->ops->rmsnorm_backward(c->dev, d->part, w->norm.dw, dn, d->part, x, r, w->norm.w);
-    } else {
-        tensor du = arena_tensor(c->scratch, c->dt, x.rows, a->u.cols);
-        c->ops->rmsnorm_backward(c->dev, du, w->norm.dw, dn, none, a->u, r, w->norm.w);
-        coefficients_backward(c, c->hc, d->part, dcoef, du, x, &w->fn, &w->base, &w->scale, a);
+        c->ops->rmsnorm_backward(c->dev, dx, w->norm.dw, dn, dx, x, r, w->norm.w);
+        return;
     }
-    arena_release(c->scratch, mark);
+    d->due = (hc_reading){.dn = dn, .x = x, .coef = a->coef, .w = w->norm.w, .rn = r, .fn = w->fn.w,
+                          .draw = d->due.draw, .along = d->due.along};
+    d->is_due = true;
+    reading_backward(c, c->hc, &d->due, w->norm.dw, dcoef, &w->fn, &w->base, &w->scale, a);
 }
 
 /* -- the ends -- */
@@ -180,15 +244,16 @@ static void collect(const moai_ctx *c, tensor one, tensor all, float factor)
 
 void stream_spread(const moai_ctx *c, tensor all, tensor one) { spread(c, all, one, 1); }
 
-tensor stream_spread_backward(const moai_ctx *c, tp_rows *d)
+tensor stream_spread_backward(const moai_ctx *c, stream_gradient *d)
 {
     if (is_one(c)) {
-        comm_end(&d->ready);
-        return d->full;
+        comm_end(&d->rows.ready);
+        return d->rows.full;
     }
-    tensor done = stream_one(c, d->part), full = tp_full(c, done);
+    tensor done = stream_one(c, d->rows.part), full = tp_full(c, done);
 
-    collect(c, done, d->part, 1);                                               /* (N/tp, H)                         */
+    stream_gradient_settle(c, d);
+    collect(c, done, d->rows.part, 1);                                          /* (N/tp, H)                         */
     tp_all_gather(c, full, done);
     return full;
 }
@@ -226,8 +291,7 @@ void stream_join(const moai_ctx *c, tensor one, tensor all, const stream_head *h
         collect(c, one, all, 1 / (float)c->hc.n);
         return;
     }
-    linear_forward(c, a->raw, all, &h->fn, NULL);                               /* (N/tp, n)                         */
-    c->ops->hc_coefficients(c->dev, a->coef, a->r, all, a->raw, h->base.w, h->scale.w, head_shape_of(c));
+    c->ops->hc_coefficients(c->dev, a->coef, a->raw, a->r, all, h->fn.w, h->base.w, h->scale.w, head_shape_of(c));
     c->ops->hc_read(c->dev, one, all, a->coef, c->hc.n);                        /* (N/tp, H)                         */
 }
 
@@ -240,8 +304,13 @@ void stream_join_backward(const moai_ctx *c, tensor dall, tensor done, tensor al
         spread(c, dall, done, 1 / (float)c->hc.n);
         return;
     }
+    const hc_shape shape = head_shape_of(c);
+    hc_reading due = {.dn = done, .x = all, .coef = a->coef, .fn = h->fn.w};
     tensor dcoef = arena_tensor(c->scratch, DT_F32, all.rows, c->hc.n);
+
+    take_draw(c, &due, shape);
+    reading_backward(c, shape, &due, (tensor){0}, dcoef, &h->fn, &h->base, &h->scale, a);
     c->ops->fill(c->dev, dall, 0);
-    coefficients_backward(c, head_shape_of(c), dall, dcoef, done, all, &h->fn, &h->base, &h->scale, a);
+    c->ops->hc_streams_backward(c->dev, dall, &due, c->hc.n);                   /* (N/tp, nH)                        */
     arena_release(c->scratch, mark);
 }

@@ -57,10 +57,21 @@ HC_INLINE int hc_n_sums(hc_shape s) { return s.permutes || s.reads_only ? 0 : (2
 typedef struct hc_token {
     const float *raw, *base, *scale;          /* (n_raw), (n_raw), (3) */
     float r;                                  /* 1 / sqrt(mean(x^2) + norm_eps) */
-    float *sums;                              /* of Sinkhorn's steps, hc_n_sums of them, `stride` apart */
+    float *sums;                              /* of Sinkhorn's steps, hc_n_sums of them, `stride` apart; a backward's,
+                                                 else NULL will do */
     int64_t stride;
 } hc_token;
 
+/* 1 / x to the last bit or the next, without a GPU's detour for numbers that no sum of shares is. */
+HC_INLINE float hc_reciprocal(float x)
+{
+#ifdef __CUDA_ARCH__
+    const float y = __fdividef(1, x);
+    return fmaf(fmaf(-x, y, 1), y, y);
+#else
+    return 1 / x;
+#endif
+}
 HC_INLINE float hc_sigmoid(float x) { return 1 / (1 + expf(-x)); }
 HC_INLINE float hc_logit(const hc_token *t, int group, int64_t k)
 {
@@ -78,7 +89,7 @@ HC_INLINE float hc_softmax_sum(const hc_token *t, int64_t first, int64_t n, floa
     return sum;
 }
 
-/* Divides the rows, or columns, by their sums. */
+/* Divides the rows, or columns, by their sums, which are kept where there is room for them. */
 HC_INLINE void hc_divide(float *m, int n, bool rows, float eps, float *sums, int64_t stride)
 {
     const int along = rows ? 1 : n, across = rows ? n : 1;
@@ -86,22 +97,27 @@ HC_INLINE void hc_divide(float *m, int n, bool rows, float eps, float *sums, int
     for (int a = 0; a < n; a++) {
         float sum = eps;
         for (int k = 0; k < n; k++) sum += m[a * across + k * along];
-        for (int k = 0; k < n; k++) m[a * across + k * along] /= sum;
-        sums[a * stride] = sum;
+        const float by = hc_reciprocal(sum);
+        for (int k = 0; k < n; k++) m[a * across + k * along] *= by;
+        if (sums) sums[a * stride] = sum;
     }
 }
 
 HC_INLINE void hc_sinkhorn(float *m, const hc_token *t, hc_shape s)
 {
     const int n = s.n;
+    const int64_t step = t->sums ? n * t->stride : 0;
     float *sums = t->sums, most;
 
     for (int i = 0; i < n; i++) {
-        const float sum = hc_softmax_sum(t, 2 * n + i * n, n, &most);
-        for (int j = 0; j < n; j++) m[i * n + j] = expf(hc_logit(t, 2, 2 * n + i * n + j) - most) / sum + s.eps;
+        const float by = hc_reciprocal(hc_softmax_sum(t, 2 * n + i * n, n, &most));
+        for (int j = 0; j < n; j++) m[i * n + j] = expf(hc_logit(t, 2, 2 * n + i * n + j) - most) * by + s.eps;
     }
-    for (int step = 0; step < 2 * s.iters - 1; step++, sums += n * t->stride)
-        hc_divide(m, n, step % 2 == 1, s.eps, sums, t->stride);
+    hc_divide(m, n, false, s.eps, sums, t->stride);
+    for (int i = 1; i < s.iters; i++) {
+        hc_divide(m, n, true, s.eps, sums += step, t->stride);
+        hc_divide(m, n, false, s.eps, sums += step, t->stride);
+    }
 }
 
 /* The next of 0, ..., n - 1 in lexicographic order; none behind the last. */
@@ -153,11 +169,11 @@ HC_INLINE void hc_divide_backward(float *g, float *y, int n, bool rows, const fl
     const int along = rows ? 1 : n, across = rows ? n : 1;
 
     for (int a = 0; a < n; a++) {
-        const float sum = sums[a * stride];
+        const float sum = sums[a * stride], by = hc_reciprocal(sum);
         float dot = 0;
         for (int k = 0; k < n; k++) dot += g[a * across + k * along] * y[a * across + k * along];
         for (int k = 0; k < n; k++) {
-            g[a * across + k * along] = (g[a * across + k * along] - dot) / sum;
+            g[a * across + k * along] = (g[a * across + k * along] - dot) * by;
             y[a * across + k * along] *= sum;
         }
     }
@@ -166,12 +182,17 @@ HC_INLINE void hc_divide_backward(float *g, float *y, int n, bool rows, const fl
 HC_INLINE void hc_sinkhorn_backward(float *dh, const float *dcomb, const hc_token *t, hc_shape s)
 {
     const int n = s.n;
+    const int64_t step = n * t->stride;
     float m[HC_MOST_STREAMS * HC_MOST_STREAMS], g[HC_MOST_STREAMS * HC_MOST_STREAMS], most;
 
     hc_sinkhorn(m, t, s);
     for (int i = 0; i < n * n; i++) g[i] = dcomb[i];
-    for (int step = 2 * s.iters - 2; step >= 0; step--)
-        hc_divide_backward(g, m, n, step % 2 == 1, t->sums + step * n * t->stride, t->stride);
+    const float *sums = t->sums + (2 * s.iters - 2) * step;
+    for (int i = 1; i < s.iters; i++, sums -= 2 * step) {
+        hc_divide_backward(g, m, n, false, sums, t->stride);
+        hc_divide_backward(g, m, n, true, sums - step, t->stride);
+    }
+    hc_divide_backward(g, m, n, false, sums, t->stride);
     for (int i = 0; i < n; i++) {
         const float sum = hc_softmax_sum(t, 2 * n + i * n, n, &most);
         float dot = 0;

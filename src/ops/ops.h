@@ -71,6 +71,22 @@ static inline bool attend_keeps_scores(attend_shape s)
     return s.head_dim > 128 || attend_score_bytes(s) <= (size_t)2 << 30;
 }
 
+/* A branch's reading of the streams x on its way back (hc.h): dn is the gradient at norm(u), u = sum_i pre_i x_i, or,
+ * where w has no data, at u itself.  Of
+ *
+ *     along[1] = rn^3/H sum_c(w dn u),  du = rn w dn - along[1] u;     without w: 0, dn
+ *     along[0] = r^3/(nH) sum_k(scale dh raw),  draw = scale r dh
+ *
+ * du is made again of the others by whoever needs it, in fp32. */
+typedef struct hc_reading {
+    tensor dn;                        /* (N, H) */
+    tensor x, coef;                   /* (N, nH), (N, 2n + n^2) fp32 */
+    tensor w;                         /* (1, H) */
+    const float *rn;                  /* (N) of hc_read_norm; not read without w */
+    tensor fn;                        /* (n_raw, nH) */
+    tensor draw, along;               /* (N, n_raw), (N, 2) fp32: hc_read_backward writes what these hold */
+} hc_reading;
+
 /* Rotation angles, computed once by rope_init on the host: cos and sin of (position, frequency), already multiplied by
  * yarn's attention factor.  Pairs are (i, i + head_dim/2), Hugging Face's rotate_half. */
 typedef struct rope_table {

@@ -24,4 +24,21 @@
         matmul_dw_##backend(d, db, dy, low, accumulate);                                                          \
     }
 
+#define HC_MERGE_COEFFICIENTS_BY_PARTS(backend)                                                                   \
+    void hc_merge_coefficients_##backend(moai_device *d, tensor out, tensor coef, tensor raw, float *r, tensor x, \
+                                         tensor y, tensor merging, tensor fn, tensor base, tensor scale,          \
+                                         hc_shape s)                                                              \
+    {                                                                                                             \
+        hc_merge_##backend(d, out, x, y, merging, s.n);                                                           \
+        hc_coefficients_##backend(d, coef, raw, r, out, fn, base, scale, s);                                      \
+    }
+
+#define HC_BORDER_BACKWARD_BY_PARTS(backend)                                                                      \
+    void hc_border_backward_##backend(moai_device *d, tensor dx, tensor dy, tensor dcoef, const hc_reading *later,\
+                                      tensor x, tensor y, tensor coef, int n)                                     \
+    {                                                                                                             \
+        hc_streams_backward_##backend(d, dx, later, n);                                                           \
+        hc_merge_backward_##backend(d, dx, dy, dcoef, dx, x, y, coef, n);                                         \
+    }
+
 #endif

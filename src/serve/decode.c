@@ -71,15 +71,17 @@ static void attend_rows(const decoder *d, const kv_cache *cache, layer_acts *a)
     }
 }
 
-/* One layer over the rows of a forward, in place: a->x (n, streams H) becomes the next layer's. */
-static void layer_decode(const decoder *d, const layer_weights *w, const kv_cache *cache, layer_acts *a)
+/* One layer over the rows of a forward, in place: a->x (n, streams H), and what is owed to it, become the next
+ * layer's. */
+static void layer_decode(const decoder *d, const layer_weights *w, const kv_cache *cache, layer_acts *a,
+                         stream_owed *owed)
 {
     const moai_ctx *c = &d->ctx;
 
-    layer_to_heads(c, &(device_batch){.positions = d->pos}, w, a);
+    layer_to_heads(c, &(device_batch){.positions = d->pos}, w, a, *owed);
     c->ops->kv_append(c->dev, cache->k, cache->v, k_of(c, a->qk), v_of(c, a->qkv), d->seq, d->pos, d->opt.max_len);
     attend_rows(d, cache, a);
-    layer_from_heads(c, w, a, a->x);
+    *owed = layer_from_heads(c, w, a, a->x);
 }
 
 /* The logits (n, V) of normed rows.  Shares of the vocabulary differ by a row: each rank sends the longest share's
@@ -133,6 +135,7 @@ static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wa
 {
     moai_ctx *c = &d->ctx;
     layer_acts a;
+    stream_owed owed = {0};
 
     c->n_tokens = c->n_rows = n;              /* on every rank */
     layer_acts_plan(&a, c, c->scratch, c->scratch);
@@ -140,7 +143,8 @@ static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wa
     c->ops->embed(c->dev, one, d->ids, d->embedding.table, d->embedding.vocab_begin); /* (n, H)   other ids are zero */
     tp_all_reduce(c, one);                                                            /* (n, H)                      */
     stream_spread(c, a.x, one);                                                       /* (n, streams H)              */
-    for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) layer_decode(d, &d->layers[l], &d->cache[l], &a);
+    for (int64_t l = 0; l < d->cfg.num_hidden_layers; l++) layer_decode(d, &d->layers[l], &d->cache[l], &a, &owed);
+    stream_settle(c, a.x, &owed);
     return n_wanted ? wanted_logits(d, a.x, n_wanted, wanted) : (tensor){0};
 }
 

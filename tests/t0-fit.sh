@@ -25,6 +25,23 @@ plan --device_memory "$(echo "$selective" | awk '{ print $1 - 0.001 }')" --gradi
     grep -q 'it does not fit: .* would fit with --gradient_checkpointing full (' "$TMPDIR/out"
 check $? "a MiB less: the way out is more recomputation"
 
+# with streams there is a mode between, which a model without them does not have
+sed 's/"rms_norm_eps"/"hc_mult": 4, &/' configs/moai-3b.json > "$TMPDIR/streams.json"
+last=
+for mode in none streams selective full; do
+    enough=$(need --model "$TMPDIR/streams.json" --gradient_checkpointing $mode)
+    echo "$enough ${last:-1000}" | awk '{ exit !(NF == 2 && $1 < $2 - 0.5) }' && last=$enough &&
+        plan --model "$TMPDIR/streams.json" --device_memory "$(echo "$enough" | awk '{ print $1 + 0.001 }')" && grep -q "recomputation $mode\$" "$TMPDIR/out"
+    check $? "4 streams: auto with $enough GiB is $mode"
+done
+enough=$(need --model "$TMPDIR/streams.json" --gradient_checkpointing none)
+plan --model "$TMPDIR/streams.json" --device_memory "$(echo "$enough" | awk '{ print $1 - 0.001 }')" --gradient_checkpointing none &&
+    grep -q 'would fit with --gradient_checkpointing streams (' "$TMPDIR/out"
+check $? "4 streams: the way out is to make them again"
+plan --gradient_checkpointing streams
+[ $? = 2 ] && grep -q 'gradient_checkpointing is streams, but the model of configs/moai-3b.json has one residual stream' "$TMPDIR/out"
+check $? "one stream: $(tail -n 1 "$TMPDIR/out" | cut -c 1-150)"
+
 # the way out that is named is one
 way=$(plan --device_memory 60 --batch_size 4; sed -n 's/.*would fit with \(.*\) on \([0-9]*\) ranks with as much each.*/\1 --plan_ranks \2/p' "$TMPDIR/out")
 # shellcheck disable=SC2086

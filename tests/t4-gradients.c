@@ -136,7 +136,7 @@ static double worst_tensor(const step *a, const step *b, const char **name)
 static void test_layout(const model_config *cfg, grid_shape size, int batch, recompute_mode recompute,
                         const step *alone)
 {
-    static const char *const recompute_names[] = {"none", "selective", "full"};
+    static const char *const recompute_names[] = {"none", "streams", "selective", "full"};
     moai_grid g;
     step s = {.table = alone->table, .grads = xmalloc((size_t)alone->table->n_elem * sizeof(float))}, again = s;
     char what[128];
@@ -270,6 +270,10 @@ int main(int argc, char **argv)
                                   {{2, 1, 4, 1}, 1, RECOMPUTE_SELECTIVE}, {{2, 1, 1, 4}, 2, RECOMPUTE_NONE}};
     static const layout above[] = {
         {{8, 1, 1, 1}, 1, RECOMPUTE_NONE}, {{8, 1, 1, 1}, 8, RECOMPUTE_FULL}, {{4, 1, 2, 1}, 2, RECOMPUTE_NONE}};
+    /* groups of several layers, of one micro-batch and of several at once */
+    static const layout grouped[] = {
+        {{1, 1, 8, 1}, 1, RECOMPUTE_STREAMS}, {{4, 1, 1, 2}, 1, RECOMPUTE_STREAMS}, {{1, 1, 2, 4}, 1, RECOMPUTE_STREAMS},
+        {{1, 1, 4, 2}, 1, RECOMPUTE_FULL},    {{2, 1, 2, 2}, 1, RECOMPUTE_SELECTIVE}};
     int n = process_start(&argc, &argv);
 
     CHECK(n == 8, "run me on 8 ranks, not %d", n);
@@ -305,6 +309,7 @@ int main(int argc, char **argv)
     test_identity(4, HC_PERMUTATION);
     cfg.hc.mult = 4, cfg.hc.sinkhorn_iters = 5, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
     test_model(&cfg, wide, sizeof wide / sizeof *wide);
+    test_model(&cfg, grouped, sizeof grouped / sizeof *grouped);
     test_quotient(&cfg);
     cfg = model_of(8, 8, 4, true);
     cfg.hc.mult = 3, cfg.hc.head = true, cfg.hc.mixing = HC_PERMUTATION, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
@@ -312,6 +317,7 @@ int main(int argc, char **argv)
     test_quotient(&cfg);
     cfg.lora = (lora_config){.rank = 3, .alpha = 3, .targets = LORA_ALL};
     test_model(&cfg, wide, 4);
+    test_model(&cfg, grouped, sizeof grouped / sizeof *grouped);
 
     device_close_cpu(device);
     tap_agree = NULL;

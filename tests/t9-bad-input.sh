@@ -54,6 +54,9 @@ echo '{"seq_length": 16 "seed": 1}' > "$dir/run.json"
 refused 2 2 'run.json: line 1, column' --config "$dir/run.json"
 refused 2 1 '--learning_rate is -1, must be between 0 and 1000' --learning_rate=-1
 refused 2 1 'bf16 and fp16 are both true' --bf16 --fp16
+refused 2 2 'gradient_checkpointing is streams, but the model of' --gradient_checkpointing streams
+sed 's/{/{"hc_mult": 2, /' "$dir/model.json" > "$dir/two.json"
+takes --model "$dir/two.json" --gradient_checkpointing streams
 refused 2 1 'context_parallel is 2' --context_parallel 2
 ldd "$train" | grep -q libcuda || refused 2 2 'device cuda: this build has no CUDA backend' --device cuda
 refused 2 2 'global_batch_size 3 is not a multiple of per_device_train_batch_size 1 x data_parallel 2' --global_batch_size 3

@@ -30,8 +30,9 @@ typedef struct block_kind {
     /* `layer` counts from the model's first; of no meaning to a block that is no layer */
     void (*view)(void *weights, const flat_params *, int64_t layer);
     /* Lays out what every micro-batch keeps for itself in `saved`, and in `shared` what all layers and micro-batches
-     * may meet in: the caller plans it again for each. */
-    void (*plan)(void *acts, const moai_ctx *, arena *saved, arena *shared);
+     * may meet in: the caller plans it again for each.  before: of the block before, laid out already; NULL where there
+     * is none or it is of another kind. */
+    void (*plan)(void *acts, const moai_ctx *, arena *saved, arena *shared, void *before);
     /* A step begins: gradients that the first product writes over are as they were, others are zero.  Norms' the caller
      * has zeroed. */
     void (*begin)(const moai_ctx *, void *weights);

@@ -18,9 +18,9 @@ static void view(void *weights, const flat_params *f, int64_t layer)
     *(embedding_weights *)weights = embedding_view(f);
 }
 
-static void plan(void *acts, const moai_ctx *c, arena *saved, arena *shared)
+static void plan(void *acts, const moai_ctx *c, arena *saved, arena *shared, void *before)
 {
-    (void)acts, (void)c, (void)saved, (void)shared;
+    (void)acts, (void)c, (void)saved, (void)shared, (void)before;
 }
 
 static void begin(const moai_ctx *c, void *weights)

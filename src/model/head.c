@@ -20,11 +20,11 @@ static void view(void *weights, const flat_params *f, int64_t layer)
     *(head_weights *)weights = head_view(f);
 }
 
-static void plan(void *acts, const moai_ctx *c, arena *saved, arena *shared)
+static void plan(void *acts, const moai_ctx *c, arena *saved, arena *shared, void *before)
 {
     head_acts *a = acts;
 
-    (void)shared;
+    (void)shared, (void)before;
     a->x = arena_tensor(saved, c->dt, c->n_rows, ctx_x_cols(c));
     a->nll = arena_take(saved, (size_t)c->n_tokens * sizeof(float));
 }

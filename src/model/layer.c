@@ -49,20 +49,40 @@ layer_weights layer_view(const flat_params *f, int64_t layer)
                            .down = map(f, layer, "mlp.down_proj")};
 }
 
-void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared)
+/* The place in a group, and x and h (N/tp, nH).  Whichever the layer, a group's memory is laid out alike: two tensors a
+ * layer, but for the first one's x. */
+static void streams_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared, layer_acts *before)
+{
+    const bool begins = !before || before->place + 1 >= c->stream_layers;
+    const int64_t n = c->n_rows, nH = ctx_x_cols(c);
+
+    a->before = begins ? NULL : before;
+    a->place = begins ? 0 : before->place + 1;
+    a->ends_group = true;                                         /* until the next one is laid out */
+    if (!begins) before->ends_group = false;
+    for (int64_t i = 0; i < c->stream_layers; i++) {
+        const tensor x = i ? arena_tensor(shared, c->dt, n, nH) : (tensor){0}, h = arena_tensor(shared, c->dt, n, nH);
+        if (i == a->place) a->x = x, a->h = h;
+    }
+    if (begins) a->x = arena_tensor(saved, c->dt, n, nH);
+    if (!c->stream_layers) a->h = arena_tensor(c->recompute == RECOMPUTE_FULL ? shared : saved, c->dt, n, nH);
+}
+
+void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared, layer_acts *before)
 {
     const comm *tp = &c->grid->tp;
-    const int64_t N = c->n_tokens, n = c->n_rows, H = c->cfg->hidden_size, nH = ctx_x_cols(c);
+    const int64_t N = c->n_tokens, n = c->n_rows, H = c->cfg->hidden_size;
     const int64_t I = share_begin(c->cfg->intermediate_size, tp->size, tp->rank + 1) -
                       share_begin(c->cfg->intermediate_size, tp->size, tp->rank);
     const int64_t Q = ctx_q_cols(c), K = ctx_kv_cols(c), heads = c->heads.n_heads, kv_heads = c->heads.n_kv_heads;
-    arena *selective = c->recompute == RECOMPUTE_NONE ? saved : shared;
+    arena *selective = c->recompute < RECOMPUTE_SELECTIVE ? saved : shared;
     arena *full = c->recompute == RECOMPUTE_FULL ? shared : saved;
     arena *norms = c->hc.n > 1 ? saved : selective;               /* of readings that may be due, see stream.h */
     const size_t f = sizeof(float);
     const bool stays = c->recompute != RECOMPUTE_SELECTIVE;       /* n1, n2: kept, or made by the forward again */
+    const bool o_once = c->recompute == RECOMPUTE_FULL && c->stream_layers;   /* att is made again, not Wo's product */
 
-    a->x = arena_tensor(saved, c->dt, n, nH);
+    streams_plan(a, c, saved, shared, before);
     a->n1 = linear_input_plan(c, selective, n, H, LORA_QKV);
     a->r1 = arena_take(norms, (size_t)n * f);
     a->qkv = arena_tensor(full, c->dt, N, Q + 2 * K);
@@ -70,17 +90,16 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->rqk = arena_take(selective, (size_t)(N * (heads + kv_heads)) * f);
     a->att = linear_input_plan(c, full, N, Q, 1 << LORA_O);
     a->lse = arena_take(full, (size_t)(N * heads) * f);
-    a->h = arena_tensor(full, c->dt, n, nH);
     a->n2 = linear_input_plan(c, selective, n, H, LORA_GATE_UP);
     a->r2 = arena_take(norms, (size_t)n * f);
     a->gate_up = arena_tensor(full, c->dt, N, 2 * I);
     a->act = linear_input_plan(c, selective, N, I, 1 << LORA_DOWN);
-    stream_acts_plan(&a->attention, c, full, saved);
-    stream_acts_plan(&a->mlp, c, saved, saved);                   /* its product is not made again */
+    stream_acts_plan(&a->attention, c, saved);
+    stream_acts_plan(&a->mlp, c, saved);
     linear_acts_plan(&a->for_qkv, c, LORA_QKV, a->n1, stays, full, shared);
-    linear_acts_plan(&a->for_o, c, 1 << LORA_O, a->att, true, full, shared);
+    linear_acts_plan(&a->for_o, c, 1 << LORA_O, a->att, !o_once, o_once ? saved : full, shared);
     linear_acts_plan(&a->for_gate_up, c, LORA_GATE_UP, a->n2, stays, full, shared);
-    linear_acts_plan(&a->for_down, c, 1 << LORA_DOWN, a->act, c->recompute == RECOMPUTE_NONE, saved, shared);
+    linear_acts_plan(&a->for_down, c, 1 << LORA_DOWN, a->act, c->recompute < RECOMPUTE_SELECTIVE, saved, shared);
 }
 
 static void norm_to_heads(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)
@@ -143,6 +162,17 @@ void layer_forward(const moai_ctx *c, const device_batch *b, const layer_weights
     *owed = layer_from_heads(c, w, a, y);
 }
 
+/* The streams of the group up to a's h.  What is due of the gradient refers to the x of the layer behind the group: it
+ * begins one, and its x is kept, so nothing that is written here. */
+static void merge_again(const moai_ctx *c, layer_acts *a)
+{
+    if (a->before) {
+        merge_again(c, a->before);
+        stream_add_again(c, a->x, a->before->h, &a->before->mlp);               /* (N/tp, nH)                        */
+    }
+    stream_add_again(c, a->h, a->x, &a->attention);                             /* (N/tp, nH)                        */
+}
+
 /* Brings back what the forward did not keep, but SwiGLU's result, which its backward gives by the way: the same
  * arithmetic on the same inputs, hence the same bits (rmsnorm(h) is what residual_rmsnorm left of h, see t1-norm). */
 static void recompute(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a)
@@ -150,13 +180,17 @@ static void recompute(const moai_ctx *c, const device_batch *b, const layer_weig
     const moai_ops *op = c->ops;
     const float eps = (float)c->cfg->rms_norm_eps;
 
-    if (c->recompute == RECOMPUTE_NONE) return;
+    if (c->stream_layers && a->ends_group) merge_again(c, a);
+    if (c->recompute < RECOMPUTE_SELECTIVE) return;
     stream_read_again(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention);
     if (c->recompute == RECOMPUTE_FULL) {
         norm_to_heads(c, b, w, a);
         attend(c, b, a);
-        stream_add_read_again(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o, &a->attention, &w->before_mlp,
-                              &a->mlp);
+        if (c->stream_layers)
+            stream_read_again(c, a->n2, a->r2, a->h, &w->before_mlp, &a->mlp);
+        else
+            stream_add_read(c, a->h, a->n2, a->r2, a->x, a->att, &w->o, &a->for_o, &a->attention, &w->before_mlp,
+                            &a->mlp);
         norm_to_gate_up(c, w, a);
     } else {
         op->qknorm_rope(c->dev, a->qk, a->rqk, a->qkv, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads, eps);
@@ -172,7 +206,7 @@ static void mlp_backward(const moai_ctx *c, layer_weights *w, layer_acts *a, str
     tensor n2_full = tp_full(c, a->n2);
     tensor dact = arena_tensor(c->scratch, c->dt, a->act.rows, a->act.cols);
     tensor dgate_up = a->gate_up;                                               /* in place                          */
-    tensor dcoef = {0}, act_again = c->recompute == RECOMPUTE_NONE ? (tensor){0} : a->act;
+    tensor dcoef = {0}, act_again = c->recompute < RECOMPUTE_SELECTIVE ? (tensor){0} : a->act;
     tensor dn2 = stream_norm_gradient(c, d), dn2_part = tp_full(c, dn2);
 
     comm_request n2_ready = tp_all_gather_begin(c, n2_full, a->n2);             /* (N, H)          needed last       */
@@ -234,9 +268,9 @@ void layer_backward(const moai_ctx *c, const device_batch *b, layer_weights *w, 
 
 static void block_view(void *w, const flat_params *f, int64_t layer) { *(layer_weights *)w = layer_view(f, layer); }
 
-static void block_plan(void *a, const moai_ctx *c, arena *saved, arena *shared)
+static void block_plan(void *a, const moai_ctx *c, arena *saved, arena *shared, void *before)
 {
-    layer_acts_plan(a, c, saved, shared);
+    layer_acts_plan(a, c, saved, shared, before);
 }
 
 /* Only products write the matrices. */

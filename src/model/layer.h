@@ -24,7 +24,9 @@ typedef struct layer_weights {
 layer_weights layer_view(const flat_params *, int64_t layer);
 
 /* What a forward leaves for the backward.  By recompute mode the marked ones are shared by all layers of the stage
- * and computed again: s in selective and full, f in full. */
+ * and computed again: s in selective and full, f in full.  The same is done with x and h of n > 1 streams in every mode
+ * but none, by groups of c->stream_layers layers: of a group its first x is kept, and the others lie in memory that all
+ * groups share, where the backward of the group's last layer merges them again. */
 typedef struct layer_acts {
     tensor x;                                 /* (N/tp, nH)        input: n streams, see stream.h   */
     tensor n1;                                /* (N/tp, H)       s                                  */
@@ -34,17 +36,20 @@ typedef struct layer_acts {
     float *rqk;                               /* (N, heads)      s                                  */
     tensor att;                               /* (N, Q/tp)       f                                  */
     float *lse;                               /* (N, n_heads)    f                                  */
-    tensor h;                                 /* (N/tp, nH)      f after attention's residual       */
+    tensor h;                                 /* (N/tp, nH)      f of one stream; after attention's */
     tensor n2;                                /* (N/tp, H)       s                                  */
     float *r2;                                /* (N/tp)          s of one stream                    */
     tensor gate_up;                           /* (N, 2I/tp)      f                                  */
     tensor act;                               /* (N, I/tp)       s                                  */
     linear_acts for_qkv, for_o, for_gate_up, for_down; /*        f of the adapters                  */
-    stream_acts attention, mlp;               /*                 f the result of attention alone    */
+    stream_acts attention, mlp;
+    int64_t place;                            /* in its group, from 0; all are 0 where there are none */
+    struct layer_acts *before;                /* in its group; NULL: this is the first */
+    bool ends_group;
 } layer_acts;
 
-/* Lays out the kept tensors in `saved` and the recomputed ones in `shared`. */
-void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared);
+/* Lays out the kept tensors in `saved` and the recomputed ones in `shared`.  before: the layer before's; NULL: none. */
+void layer_acts_plan(layer_acts *, const moai_ctx *, arena *saved, arena *shared, layer_acts *before);
 
 /* x is a->x; y (N/tp, nH) must not be a->x where a backward follows.  *owed as block.h has it. */
 void layer_forward(const moai_ctx *, const device_batch *, const layer_weights *, layer_acts *a, tensor y,

@@ -65,7 +65,9 @@ static void plan_chunk(moai_model *m, const model_chunk *k)
         slot->rows.loss_sum = m->totals;
         plan_picked(m, k, &slot->rows);
         for (int i = 0; i < k->n_blocks; i++) {
-            k->blocks[i].kind->plan(slot->acts[i], c, saved, shared);
+            const block_kind *kind = k->blocks[i].kind;
+            void *before = i > 0 && k->blocks[i - 1].kind == kind ? slot->acts[i - 1] : NULL;
+            kind->plan(slot->acts[i], c, saved, shared, before);
             widest = arena_mark(shared) - mark > widest ? arena_mark(shared) - mark : widest;
             arena_release(shared, mark);
         }
@@ -163,6 +165,19 @@ static void free_blocks(moai_model *m)
     free(m->chunks);
 }
 
+/* The layers of a group (layer.h) with which the streams that are kept, one a group of each slot, and the memory of a
+ * group are least. */
+static int64_t stream_layers(int64_t n_layers, int n_slots)
+{
+    int64_t best = 1, least = INT64_MAX;
+
+    for (int64_t n = 1; n <= n_layers; n++) {
+        const int64_t kept = n_slots * ((n_layers + n - 1) / n) + 2 * n;
+        if (kept < least) least = kept, best = n;
+    }
+    return best;
+}
+
 void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, const model_options *opt)
 {
     const int64_t n_tokens = round_up(opt->micro_batch * opt->seq_len, grid->size.tp);
@@ -181,6 +196,8 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     params_init(&m->frozen, cfg, PARAMS_FROZEN, grid->size, grid->at, opt->seq_len);
     m->first_layer = stage_begin(cfg, grid->size.pp, grid->at.pp, opt->seq_len);
     m->n_layers = stage_begin(cfg, grid->size.pp, grid->at.pp + 1, opt->seq_len) - m->first_layer;
+    if (m->ctx.hc.n > 1 && opt->recompute != RECOMPUTE_NONE)
+        m->ctx.stream_layers = stream_layers(m->n_layers, opt->n_slots);
     buckets_init(&m->buckets, &m->params, grid, opt->dt);
     if (opt->train) m->states = opt_state_of(adamw_states, m->params.n_own);
     list_blocks(m);

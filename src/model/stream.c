@@ -18,7 +18,7 @@ stream_weights stream_view(const flat_params *f, const char *name, const char *h
 
 void stream_begin(stream_weights *w) { w->fn.adds = false; }
 
-void stream_acts_plan(stream_acts *a, const moai_ctx *c, arena *results, arena *saved)
+void stream_acts_plan(stream_acts *a, const moai_ctx *c, arena *saved)
 {
     const int64_t n = c->n_rows, H = c->cfg->hidden_size;
 
@@ -27,7 +27,7 @@ void stream_acts_plan(stream_acts *a, const moai_ctx *c, arena *results, arena *
     a->raw = arena_tensor(saved, DT_F32, n, hc_n_raw(c->hc));
     a->coef = arena_tensor(saved, DT_F32, n, hc_n_coef(c->hc));
     a->r = arena_take(saved, (size_t)n * sizeof(float));
-    a->y = arena_tensor(results, c->dt, n, H);
+    a->y = arena_tensor(saved, c->dt, n, H);
 }
 
 /* -- forward -- */
@@ -114,22 +114,17 @@ void stream_add_read(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, 
     arena_release(c->scratch, mark);
 }
 
-void stream_add_read_again(const moai_ctx *c, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *l,
-                           const linear_acts *acts, stream_acts *from, const stream_weights *next, stream_acts *to)
-{
-    if (is_one(c)) {
-        stream_add_read(c, h, n, r, x, branch, l, acts, from, next, to);
-        return;
-    }
-    stream_owed owed = add_all(c, x, branch, l, acts, from);
-    stream_settle(c, h, &owed);
-    stream_read_again(c, n, r, h, next, to);
-}
-
 void stream_settle(const moai_ctx *c, tensor x, stream_owed *owed)
 {
     if (owed->x.rows) c->ops->hc_merge(c->dev, x, owed->x, owed->y, owed->coef, c->hc.n); /* (N/tp, nH)              */
     *owed = (stream_owed){0};
+}
+
+void stream_add_again(const moai_ctx *c, tensor y, tensor x, const stream_acts *a)
+{
+    stream_owed owed = {x, a->y, a->coef};
+
+    stream_settle(c, y, &owed);                                                 /* (N/tp, nH)                        */
 }
 
 /* -- backward -- */
@@ -139,7 +134,7 @@ static void take_draw(const moai_ctx *c, hc_reading *a, hc_shape s)
 {
     const int64_t n_raw = hc_n_raw(s);
 
-    a->draw = tensor_cols(arena_tensor(c->scratch, c->dt, c->n_rows, round_up(n_raw, 2)), 0, n_raw);
+    a->draw = tensor_cols(arena_tensor(c->scratch, c->dt, c->n_rows, round_up(n_raw, 8)), 0, n_raw);
     a->along = arena_tensor(c->scratch, DT_F32, c->n_rows, 2);
 }
 

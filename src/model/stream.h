@@ -49,8 +49,7 @@ typedef struct stream_gradient {
 /* `name` is that of the norm's weight, `hc` that of the others without what follows the last dot. */
 stream_weights stream_view(const flat_params *, const char *name, const char *hc);
 void stream_begin(stream_weights *);          /* of a step: see block.h */
-/* Lays out the branch's result in `results`, and in `saved` what is small. */
-void stream_acts_plan(stream_acts *, const moai_ctx *, arena *results, arena *saved);
+void stream_acts_plan(stream_acts *, const moai_ctx *, arena *saved);
 
 /* -- forward -- */
 
@@ -66,10 +65,10 @@ stream_owed stream_add(const moai_ctx *, tensor y, tensor x, tensor branch, cons
 /* Both: h = x + branch W^T, of a branch that `from` belongs to, and n = norm(h), as the next one reads it. */
 void stream_add_read(const moai_ctx *, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *,
                      const linear_acts *, stream_acts *from, const stream_weights *next, stream_acts *to);
-void stream_add_read_again(const moai_ctx *, tensor h, tensor n, float *r, tensor x, tensor branch, const linear *,
-                           const linear_acts *, stream_acts *from, const stream_weights *next, stream_acts *to);
 /* x becomes what is owed, and nothing is any more. */
 void stream_settle(const moai_ctx *, tensor x, stream_owed *);
+/* Of n > 1 streams: y again, that of x and of the result of its branch, which has been kept.  Not collective. */
+void stream_add_again(const moai_ctx *, tensor y, tensor x, const stream_acts *);
 
 /* -- backward -- */
 

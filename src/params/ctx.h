@@ -6,8 +6,11 @@
 #include "src/config/model_config.h"
 #include "src/ops/ops.h"
 
-/* Which activations the backward pass computes again.  AUTO is settled before there is a context (fit.h). */
-typedef enum { RECOMPUTE_NONE, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL, RECOMPUTE_AUTO } recompute_mode;
+/* Which activations the backward pass computes again: each mode those of the one before, too (layer.h); STREAMS is none
+ * with one stream.  AUTO is settled before there is a context (fit.h). */
+typedef enum {
+    RECOMPUTE_NONE, RECOMPUTE_STREAMS, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL, RECOMPUTE_AUTO
+} recompute_mode;
 
 typedef struct moai_ctx {
     const moai_ops *ops;
@@ -16,6 +19,8 @@ typedef struct moai_ctx {
     const moai_grid *grid;
     dtype dt;                         /* of weights and activations: fp32, bf16 or fp16 */
     recompute_mode recompute;
+    int64_t stream_layers;            /* of a group whose streams are merged again from those at its beginning; 0: all
+                                         streams are kept */
     head_shape heads;                 /* of this rank */
     hc_shape hc;                      /* n streams between layers: 1, the plain residual */
     int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */

@@ -138,7 +138,7 @@ static tensor forward(decoder *d, int64_t n, int64_t n_wanted, const int32_t *wa
     stream_owed owed = {0};
 
     c->n_tokens = c->n_rows = n;              /* on every rank */
-    layer_acts_plan(&a, c, c->scratch, c->scratch);
+    layer_acts_plan(&a, c, c->scratch, c->scratch, NULL);
     const tensor one = stream_one(c, a.x);
     c->ops->embed(c->dev, one, d->ids, d->embedding.table, d->embedding.vocab_begin); /* (n, H)   other ids are zero */
     tp_all_reduce(c, one);                                                            /* (n, H)                      */

@@ -45,7 +45,7 @@ typedef struct way_out {
     grid_shape size;
 } way_out;
 
-/* Its bytes; SIZE_MAX where the layout is none. */
+/* Its bytes; SIZE_MAX where the layout or the mode is none. */
 static size_t bytes_of(const run_config *run, const model_config *cfg, const way_out *w, bool gpu)
 {
     run_config other = *run;
@@ -54,7 +54,9 @@ static size_t bytes_of(const run_config *run, const model_config *cfg, const way
 
     other.gradient_checkpointing = w->mode;
     other.batch.per_device_train_batch_size = w->micro_batch;
-    if (params_check(cfg, w->size, &err) || batch_settle(&batch, &other.batch, w->size.dp, &err)) return SIZE_MAX;
+    if (!recompute_applies(w->mode, cfg) || params_check(cfg, w->size, &err) ||
+        batch_settle(&batch, &other.batch, w->size.dp, &err))
+        return SIZE_MAX;
     return fit_need(&other, cfg, w->size, &batch, gpu);
 }
 
@@ -69,7 +71,8 @@ static bool find_way_out(way_out *w, size_t *need, const run_config *run, const 
                                     {size.tp, size.cp, size.dp, size.pp * times},
                                     {size.tp * times, size.cp, size.dp, size.pp}};
         for (int i = 0; i < (times == 1 ? 1 : 3); i++) {
-            const way_out tries[] = {{RECOMPUTE_SELECTIVE, batch, sizes[i]},
+            const way_out tries[] = {{RECOMPUTE_STREAMS, batch, sizes[i]},
+                                     {RECOMPUTE_SELECTIVE, batch, sizes[i]},
                                      {RECOMPUTE_FULL, batch, sizes[i]},
                                      {RECOMPUTE_FULL, 1, sizes[i]}};
             for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {
@@ -176,7 +179,7 @@ int fit_settle(run_config *run, const model_config *cfg, grid_shape size, const 
     while (!fits(run, cfg, size, batch, memory)) {
         if (!free_choice || run->gradient_checkpointing == RECOMPUTE_FULL)
             return too_large(run, cfg, size, batch, memory, err);
-        run->gradient_checkpointing++;
+        do run->gradient_checkpointing++; while (!recompute_applies(run->gradient_checkpointing, cfg));
     }
     return check_copies(run, cfg, size, batch, memory, err);
 }

@@ -20,7 +20,7 @@ model_options model_options_of(const run_config *run, const batch_plan *b, grid_
 
 const char *recompute_name(recompute_mode mode)
 {
-    static const char *const names[] = {"none", "selective", "full", "auto"};
+    static const char *const names[] = {"none", "streams", "selective", "full", "auto"};
     return names[mode];
 }
 
@@ -64,7 +64,7 @@ void plan_stage(plan_memory *p, const run_config *run, const model_config *cfg, 
 
     grid_dry(&grid, size, at, (int)cfg->num_key_value_heads);
     model_plan(&m, cfg, &grid, &opt);
-    *p = (plan_memory){.first_layer = m.first_layer, .n_layers = m.n_layers};
+    *p = (plan_memory){.first_layer = m.first_layer, .n_layers = m.n_layers, .stream_layers = m.ctx.stream_layers};
     if (gpu) p->backend = backend_bytes(&m, run->deterministic);
     if (plan_copies(run)) p->copy = opt_state_bytes(&m.states);
     p->total = p->backend + (gpu ? 0 : p->copy);
@@ -127,6 +127,29 @@ static void print_memory(const run_config *run, const model_config *cfg, grid_sh
                  gib(free_bytes));
 }
 
+/* Stages that hold other numbers of micro-batches have groups of other lengths. */
+static void print_streams(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *batch)
+{
+    int64_t least = INT64_MAX, most = 0;
+    char kept[64] = "";
+
+    for (int stage = 0; stage < size.pp; stage++) {
+        plan_memory p;
+        plan_stage(&p, run, cfg, size, batch, stage, false);
+        least = min_i64(least, p.stream_layers);
+        most = max_i64(most, p.stream_layers);
+    }
+    if (most == 1)
+        snprintf(kept, sizeof kept, ", kept every layer");
+    else if (most && least == most)
+        snprintf(kept, sizeof kept, ", kept every %lld layers", (long long)most);
+    else if (most)
+        snprintf(kept, sizeof kept, ", kept every %lld to %lld layers", (long long)least, (long long)most);
+    plan_say(run, "streams    %lld, mixed by %s%s%s", (long long)cfg->hc.mult,
+             cfg->hc.mixing == HC_SINKHORN ? "Sinkhorn's iterations" : "permutations", kept,
+             cfg->hc.head ? "; the head reads them by coefficients" : "");
+}
+
 void plan_print(const run_config *run, const model_config *cfg, grid_shape size, const batch_plan *b, bool gpu,
                 size_t free_bytes)
 {
@@ -139,10 +162,7 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
              with_commas(n, model_n_params(cfg)), (long long)cfg->num_hidden_layers, (long long)cfg->hidden_size,
              (long long)cfg->num_attention_heads, (long long)cfg->num_key_value_heads, (long long)cfg->head_dim,
              (long long)cfg->intermediate_size, (long long)cfg->vocab_size, cfg->tie_word_embeddings ? " (tied)" : "");
-    if (cfg->hc.mult > 1)
-        plan_say(run, "streams    %lld, mixed by %s%s", (long long)cfg->hc.mult,
-                 cfg->hc.mixing == HC_SINKHORN ? "Sinkhorn's iterations" : "permutations",
-                 cfg->hc.head ? "; the head reads them by coefficients" : "");
+    if (cfg->hc.mult > 1) print_streams(run, cfg, size, b);
     if (cfg->lora.rank) {
         char trained[160];
         finetune_describe(trained, cfg);

@@ -9,12 +9,18 @@
 #include "src/train/run_config.h"
 
 const char *recompute_name(recompute_mode);     /* "none", ... as the key has it */
+/* There is something for the mode to compute again. */
+static inline bool recompute_applies(recompute_mode mode, const model_config *cfg)
+{
+    return mode != RECOMPUTE_STREAMS || cfg->hc.mult > 1;
+}
 
 model_options model_options_of(const run_config *, const batch_plan *, grid_shape size, int stage);
 
 /* Bytes of the rank of a stage that takes most: its first, as shares differ by at most a row. */
 typedef struct plan_memory {
     int64_t first_layer, n_layers;
+    int64_t stream_layers;                    /* see ctx.h */
     size_t arenas[N_ARENAS];
     size_t backend;                           /* a GPU's context, workspaces and transport buffers, by experience */
     size_t copy;                              /* host memory for saves on the way */

@@ -46,4 +46,17 @@ for dtype in bf16 fp16; do
     agree $dtype $dtype-cpu 1e-2
     agree $dtype-fastest $dtype-cpu 1e-2
 done
+
+# 4 streams, in groups of 2 layers and a last one
+sed 's/"rms_norm_eps"/"hc_mult": 4, "hc_init_alpha": 0.5, &/; s/"num_hidden_layers": 4/"num_hidden_layers": 7/' "$runs/even.json" > "$runs/more.json"
+mv "$runs/more.json" "$runs/even.json"
+for dtype in fp32 bf16 fp16; do
+    flags="--batch_size 2 --deterministic --adam_epsilon 1e-3"
+    [ $dtype = fp32 ] || flags="$flags --$dtype"
+    for mode in none streams selective full; do
+        # shellcheck disable=SC2086
+        even streams-$dtype-$mode 1 $flags --gradient_checkpointing $mode
+    done
+    for mode in streams selective full; do same_bits streams-$dtype-$mode streams-$dtype-none; done
+done
 done_testing

@@ -111,9 +111,9 @@ __global__ void __launch_bounds__(BLOCK)
         for (int i = 0; i < N; i++) from[i] = to_float(*x.at(row, i * H + c));
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            float sum = post[j] * branch;
+            float sum = __fmul_rn(post[j], branch);           /* in this order: hc_border.cu does the same */
 #pragma unroll
-            for (int i = 0; i < N; i++) sum += comb[i * N + j] * from[i];
+            for (int i = 0; i < N; i++) sum = __fmaf_rn(comb[i * N + j], from[i], sum);
             *out.at(row, j * H + c) = from_float<T>(sum);
         }
     }
@@ -398,7 +398,7 @@ void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef
 void hc_merge_coefficients_cuda(moai_device *dev, tensor out, tensor coef, tensor raw, float *r, tensor x, tensor y,
                                 tensor merging, tensor fn, tensor base, tensor scale, hc_shape s)
 {
-    if (border_takes(x, s.n, hc_n_raw(s)) && is_packed(out, y, fn)) {
+    if (border_takes(x, s.n, hc_n_raw(s)) && is_packed(out, y, fn) && border_takes_merging(merging, s.n)) {
         border_coefficients(dev, out, coef, raw, r, x, y, merging, fn, base, scale, s);
         return;
     }
@@ -410,6 +410,11 @@ void hc_merge_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef
                             tensor coef, int n)
 {
     check_shape("hc_merge_backward", x, coef, n, 2 * n + n * n);
+    if (border_takes(x, n, 2 * n + n * n) && is_packed(dx, dy, y) && dx.data == dout.data && dx.stride == dout.stride &&
+        border_takes_merging(coef, n)) {
+        border_backward(dev, "hc_merge_backward", dx, dy, dcoef, nullptr, x, y, coef, n);
+        return;
+    }
     for_rows("hc_merge_backward", x, n, [&](auto t, auto streams) {
         using T = TYPE(t);
         merge_backward_kernel<T, decltype(streams)::value><<<(unsigned)x.rows, BLOCK, 0, dev->stream>>>(
@@ -469,6 +474,10 @@ void hc_read_backward_cuda(moai_device *dev, tensor dw, tensor dbase, tensor dsc
 void hc_streams_backward_cuda(moai_device *dev, tensor dx, const hc_reading *a, int n)
 {
     check_shape("hc_streams_backward", a->x, a->coef, n, n);
+    if (border_takes_due(a, n) && is_packed(dx)) {
+        border_backward(dev, "hc_streams_backward", dx, tensor(), tensor(), a, tensor(), tensor(), tensor(), n);
+        return;
+    }
     for_rows("hc_streams_backward", dx, n, [&](auto t, auto streams) {
         using T = TYPE(t);
         streams_backward_kernel<T, decltype(streams)::value><<<(unsigned)dx.rows, BLOCK, 0, dev->stream>>>(
@@ -480,11 +489,8 @@ void hc_streams_backward_cuda(moai_device *dev, tensor dx, const hc_reading *a, 
 void hc_border_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef, const hc_reading *later, tensor x,
                              tensor y, tensor coef, int n)
 {
-    const bool is_even = later->draw.stride % 2 == 0 && (uintptr_t)later->draw.data % 4 == 0;
-
-    if (later->w.data && is_even && border_takes(x, n, later->fn.rows) &&
-        is_packed(dx, dy, y, later->dn, later->fn, later->w)) {
-        border_backward(dev, dx, dy, dcoef, later, x, y, coef, n);
+    if (border_takes_due(later, n) && is_packed(dx, dy, x, y) && border_takes_merging(coef, n)) {
+        border_backward(dev, "hc_border_backward", dx, dy, dcoef, later, x, y, coef, n);
         return;
     }
     hc_streams_backward_cuda(dev, dx, later, n);

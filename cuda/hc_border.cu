@@ -20,7 +20,7 @@ namespace
 {
 
 enum { WARPS = 8, THREADS = 32 * WARPS, STRIP = WARPS * BORDER_STEP };
-enum { FORWARD_ROWS = 16, BACKWARD_ROWS = 8, TOKENS = 32 };
+enum { FORWARD_ROWS = 16, BACKWARD_ROWS = 8, TOKENS = 32, COEF_THREADS = 1024, RAW_THREADS = 256 };
 
 constexpr int multiple_of_4(int n) { return (n + 3) / 4 * 4; }
 
@@ -39,6 +39,9 @@ template <typename T> __device__ void unpack_pair(float (&x)[2], uint32_t pair)
     }
 }
 
+/* Coefficients of merging that are copied at once: they begin in the midst of a token's. */
+template <int N> constexpr int at_once = N % 2 ? 1 : 2;
+
 /* Two columns of a token's merged streams, rounded: as merge_kernel of hc.cu has them, to the bit. */
 template <typename T, int N>
 __device__ void merge_pair(uint32_t (&merged)[N], const float (&x)[N][2], const float (&y)[2], const float *post,
@@ -49,9 +52,9 @@ __device__ void merge_pair(uint32_t (&merged)[N], const float (&x)[N][2], const 
         float sum[2];
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            sum[e] = post[j] * y[e];
+            sum[e] = __fmul_rn(post[j], y[e]);
 #pragma unroll
-            for (int i = 0; i < N; i++) sum[e] = fmaf(comb[i * N + j], x[i][e], sum[e]);
+            for (int i = 0; i < N; i++) sum[e] = __fmaf_rn(comb[i * N + j], x[i][e], sum[e]);
         }
         merged[j] = pair_bits<T>(sum[0], sum[1]);
     }
@@ -74,7 +77,7 @@ template <typename T> __device__ void multiply_add_8(float (&c)[4], uint32_t a, 
 
 template <typename T> struct merge_project {
     view<T> out;
-    float *raw, *squares;                                     /* (strips, rows, 8 R8), (strips, rows) */
+    float *sums;                                              /* (strips, rows, 8 R8 + 1): of raw, and of squares */
     view<const T> x, y;
     view<const float> merging;
     view<const T> fn;
@@ -85,11 +88,11 @@ template <typename T> struct merge_project {
 /* Its shared memory.  R8: n_raw by eights */
 template <int N, int R8> struct project_room {
     static constexpr int fn_stride = N * STRIP + 32, n_packs = 2 * (N + 1), n_coef = N + N * N,
-                         coef_stride = multiple_of_4(n_coef), sum_stride = 8 * R8 + 4;
+                         coef_stride = multiple_of_4(n_coef), n_sums = 8 * R8 + 1;
     uint4 stage[WARPS][n_packs][32];                          /* what each lane has asked for */
     uint16_t fn[8 * R8][fn_stride];
     float merging[2][FORWARD_ROWS][coef_stride];              /* of a tile, and of the next */
-    float sums[WARPS][FORWARD_ROWS][sum_stride];
+    float sums[WARPS][FORWARD_ROWS * n_sums];
 };
 
 template <typename T, int N, int R8, bool MERGES>
@@ -103,6 +106,9 @@ __global__ void __launch_bounds__(THREADS, 2) merge_project_kernel(merge_project
               col = begin + c + 8 * q;
     const int64_t n_tiles = (a.rows + FORWARD_ROWS - 1) / FORWARD_ROWS;
     const bool has = c < width;
+    constexpr int n_copies = room::n_coef / at_once<N>;
+    static_assert(FORWARD_ROWS * n_copies <= THREADS, "one a thread");
+    const int coef_row = threadIdx.x / n_copies, coef_at = threadIdx.x % n_copies * at_once<N>;
 
     auto row_of = [&](int64_t tile, int i) { return min(tile * FORWARD_ROWS + i, a.rows - 1); };
     auto ask = [&](int64_t tile, int turn) {
@@ -115,10 +121,9 @@ __global__ void __launch_bounds__(THREADS, 2) merge_project_kernel(merge_project
                 copy_async<16>(shared_address(&to[i][lane]), a.x.at(row, (int64_t)i * a.H + col), true);
             if (MERGES) copy_async<16>(shared_address(&to[N][lane]), a.y.at(row, col), true);
         }
-        for (int e = threadIdx.x; MERGES && e < FORWARD_ROWS * room::n_coef; e += THREADS) {
-            const int i = e / room::n_coef, k = e % room::n_coef;
-            copy_async<4>(shared_address(&m.merging[turn][i][k]), a.merging.at(row_of(tile, i), N + k), true);
-        }
+        if (MERGES && coef_row < FORWARD_ROWS)
+            copy_async<4 * at_once<N>>(shared_address(&m.merging[turn][coef_row][coef_at]),
+                                       a.merging.at(row_of(tile, coef_row), N + coef_at), true);
         copies_commit();
     };
 
@@ -187,21 +192,21 @@ __global__ void __launch_bounds__(THREADS, 2) merge_project_kernel(merge_project
         }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float *to = m.sums[warp][g + 8 * h];
+            float *to = m.sums[warp] + (g + 8 * h) * room::n_sums;
             const float sum = lanes_sum<4>(squares[h]);
             if (q == 0) to[8 * R8] = sum;
 #pragma unroll
             for (int r = 0; r < R8; r++)
-                *reinterpret_cast<float2 *>(to + 8 * r + 2 * q) = make_float2(raw[r][2 * h], raw[r][2 * h + 1]);
+                to[8 * r + 2 * q] = raw[r][2 * h], to[8 * r + 2 * q + 1] = raw[r][2 * h + 1];
         }
         __syncthreads();
-        for (int e = threadIdx.x; e < FORWARD_ROWS * (8 * R8 + 1); e += THREADS) {
-            const int i = e / (8 * R8 + 1), k = e % (8 * R8 + 1);
-            const int64_t row = (int64_t)blockIdx.x * a.rows + row0 + i;
+        const int n_sums = (int)min((int64_t)FORWARD_ROWS, a.rows - row0) * room::n_sums;
+        float *to = a.sums + ((int64_t)blockIdx.x * a.rows + row0) * room::n_sums;
+        for (int e = threadIdx.x; e < n_sums; e += THREADS) {
             float sum = 0;
 #pragma unroll
-            for (int w = 0; w < WARPS; w++) sum += m.sums[w][i][k];
-            if (row0 + i < a.rows) *(k < 8 * R8 ? a.raw + row * 8 * R8 + k : a.squares + row) = sum;
+            for (int w = 0; w < WARPS; w++) sum += m.sums[w][e];
+            to[e] = sum;
         }
     }
 }
@@ -211,10 +216,10 @@ __global__ void __launch_bounds__(THREADS, 2) merge_project_kernel(merge_project
 template <typename T> struct coefficients {
     view<float> coef, raw;
     float *r;
-    const float *raw_of_strips, *squares;
+    const float *sums;                                        /* of strips, as above; stride = 8 R8 + 1 */
     const T *base, *scale;
     int64_t rows, cols;
-    int n_strips, stride;                                     /* of raw_of_strips */
+    int n_strips, stride;
     hc_shape s;
 };
 
@@ -226,32 +231,31 @@ template <int N, bool PERMUTES> __device__ hc_shape known(hc_shape s)
 }
 
 template <typename T, int N, bool PERMUTES>
-__global__ void __launch_bounds__(THREADS) coefficients_kernel(coefficients<T> a)
+__global__ void __launch_bounds__(COEF_THREADS) coefficients_kernel(coefficients<T> a)
 {
     constexpr int n_coef = 2 * N + N * N;
-    __shared__ float raw[TOKENS][BORDER_MOST_RAW + 1], coef[TOKENS][n_coef + 1], base[BORDER_MOST_RAW], scale[3];
+    __shared__ float raw[TOKENS][BORDER_MOST_RAW + 1], coef[TOKENS][n_coef + 1], base[BORDER_MOST_RAW], scale[3],
+        squares[TOKENS];
     const hc_shape s = known<N, PERMUTES>(a.s);
     const int n_raw = (int)hc_n_raw(s), me = threadIdx.x;
     const int64_t row0 = (int64_t)blockIdx.x * TOKENS;
     const int n_rows = (int)min((int64_t)TOKENS, a.rows - row0);
-    float squares = 0;
 
-    for (int e = me; e < n_rows * a.stride; e += THREADS) {
+    wait_for_previous();
+    for (int e = me; e < n_rows * a.stride; e += COEF_THREADS) {
         const int i = e / a.stride, k = e % a.stride;
         float sum = 0;
-#pragma unroll 8
+#pragma unroll 16
         for (int strip = 0; strip < a.n_strips; strip++)
-            sum += a.raw_of_strips[((int64_t)strip * a.rows + row0) * a.stride + e];
+            sum += a.sums[((int64_t)strip * a.rows + row0) * a.stride + e];
         if (k < n_raw) *a.raw.at(row0 + i, k) = raw[i][k] = sum;
+        if (k == a.stride - 1) squares[i] = sum;
     }
-#pragma unroll 8
-    for (int strip = 0; me < n_rows && strip < a.n_strips; strip++)
-        squares += a.squares[(int64_t)strip * a.rows + row0 + me];
     if (me < n_raw) base[me] = to_float(a.base[me]);
     if (me < 3) scale[me] = to_float(a.scale[me]);
     __syncthreads();
     if (me < n_rows) {
-        const float r = a.r[row0 + me] = 1 / sqrtf(squares / (float)a.cols + s.norm_eps);
+        const float r = a.r[row0 + me] = 1 / sqrtf(squares[me] / (float)a.cols + s.norm_eps);
         const hc_token t = {raw[me], base, scale, r, nullptr, 0};
         float mine[n_coef];
         hc_token_forward(mine, &t, s);
@@ -259,7 +263,7 @@ __global__ void __launch_bounds__(THREADS) coefficients_kernel(coefficients<T> a
         for (int k = 0; k < n_coef; k++) coef[me][k] = mine[k];
     }
     __syncthreads();
-    for (int e = me; e < n_rows * n_coef; e += THREADS)
+    for (int e = me; e < n_rows * n_coef; e += COEF_THREADS)
         *a.coef.at(row0 + e / n_coef, e % n_coef) = coef[e / n_coef][e % n_coef];
 }
 
@@ -443,7 +447,7 @@ __global__ void __launch_bounds__(MAX_THREADS, P == 1 ? 2 : 1) read_sums_kernel(
 template <typename T> struct raw_backward {
     view<float> along;
     view<T> draw;
-    float *dbase, *dscale;                                    /* (blocks, n_raw), (blocks, 3) */
+    float *parameters;                                        /* (blocks, n_raw + 3) of dbase, dscale */
     view<const float> dcoef, raw;
     const float *r;
     const T *base, *scale;
@@ -452,7 +456,7 @@ template <typename T> struct raw_backward {
 };
 
 template <typename T, int N, bool PERMUTES>
-__global__ void __launch_bounds__(TOKENS) raw_backward_kernel(raw_backward<T> a)
+__global__ void __launch_bounds__(RAW_THREADS) raw_backward_kernel(raw_backward<T> a)
 {
     extern __shared__ __align__(16) char shared[];
     constexpr int n_coef = 2 * N + N * N;
@@ -463,9 +467,10 @@ __global__ void __launch_bounds__(TOKENS) raw_backward_kernel(raw_backward<T> a)
     const int64_t row0 = (int64_t)blockIdx.x * TOKENS;
     const int n_rows = (int)min((int64_t)TOKENS, a.rows - row0);
 
-    for (int e = me; e < n_rows * n_raw; e += TOKENS)
+    wait_for_previous();
+    for (int e = me; e < n_rows * n_raw; e += RAW_THREADS)
         raw[e / n_raw][e % n_raw] = *a.raw.at(row0 + e / n_raw, e % n_raw);
-    for (int e = me; e < n_rows * n_coef; e += TOKENS)
+    for (int e = me; e < n_rows * n_coef; e += RAW_THREADS)
         dcoef[e / n_coef][e % n_coef] = *a.dcoef.at(row0 + e / n_coef, e % n_coef);
     if (me < n_raw) base[me] = to_float(a.base[me]);
     if (me < 3) scale[me] = to_float(a.scale[me]);
@@ -478,18 +483,39 @@ __global__ void __launch_bounds__(TOKENS) raw_backward_kernel(raw_backward<T> a)
         *a.along.at(row0 + me, 0) = r * r * r / (float)a.cols * sum;
     }
     __syncthreads();
-    for (int e = me; e < n_rows * n_raw; e += TOKENS) {
+    for (int e = me; e < n_rows * n_raw; e += RAW_THREADS) {
         const int i = e / n_raw, k = e % n_raw;
         *a.draw.at(row0 + i, k) = from_float<T>(scale[hc_group(N, k)] * rs[i] * dh[i][k]);
     }
+    if (me >= WARP) return;
     float of_base = 0, of_scale = 0;
     for (int i = 0; me < n_raw && i < n_rows; i++) of_base += dh[i][me], of_scale += dh[i][me] * rs[i] * raw[i][me];
-    if (me < n_raw) a.dbase[blockIdx.x * n_raw + me] = of_base;
+    float *parameters = a.parameters + (int64_t)blockIdx.x * (n_raw + 3);
+    if (me < n_raw) parameters[me] = of_base;
 #pragma unroll
     for (int group = 0; group < 3; group++) {
         const float sum = lanes_sum(me < n_raw && hc_group(N, me) == group ? of_scale : 0);
-        if (me == 0) a.dscale[blockIdx.x * 3 + group] = sum;
+        if (me == 0) parameters[n_raw + group] = sum;
     }
+}
+
+/* dbase (n_raw) and dscale (3) += what the blocks have left, in their order.  NULL: not wanted */
+__global__ void __launch_bounds__(1024)
+    add_parameters_kernel(float *dbase, float *dscale, const float *parameters, int n_blocks, int n_raw)
+{
+    __shared__ float of_group[16][64];
+    const int k = threadIdx.x, group = threadIdx.y, n = n_raw + 3;
+    float sum = 0;
+
+    wait_for_previous();
+#pragma unroll 8
+    for (int b = group; k < n && b < n_blocks; b += 16) sum += parameters[(int64_t)b * n + k];
+    of_group[group][k] = sum;
+    __syncthreads();
+    float *to = k < n_raw ? dbase : dscale;
+    if (group != 0 || k >= n || !to) return;
+    for (int g = 1; g < 16; g++) sum += of_group[g][k];
+    to[k < n_raw ? k : k - n_raw] += sum;
 }
 
 /* -- backward: from one branch to the one before -- */
@@ -501,7 +527,7 @@ template <typename T> struct pass_back {
     view<const float> pre, along;
     const float *rn;
     const T *w;
-    view<const T> x, y;
+    view<const T> x, y;                                       /* where nothing is merged, x is the later one's */
     view<const float> coef;
     int64_t rows;
     int H, n_raw;
@@ -509,12 +535,13 @@ template <typename T> struct pass_back {
 
 /* Its shared memory. */
 template <int N, int R8> struct back_room {
-    enum { PRE = 0, RN = N, ALONG = N + 1, POST = N + 3, COMB = 2 * N + 3, N_COEF = 2 * N + 3 + N * N };
+    enum { PRE = 0, POST = N, COMB = 2 * N, RN = 2 * N + N * N, ALONG, N_COEF = ALONG + 2, N_ASKED = N_COEF + 4 * R8 };
     static constexpr int n_packs = 2 * (N + 1), n_dots = N + N * N, n_sums = multiple_of_4(n_dots);
     uint4 stage[WARPS][n_packs][32];                          /* what each lane has asked for: of x, dx, y, dn */
     uint32_t fn[N][WARPS][4][32 * R8];                        /* pairs of rows, of columns 2t and 2t + 1 of 8: as b */
     float coef[2][BACKWARD_ROWS][multiple_of_4(N_COEF)];      /* of a tile, and of the next */
-    float sums[WARPS][BACKWARD_ROWS][n_sums];
+    uint32_t draw[2][BACKWARD_ROWS][4 * R8 + 4];              /* likewise, pairs */
+    float sums[2][WARPS][BACKWARD_ROWS][n_sums];              /* of a tile, and of the one before */
     uint16_t w[STRIP];
 };
 
@@ -539,7 +566,51 @@ __device__ void lay_fn(back_room<N, R8> &m, const pass_back<T> &a, int begin, in
     }
 }
 
-template <typename T, int N, int R8> __global__ void __launch_bounds__(THREADS, 2) pass_back_kernel(pass_back<T> a)
+/* Asks for a tile's coefficients and draw. */
+template <typename T, int N, int R8, bool IS_DUE, bool MERGES>
+__device__ void ask_coef(back_room<N, R8> &m, const pass_back<T> &a, int64_t row0, int turn)
+{
+    using room = back_room<N, R8>;
+
+    for (int e = threadIdx.x; e < BACKWARD_ROWS * room::N_ASKED; e += THREADS) {
+        const int i = e / room::N_ASKED, k = e % room::N_ASKED, pair = k - room::N_COEF;
+        const int64_t row = min(row0 + i, a.rows - 1);
+        const bool is_merging = k >= room::POST && k < room::RN;
+        const void *from = is_merging       ? static_cast<const void *>(a.coef.at(row, k))
+                           : k < room::POST ? a.pre.at(row, k)
+                           : k == room::RN  ? a.rn + row
+                           : pair < 0       ? a.along.at(row, k - room::ALONG)
+                                            : static_cast<const void *>(a.draw.at(row, 2 * pair));
+        void *to = pair < 0 ? static_cast<void *>(&m.coef[turn][i][k]) : &m.draw[turn][i][pair];
+        if (is_merging ? MERGES : IS_DUE && 2 * pair < a.n_raw) copy_async<4>(shared_address(to), from, true);
+    }
+}
+
+/* Two columns of a token: G, the gradient at its merged streams, of dx and of what is due. */
+template <typename T, int N, int R8>
+__device__ void add_due(float (&G)[N][2], const float (&later)[N][2], uint32_t dn, uint32_t w, const float *k)
+{
+    using room = back_room<N, R8>;
+    float du[2], wv[2], u[2] = {};
+
+    unpack_pair<T>(du, dn);
+    unpack_pair<T>(wv, w);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) u[e] += k[room::PRE + j] * later[j][e];
+#pragma unroll
+    for (int e = 0; e < 2; e++) du[e] = k[room::RN] * wv[e] * du[e] - k[room::ALONG + 1] * u[e];
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) G[j][e] += k[room::PRE + j] * du[e] - k[room::ALONG] * later[j][e];
+}
+
+/* IS_DUE: there is a later branch; MERGES: there is an earlier one, and what is x and dx of the later one goes on to
+ * its; else both end here. */
+template <typename T, int N, int R8, bool IS_DUE, bool MERGES>
+__global__ void __launch_bounds__(THREADS, 2) pass_back_kernel(pass_back<T> a)
 {
     using room = back_room<N, R8>;
     extern __shared__ __align__(16) char shared[];
@@ -549,6 +620,7 @@ template <typename T, int N, int R8> __global__ void __launch_bounds__(THREADS, 
               col = begin + c + 8 * q;
     const int64_t n_tiles = (a.rows + BACKWARD_ROWS - 1) / BACKWARD_ROWS;
     const bool has = c < width;
+    static_assert(BACKWARD_ROWS * room::n_dots <= THREADS, "one a thread");
 
     auto row_of = [&](int64_t tile, int i) { return min(tile * BACKWARD_ROWS + i, a.rows - 1); };
     auto ask = [&](int64_t tile, int turn) {
@@ -560,126 +632,127 @@ template <typename T, int N, int R8> __global__ void __launch_bounds__(THREADS, 
                 copy_async<16>(shared_address(&to[i][lane]), a.x.at(row, (int64_t)i * a.H + col), true);
                 copy_async<16>(shared_address(&to[N + i][lane]), a.dx.at(row, (int64_t)i * a.H + col), true);
             }
-            copy_async<16>(shared_address(&to[2 * N][lane]), a.y.at(row, col), true);
-            copy_async<16>(shared_address(&to[2 * N + 1][lane]), a.dn.at(row, col), true);
+            if (MERGES) copy_async<16>(shared_address(&to[2 * N][lane]), a.y.at(row, col), true);
+            if (IS_DUE) copy_async<16>(shared_address(&to[2 * N + 1][lane]), a.dn.at(row, col), true);
         }
-        for (int e = threadIdx.x; e < BACKWARD_ROWS * room::N_COEF; e += THREADS) {
-            const int i = e / room::N_COEF, k = e % room::N_COEF;
-            const int64_t row = row_of(tile, i);
-            const float *from = k < room::RN      ? a.pre.at(row, k)
-                                : k == room::RN   ? a.rn + row
-                                : k < room::POST  ? a.along.at(row, k - room::ALONG)
-                                                  : a.coef.at(row, k - 3);
-            copy_async<4>(shared_address(&m.coef[turn][i][k]), from, true);
-        }
+        ask_coef<T, N, R8, IS_DUE, MERGES>(m, a, tile * BACKWARD_ROWS, turn);
         copies_commit();
     };
-    auto draw_of = [&](uint32_t(&d)[R8], int64_t tile) {
+    auto add_dots = [&](int64_t tile, int turn) {             /* what the warps have left of a tile */
+        const int i = threadIdx.x / room::n_dots, v = threadIdx.x % room::n_dots;
+        const int64_t row = tile * BACKWARD_ROWS + i;
+        if (i >= BACKWARD_ROWS || row >= a.rows) return;
+        float sum = 0;
 #pragma unroll
-        for (int r = 0; r < R8; r++) {
-            const int k = 8 * r + 2 * q;
-            const uint32_t two =
-                k < a.n_raw ? *reinterpret_cast<const uint32_t *>(a.draw.at(row_of(tile, g), k)) : 0;
-            d[r] = k + 1 < a.n_raw ? two : two & 0xffff;
-        }
+        for (int o = 0; o < WARPS; o++) sum += m.sums[turn][o][i][v];
+        a.dots[((int64_t)blockIdx.x * a.rows + row) * room::n_dots + v] = sum;
     };
 
     int64_t tile = blockIdx.y;
-    uint32_t draw[R8], draw_next[R8];
+    int turn = 0;
     ask(tile, 0);
-    draw_of(draw_next, tile);
-    lay_fn(m, a, begin, width);
-    for (int at = threadIdx.x; at < width; at += THREADS) m.w[at] = reinterpret_cast<const uint16_t *>(a.w)[begin + at];
-    for (int turn = 0; tile < n_tiles; tile += gridDim.y, turn ^= 1) {
-        const int64_t row0 = tile * BACKWARD_ROWS;
+    if (IS_DUE) lay_fn(m, a, begin, width);
+    for (int at = threadIdx.x; IS_DUE && at < width; at += THREADS)
+        m.w[at] = reinterpret_cast<const uint16_t *>(a.w)[begin + at];
+    for (; tile < n_tiles; tile += gridDim.y, turn ^= 1) {
+        const int64_t row = tile * BACKWARD_ROWS + g;
         float dots[room::n_sums] = {};
+        uint32_t draw[R8];
         uint4 x[N], d[N], y, dn;
 
         copies_wait<0>();
         __syncthreads();
+        if (MERGES && tile >= gridDim.y) add_dots(tile - gridDim.y, turn ^ 1);
 #pragma unroll
-        for (int r = 0; r < R8; r++) draw[r] = draw_next[r];
+        for (int r = 0; IS_DUE && r < R8; r++) {
+            const int at = 8 * r + 2 * q;
+            const uint32_t two = m.draw[turn][g][at / 2];
+            draw[r] = at >= a.n_raw ? 0 : at + 1 < a.n_raw ? two : two & 0xffff;
+        }
         if (has) {
 #pragma unroll
             for (int i = 0; i < N; i++) x[i] = m.stage[warp][i][lane], d[i] = m.stage[warp][N + i][lane];
-            y = m.stage[warp][2 * N][lane], dn = m.stage[warp][2 * N + 1][lane];
+            if (MERGES) y = m.stage[warp][2 * N][lane];
+            if (IS_DUE) dn = m.stage[warp][2 * N + 1][lane];
         }
-        if (tile + gridDim.y < n_tiles) ask(tile + gridDim.y, turn ^ 1), draw_of(draw_next, tile + gridDim.y);
+        if (tile + gridDim.y < n_tiles) ask(tile + gridDim.y, turn ^ 1);
         if (has) {
-            const float *k = m.coef[turn][g], *pre = k + room::PRE, *along = k + room::ALONG, *post = k + room::POST,
-                        *comb = k + room::COMB;
-            uint4 w = fetch_16(&m.w[c + 8 * q]);
+            const float *k = m.coef[turn][g], *post = k + room::POST, *comb = k + room::COMB;
+            uint4 w;
+            if (IS_DUE) w = fetch_16(&m.w[c + 8 * q]);
 #pragma unroll
             for (int t = 0; t < 4; t++) {                     /* two columns */
-                float through[N][4] = {};                     /* draw fn; the upper half is of no token */
+                float xv[N][2], yv[2], G[N][2], dy[2] = {};
+                asm volatile("" ::: "memory");             /* coefficients are read again rather than kept */
 #pragma unroll
                 for (int i = 0; i < N; i++) {
-                    const uint32_t *b = m.fn[i][warp][t];
+                    unpack_pair<T>(xv[i], word(x[i], t));
+                    unpack_pair<T>(G[i], word(d[i], t));
+                }
+                if constexpr (MERGES) unpack_pair<T>(yv, word(y, t));
+                if constexpr (IS_DUE) {
 #pragma unroll
-                    for (int s = 0; s < R8 / 2; s++) {
-                        const uint2 two = *reinterpret_cast<const uint2 *>(b + 64 * s + 2 * lane);
-                        multiply_add<T>(through[i], {draw[2 * s], 0, draw[2 * s + 1], 0}, two.x, two.y);
+                    for (int i = 0; i < N; i++) {             /* += draw fn; the lower half is of no token */
+                        const uint32_t *b = m.fn[i][warp][t];
+                        float sum[4] = {G[i][0], G[i][1], 0, 0};
+#pragma unroll
+                        for (int s = 0; s < R8 / 2; s++) {
+                            const uint2 two = *reinterpret_cast<const uint2 *>(b + 64 * s + 2 * lane);
+                            multiply_add<T>(sum, {draw[2 * s], 0, draw[2 * s + 1], 0}, two.x, two.y);
+                        }
+                        if constexpr (R8 % 2) multiply_add_8<T>(sum, draw[R8 - 1], b[64 * (R8 / 2) + lane]);
+                        G[i][0] = sum[0], G[i][1] = sum[1];
                     }
-                    if constexpr (R8 % 2) multiply_add_8<T>(through[i], draw[R8 - 1], b[64 * (R8 / 2) + lane]);
-                }
-                float xv[N][2], yv[2], wv[2], du[2], u[2] = {}, dy[2] = {}, later[N][2], G[N][2];
-                uint32_t merged[N];
-                unpack_pair<T>(yv, word(y, t));
-                unpack_pair<T>(wv, word(w, t));
-                unpack_pair<T>(du, word(dn, t));
+                    if constexpr (MERGES) {
+                        uint32_t merged[N];
+                        float later[N][2];
+                        merge_pair<T>(merged, xv, yv, post, comb);
 #pragma unroll
-                for (int i = 0; i < N; i++) unpack_pair<T>(xv[i], word(x[i], t));
-                merge_pair<T>(merged, xv, yv, post, comb);
-#pragma unroll
-                for (int j = 0; j < N; j++) {
-                    unpack_pair<T>(later[j], merged[j]);
-                    u[0] += pre[j] * later[j][0], u[1] += pre[j] * later[j][1];
-                }
-#pragma unroll
-                for (int e = 0; e < 2; e++) du[e] = k[room::RN] * wv[e] * du[e] - along[1] * u[e];
-#pragma unroll
-                for (int j = 0; j < N; j++) {
-                    unpack_pair<T>(G[j], word(d[j], t));
-#pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        G[j][e] += through[j][e] + pre[j] * du[e] - along[0] * later[j][e];
-                        dy[e] += post[j] * G[j][e];
-                        dots[j] += yv[e] * G[j][e];
+                        for (int j = 0; j < N; j++) unpack_pair<T>(later[j], merged[j]);
+                        add_due<T, N, R8>(G, later, word(dn, t), word(w, t), k);
+                    } else {
+                        add_due<T, N, R8>(G, xv, word(dn, t), word(w, t), k);
                     }
                 }
-                word(dn, t) = pair_bits<T>(dy[0], dy[1]);
-#pragma unroll
-                for (int i = 0; i < N; i++) {
-                    float to[2] = {};
+                if constexpr (MERGES) {
 #pragma unroll
                     for (int j = 0; j < N; j++)
 #pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            to[e] += comb[i * N + j] * G[j][e];
-                            dots[N + i * N + j] += xv[i][e] * G[j][e];
-                        }
+                        for (int e = 0; e < 2; e++) dy[e] += post[j] * G[j][e], dots[j] += yv[e] * G[j][e];
+                    word(y, t) = pair_bits<T>(dy[0], dy[1]);
+                }
+#pragma unroll
+                for (int i = 0; i < N; i++) {
+                    float to[2] = {G[i][0], G[i][1]};
+                    if constexpr (MERGES) {
+                        to[0] = to[1] = 0;
+#pragma unroll
+                        for (int j = 0; j < N; j++)
+#pragma unroll
+                            for (int e = 0; e < 2; e++) {
+                                to[e] += comb[i * N + j] * G[j][e];
+                                dots[N + i * N + j] += xv[i][e] * G[j][e];
+                            }
+                    }
                     word(d[i], t) = pair_bits<T>(to[0], to[1]);
                 }
             }
-            if (row0 + g < a.rows) {
-                store_16(a.dy.at(row0 + g, col), dn);
+            if (row < a.rows) {
+                if (MERGES) store_16(a.dy.at(row, col), y);
 #pragma unroll
-                for (int i = 0; i < N; i++) store_16(a.dx.at(row0 + g, (int64_t)i * a.H + col), d[i]);
+                for (int i = 0; i < N; i++) store_16(a.dx.at(row, (int64_t)i * a.H + col), d[i]);
             }
         }
-        sum_of_two<room::n_sums / 2>(dots, 2);                /* then lane q has those from q n_sums / 4 on */
-        sum_of_two<room::n_sums / 4>(dots, 1);
+        if constexpr (MERGES) {
+            sum_of_two<room::n_sums / 2>(dots, 2);            /* then lane q has those from q n_sums / 4 on */
+            sum_of_two<room::n_sums / 4>(dots, 1);
 #pragma unroll
-        for (int v = 0; v < room::n_sums / 4; v++) m.sums[warp][g][q * (room::n_sums / 4) + v] = dots[v];
-        __syncthreads();
-        for (int e = threadIdx.x; e < BACKWARD_ROWS * room::n_dots; e += THREADS) {
-            const int i = e / room::n_dots, v = e % room::n_dots;
-            float sum = 0;
-#pragma unroll
-            for (int o = 0; o < WARPS; o++) sum += m.sums[o][i][v];
-            if (row0 + i < a.rows) a.dots[((int64_t)blockIdx.x * a.rows + row0) * room::n_dots + e] = sum;
+            for (int v = 0; v < room::n_sums / 4; v++) m.sums[turn][warp][g][q * (room::n_sums / 4) + v] = dots[v];
         }
     }
+    if (!MERGES) return;
+    __syncthreads();
+    add_dots(tile - gridDim.y, turn ^ 1);
 }
 
 /* dcoef's columns from `first` on, of what the strips have */
@@ -689,6 +762,7 @@ __global__ void __launch_bounds__(BLOCK)
     const int64_t e = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
     float sum = 0;
 
+    wait_for_previous();
     if (e >= rows * n_dots) return;
 #pragma unroll 8
     for (int strip = 0; strip < n_strips; strip++) sum += dots[strip * rows * n_dots + e];
@@ -757,23 +831,21 @@ void border_coefficients(moai_device *dev, tensor out, tensor coef, tensor raw, 
     if (x.rows == 0) return;
     for_border(op, x.dt, s.n, n_raw, [&](auto t, auto streams, auto eights) {
         using T = TYPE(t);
-        constexpr int n = WIDTH(streams), R8 = WIDTH(eights), stride = 8 * R8;
+        constexpr int n = WIDTH(streams), R8 = WIDTH(eights), stride = 8 * R8 + 1;
         constexpr size_t n_shared = sizeof(project_room<n, R8>);
-        float *partial = static_cast<float *>(
-                  device_scratch_cuda(dev, (size_t)(n_strips * x.rows * (stride + 1)) * sizeof(float))),
-              *squares = partial + n_strips * x.rows * stride;
-        const merge_project<T> a = {view_of<T>(out), partial, squares, view_of<const T>(x), view_of<const T>(y),
+        float *sums = static_cast<float *>(
+            device_scratch_cuda(dev, (size_t)(n_strips * x.rows * stride) * sizeof(float)));
+        const merge_project<T> a = {view_of<T>(out), sums, view_of<const T>(x), view_of<const T>(y),
                                     view_of<const float>(merging), view_of<const T>(fn), x.rows, (int)H, (int)n_raw};
         auto kernel = y.data ? merge_project_kernel<T, n, R8, true> : merge_project_kernel<T, n, R8, false>;
         const dim3 blocks = strips_by_tiles(dev, op, kernel, n_shared, H, n_tiles);
         kernel<<<blocks, THREADS, n_shared, dev->stream>>>(a);
         LAUNCH_CHECK(op);
-        const coefficients<T> b = {view_of<float>(coef), view_of<float>(raw), r, partial, squares,
+        const coefficients<T> b = {view_of<float>(coef), view_of<float>(raw), r, sums,
                                    static_cast<const T *>(base.data), static_cast<const T *>(scale.data), x.rows,
                                    x.cols, n_strips, stride, s};
         auto last = s.permutes ? coefficients_kernel<T, n, true> : coefficients_kernel<T, n, false>;
-        last<<<token_blocks(x.rows), THREADS, 0, dev->stream>>>(b);
-        LAUNCH_CHECK(op);
+        launch_how(dev, op, true, last, dim3(token_blocks(x.rows)), dim3(COEF_THREADS), 0, b);
     });
 }
 
@@ -806,56 +878,61 @@ void border_read_backward(moai_device *dev, tensor dw, tensor dbase, tensor dsca
     for_border(op, a->x.dt, s.n, n_raw, [&](auto t, auto streams, auto) {
         using T = TYPE(t);
         constexpr int n = WIDTH(streams);
+        float *dw_partial = nullptr, *parameters = nullptr;
+        int64_t n_rows = 0;                                   /* of dw_partial */
         for_row(H, [&](auto packs, int n_threads) {
             auto kernel = read_sums_kernel<T, n, WIDTH(packs)>;
-            const int64_t n_rows = min_i64(rows, resident_blocks(dev, kernel, n_threads, 0));
-            float *partial = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_rows * H) * sizeof(float)));
+            n_rows = min_i64(rows, resident_blocks(dev, kernel, n_threads, 0));
+            const size_t n_scratch = (size_t)(n_rows * H + n_blocks * (n_raw + 3));
+            dw_partial = static_cast<float *>(device_scratch_cuda(dev, n_scratch * sizeof(float)));
+            parameters = dw_partial + n_rows * H;
             kernel<<<(unsigned)n_rows, n_threads, 0, dev->stream>>>(
-                read_sums<T>{view_of<float>(dcoef), view_of<float>(a->along), partial, view_of<const T>(a->dn),
+                read_sums<T>{view_of<float>(dcoef), view_of<float>(a->along), dw_partial, view_of<const T>(a->dn),
                              view_of<const T>(a->x), view_of<const float>(a->coef),
                              static_cast<const T *>(a->w.data), a->rn, rows, H});
             LAUNCH_CHECK(op);
-            if (dw.data) add_partials(dev, static_cast<float *>(dw.data), nullptr, partial, n_rows, H);
         });
-        const size_t n_partial = (size_t)(n_blocks * (n_raw + 3));
-        float *of_base = static_cast<float *>(device_scratch_cuda(dev, n_partial * sizeof(float))),
-              *of_scale = of_base + n_blocks * n_raw;
         const size_t n_shared = (size_t)hc_n_sums(s) * TOKENS * sizeof(float);
         auto kernel = s.permutes ? raw_backward_kernel<T, n, true> : raw_backward_kernel<T, n, false>;
         allow_shared(dev, op, kernel, n_shared);
-        kernel<<<(unsigned)n_blocks, TOKENS, n_shared, dev->stream>>>(
-            raw_backward<T>{view_of<float>(a->along), view_of<T>(a->draw), of_base, of_scale,
-                            view_of<const float>(dcoef), view_of<const float>(raw), r,
-                            static_cast<const T *>(base.data), static_cast<const T *>(scale.data), rows, a->x.cols, s});
-        LAUNCH_CHECK(op);
-        if (dbase.data) add_partials(dev, static_cast<float *>(dbase.data), nullptr, of_base, n_blocks, n_raw);
-        if (dscale.data) add_partials(dev, static_cast<float *>(dscale.data), nullptr, of_scale, n_blocks, 3);
+        launch_how(dev, op, true, kernel, dim3((unsigned)n_blocks), dim3(RAW_THREADS), n_shared,
+                   raw_backward<T>{view_of<float>(a->along), view_of<T>(a->draw), parameters,
+                                   view_of<const float>(dcoef), view_of<const float>(raw), r,
+                                   static_cast<const T *>(base.data), static_cast<const T *>(scale.data), rows,
+                                   a->x.cols, s});
+        launch_how(dev, op, true, add_parameters_kernel, dim3(1), dim3(64, 16), 0, static_cast<float *>(dbase.data),
+                   static_cast<float *>(dscale.data), parameters, (int)n_blocks, (int)n_raw);
+        if (dw.data) add_partials(dev, static_cast<float *>(dw.data), nullptr, dw_partial, n_rows, H);
     });
 }
 
-void border_backward(moai_device *dev, tensor dx, tensor dy, tensor dcoef, const hc_reading *later, tensor x, tensor y,
-                     tensor coef, int n)
+void border_backward(moai_device *dev, const char *op, tensor dx, tensor dy, tensor dcoef, const hc_reading *later,
+                     tensor x, tensor y, tensor coef, int n)
 {
-    const char *op = "hc_border_backward";
-    const int64_t H = y.cols, n_raw = later->fn.rows, n_tiles = (x.rows + BACKWARD_ROWS - 1) / BACKWARD_ROWS;
+    const hc_reading none = {}, *due = later ? later : &none;
+    const tensor from = y.data ? x : later->x;
+    const int64_t H = dx.cols / n, n_raw = later ? later->fn.rows : 2 * n + n * n,
+                  n_tiles = (dx.rows + BACKWARD_ROWS - 1) / BACKWARD_ROWS;
     const int n_strips = n_strips_of(H), n_dots = n + n * n;
 
-    if (x.rows == 0) return;
-    float *dots = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_strips * x.rows * n_dots) * sizeof(float)));
-    for_border(op, x.dt, n, n_raw, [&](auto t, auto streams, auto eights) {
+    if (dx.rows == 0) return;
+    float *dots = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_strips * dx.rows * n_dots) * sizeof(float)));
+    for_border(op, dx.dt, n, n_raw, [&](auto t, auto streams, auto eights) {
         using T = TYPE(t);
-        constexpr int R8 = WIDTH(eights);
-        constexpr size_t n_shared = sizeof(back_room<WIDTH(streams), R8>);
-        auto kernel = pass_back_kernel<T, WIDTH(streams), R8>;
+        constexpr int N = WIDTH(streams), R8 = WIDTH(eights);
+        constexpr size_t n_shared = sizeof(back_room<N, R8>);
+        auto kernel = !later   ? pass_back_kernel<T, N, R8, false, true>
+                      : y.data ? pass_back_kernel<T, N, R8, true, true>
+                               : pass_back_kernel<T, N, R8, true, false>;
         const dim3 blocks = strips_by_tiles(dev, op, kernel, n_shared, H, n_tiles);
         kernel<<<blocks, THREADS, n_shared, dev->stream>>>(pass_back<T>{
-            view_of<T>(dx), view_of<T>(dy), dots, view_of<const T>(later->dn), view_of<const T>(later->draw),
-            view_of<const T>(later->fn), view_of<const float>(later->coef), view_of<const float>(later->along),
-            later->rn, static_cast<const T *>(later->w.data), view_of<const T>(x), view_of<const T>(y),
-            view_of<const float>(coef), x.rows, (int)H, (int)n_raw});
+            view_of<T>(dx), view_of<T>(dy), dots, view_of<const T>(due->dn), view_of<const T>(due->draw),
+            view_of<const T>(due->fn), view_of<const float>(due->coef), view_of<const float>(due->along), due->rn,
+            static_cast<const T *>(due->w.data), view_of<const T>(from), view_of<const T>(y),
+            view_of<const float>(coef), dx.rows, (int)H, (int)n_raw});
         LAUNCH_CHECK(op);
     });
-    dots_kernel<<<(unsigned)((x.rows * n_dots + BLOCK - 1) / BLOCK), BLOCK, 0, dev->stream>>>(
-        view_of<float>(dcoef), dots, n_strips, x.rows, n, n_dots);
-    LAUNCH_CHECK(op);
+    if (!y.data) return;
+    launch_how(dev, op, true, dots_kernel, dim3((unsigned)((dx.rows * n_dots + BLOCK - 1) / BLOCK)), dim3(BLOCK), 0,
+               view_of<float>(dcoef), dots, n_strips, dx.rows, n, n_dots);
 }

@@ -15,13 +15,27 @@ static inline bool border_takes(tensor x, int n, int64_t n_raw)
            x.cols / n % BORDER_STEP == 0 && x.cols / n <= BORDER_MOST_COLS;
 }
 
+/* Coefficients of merging are copied by twos where n is even. */
+static inline bool border_takes_merging(tensor coef, int n)
+{
+    return n % 2 != 0 || ((uintptr_t)coef.data % 8 == 0 && coef.stride % 2 == 0);
+}
+
 /* As in ops.def; y.data NULL: nothing is merged, and out is x. */
 void border_coefficients(moai_device *, tensor out, tensor coef, tensor raw, float *r, tensor x, tensor y,
                          tensor merging, tensor fn, tensor base, tensor scale, hc_shape);
 void border_read_norm(moai_device *, tensor n1, float *rn, tensor x, tensor coef, tensor w, float eps, int n);
 void border_read_backward(moai_device *, tensor dw, tensor dbase, tensor dscale, tensor dcoef, const hc_reading *,
                           tensor raw, const float *r, tensor base, tensor scale, hc_shape);
-void border_backward(moai_device *, tensor dx, tensor dy, tensor dcoef, const hc_reading *later, tensor x, tensor y,
-                     tensor coef, int n);
+/* dx in place.  later NULL: nothing is due, and dx is the gradient at what is merged; y.data NULL: nothing is merged,
+ * and it stays the one at later->x. */
+void border_backward(moai_device *, const char *op, tensor dx, tensor dy, tensor dcoef, const hc_reading *later,
+                     tensor x, tensor y, tensor coef, int n);
+/* Is it for what is due? */
+static inline bool border_takes_due(const hc_reading *a, int n)
+{
+    return a->w.data && border_takes(a->x, n, a->fn.rows) && is_packed(a->dn, a->fn, a->w) &&
+           (uintptr_t)a->draw.data % 4 == 0 && a->draw.stride % 2 == 0;
+}
 
 #endif

@@ -1,5 +1,5 @@
 /* matmul.c: the three products of a linear map y = x W^T through cuBLASLt, accumulated in fp32; a few rows of x go
- * through matmul_few.cu
+ * through matmul_few.cu, weights' gradients of few rows through matmul_dw_few.cu
  *
  * cuBLASLt counts matrices by columns: our row-major (rows, cols) is its (cols, rows), so each product is asked for
  * transposed.
@@ -268,5 +268,6 @@ void matmul_dw_cuda(moai_device *dev, tensor dw, tensor dy, tensor x, bool accum
 {
     check_product("matmul_dw", dy, x, dw);
     CHECK(dw.dt == DT_F32, "matmul_dw: gradients of weights are fp32, not %s", dtype_name(dw.dt));
+    if (matmul_dw_few(dev, dw, dy, x, accumulate)) return;
     product(dev, dw, x, CUBLAS_OP_N, dy, CUBLAS_OP_T, x.rows, accumulate ? dw.data : NULL);
 }

@@ -298,27 +298,34 @@ static void check_merged_coefficients(dtype dt, hc_shape s, int64_t rows, int64_
           merging = field_random("merging", DT_F32, rows, n_coef, strided), base = base_of(dt, n_raw, ANY),
           fn = fn_of(dt, n_raw, wide), scale = field_random("scale", dt, 1, 3, false),
           raw = field_output("raw", DT_F32, rows, n_raw, strided), out = field_output("out", dt, rows, wide, strided),
-          coef = field_output("coef", DT_F32, rows, n_coef, strided), r = field_output("r", DT_F32, 1, rows, false);
+          coef = field_output("coef", DT_F32, rows, n_coef, strided), r = field_output("r", DT_F32, 1, rows, false),
+          alone = field_output("alone", dt, rows, wide, strided);
     double *ref = doubles(rows * n_coef), *ref_raw = doubles(rows * n_raw), *ref_r = doubles(rows),
            *ref_out = doubles(rows * wide), *stored = doubles(rows * wide);
     char what[96];
 
     for (int64_t i = 0; i < rows; i++)
         merge(ref_out + i * wide, x.v + i * wide, y.v + i * H, merging.v + i * n_coef, n, H);
+    TWICE(dut.ops->hc_merge(dut.dev, alone.t, x.t, y.t, merging.t, n), &alone);
     for (int in_place = 0; in_place < 2; in_place++) {
         field *to = in_place ? &x : &out;
+        bool same = true;
         snprintf(what, sizeof what, "merged%s, %d streams, %s %d", in_place ? " in place" : "", n, mixing_name(s),
                  s.iters);
         TWICE(dut.ops->hc_merge_coefficients(dut.dev, to->t, coef.t, raw.t, r.t.data, x.t, y.t, merging.t, fn.t, base.t,
                                              scale.t, s), to, &coef, &raw, &r);
         ok_field(to, ref_out, 1e-6, what);
-        for (int64_t i = 0; i < rows * wide; i++) stored[i] = field_at(to, i / wide, i % wide);
+        for (int64_t i = 0; i < rows * wide; i++) {
+            stored[i] = field_at(to, i / wide, i % wide);
+            same = same && stored[i] == field_at(&alone, i / wide, i % wide);
+        }
+        ok(same, "%s: hc_merge's bits", what);
         coefficients_of(ref, ref_raw, ref_r, stored, &fn, &base, &scale, s, rows);
         ok_field(&raw, ref_raw, summing(wide), what);
         ok_field(&coef, ref, 3 * summing(wide), what);
         ok_field(&r, ref_r, 5e-7, what);
     }
-    FREE(&x, &y, &merging, &base, &fn, &scale, &raw, &out, &coef, &r);
+    FREE(&x, &y, &merging, &base, &fn, &scale, &raw, &out, &coef, &r, &alone);
     free(ref), free(ref_raw), free(ref_r), free(ref_out), free(stored);
 }
 
@@ -343,6 +350,17 @@ static token token_of(const reading *a, int64_t i)
                    .dcoef = a->dcoef.v + i * a->dcoef.t.cols};
 }
 
+/* Its rows are apart by multiples of 8; what is behind n_raw stays zero. */
+static field draw_of(dtype dt, int64_t rows, int64_t n_raw, bool strided)
+{
+    const int64_t cols = round_up(n_raw, 8);
+    double *zeros = doubles(rows * cols);
+    field f = field_make("draw", dt, rows, cols, strided, zeros);
+
+    free(zeros);
+    return f;
+}
+
 /* Of the streams x, which then belong to it. */
 static reading reading_make(field x, hc_shape s, bool strided, kind k, bool is_normed)
 {
@@ -355,7 +373,7 @@ static reading reading_make(field x, hc_shape s, bool strided, kind k, bool is_n
                  .scale = field_random("scale", dt, 1, n_scales(s), false),
                  .dn = field_random("dn", dt, rows, H, strided),
                  .dcoef = field_random("dcoef", DT_F32, rows, n_coef, strided),
-                 .draw = field_output("draw", dt, rows, n_raw, strided),
+                 .draw = draw_of(dt, rows, n_raw, strided),
                  .along = field_output("along", DT_F32, rows, 2, strided),
                  .dw = field_random("dw", DT_F32, 1, H, false)};
 
@@ -371,7 +389,8 @@ static reading reading_make(field x, hc_shape s, bool strided, kind k, bool is_n
     a.r = field_make("r", DT_F32, 1, rows, false, r);
     a.rn = field_make("rn", DT_F32, 1, rows, false, rn);
     a.call = (hc_reading){.dn = a.dn.t, .x = x.t, .coef = a.coef.t, .w = is_normed ? a.w.t : (tensor){0},
-                          .rn = is_normed ? a.rn.t.data : NULL, .fn = a.fn.t, .draw = a.draw.t, .along = a.along.t};
+                          .rn = is_normed ? a.rn.t.data : NULL, .fn = a.fn.t, .draw = tensor_cols(a.draw.t, 0, n_raw),
+                          .along = a.along.t};
     free(coef), free(raw), free(r), free(rn), free(u);
     return a;
 }
@@ -390,7 +409,8 @@ static void check_reading(reading *a)
     const int64_t n_raw = hc_n_raw(s), n_coef = hc_n_coef(s), rows = a->x.t.rows, H = a->dn.t.cols;
     field dbase = field_random("dbase", DT_F32, 1, n_raw, false),
           dscale = field_random("dscale", DT_F32, 1, n_scales(s), false);
-    double *of_base = doubles(n_raw), *ref_draw = doubles(rows * n_raw), *ref_along = doubles(rows * 2),
+    double *of_base = doubles(n_raw), *ref_draw = doubles(n_raw), *ref_draws = doubles(rows * a->draw.t.cols),
+           *ref_along = doubles(rows * 2),
            *ref_dw = doubles(H), *ref_dcoef = doubles(rows * n_coef), *ref_dbase = doubles(n_raw),
            *ref_dscale = doubles(3), *of_row = doubles(H), *of_scale = doubles(3), *u = doubles(H);
 
@@ -402,12 +422,13 @@ static void check_reading(reading *a)
         token t = token_of(a, i);
         double *along = ref_along + 2 * i;
         differences(loss_of_coefficients, &t, t.base, n_raw, of_base);
-        differences(loss_of_coefficients, &t, t.raw, n_raw, ref_draw + i * n_raw);
+        differences(loss_of_coefficients, &t, t.raw, n_raw, ref_draw);
+        memcpy(ref_draws + i * a->draw.t.cols, ref_draw, (size_t)n_raw * sizeof *ref_draw);
         differences(loss_of_coefficients, &t, t.scale, n_scales(s), of_scale);
         differences(loss_of_reading, &t, t.coef, n, ref_dcoef + i * n_coef);
         for (int64_t c = 0; c < n_raw; c++) ref_dbase[c] += of_base[c];
         for (int g = 0; g < n_scales(s); g++) ref_dscale[g] += of_scale[g];
-        along[0] = pow(rms(t.x, n * H, s.norm_eps), 2) / (double)(n * H) * dot(ref_draw + i * n_raw, t.raw, n_raw);
+        along[0] = pow(rms(t.x, n * H, s.norm_eps), 2) / (double)(n * H) * dot(ref_draw, t.raw, n_raw);
         along[1] = 0;
         read_streams(u, t.x, t.coef, n, H);
         const double rn = rms(u, H, norm_eps);
@@ -418,22 +439,22 @@ static void check_reading(reading *a)
     TWICE(dut.ops->hc_read_backward(dut.dev, a->is_normed ? a->dw.t : (tensor){0}, dbase.t, dscale.t, a->dcoef.t,
                                     &a->call, a->raw.t, a->r.t.data, a->base.t, a->scale.t, s),
           &a->draw, &a->along, &a->dw, &a->dcoef, &dbase, &dscale);
-    ok_field(&a->draw, ref_draw, 1e-5, a->what);
+    ok_field(&a->draw, ref_draws, 1e-5, a->what);
     ok_field(&a->along, ref_along, 1e-5, a->what);
     ok_field(&a->dw, ref_dw, 1e-5, a->what);
     ok_field(&a->dcoef, ref_dcoef, 1e-5, a->what);
     ok_field(&dbase, ref_dbase, 1e-5, a->what);
     ok_field(&dscale, ref_dscale, 1e-5, a->what);
     FREE(&dbase, &dscale);
-    free(of_base), free(ref_draw), free(ref_along), free(ref_dw), free(ref_dcoef), free(ref_dbase), free(ref_dscale),
-        free(of_row), free(of_scale), free(u);
+    free(of_base), free(ref_draw), free(ref_draws), free(ref_along), free(ref_dw), free(ref_dcoef), free(ref_dbase),
+        free(ref_dscale),        free(of_row), free(of_scale), free(u);
 }
 
 /* dx (rows, nH) gains what comes through a reading that check_reading was given: differences of all of it, or, where
  * draw is rounded, those of the reading alone and what follows of the device's draw and along. */
 static void add_streams_gradient(double *dx, reading *a)
 {
-    const int64_t wide = a->x.t.cols, n_raw = a->draw.t.cols;
+    const int64_t wide = a->x.t.cols, n_raw = a->call.draw.cols;
     double *through = doubles(wide);
 
     field_fetch(&a->draw), field_fetch(&a->along);

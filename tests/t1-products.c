@@ -159,6 +159,8 @@ int main(int argc, char **argv)
         check_forward(types[j][0], types[j][1], 5, 2208, 40, true);
         check_forward(types[j][0], types[j][1], 2, 1824, 4801, false);
     }
+    for (int j = 1; j < 5; j++)                               /* few rows of W, of more columns than a block has */
+        for (int out = 8; out <= 32; out += 8) check_backward(types[j][0], types[j][1], 300, 2088, out, out % 16);
     for (int j = 0; j < 5; j += 1 + j % 2)                    /* fp32, bf16, fp16 */
         for (int strided = 0; strided < 2; strided++) {
             check_adapter(types[j][0], 40, 56, 16, strided);

@@ -23,7 +23,7 @@ for layout in tp2 tp4 pp2 pp4 dp2 222; do agree $layout one; done
 learns one
 layout plain 1
 mask running-on 1 --no_reset_positions
-last() { sed -n 's/.*"step":20,"loss":\([0-9.]*\).*/\1/p' "$runs/$1/metrics.jsonl"; }
-[ "$(last one)" != "$(last plain)" ] && [ "$(last one)" != "$(last running-on)" ] && [ "$(last running-on)" != "$(last plain)" ]
-check $? "masked, with positions that run on, and not masked are three runs: $(last one), $(last running-on), $(last plain)"
+numbers() { sed -n 's/.*"loss":\([0-9.]*\).*"grad_norm":\([0-9.]*\).*/\1 \2/p' "$runs/$1/metrics.jsonl"; }
+[ "$(numbers one)" != "$(numbers plain)" ] && [ "$(numbers one)" != "$(numbers running-on)" ] && [ "$(numbers running-on)" != "$(numbers plain)" ]
+check $? "masked, with positions that run on, and not masked are three runs: $(for r in one running-on plain; do numbers $r | sed -n '20s/ /, /p'; done | paste -sd ';')"
 done_testing

@@ -447,7 +447,7 @@ static void check_reading(reading *a)
     ok_field(&dscale, ref_dscale, 1e-5, a->what);
     FREE(&dbase, &dscale);
     free(of_base), free(ref_draw), free(ref_draws), free(ref_along), free(ref_dw), free(ref_dcoef), free(ref_dbase),
-        free(ref_dscale),        free(of_row), free(of_scale), free(u);
+        free(ref_dscale), free(of_row), free(of_scale), free(u);
 }
 
 /* dx (rows, nH) gains what comes through a reading that check_reading was given: differences of all of it, or, where

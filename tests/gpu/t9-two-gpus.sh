@@ -31,4 +31,22 @@ halves resumed 2 --pipeline_parallel 2 --batch_size 2 --deterministic -- 2 --pip
 same_bits resumed pp2
 halves moved 2 --tensor_parallel 2 --batch_size 2 -- 2 --data_parallel 2 --batch_size 2
 agree moved one
+
+sed 's/"rms_norm_eps"/"hc_mult": 4, "hc_init_alpha": 0.5, &/' "$runs/even.json" > "$runs/more.json"
+mv "$runs/more.json" "$runs/even.json"
+for dtype in fp32 bf16; do
+    flags="--batch_size 2 --deterministic --adam_epsilon 1e-3" apart=1e-5
+    [ $dtype = fp32 ] || flags="$flags --$dtype" apart=3e-2
+    # shellcheck disable=SC2086
+    even "streams-$dtype" 1 $flags
+    for axis in tensor pipeline data; do
+        # shellcheck disable=SC2086
+        {
+            even "streams-$dtype-$axis" 2 $flags --${axis}_parallel 2
+            even "streams-$dtype-$axis-groups" 2 $flags --${axis}_parallel 2 --gradient_checkpointing streams
+        }
+        agree "streams-$dtype-$axis" "streams-$dtype" $apart
+        same_bits "streams-$dtype-$axis-groups" "streams-$dtype-$axis"
+    done
+done
 done_testing

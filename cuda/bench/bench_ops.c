@@ -2,7 +2,9 @@
  *
  * Fused kernels: bytes that must move (each input read, each output written once) over time, and the share of a large
  * copy's rate. Products: TFLOP/s with the timed choice of algorithm and with the library's first.  Calls rotate over
- * buffers of several times the L2's size, filled with random numbers. */
+ * buffers of several times the L2's size, filled with random numbers.
+ *
+ *     bench_ops [kernels | streams | products] */
 #include "cuda/cuda.h"
 
 #include <stdio.h>
@@ -21,7 +23,9 @@ enum {
     HEAD_DIM = 128,
     SEQ = 4096,
     N_SETS = 4,
-    R = 16
+    R = 16,
+    S = 4,
+    RAW = 2 * S + S * S
 };
 static const size_t pool_bytes = (size_t)40 << 30, set_bytes = (size_t)10 << 30;
 static const int64_t n_flat = 256 << 20;      /* elements of the flat buffers */
@@ -130,6 +134,54 @@ static void run_lora_backward(int s)
 }
 static void run_db(int s) { matmul_dw_cuda(dev, fp32(s, 7, I, R), wide(s), tensor_cols(low(s), 0, R), true); }
 
+/* Hyper-connections of S streams, mixed by Sinkhorn.  Of a set: parts 0 to 2 are streams, 3 holds what is one stream
+ * wide, 4 what is smaller, 16 MB each. */
+static const hc_shape streams = {.n = S, .iters = 20, .eps = 1e-6f, .norm_eps = 1e-6f};
+static tensor all(int s, int i) { return bf16(s, i, N, S * H); }
+static tensor one(int s, int i) { return tensor_of((char *)part(s, 3) + (size_t)i * (128 << 20), DT_BF16, N, H); }
+static void *small(int s, int i) { return (char *)part(s, 4) + (size_t)i * (16 << 20); }
+static tensor coefficients(int s, int i) { return tensor_of(small(s, i), DT_F32, N, RAW); }
+static tensor fn(int s) { return tensor_of(small(s, 4), DT_BF16, RAW, S * H); }
+static tensor row(int s, int i, int64_t cols) { return tensor_of(small(s, i), DT_BF16, 1, cols); }
+static hc_reading reading(int s)
+{
+    return (hc_reading){one(s, 0), all(s, 2), coefficients(s, 0), row(s, 5, H), small(s, 6), fn(s),
+                        tensor_of(small(s, 7), DT_BF16, N, RAW), tensor_of(small(s, 8), DT_F32, N, 2)};
+}
+static void run_merge(int s) { hc_merge_cuda(dev, all(s, 0), all(s, 1), one(s, 1), coefficients(s, 0), S); }
+static void run_merge_coefficients(int s)
+{
+    hc_merge_coefficients_cuda(dev, all(s, 0), coefficients(s, 1), coefficients(s, 2), small(s, 9), all(s, 1),
+                               one(s, 1), coefficients(s, 0), fn(s), row(s, 10, RAW), row(s, 11, 3), streams);
+}
+static void run_read_norm(int s)
+{
+    hc_read_norm_cuda(dev, one(s, 2), small(s, 6), all(s, 2), coefficients(s, 0), row(s, 5, H), 1e-6f, S);
+}
+static void run_read_backward(int s)
+{
+    const hc_reading a = reading(s);
+    hc_read_backward_cuda(dev, fp32(s, 5, 1, H), fp32(s, 6, 1, RAW), fp32(s, 7, 1, 3), coefficients(s, 3), &a,
+                          coefficients(s, 2), small(s, 9), row(s, 10, RAW), row(s, 11, 3), streams);
+}
+static void run_dfn(int s) { matmul_dw_cuda(dev, fp32(s, 5, RAW, S * H), reading(s).draw, all(s, 2), true); }
+static void run_border_backward(int s)
+{
+    const hc_reading a = reading(s);
+    hc_border_backward_cuda(dev, all(s, 0), one(s, 2), coefficients(s, 3), &a, all(s, 1), one(s, 1),
+                            coefficients(s, 1), S);
+}
+static void run_streams_backward(int s)
+{
+    const hc_reading a = reading(s);
+    hc_streams_backward_cuda(dev, all(s, 0), &a, S);
+}
+static void run_merge_backward(int s)
+{
+    hc_merge_backward_cuda(dev, all(s, 0), one(s, 2), coefficients(s, 3), all(s, 0), all(s, 1), one(s, 1),
+                           coefficients(s, 1), S);
+}
+
 /* seconds of one call, the best of three rounds */
 static double seconds(void (*run)(int set), int n_calls)
 {
@@ -168,12 +220,25 @@ static void bench_kernel(const char *name, double n_bytes, void (*run)(int set))
     fflush(stdout);
 }
 
+static void bench_streams(void)
+{
+    const double x = 2.0 * N * S * H, y = 2.0 * N * H;
+
+    fill_pool();
+    bench_kernel("merge", 2 * x + y, run_merge);
+    bench_kernel("merge, coefficients", 2 * x + y, run_merge_coefficients);
+    bench_kernel("read, norm", x + y, run_read_norm);
+    bench_kernel("read backward", x + y, run_read_backward);
+    bench_kernel("dfn", x, run_dfn);
+    bench_kernel("border backward", 3 * x + 3 * y, run_border_backward);
+    bench_kernel("streams backward", 3 * x + y, run_streams_backward);
+    bench_kernel("merge backward", 3 * x + 2 * y, run_merge_backward);
+}
+
 static void bench_kernels(void)
 {
     const double row = 2.0 * N * H, qk = 2.0 * N * (Q + K), up = 2.0 * N * I, logits = 2.0 * N * V;
 
-    copy_rate = 2.0 * ((size_t)4 << 30) / seconds(run_copy, 8);
-    printf("copy                   %8.0f GB/s read and written\n", copy_rate * 1e-9);
     bench_kernel("rmsnorm", 2 * row, run_rmsnorm);
     bench_kernel("residual_rmsnorm", 4 * row, run_residual);
     bench_kernel("rmsnorm_backward", 4 * row, run_rmsnorm_backward);
@@ -301,7 +366,10 @@ int main(int argc, char **argv)
     fill_lists();
     fill_pool();
     printf("%s\n", device_describe_cuda(dev));
+    copy_rate = 2.0 * ((size_t)4 << 30) / seconds(run_copy, 8);
+    printf("copy                   %8.0f GB/s read and written\n", copy_rate * 1e-9);
     if (argc < 2 || strcmp(argv[1], "kernels") == 0) bench_kernels();
+    if (argc < 2 || strcmp(argv[1], "streams") == 0) bench_streams();
     if (argc < 2 || strcmp(argv[1], "products") == 0) {
         fill_pool();
         bench_product("qkv", N, H, Q + 2 * K, timed, first);

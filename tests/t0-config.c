@@ -495,7 +495,8 @@ static void test_flags(void)
         const char *word;
         recompute_mode mode;
     } modes[] = {{"", RECOMPUTE_FULL}, {"true", RECOMPUTE_FULL}, {"false", RECOMPUTE_NONE}, {"none", RECOMPUTE_NONE},
-                 {"streams", RECOMPUTE_STREAMS}, {"selective", RECOMPUTE_SELECTIVE}, {"full", RECOMPUTE_FULL}};
+                 {"streams", RECOMPUTE_STREAMS}, {"selective", RECOMPUTE_SELECTIVE},
+                 {"keep_attention", RECOMPUTE_KEEP_ATTENTION}, {"full", RECOMPUTE_FULL}};
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         char line[256];
         snprintf(line, sizeof line, NEEDED "--gradient_checkpointing %s", modes[i].word);

@@ -9,26 +9,27 @@ need() { plan --device_memory 10000 "$@" && sed -n 's/^fit .* takes \([0-9.]*\) 
 
 none=$(need --gradient_checkpointing none)
 selective=$(need --gradient_checkpointing selective)
+keep_attention=$(need --gradient_checkpointing keep_attention)
 full=$(need --gradient_checkpointing full)
-echo "$none $selective $full" | awk '{ exit !(NF == 3 && $1 > $2 + 1 && $2 > $3 + 1) }'
-check $? "none, selective, full take less and less: $none, $selective, $full GiB"
+echo "$none $selective $keep_attention $full" | awk '{ exit !(NF == 4 && $1 > $2 + 1 && $2 > $3 + 1 && $3 > $4 + 0.5) }'
+check $? "none, selective, keep_attention, full take less and less: $none, $selective, $keep_attention, $full GiB"
 echo "$full" | awk '{ exit !($1 > 16 * 5167084288 / 2^30) }'
 check $? "never less than the state: $full GiB"
 
 # just enough for a mode is what auto finds
-for mode in none selective full; do
+for mode in none selective keep_attention full; do
     eval "enough=\$$mode"
     plan --device_memory "$(echo "$enough" | awk '{ print $1 + 0.001 }')" && grep -q "recomputation $mode\$" "$TMPDIR/out"
     check $? "auto with $enough GiB is $mode"
 done
 plan --device_memory "$(echo "$selective" | awk '{ print $1 - 0.001 }')" --gradient_checkpointing selective &&
-    grep -q 'it does not fit: .* would fit with --gradient_checkpointing full (' "$TMPDIR/out"
+    grep -q 'it does not fit: .* would fit with --gradient_checkpointing keep_attention (' "$TMPDIR/out"
 check $? "a MiB less: the way out is more recomputation"
 
 # with streams there is a mode between, which a model without them does not have
 sed 's/"rms_norm_eps"/"hc_mult": 4, &/' configs/moai-3b.json > "$TMPDIR/streams.json"
 last=
-for mode in none streams selective full; do
+for mode in none streams selective keep_attention full; do
     enough=$(need --model "$TMPDIR/streams.json" --gradient_checkpointing $mode)
     echo "$enough ${last:-1000}" | awk '{ exit !(NF == 2 && $1 < $2 - 0.5) }' && last=$enough &&
         plan --model "$TMPDIR/streams.json" --device_memory "$(echo "$enough" | awk '{ print $1 + 0.001 }')" && grep -q "recomputation $mode\$" "$TMPDIR/out"

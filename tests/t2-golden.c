@@ -9,7 +9,7 @@ static const char *const names[] = {"blocks", "gqa7", "tied", "linear", "dynamic
                                     "streams", "streams-lite"};
 /* PEFT's adapters on some of these (make_lora.py). */
 static const char *const adapter_names[] = {"lora-all", "lora-some", "qlora-all"};
-static const char *const mode_names[] = {"none", "streams", "selective", "full"};
+static const char *const mode_names[] = {"none", "streams", "selective", "keep_attention", "full"};
 
 /* Both spellings of config.json are one model. */
 static void check_config(const golden *g)

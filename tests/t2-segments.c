@@ -10,7 +10,7 @@
 enum { ROWS = 40, N_DOCUMENTS = 5 };
 
 static const int64_t begins[N_DOCUMENTS] = {0, 9, 10, 12, 31}, lengths[N_DOCUMENTS] = {9, 1, 2, 17, 7};
-static const char *const modes[] = {"none", "streams", "selective", "full"};
+static const char *const modes[] = {"none", "streams", "selective", "keep_attention", "full"};
 static const model_config cfg = {.num_hidden_layers = 3, .hidden_size = 48, .intermediate_size = 75,
                                  .num_attention_heads = 6, .num_key_value_heads = 2, .head_dim = 8, .vocab_size = 59,
                                  .max_position_embeddings = ROWS, .pad_token_id = -1, .bos_token_id = -1,

@@ -136,7 +136,7 @@ static double worst_tensor(const step *a, const step *b, const char **name)
 static void test_layout(const model_config *cfg, grid_shape size, int batch, recompute_mode recompute,
                         const step *alone)
 {
-    static const char *const recompute_names[] = {"none", "streams", "selective", "full"};
+    static const char *const recompute_names[] = {"none", "streams", "selective", "keep_attention", "full"};
     moai_grid g;
     step s = {.table = alone->table, .grads = xmalloc((size_t)alone->table->n_elem * sizeof(float))}, again = s;
     char what[128];

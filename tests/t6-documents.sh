@@ -12,13 +12,14 @@ mask() { layout "$@" $masked; }
 mask one 1
 mask full 1 --gradient_checkpointing full
 mask selective 1 --gradient_checkpointing selective
+mask keep_attention 1 --gradient_checkpointing keep_attention
 mask tp2 2 --tensor_parallel 2
 mask tp4 4 --tensor_parallel 4 --per_device_train_batch_size 2
 mask pp2 2 --pipeline_parallel 2
 mask pp4 4 --pipeline_parallel 4
 mask dp2 2 --per_device_train_batch_size 2
 mask 222 8 --tensor_parallel 2 --pipeline_parallel 2
-for mode in full selective; do same_bits $mode one; done
+for mode in full selective keep_attention; do same_bits $mode one; done
 for layout in tp2 tp4 pp2 pp4 dp2 222; do agree $layout one; done
 learns one
 layout plain 1

@@ -24,8 +24,9 @@ first() { sed -n 's/.*"step":1,"loss":\([0-9.]*\).*/\1/p' "$runs/$1/metrics.json
 check $? "adapters begin with the base's function: loss $(first lora) against $(first whole)"
 one lora-none 1 --gradient_checkpointing none
 one lora-selective 1 --gradient_checkpointing selective
+one lora-keep_attention 1 --gradient_checkpointing keep_attention
 one lora-full 1 --gradient_checkpointing full
-for mode in none selective full; do same_bits lora-$mode lora; done
+for mode in none selective keep_attention full; do same_bits lora-$mode lora; done
 one lora-tp2 2 --tensor_parallel 2
 one lora-tp4 4 --tensor_parallel 4 --gradient_checkpointing selective
 one lora-pp2 2 --pipeline_parallel 2

@@ -35,8 +35,8 @@ use_model=deep steps=4
 in_modes() {
     deep=$1 ranks=$2
     shift 2
-    for mode in none streams selective full; do streams "$deep-$mode" "$ranks" --batch_size 1 --gradient_checkpointing $mode "$@"; done
-    for mode in streams selective full; do same_bits "$deep-$mode" "$deep-none"; done
+    for mode in none streams selective keep_attention full; do streams "$deep-$mode" "$ranks" --batch_size 1 --gradient_checkpointing $mode "$@"; done
+    for mode in streams selective keep_attention full; do same_bits "$deep-$mode" "$deep-none"; done
 }
 in_modes deep 1
 in_modes deep-tp2-pp2 4 --tensor_parallel 2 --pipeline_parallel 2

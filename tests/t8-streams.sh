@@ -30,10 +30,10 @@ tune --model_name_or_path "$runs/sinkhorn/checkpoint-0" --output_dir "$runs/lora
 check $? "adapters are trained beside frozen streams"
 tune --model_name_or_path "$runs/sinkhorn/checkpoint-0" --output_dir "$runs/qlora" --lora_rank 4 --quantization nf4
 check $? "and beside a base in 4 bits"
-for mode in none streams selective full; do
+for mode in none streams selective keep_attention full; do
     tune --model_name_or_path "$runs/sinkhorn/checkpoint-0" --output_dir "$runs/lora-$mode" --lora_rank 4 --lora_dropout 0.1 --gradient_checkpointing $mode
 done
-for mode in streams selective full; do same_bits lora-$mode lora-none; done
+for mode in streams selective keep_attention full; do same_bits lora-$mode lora-none; done
 greedy "$runs/plain" > "$runs/one"
 "$MOAI_BIN/moai_generate" "$runs/sinkhorn" --adapter "$runs/lora" --input_ids 5,9,11,3,50 --temperature 0 --max_new_tokens 24 --num_threads 1 \
     > "$runs/two" 2> "$runs/err" && ! cmp -s "$runs/one" "$runs/two"

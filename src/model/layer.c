@@ -65,7 +65,7 @@ static void streams_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *
         if (i == a->place) a->x = x, a->h = h;
     }
     if (begins) a->x = arena_tensor(saved, c->dt, n, nH);
-    if (!c->stream_layers) a->h = arena_tensor(c->recompute == RECOMPUTE_FULL ? shared : saved, c->dt, n, nH);
+    if (!c->stream_layers) a->h = arena_tensor(c->recompute < RECOMPUTE_KEEP_ATTENTION ? saved : shared, c->dt, n, nH);
 }
 
 void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shared, layer_acts *before)
@@ -76,11 +76,13 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
                       share_begin(c->cfg->intermediate_size, tp->size, tp->rank);
     const int64_t Q = ctx_q_cols(c), K = ctx_kv_cols(c), heads = c->heads.n_heads, kv_heads = c->heads.n_kv_heads;
     arena *selective = c->recompute < RECOMPUTE_SELECTIVE ? saved : shared;
-    arena *full = c->recompute == RECOMPUTE_FULL ? shared : saved;
+    arena *full = c->recompute < RECOMPUTE_KEEP_ATTENTION ? saved : shared,
+          *attention = c->recompute < RECOMPUTE_FULL ? saved : shared;
     arena *norms = c->hc.n > 1 ? saved : selective;               /* of readings that may be due, see stream.h */
     const size_t f = sizeof(float);
     const bool stays = c->recompute != RECOMPUTE_SELECTIVE;       /* n1, n2: kept, or made by the forward again */
-    const bool o_once = c->recompute == RECOMPUTE_FULL && c->stream_layers;   /* att is made again, not Wo's product */
+    const bool o_once = c->recompute >= RECOMPUTE_KEEP_ATTENTION && c->stream_layers;         /* Wo's product */
+    const bool att_stays = !o_once || c->recompute == RECOMPUTE_KEEP_ATTENTION;
 
     streams_plan(a, c, saved, shared, before);
     a->n1 = linear_input_plan(c, selective, n, H, LORA_QKV);
@@ -88,8 +90,8 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     a->qkv = arena_tensor(full, c->dt, N, Q + 2 * K);
     a->qk = arena_tensor(selective, c->dt, N, Q + K);
     a->rqk = arena_take(selective, (size_t)(N * (heads + kv_heads)) * f);
-    a->att = linear_input_plan(c, full, N, Q, 1 << LORA_O);
-    a->lse = arena_take(full, (size_t)(N * heads) * f);
+    a->att = linear_input_plan(c, attention, N, Q, 1 << LORA_O);
+    a->lse = arena_take(attention, (size_t)(N * heads) * f);
     a->n2 = linear_input_plan(c, selective, n, H, LORA_GATE_UP);
     a->r2 = arena_take(norms, (size_t)n * f);
     a->gate_up = arena_tensor(full, c->dt, N, 2 * I);
@@ -97,7 +99,7 @@ void layer_acts_plan(layer_acts *a, const moai_ctx *c, arena *saved, arena *shar
     stream_acts_plan(&a->attention, c, saved);
     stream_acts_plan(&a->mlp, c, saved);
     linear_acts_plan(&a->for_qkv, c, LORA_QKV, a->n1, stays, full, shared);
-    linear_acts_plan(&a->for_o, c, 1 << LORA_O, a->att, !o_once, o_once ? saved : full, shared);
+    linear_acts_plan(&a->for_o, c, 1 << LORA_O, a->att, att_stays, o_once ? saved : full, shared);
     linear_acts_plan(&a->for_gate_up, c, LORA_GATE_UP, a->n2, stays, full, shared);
     linear_acts_plan(&a->for_down, c, 1 << LORA_DOWN, a->act, c->recompute < RECOMPUTE_SELECTIVE, saved, shared);
 }
@@ -183,9 +185,9 @@ static void recompute(const moai_ctx *c, const device_batch *b, const layer_weig
     if (c->stream_layers && a->ends_group) merge_again(c, a);
     if (c->recompute < RECOMPUTE_SELECTIVE) return;
     stream_read_again(c, a->n1, a->r1, a->x, &w->before_attention, &a->attention);
-    if (c->recompute == RECOMPUTE_FULL) {
+    if (c->recompute >= RECOMPUTE_KEEP_ATTENTION) {
         norm_to_heads(c, b, w, a);
-        attend(c, b, a);
+        if (c->recompute == RECOMPUTE_FULL) attend(c, b, a);
         if (c->stream_layers)
             stream_read_again(c, a->n2, a->r2, a->h, &w->before_mlp, &a->mlp);
         else

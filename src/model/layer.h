@@ -24,9 +24,9 @@ typedef struct layer_weights {
 layer_weights layer_view(const flat_params *, int64_t layer);
 
 /* What a forward leaves for the backward.  By recompute mode the marked ones are shared by all layers of the stage
- * and computed again: s in selective and full, f in full.  The same is done with x and h of n > 1 streams in every mode
- * but none, by groups of c->stream_layers layers: of a group its first x is kept, and the others lie in memory that all
- * groups share, where the backward of the group's last layer merges them again. */
+ * and computed again: s from selective on, f from keep_attention on, a in full.  The same is done with x and h of n > 1
+ * streams in every mode but none, by groups of c->stream_layers layers: of a group its first x is kept, and the others
+ * lie in memory that all groups share, where the backward of the group's last layer merges them again. */
 typedef struct layer_acts {
     tensor x;                                 /* (N/tp, nH)        input: n streams, see stream.h   */
     tensor n1;                                /* (N/tp, H)       s                                  */
@@ -34,8 +34,8 @@ typedef struct layer_acts {
     tensor qkv;                               /* (N, (Q+2K)/tp)  f                                  */
     tensor qk;                                /* (N, (Q+K)/tp)   s normed and rotated               */
     float *rqk;                               /* (N, heads)      s                                  */
-    tensor att;                               /* (N, Q/tp)       f                                  */
-    float *lse;                               /* (N, n_heads)    f                                  */
+    tensor att;                               /* (N, Q/tp)       a                                  */
+    float *lse;                               /* (N, n_heads)    a                                  */
     tensor h;                                 /* (N/tp, nH)      f of one stream; after attention's */
     tensor n2;                                /* (N/tp, H)       s                                  */
     float *r2;                                /* (N/tp)          s of one stream                    */

@@ -9,7 +9,7 @@
 /* Which activations the backward pass computes again: each mode those of the one before, too (layer.h); STREAMS is none
  * with one stream.  AUTO is settled before there is a context (fit.h). */
 typedef enum {
-    RECOMPUTE_NONE, RECOMPUTE_STREAMS, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL, RECOMPUTE_AUTO
+    RECOMPUTE_NONE, RECOMPUTE_STREAMS, RECOMPUTE_SELECTIVE, RECOMPUTE_KEEP_ATTENTION, RECOMPUTE_FULL, RECOMPUTE_AUTO
 } recompute_mode;
 
 typedef struct moai_ctx {

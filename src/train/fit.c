@@ -73,6 +73,7 @@ static bool find_way_out(way_out *w, size_t *need, const run_config *run, const 
         for (int i = 0; i < (times == 1 ? 1 : 3); i++) {
             const way_out tries[] = {{RECOMPUTE_STREAMS, batch, sizes[i]},
                                      {RECOMPUTE_SELECTIVE, batch, sizes[i]},
+                                     {RECOMPUTE_KEEP_ATTENTION, batch, sizes[i]},
                                      {RECOMPUTE_FULL, batch, sizes[i]},
                                      {RECOMPUTE_FULL, 1, sizes[i]}};
             for (size_t t = 0; t < sizeof tries / sizeof *tries; t++) {

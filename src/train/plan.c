@@ -20,7 +20,7 @@ model_options model_options_of(const run_config *run, const batch_plan *b, grid_
 
 const char *recompute_name(recompute_mode mode)
 {
-    static const char *const names[] = {"none", "streams", "selective", "full", "auto"};
+    static const char *const names[] = {"none", "streams", "selective", "keep_attention", "full", "auto"};
     return names[mode];
 }
 

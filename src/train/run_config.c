@@ -13,10 +13,15 @@
 #define KEYS_OF run_config
 #include "src/config/key_rows.h"
 
-static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},           {"streams", RECOMPUTE_STREAMS},
-                                            {"selective", RECOMPUTE_SELECTIVE}, {"full", RECOMPUTE_FULL},
-                                            {"true", RECOMPUTE_FULL},           {"false", RECOMPUTE_NONE},
-                                            {"auto", RECOMPUTE_AUTO},           {NULL, 0}};
+static const key_choice recomputations[] = {{"none", RECOMPUTE_NONE},
+                                            {"streams", RECOMPUTE_STREAMS},
+                                            {"selective", RECOMPUTE_SELECTIVE},
+                                            {"keep_attention", RECOMPUTE_KEEP_ATTENTION},
+                                            {"full", RECOMPUTE_FULL},
+                                            {"true", RECOMPUTE_FULL},
+                                            {"false", RECOMPUTE_NONE},
+                                            {"auto", RECOMPUTE_AUTO},
+                                            {NULL, 0}};
 
 static const key_spec first[] = {
     PATH(model, "", "model file, a Hugging Face config.json"),
@@ -48,7 +53,7 @@ static const key_spec numbers[] = {
 static const key_spec memory[] = {
     CHOICE(gradient_checkpointing, "auto", recomputations,
            "activations recomputed in the backward pass: none (also false), streams (of hc_mult > 1 only), selective, "
-           "full (also true), or auto: the least that fits", .bare = "true"),
+           "keep_attention (all else), full (also true), or auto: the least that fits", .bare = "true"),
     REAL(device_memory, "0", 0, 1e6, "GiB that a rank may take; 0: what its GPU, or its share of the host, has free"),
 
     INT(dataloader_num_workers, "1", 0, 256, "prefetch threads of a reading rank; 0: read in the step"),

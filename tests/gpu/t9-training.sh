@@ -53,10 +53,10 @@ mv "$runs/more.json" "$runs/even.json"
 for dtype in fp32 bf16 fp16; do
     flags="--batch_size 2 --deterministic --adam_epsilon 1e-3"
     [ $dtype = fp32 ] || flags="$flags --$dtype"
-    for mode in none streams selective full; do
+    for mode in none streams selective keep_attention full; do
         # shellcheck disable=SC2086
         even streams-$dtype-$mode 1 $flags --gradient_checkpointing $mode
     done
-    for mode in streams selective full; do same_bits streams-$dtype-$mode streams-$dtype-none; done
+    for mode in streams selective keep_attention full; do same_bits streams-$dtype-$mode streams-$dtype-none; done
 done
 done_testing

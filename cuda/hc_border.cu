@@ -7,19 +7,22 @@
  *                 draw                                              of one token by a thread
  *                 dx' += what reading gives; dx, dy of merging     15: x' is made again of x and y
  *
- * Where fn comes in, a block has STRIP columns of each stream, of which it keeps fn in shared memory, and takes tiles
+ * Where fn comes in, a block has a strip of columns of each stream, of which it keeps fn in shared memory, and takes tiles
  * of tokens, a warp its BORDER_STEP columns: so the products with fn, of 6 to 32 rows, cost no pass of their own.  What
  * the strips have is summed by the next kernel in their order.
  *
  * A lane of the tensor cores (multiply_add) holds token g = lane / 4, and of it the 8 columns from 8 (lane % 4) on, 16
  * bytes as they lie in memory: word t of them is columns 2t and 2t + 1.  They are given to the cores in that order, as
- * if it were the one that these expect, and fn likewise. */
+ * if it were the one that these expect, and fn likewise.  The backward's sums over columns, <x_i, G_j> and <y, G_j> of
+ * the gradient G at what is merged, are such products too, of two tokens at a time, with G rounded as it would be if it
+ * were stored. */
 #include "cuda/hc_border.h"
 
 namespace
 {
 
 enum { WARPS = 8, THREADS = 32 * WARPS, STRIP = WARPS * BORDER_STEP };
+enum { BACK_WARPS = 6, BACK_THREADS = 32 * BACK_WARPS, BACK_STRIP = BACK_WARPS * BORDER_STEP };
 enum { FORWARD_ROWS = 16, BACKWARD_ROWS = 8, TOKENS = 32, COEF_THREADS = 1024, RAW_THREADS = 256 };
 
 constexpr int multiple_of_4(int n) { return (n + 3) / 4 * 4; }
@@ -535,22 +538,25 @@ template <typename T> struct pass_back {
 
 /* Its shared memory. */
 template <int N, int R8> struct back_room {
-    enum { PRE = 0, POST = N, COMB = 2 * N, RN = 2 * N + N * N, ALONG, N_COEF = ALONG + 2, N_ASKED = N_COEF + 4 * R8 };
-    static constexpr int n_packs = 2 * (N + 1), n_dots = N + N * N, n_sums = multiple_of_4(n_dots);
-    uint4 stage[WARPS][n_packs][32];                          /* what each lane has asked for: of x, dx, y, dn */
-    uint32_t fn[N][WARPS][4][32 * R8];                        /* pairs of rows, of columns 2t and 2t + 1 of 8: as b */
+    enum { PRE = 0, POST = N, COMB = 2 * N, RN = 2 * N + N * N, ALONG, N_COEF = ALONG + 2 };
+    static constexpr int n_dots = N + N * N, n_sums = multiple_of_4(n_dots);
+    uint4 xy[2][BACK_WARPS][N + 1][32];                       /* what each lane has asked for: of x and y, */
+    uint4 dx[BACK_WARPS][N + 1][32];                          /* of dx and dn */
+    uint4 G[BACK_WARPS][N][32];                               /* the gradient at what is merged */
+    uint32_t fn[N][BACK_WARPS][4][32 * R8];                   /* pairs of rows, of columns 2t and 2t + 1 of 8: as b */
     float coef[2][BACKWARD_ROWS][multiple_of_4(N_COEF)];      /* of a tile, and of the next */
-    uint32_t draw[2][BACKWARD_ROWS][4 * R8 + 4];              /* likewise, pairs */
-    float sums[2][WARPS][BACKWARD_ROWS][n_sums];              /* of a tile, and of the one before */
-    uint16_t w[STRIP];
+    uint4 draw[2][BACKWARD_ROWS][R8];                         /* likewise */
+    float sums[2][BACK_WARPS][BACKWARD_ROWS][n_sums];              /* of a tile, and of the one before */
+    uint16_t w[BACK_STRIP];
 };
 
 /* fn as b wants it: rows 2k and 2k + 1 of one column in a word; of eights of rows two and two lie together. */
 template <typename T, int N, int R8>
 __device__ void lay_fn(back_room<N, R8> &m, const pass_back<T> &a, int begin, int width)
 {
-    for (int p = threadIdx.x; p < 4 * R8 * N * (STRIP / 8); p += THREADS) {
-        const int at = p % (STRIP / 8) * 8, i = p / (STRIP / 8) % N, k = p / (STRIP / 8) / N, eight = k / 4;
+    for (int p = threadIdx.x; p < 4 * R8 * N * (BACK_STRIP / 8); p += BACK_THREADS) {
+        const int at = p % (BACK_STRIP / 8) * 8, i = p / (BACK_STRIP / 8) % N, k = p / (BACK_STRIP / 8) / N,
+                  eight = k / 4;
         uint4 rows[2];
 #pragma unroll
         for (int o = 0; o < 2; o++)
@@ -566,23 +572,34 @@ __device__ void lay_fn(back_room<N, R8> &m, const pass_back<T> &a, int begin, in
     }
 }
 
-/* Asks for a tile's coefficients and draw. */
+/* Asks for a tile's coefficients and draw: each warp for some of one kind. */
 template <typename T, int N, int R8, bool IS_DUE, bool MERGES>
-__device__ void ask_coef(back_room<N, R8> &m, const pass_back<T> &a, int64_t row0, int turn)
+__device__ void ask_coef(back_room<N, R8> &m, const pass_back<T> &a, int row0, int turn)
 {
     using room = back_room<N, R8>;
+    constexpr int n_copies = (N + N * N) / at_once<N>, n_warps = (BACKWARD_ROWS * n_copies + 31) / 32;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    auto row = [&](int i) { return min(row0 + i, (int)a.rows - 1); };
+    auto ask = [&](int i, int k, const float *from) {
+        copy_async<4>(shared_address(&m.coef[turn][i][k]), from, true);
+    };
 
-    for (int e = threadIdx.x; e < BACKWARD_ROWS * room::N_ASKED; e += THREADS) {
-        const int i = e / room::N_ASKED, k = e % room::N_ASKED, pair = k - room::N_COEF;
-        const int64_t row = min(row0 + i, a.rows - 1);
-        const bool is_merging = k >= room::POST && k < room::RN;
-        const void *from = is_merging       ? static_cast<const void *>(a.coef.at(row, k))
-                           : k < room::POST ? a.pre.at(row, k)
-                           : k == room::RN  ? a.rn + row
-                           : pair < 0       ? a.along.at(row, k - room::ALONG)
-                                            : static_cast<const void *>(a.draw.at(row, 2 * pair));
-        void *to = pair < 0 ? static_cast<void *>(&m.coef[turn][i][k]) : &m.draw[turn][i][pair];
-        if (is_merging ? MERGES : IS_DUE && 2 * pair < a.n_raw) copy_async<4>(shared_address(to), from, true);
+    static_assert(n_warps + 3 <= BACK_WARPS, "a warp a kind");
+    static_assert(BACKWARD_ROWS * N <= 32 && BACKWARD_ROWS * R8 <= 32, "one a thread");
+    if (warp < n_warps) {
+        const int i = threadIdx.x / n_copies, k = room::POST + threadIdx.x % n_copies * at_once<N>;
+        if (MERGES && i < BACKWARD_ROWS)
+            copy_async<4 * at_once<N>>(shared_address(&m.coef[turn][i][k]), a.coef.at(row(i), k), true);
+    } else if (!IS_DUE) {
+    } else if (warp == n_warps) {
+        if (lane < BACKWARD_ROWS * N) ask(lane / N, lane % N, a.pre.at(row(lane / N), lane % N));
+    } else if (warp == n_warps + 1) {
+        const int i = lane / 2, k = lane % 2;
+        if (i < BACKWARD_ROWS) ask(i, room::ALONG + k, a.along.at(row(i), k));
+        if (lane < BACKWARD_ROWS) ask(lane, room::RN, a.rn + row(lane));
+    } else if (warp == n_warps + 2 && lane < BACKWARD_ROWS * R8) {
+        const int i = lane / R8, r = lane % R8;
+        copy_async<16>(shared_address(&m.draw[turn][i][r]), a.draw.at(row(i), 8 * r), true);
     }
 }
 
@@ -610,72 +627,81 @@ __device__ void add_due(float (&G)[N][2], const float (&later)[N][2], uint32_t d
 /* IS_DUE: there is a later branch; MERGES: there is an earlier one, and what is x and dx of the later one goes on to
  * its; else both end here. */
 template <typename T, int N, int R8, bool IS_DUE, bool MERGES>
-__global__ void __launch_bounds__(THREADS, 2) pass_back_kernel(pass_back<T> a)
+__global__ void __launch_bounds__(BACK_THREADS, 2) pass_back_kernel(pass_back<T> a)
 {
     using room = back_room<N, R8>;
     extern __shared__ __align__(16) char shared[];
     room &m = *reinterpret_cast<room *>(shared);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const int begin = blockIdx.x * STRIP, width = min(STRIP, a.H - begin), c = BORDER_STEP * warp,
+    const int begin = blockIdx.x * BACK_STRIP, width = min(BACK_STRIP, a.H - begin), c = BORDER_STEP * warp,
               col = begin + c + 8 * q;
-    const int64_t n_tiles = (a.rows + BACKWARD_ROWS - 1) / BACKWARD_ROWS;
+    const int n_rows = (int)a.rows, n_tiles = (n_rows + BACKWARD_ROWS - 1) / BACKWARD_ROWS, n_down = gridDim.y;
     const bool has = c < width;
-    static_assert(BACKWARD_ROWS * room::n_dots <= THREADS, "one a thread");
+    static_assert(BACKWARD_ROWS * room::n_dots <= BACK_THREADS, "one a thread");
 
-    auto row_of = [&](int64_t tile, int i) { return min(tile * BACKWARD_ROWS + i, a.rows - 1); };
-    auto ask = [&](int64_t tile, int turn) {
+    /* rows of a: a token's x_i and y, then the next one's; columns of b: its G_j, likewise */
+    auto a_row = [&](int r) { return r < 2 * (N + 1) ? r : 0; };
+    auto b_col = [&](int n) { return n < 2 * N ? n : 0; };
+    const int ar = a_row(lane % 16), ai = ar % (N + 1), bn = b_col(lane % 8);
+    const uint32_t a_rows = shared_address(&m.xy[0][warp][ai][4 * (ar / (N + 1)) + lane / 16]),
+                   b_rows = shared_address(&m.G[warp][bn % N][4 * (bn / N) + lane / 8]);
+    int dot_at[4];                                            /* among two tokens' sums; -1: of different tokens */
+#pragma unroll
+    for (int v = 0; v < 4; v++) {
+        const int r = g + v / 2 * 8, n = 2 * q + v % 2, row = r % (N + 1);
+        const bool is = r < 2 * (N + 1) && n < 2 * N && r / (N + 1) == n / N;
+        dot_at[v] = is ? n / N * room::n_sums + (row < N ? N + row * N : 0) + n % N : -1;
+    }
+
+    auto ask = [&](int tile, int turn) {
         if (has) {
-            const int64_t row = row_of(tile, g);
-            uint4(*to)[32] = m.stage[warp];
+            const int row = min(tile * BACKWARD_ROWS + g, n_rows - 1);
 #pragma unroll
             for (int i = 0; i < N; i++) {
-                copy_async<16>(shared_address(&to[i][lane]), a.x.at(row, (int64_t)i * a.H + col), true);
-                copy_async<16>(shared_address(&to[N + i][lane]), a.dx.at(row, (int64_t)i * a.H + col), true);
+                copy_async<16>(shared_address(&m.xy[turn][warp][i][lane]), a.x.at(row, i * a.H + col), true);
+                copy_async<16>(shared_address(&m.dx[warp][i][lane]), a.dx.at(row, i * a.H + col), true);
             }
-            if (MERGES) copy_async<16>(shared_address(&to[2 * N][lane]), a.y.at(row, col), true);
-            if (IS_DUE) copy_async<16>(shared_address(&to[2 * N + 1][lane]), a.dn.at(row, col), true);
+            if (MERGES) copy_async<16>(shared_address(&m.xy[turn][warp][N][lane]), a.y.at(row, col), true);
+            if (IS_DUE) copy_async<16>(shared_address(&m.dx[warp][N][lane]), a.dn.at(row, col), true);
         }
         ask_coef<T, N, R8, IS_DUE, MERGES>(m, a, tile * BACKWARD_ROWS, turn);
         copies_commit();
     };
-    auto add_dots = [&](int64_t tile, int turn) {             /* what the warps have left of a tile */
-        const int i = threadIdx.x / room::n_dots, v = threadIdx.x % room::n_dots;
-        const int64_t row = tile * BACKWARD_ROWS + i;
-        if (i >= BACKWARD_ROWS || row >= a.rows) return;
+    auto add_dots = [&](int tile, int turn) {             /* what the warps have left of a tile */
+        const int i = threadIdx.x / room::n_dots, v = threadIdx.x % room::n_dots, row0 = tile * BACKWARD_ROWS;
+        if (i >= min((int)BACKWARD_ROWS, n_rows - row0)) return;
         float sum = 0;
 #pragma unroll
-        for (int o = 0; o < WARPS; o++) sum += m.sums[turn][o][i][v];
-        a.dots[((int64_t)blockIdx.x * a.rows + row) * room::n_dots + v] = sum;
+        for (int o = 0; o < BACK_WARPS; o++) sum += m.sums[turn][o][i][v];
+        a.dots[((int64_t)blockIdx.x * n_rows + row0) * room::n_dots + threadIdx.x] = sum;
     };
 
-    int64_t tile = blockIdx.y;
-    int turn = 0;
+    int tile = blockIdx.y, turn = 0;
     ask(tile, 0);
     if (IS_DUE) lay_fn(m, a, begin, width);
-    for (int at = threadIdx.x; IS_DUE && at < width; at += THREADS)
+    for (int at = threadIdx.x; IS_DUE && at < width; at += BACK_THREADS)
         m.w[at] = reinterpret_cast<const uint16_t *>(a.w)[begin + at];
-    for (; tile < n_tiles; tile += gridDim.y, turn ^= 1) {
-        const int64_t row = tile * BACKWARD_ROWS + g;
-        float dots[room::n_sums] = {};
+    for (; tile < n_tiles; tile += n_down, turn ^= 1) {
+        const int row = tile * BACKWARD_ROWS + g;
         uint32_t draw[R8];
-        uint4 x[N], d[N], y, dn;
+        uint4 x[N], d[N], y, dn, Gs[N];
 
         copies_wait<0>();
         __syncthreads();
-        if (MERGES && tile >= gridDim.y) add_dots(tile - gridDim.y, turn ^ 1);
+        if (MERGES && tile >= n_down) add_dots(tile - n_down, turn ^ 1);
 #pragma unroll
         for (int r = 0; IS_DUE && r < R8; r++) {
             const int at = 8 * r + 2 * q;
-            const uint32_t two = m.draw[turn][g][at / 2];
+            const uint32_t two = reinterpret_cast<const uint32_t *>(&m.draw[turn][g][r])[q];
             draw[r] = at >= a.n_raw ? 0 : at + 1 < a.n_raw ? two : two & 0xffff;
         }
         if (has) {
 #pragma unroll
-            for (int i = 0; i < N; i++) x[i] = m.stage[warp][i][lane], d[i] = m.stage[warp][N + i][lane];
-            if (MERGES) y = m.stage[warp][2 * N][lane];
-            if (IS_DUE) dn = m.stage[warp][2 * N + 1][lane];
+            for (int i = 0; i < N; i++) x[i] = m.xy[turn][warp][i][lane], d[i] = m.dx[warp][i][lane];
+            if (MERGES) y = m.xy[turn][warp][N][lane];
+            if (IS_DUE) dn = m.dx[warp][N][lane];
         }
-        if (tile + gridDim.y < n_tiles) ask(tile + gridDim.y, turn ^ 1);
+        if (tile + n_down < n_tiles) ask(tile + n_down, turn ^ 1);
         if (has) {
             const float *k = m.coef[turn][g], *post = k + room::POST, *comb = k + room::COMB;
             uint4 w;
@@ -683,7 +709,7 @@ __global__ void __launch_bounds__(THREADS, 2) pass_back_kernel(pass_back<T> a)
 #pragma unroll
             for (int t = 0; t < 4; t++) {                     /* two columns */
                 float xv[N][2], yv[2], G[N][2], dy[2] = {};
-                asm volatile("" ::: "memory");             /* coefficients are read again rather than kept */
+                asm volatile("" ::: "memory");                 /* coefficients are read again rather than kept */
 #pragma unroll
                 for (int i = 0; i < N; i++) {
                     unpack_pair<T>(xv[i], word(x[i], t));
@@ -716,9 +742,11 @@ __global__ void __launch_bounds__(THREADS, 2) pass_back_kernel(pass_back<T> a)
                 }
                 if constexpr (MERGES) {
 #pragma unroll
-                    for (int j = 0; j < N; j++)
+                    for (int j = 0; j < N; j++) {
 #pragma unroll
-                        for (int e = 0; e < 2; e++) dy[e] += post[j] * G[j][e], dots[j] += yv[e] * G[j][e];
+                        for (int e = 0; e < 2; e++) dy[e] += post[j] * G[j][e];
+                        word(Gs[j], t) = pair_bits<T>(G[j][0], G[j][1]);
+                    }
                     word(y, t) = pair_bits<T>(dy[0], dy[1]);
                 }
 #pragma unroll
@@ -729,30 +757,39 @@ __global__ void __launch_bounds__(THREADS, 2) pass_back_kernel(pass_back<T> a)
 #pragma unroll
                         for (int j = 0; j < N; j++)
 #pragma unroll
-                            for (int e = 0; e < 2; e++) {
-                                to[e] += comb[i * N + j] * G[j][e];
-                                dots[N + i * N + j] += xv[i][e] * G[j][e];
-                            }
+                            for (int e = 0; e < 2; e++) to[e] += comb[i * N + j] * G[j][e];
                     }
                     word(d[i], t) = pair_bits<T>(to[0], to[1]);
                 }
             }
-            if (row < a.rows) {
+            if (row < n_rows) {
                 if (MERGES) store_16(a.dy.at(row, col), y);
 #pragma unroll
-                for (int i = 0; i < N; i++) store_16(a.dx.at(row, (int64_t)i * a.H + col), d[i]);
+                for (int i = 0; i < N; i++) store_16(a.dx.at(row, i * a.H + col), d[i]);
             }
         }
         if constexpr (MERGES) {
-            sum_of_two<room::n_sums / 2>(dots, 2);            /* then lane q has those from q n_sums / 4 on */
-            sum_of_two<room::n_sums / 4>(dots, 1);
 #pragma unroll
-            for (int v = 0; v < room::n_sums / 4; v++) m.sums[turn][warp][g][q * (room::n_sums / 4) + v] = dots[v];
+            for (int j = 0; j < N; j++) m.G[warp][j][lane] = Gs[j];
+            __syncwarp();
+#pragma unroll
+            for (int p = 0; p < 4; p++) {                     /* <x_i, G_j> and <y, G_j> of two tokens */
+                uint32_t x0[4], x1[4], b[4];
+                float c[4] = {};
+                load_matrices(x0, a_rows + turn * (uint32_t)sizeof m.xy[0] + 8 * p * 16);
+                load_matrices(x1, a_rows + turn * (uint32_t)sizeof m.xy[0] + (8 * p + 2) * 16);
+                load_matrices(b, b_rows + 8 * p * 16);
+                multiply_add<T>(c, x0, b[0], b[1]);
+                multiply_add<T>(c, x1, b[2], b[3]);
+#pragma unroll
+                for (int v = 0; v < 4; v++)
+                    if (dot_at[v] >= 0) (&m.sums[turn][warp][2 * p][0])[dot_at[v]] = has ? c[v] : 0;
+            }
         }
     }
     if (!MERGES) return;
     __syncthreads();
-    add_dots(tile - gridDim.y, turn ^ 1);
+    add_dots(tile - n_down, turn ^ 1);
 }
 
 /* dcoef's columns from `first` on, of what the strips have */
@@ -793,16 +830,15 @@ template <typename F> void for_border(const char *op, dtype dt, int n, int64_t n
         die("%s: not for %s", op, dtype_name(dt));
 }
 
-int n_strips_of(int64_t H) { return (int)((H + STRIP - 1) / STRIP); }
+int n_strips_of(int64_t H, int strip) { return (int)((H + strip - 1) / strip); }
 
 /* One block or more of each strip. */
 template <typename K>
-dim3 strips_by_tiles(moai_device *dev, const char *op, K kernel, size_t n_shared, int64_t H, int64_t n_tiles)
+dim3 strips_by_tiles(moai_device *dev, const char *op, K kernel, int n_threads, size_t n_shared, int n_strips,
+                     int64_t n_tiles)
 {
-    const int n_strips = n_strips_of(H);
-
     allow_shared(dev, op, kernel, n_shared);
-    const int64_t n_blocks = resident_blocks(dev, kernel, THREADS, n_shared);
+    const int64_t n_blocks = resident_blocks(dev, kernel, n_threads, n_shared);
     return dim3((unsigned)n_strips, (unsigned)max_i64(1, min_i64(n_tiles, n_blocks / n_strips)));
 }
 
@@ -826,7 +862,7 @@ void border_coefficients(moai_device *dev, tensor out, tensor coef, tensor raw, 
 {
     const char *op = "hc_merge_coefficients";
     const int64_t n_raw = hc_n_raw(s), H = x.cols / s.n, n_tiles = (x.rows + FORWARD_ROWS - 1) / FORWARD_ROWS;
-    const int n_strips = n_strips_of(H);
+    const int n_strips = n_strips_of(H, STRIP);
 
     if (x.rows == 0) return;
     for_border(op, x.dt, s.n, n_raw, [&](auto t, auto streams, auto eights) {
@@ -838,7 +874,7 @@ void border_coefficients(moai_device *dev, tensor out, tensor coef, tensor raw, 
         const merge_project<T> a = {view_of<T>(out), sums, view_of<const T>(x), view_of<const T>(y),
                                     view_of<const float>(merging), view_of<const T>(fn), x.rows, (int)H, (int)n_raw};
         auto kernel = y.data ? merge_project_kernel<T, n, R8, true> : merge_project_kernel<T, n, R8, false>;
-        const dim3 blocks = strips_by_tiles(dev, op, kernel, n_shared, H, n_tiles);
+        const dim3 blocks = strips_by_tiles(dev, op, kernel, THREADS, n_shared, n_strips, n_tiles);
         kernel<<<blocks, THREADS, n_shared, dev->stream>>>(a);
         LAUNCH_CHECK(op);
         const coefficients<T> b = {view_of<float>(coef), view_of<float>(raw), r, sums,
@@ -913,7 +949,7 @@ void border_backward(moai_device *dev, const char *op, tensor dx, tensor dy, ten
     const tensor from = y.data ? x : later->x;
     const int64_t H = dx.cols / n, n_raw = later ? later->fn.rows : 2 * n + n * n,
                   n_tiles = (dx.rows + BACKWARD_ROWS - 1) / BACKWARD_ROWS;
-    const int n_strips = n_strips_of(H), n_dots = n + n * n;
+    const int n_strips = n_strips_of(H, BACK_STRIP), n_dots = n + n * n;
 
     if (dx.rows == 0) return;
     float *dots = static_cast<float *>(device_scratch_cuda(dev, (size_t)(n_strips * dx.rows * n_dots) * sizeof(float)));
@@ -924,8 +960,8 @@ void border_backward(moai_device *dev, const char *op, tensor dx, tensor dy, ten
         auto kernel = !later   ? pass_back_kernel<T, N, R8, false, true>
                       : y.data ? pass_back_kernel<T, N, R8, true, true>
                                : pass_back_kernel<T, N, R8, true, false>;
-        const dim3 blocks = strips_by_tiles(dev, op, kernel, n_shared, H, n_tiles);
-        kernel<<<blocks, THREADS, n_shared, dev->stream>>>(pass_back<T>{
+        const dim3 blocks = strips_by_tiles(dev, op, kernel, BACK_THREADS, n_shared, n_strips, n_tiles);
+        kernel<<<blocks, BACK_THREADS, n_shared, dev->stream>>>(pass_back<T>{
             view_of<T>(dx), view_of<T>(dy), dots, view_of<const T>(due->dn), view_of<const T>(due->draw),
             view_of<const T>(due->fn), view_of<const float>(due->coef), view_of<const float>(due->along), due->rn,
             static_cast<const T *>(due->w.data), view_of<const T>(from), view_of<const T>(y),

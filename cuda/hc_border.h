@@ -7,8 +7,8 @@
 
 enum { BORDER_STEP = 32, BORDER_MOST_RAW = 32, BORDER_MOST_COLS = 8192 };
 
-/* Streams x, read by fn of n_raw rows.  Packed is then to be all that has x's type, but for draw, whose rows begin at
- * even elements. */
+/* Streams x, read by fn of n_raw rows.  Packed is then to be all that has x's type, but for draw, whose rows are
+ * apart by multiples of PACK. */
 static inline bool border_takes(tensor x, int n, int64_t n_raw)
 {
     return n >= 2 && n <= 4 && n_raw > n && n_raw <= BORDER_MOST_RAW && x.dt != DT_F32 && is_packed(x) &&
@@ -35,7 +35,7 @@ void border_backward(moai_device *, const char *op, tensor dx, tensor dy, tensor
 static inline bool border_takes_due(const hc_reading *a, int n)
 {
     return a->w.data && border_takes(a->x, n, a->fn.rows) && is_packed(a->dn, a->fn, a->w) &&
-           (uintptr_t)a->draw.data % 4 == 0 && a->draw.stride % 2 == 0;
+           (uintptr_t)a->draw.data % 16 == 0 && a->draw.stride % PACK == 0;
 }
 
 #endif

@@ -40,21 +40,6 @@ template <typename T> struct arguments {
     int n_rows, n_cols, rows_of_block;
 };
 
-__device__ void load_matrices(uint32_t (&a)[4], uint32_t address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(address)
-                 : "memory");
-}
-__device__ void load_turned(uint32_t (&a)[4], uint32_t address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(address)
-                 : "memory");
-}
-
 template <typename T> __device__ uint32_t two(T low, T high)
 {
     return (uint32_t)*reinterpret_cast<uint16_t *>(&low) | (uint32_t)*reinterpret_cast<uint16_t *>(&high) << 16;

@@ -16,7 +16,7 @@ typedef struct attend_problem {
     head_shape s;
     const attend_segment *segments;
     int n_segments;
-    int64_t n_rows;
+    int64_t n_rows, n_keys;                   /* of q, and of k and v */
     const double *q, *k, *v, *datt;
 } attend_problem;
 
@@ -34,45 +34,46 @@ static double dot(const double *a, const double *b, int64_t n)
     return sum;
 }
 
-/* Weights of the query at `position` of a sequence that begins at row `first`, on the keys up to itself; returns the
- * log-sum-exp. */
-static double weights_of(const attend_problem *p, int64_t first, int64_t position, int64_t h, double *weight)
+/* The keys that query i of a segment sees. */
+static int64_t n_seen(attend_segment g, int64_t i) { return g.n_keys - g.n_rows + i + 1; }
+
+/* Weights of query i of a segment on the keys up to its own; returns the log-sum-exp. */
+static double weights_of(const attend_problem *p, attend_segment g, int64_t i, int64_t h, double *weight)
 {
-    int64_t d = p->s.head_dim, row = first + position;
+    int64_t d = p->s.head_dim, row = g.row + i, n = n_seen(g, i);
     double max = -INFINITY, sum = 0.0;
 
-    for (int64_t j = 0; j <= position; j++) {
+    for (int64_t j = 0; j < n; j++) {
         weight[j] =
-            p->s.scale * dot(p->q + row * q_width(p) + h * d, p->k + (first + j) * k_width(p) + kv_col(p, h), d);
+            p->s.scale * dot(p->q + row * q_width(p) + h * d, p->k + (g.key + j) * k_width(p) + kv_col(p, h), d);
         max = fmax(max, weight[j]);
     }
-    for (int64_t j = 0; j <= position; j++) sum += weight[j] = exp(weight[j] - max);
-    for (int64_t j = 0; j <= position; j++) weight[j] /= sum;
+    for (int64_t j = 0; j < n; j++) sum += weight[j] = exp(weight[j] - max);
+    for (int64_t j = 0; j < n; j++) weight[j] /= sum;
     return max + log(sum);
 }
 
 /* Its row of att; weight is room for a sequence.  Returns the log-sum-exp. */
-static double attend_row(const attend_problem *p, int64_t first, int64_t position, int64_t h, double *weight,
-                         double *att)
+static double attend_row(const attend_problem *p, attend_segment g, int64_t i, int64_t h, double *weight, double *att)
 {
     int64_t d = p->s.head_dim;
-    double *out = att + (first + position) * q_width(p) + h * d, total = weights_of(p, first, position, h, weight);
+    double *out = att + (g.row + i) * q_width(p) + h * d, total = weights_of(p, g, i, h, weight);
 
     for (int64_t c = 0; c < d; c++) out[c] = 0.0;
-    for (int64_t j = 0; j <= position; j++)
-        for (int64_t c = 0; c < d; c++) out[c] += weight[j] * p->v[(first + j) * k_width(p) + kv_col(p, h) + c];
+    for (int64_t j = 0; j < n_seen(g, i); j++)
+        for (int64_t c = 0; c < d; c++) out[c] += weight[j] * p->v[(g.key + j) * k_width(p) + kv_col(p, h) + c];
     return total;
 }
 
 static void attend_reference(const attend_problem *p, double *att, double *lse)
 {
-    double *weight = doubles(p->n_rows);
+    double *weight = doubles(p->n_keys);
 
     for (int i = 0; i < p->n_segments; i++) {
         const attend_segment g = p->segments[i];
         for (int64_t at = 0; at < g.n_rows; at++)
             for (int64_t h = 0; h < p->s.n_heads; h++) {
-                double total = attend_row(p, g.row, at, h, weight, att);
+                double total = attend_row(p, g, at, h, weight, att);
                 if (lse) lse[g.row * p->s.n_heads + h * g.n_rows + at] = total;
             }
     }
@@ -80,16 +81,16 @@ static void attend_reference(const attend_problem *p, double *att, double *lse)
 }
 
 /* att: what the device is given, rounded to its dtype */
-static void row_backward(const attend_problem *p, int64_t first, int64_t position, const double *att, double *dq,
+static void row_backward(const attend_problem *p, attend_segment g, int64_t i, const double *att, double *dq,
                          double *dk, double *dv, double *weight)
 {
     int64_t d = p->s.head_dim;
 
     for (int64_t h = 0; h < p->s.n_heads; h++) {
-        int64_t at = (first + position) * q_width(p) + h * d;
-        weights_of(p, first, position, h, weight);
-        for (int64_t j = 0; j <= position; j++) {
-            int64_t kv = (first + j) * k_width(p) + kv_col(p, h);
+        int64_t at = (g.row + i) * q_width(p) + h * d;
+        weights_of(p, g, i, h, weight);
+        for (int64_t j = 0; j < n_seen(g, i); j++) {
+            int64_t kv = (g.key + j) * k_width(p) + kv_col(p, h);
             double dweight = dot(p->datt + at, p->v + kv, d) - dot(p->datt + at, att + at, d),
                    ds = p->s.scale * weight[j] * dweight;
             for (int64_t c = 0; c < d; c++) {
@@ -103,11 +104,11 @@ static void row_backward(const attend_problem *p, int64_t first, int64_t positio
 
 static void attend_backward_reference(const attend_problem *p, const double *att, double *dq, double *dk, double *dv)
 {
-    double *weight = doubles(p->n_rows);
+    double *weight = doubles(p->n_keys);
 
     for (int i = 0; i < p->n_segments; i++)
         for (int64_t at = 0; at < p->segments[i].n_rows; at++)
-            row_backward(p, p->segments[i].row, at, att, dq, dk, dv, weight);
+            row_backward(p, p->segments[i], at, att, dq, dk, dv, weight);
     free(weight);
 }
 
@@ -156,28 +157,28 @@ static double farthest(field *f, const double *x, int64_t n)
 
 /* Rows of no segment are padding.  q and k are views of one matrix, as in the model. */
 static void check_segments(dtype dt, head_shape s, const attend_segment *segments, int n_segments, int64_t all,
-                           double spread, bool strided, const char *what)
+                           int64_t keys, double spread, bool strided, const char *what)
 {
     double tolerance =
         2e-6 * fmax(1.0, spread / 4.0) + rounded_weights(dt); /* exp turns absolute errors into relative */
     int64_t qw = s.n_heads * s.head_dim, kw = s.n_kv_heads * s.head_dim, n_lse = all * s.n_heads;
     double *start = scaled_randoms(all * qw, spread), *ref = doubles(all * qw), *ref_lse = doubles(n_lse);
-    field q = field_make("q", dt, all, qw, strided, start), k = field_random("k", dt, all, kw, strided),
-          v = field_random("v", dt, all, kw, strided);
+    field q = field_make("q", dt, all, qw, strided, start), k = field_random("k", dt, keys, kw, strided),
+          v = field_random("v", dt, keys, kw, strided);
     field datt = field_random("datt", dt, all, qw, strided);
     field att = field_output("att", dt, all, qw, strided), lse = field_make("lse", DT_F32, 1, n_lse, false, ref_lse);
-    field dq = field_output("dq", dt, all, qw, strided), dk = field_output("dk", dt, all, kw, strided),
-          dv = field_output("dv", dt, all, kw, strided);
-    attend_problem p = {s, segments, n_segments, all, q.v, k.v, v.v, datt.v};
-    double *ref_dq = doubles(all * qw), *ref_dk = doubles(all * kw), *ref_dv = doubles(all * kw);
+    field dq = field_output("dq", dt, all, qw, strided), dk = field_output("dk", dt, keys, kw, strided),
+          dv = field_output("dv", dt, keys, kw, strided);
+    attend_problem p = {s, segments, n_segments, all, keys, q.v, k.v, v.v, datt.v};
+    double *ref_dq = doubles(all * qw), *ref_dk = doubles(keys * kw), *ref_dv = doubles(keys * kw);
     attend_args a = {att.t, lse.t.data, q.t, k.t, v.t, s, segments, n_segments};
 
     attend_reference(&p, ref, ref_lse);
     attend_backward_reference(&p, ref, ref_dq, ref_dk, ref_dv);
-    if (all <= 40) {
+    if (all <= 40 && keys <= 40) {
         ok_gradient(attend_loss, &p, q.v, all * qw, ref_dq, "attention's reference dq");
-        ok_gradient(attend_loss, &p, k.v, all * kw, ref_dk, "attention's reference dk");
-        ok_gradient(attend_loss, &p, v.v, all * kw, ref_dv, "attention's reference dv");
+        ok_gradient(attend_loss, &p, k.v, keys * kw, ref_dk, "attention's reference dk");
+        ok_gradient(attend_loss, &p, v.v, keys * kw, ref_dv, "attention's reference dv");
     }
     TWICE(dut.ops->attend(dut.dev, &a), &att, &lse);
     ok_field(&att, ref, tolerance, what);
@@ -192,8 +193,8 @@ static void check_segments(dtype dt, head_shape s, const attend_segment *segment
     field att_given = field_make("att", dt, all, qw, strided, ref),
           lse_given = field_make("lse", DT_F32, 1, n_lse, false, ref_lse);
     memset(ref_dq, 0, (size_t)(all * qw) * sizeof *ref_dq);
-    memset(ref_dk, 0, (size_t)(all * kw) * sizeof *ref_dk);
-    memset(ref_dv, 0, (size_t)(all * kw) * sizeof *ref_dv);
+    memset(ref_dk, 0, (size_t)(keys * kw) * sizeof *ref_dk);
+    memset(ref_dv, 0, (size_t)(keys * kw) * sizeof *ref_dv);
     attend_backward_reference(&p, att_given.v, ref_dq, ref_dk, ref_dv);
     a.att = att_given.t, a.lse = lse_given.t.data;
     TWICE(dut.ops->attend_backward(dut.dev, &a, dq.t, dk.t, dv.t, datt.t), &dq, &dk, &dv);
@@ -211,12 +212,12 @@ static void check_attend(dtype dt, attend_shape s, int64_t padding, double sprea
     char what[96];
 
     CHECK(s.batch <= 8, "%lld sequences", (long long)s.batch);
-    for (int i = 0; i < s.batch; i++) segments[i] = (attend_segment){i * s.seq_len, s.seq_len};
+    for (int i = 0; i < s.batch; i++) segments[i] = attend_whole(i * s.seq_len, s.seq_len);
     snprintf(what, sizeof what, "attend %lld x %lld, heads %lld:%lld, d %lld, padding %lld", (long long)s.batch,
              (long long)s.seq_len, (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim,
              (long long)padding);
     check_segments(dt, (head_shape){s.n_heads, s.n_kv_heads, s.head_dim, s.scale}, segments, (int)s.batch,
-                   s.batch * s.seq_len + padding, spread, strided, what);
+                   s.batch * s.seq_len + padding, s.batch * s.seq_len + padding, spread, strided, what);
 }
 
 /* Documents of any lengths, some rows between them of none. */
@@ -230,12 +231,44 @@ static void check_documents(dtype dt, head_shape s, int64_t rows, uint64_t seed,
     for (int64_t at = 0, draw = 0; at < rows && n < MOST; draw++) {
         const double u = rng_uniform(seed, (uint64_t)draw);
         const int64_t length = min_i64(rows - at, u < 0.3 ? 1 : u < 0.5 ? 2 : (int64_t)(u * u * 150) + 1);
-        if (rng_uniform(seed + 1, (uint64_t)draw) < 0.85) segments[n++] = (attend_segment){at, length};
+        if (rng_uniform(seed + 1, (uint64_t)draw) < 0.85) segments[n++] = attend_whole(at, length);
         at += length;
     }
     snprintf(what, sizeof what, "attend %d documents in %lld rows, heads %lld:%lld, d %lld", n, (long long)rows,
              (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim);
-    check_segments(dt, s, segments, n, rows, 1.0, strided, what);
+    check_segments(dt, s, segments, n, rows, rows, 1.0, strided, what);
+}
+
+/* Queries of any place in sequences of other rows: segments see keys before their own, and share them. */
+static void check_keys_beyond(dtype dt, head_shape s, int64_t rows, int64_t keys, uint64_t seed, bool strided)
+{
+    enum { MOST = 60 };
+    attend_segment segments[MOST];
+    char what[96];
+    int n = 0;
+
+    for (uint64_t at = 0, draw = 0; (int64_t)at < rows && n < MOST; draw++) {
+        const double u = rng_uniform(seed, 3 * draw), w = rng_uniform(seed, 3 * draw + 1);
+        const int64_t most = min_i64(rows - (int64_t)at, keys),
+                      length = min_i64(most, u < 0.3 ? 1 : (int64_t)(u * u * 150) + 1);
+        const int64_t n_keys = length + (int64_t)(w * w * (double)(keys - length + 1));
+        const int64_t key = (int64_t)(rng_uniform(seed, 3 * draw + 2) * (double)(keys - n_keys + 1));
+        if (rng_uniform(seed + 1, draw) < 0.85) segments[n++] = (attend_segment){(int64_t)at, length, key, n_keys};
+        at += (uint64_t)length;
+    }
+    snprintf(what, sizeof what, "attend %d segments of %lld rows in %lld keys, heads %lld:%lld, d %lld", n,
+             (long long)rows, (long long)keys, (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim);
+    check_segments(dt, s, segments, n, rows, keys, 1.0, strided, what);
+}
+
+/* Two chunks of a sample, the earlier part of whose keys both see, and as many of the next; no segments at all. */
+static void check_chunks(dtype dt, head_shape s, int64_t chunk, bool strided)
+{
+    const attend_segment chunks[] = {{0, chunk, chunk, 2 * chunk},         {chunk, chunk, 0, 3 * chunk},
+                                     {2 * chunk, chunk, 5 * chunk, chunk}, {3 * chunk, chunk, 4 * chunk, 4 * chunk}};
+
+    check_segments(dt, s, chunks, 4, 4 * chunk + 3, 8 * chunk, 1.0, strided, "attend chunks of two samples");
+    check_segments(dt, s, NULL, 0, 5, 7, 1.0, strided, "attend nothing");
 }
 
 /* Rows one at a time give the bits that they gave together. */
@@ -275,10 +308,10 @@ static void check_cached(dtype dt, head_shape s, int32_t max_len, int n_rows, bo
         memcpy(v_cache.v + (seq[i] * max_len + pos[i]) * kw, v.v + i * kw, (size_t)kw * sizeof(double));
     }
     for (int i = 0; i < n_rows; i++) { /* the last row of the row's sequence up to there */
-        attend_problem p = {.s = s, .q = whole_q, .k = k_cache.v + seq[i] * max_len * kw,
-                            .v = v_cache.v + seq[i] * max_len * kw};
+        attend_problem p = {.s = s, .n_rows = max_len, .n_keys = max_len, .q = whole_q,
+                            .k = k_cache.v + seq[i] * max_len * kw, .v = v_cache.v + seq[i] * max_len * kw};
         memcpy(whole_q + pos[i] * qw, q.v + i * qw, (size_t)qw * sizeof(double));
-        for (int64_t h = 0; h < s.n_heads; h++) attend_row(&p, 0, pos[i], h, weight, whole_att);
+        for (int64_t h = 0; h < s.n_heads; h++) attend_row(&p, attend_whole(0, max_len), pos[i], h, weight, whole_att);
         memcpy(ref + i * qw, whole_att + pos[i] * qw, (size_t)qw * sizeof(double));
     }
     dut.ops->kv_append(dut.dev, k_cache.t, v_cache.t, k.t, v.t, seq_d, pos_d, max_len);
@@ -328,12 +361,29 @@ static void check_all(const dtype *types, int n_types)
     fields_crooked = false;
 }
 
+/* What the context axis asks for; on the CPU alone. */
+static void check_beyond(void)
+{
+    static const dtype types[] = {DT_F32, DT_BF16, DT_F16};
+
+    for (int strided = 0; strided < 2; strided++)
+        for (int i = 0; i < 3; i++) {
+            check_keys_beyond(types[i], (head_shape){2, 1, 8, 0.35f}, 12, 33, 1, strided);
+            check_keys_beyond(types[i], (head_shape){6, 2, 64, 0.125f}, 400, 700, 5, strided);
+            check_keys_beyond(types[i], (head_shape){2, 2, 20, 0.224f}, 300, 150, 9, strided);
+            check_chunks(types[i], (head_shape){4, 2, 16, 0.25f}, 1, strided);
+            check_chunks(types[i], (head_shape){7, 1, 24, 0.204f}, 97, strided);
+            check_chunks(types[i], (head_shape){3, 3, 32, 0.177f}, 192, strided);
+        }
+}
+
 int main(int argc, char **argv)
 {
     static const dtype types[] = {DT_F32, DT_BF16, DT_F16};
 
     battery_open_device(battery_device(argc, argv), true); /* so that cuDNN, too, gives the same bits twice */
     if (dut.ops == &ops_cpu) check_all(types, 2);
+    if (dut.ops == &ops_cpu) check_beyond();
 #ifdef MOAI_CUDA
     static const struct {
         const char *name;

@@ -28,7 +28,7 @@ int main(void)
     ok(b.ids[0] == -1 && b.targets[0] == -1 && b.targets[7] == -1 && b.n_counted == 0, "nothing counts");
     const int32_t documents[] = {4, 9, 5, 6, 6, 9, 9, 3};       /* of two samples; 9 ends a document */
     const int32_t restarted[] = {0, 1, 0, 0, 1, 2}, as_before[] = {0, 1, 2, 0, 1, 2};
-    const attend_segment apart[] = {{0, 2}, {2, 1}, {3, 3}};
+    const attend_segment apart[] = {{0, 2, 0, 2}, {2, 1, 2, 1}, {3, 3, 3, 3}};
     batch_samples(&b, documents, 2, 2, 3);
     b.ids[3] = 6, b.ids[4] = 6, b.ids[5] = 9;
     batch_documents(&b, 2, 3, 9, false);

@@ -28,7 +28,7 @@ static void put(token_batch *b, int d, int64_t at)
         b->targets[at + i] = token(begins[d] + i + 1);
         b->positions[at + i] = (int32_t)i;
     }
-    b->segments[b->n_segments++] = (attend_segment){at, lengths[d]};
+    b->segments[b->n_segments++] = attend_whole(at, lengths[d]);
 }
 
 static void clear(token_batch *b)
@@ -104,7 +104,7 @@ static void mixed(void)
     clear(&model.batch);
     for (int d = 0; d < N_DOCUMENTS; d++) put(&model.batch, d, begins[d]);
     model.batch.n_segments = 1;
-    model.batch.segments[0] = (attend_segment){0, ROWS};
+    model.batch.segments[0] = attend_whole(0, ROWS);
     run_batch();
 }
 
@@ -175,7 +175,7 @@ static void many(void)
     token_batch *b = &model.batch;
 
     b->n_segments = 1, b->is_weighted = false, b->n_picked = 0;
-    b->segments[0] = (attend_segment){0, MANY};
+    b->segments[0] = attend_whole(0, MANY);
     for (int64_t i = 0; i < MANY; i++) {
         b->ids[i] = token(i), b->positions[i] = (int32_t)i;
         b->targets[i] = rng_uniform(77, (uint64_t)i) < share ? token(i + 1) : -1;

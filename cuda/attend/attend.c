@@ -121,11 +121,18 @@ static void attend_sequences(moai_device *dev, bool uniform, tensor att, float *
     }
 }
 
+/* Queries that see keys of elsewhere come with context_parallel, which is refused on a GPU. */
+static void expect_whole(const attend_args *a)
+{
+    CHECK(attend_is_whole(a), "attend: segments with more keys than queries, or keys of other rows: not on a GPU");
+}
+
 void attend_cuda(moai_device *dev, const attend_args *a)
 {
     attend_args run;
     attend_shape s;
 
+    expect_whole(a);
     const bool done = ragged_forward(state_of(dev), a);
     for (int i = 0; !done && i < a->n_segments; i += run.n_segments) {
         attend_run(a, i, &run, &s);
@@ -149,6 +156,7 @@ void attend_backward_cuda(moai_device *dev, const attend_args *a, tensor dq, ten
     attend_args run;
     attend_shape s;
 
+    expect_whole(a);
     const bool done = ragged_backward(state_of(dev), a, dq, dk, dv, datt);
     for (int i = 0; !done && i < a->n_segments; i += run.n_segments) {
         attend_run(a, i, &run, &s);

@@ -72,7 +72,7 @@ static void bench_shape(int64_t batch, int64_t seq_len)
 
     CHECK(batch <= (int64_t)(sizeof segments / sizeof *segments), "%lld sequences", (long long)batch);
     n_tokens = batch * seq_len;
-    for (int64_t i = 0; i < batch; i++) segments[i] = (attend_segment){i * seq_len, seq_len};
+    for (int64_t i = 0; i < batch; i++) segments[i] = attend_whole(i * seq_len, seq_len);
     args = (attend_args){rows_of(att), lse, q_of(qkv), k_of(qkv), v_of(qkv), heads, segments, (int)batch};
     printf("%3lld x %5lld", (long long)batch, (long long)seq_len);
     for (attend_choice choice = ATTEND_CUDNN; choice <= ATTEND_OWN; choice++) {

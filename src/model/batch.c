@@ -34,7 +34,7 @@ void batch_whole_samples(token_batch *b, int64_t n_samples, int64_t seq_len)
           (long long)n_samples, (long long)seq_len, (long long)b->n_rows);
     for (int64_t row = 0; row < b->n_rows; row++) b->positions[row] = (int32_t)(row % seq_len);
     b->n_segments = (int)n_samples;
-    for (int i = 0; i < b->n_segments; i++) b->segments[i] = (attend_segment){i * seq_len, seq_len};
+    for (int i = 0; i < b->n_segments; i++) b->segments[i] = attend_whole(i * seq_len, seq_len);
 }
 
 static int64_t count_targets(const token_batch *b)
@@ -68,7 +68,7 @@ void batch_documents(token_batch *b, int64_t n_samples, int64_t seq_len, int64_t
         const bool sample_ends = (row + 1) % seq_len == 0;
         if (restart) b->positions[row] = (int32_t)(row - begin);
         if (!sample_ends && b->ids[row] != eos) continue;
-        b->segments[b->n_segments++] = (attend_segment){begin, row + 1 - begin};
+        b->segments[b->n_segments++] = attend_whole(begin, row + 1 - begin);
         begin = row + 1;
     }
 }
@@ -81,10 +81,10 @@ void batch_examples(token_batch *b, const uint8_t *marks, int64_t n_samples, int
         const uint8_t *mark = marks + row / seq_len * (seq_len + 1) + at;
         if (mark[1] != 1) b->targets[row] = -1;
         if (b->ids[row] < 0) continue;
-        if (at == 0 || mark[0] == 2) b->segments[b->n_segments++] = (attend_segment){row, 0};
+        if (at == 0 || mark[0] == 2) b->segments[b->n_segments++] = attend_whole(row, 0);
         attend_segment *last = &b->segments[b->n_segments - 1];
         if (restart) b->positions[row] = (int32_t)last->n_rows;
-        last->n_rows++;
+        last->n_rows++, last->n_keys++;
     }
     b->n_counted = count_targets(b);
 }

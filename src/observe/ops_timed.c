@@ -17,9 +17,9 @@ static timed_event attention(const attend_args *a, int n_products)
     int64_t longest = 0;
 
     for (int i = 0; i < a->n_segments; i++) {
-        const int64_t n = a->segments[i].n_rows;
-        pairs += (double)a->heads.n_heads * (double)n * (double)n / 2;
-        longest = max_i64(longest, n);
+        const int64_t n = a->segments[i].n_rows, n_keys = a->segments[i].n_keys;
+        pairs += (double)a->heads.n_heads * (double)n * ((double)n_keys - (double)n / 2);
+        longest = max_i64(longest, n_keys);
     }
     return (timed_event){.family = FAMILY_ATTENTION, .shape = {a->att.rows, a->att.cols, longest}, .dt = a->att.dt,
                          .work = 2.0 * pairs * (double)a->heads.head_dim * n_products};

@@ -23,20 +23,29 @@ typedef struct head_shape {
     float scale;                      /* 1 / sqrt(head_dim) */
 } head_shape;
 
-/* Rows that attend to each other: [row, row + n_rows) are one causal sequence. */
+/* The last n_rows queries of a causal sequence of n_keys >= n_rows > 0: query row + i sees the keys from `key` up to
+ * key + n_keys - n_rows + i. */
 typedef struct attend_segment {
-    int64_t row, n_rows;              /* n_rows > 0 */
+    int64_t row, n_rows;              /* of q */
+    int64_t key, n_keys;              /* of k and v; segments may share keys */
 } attend_segment;
+
+/* Rows that attend to each other: [row, row + n_rows) are one whole sequence. */
+static inline attend_segment attend_whole(int64_t row, int64_t n_rows)
+{
+    return (attend_segment){row, n_rows, row, n_rows};
+}
 
 /* What attend and attend_backward work on (ops.def). */
 typedef struct attend_args {
     tensor att;                       /* (N, Q) */
     float *lse;                       /* (N * n_heads) */
-    tensor q, k, v;                   /* (N, Q), (N, K), (N, K) */
+    tensor q, k, v;                   /* (N, Q), (M, K), (M, K); M is N unless keys come from elsewhere */
     head_shape heads;
     const attend_segment *segments;   /* host memory, read before the call returns; by ascending rows, none overlap */
     int n_segments;
 } attend_args;
+bool attend_is_whole(const attend_args *);    /* is every segment a whole sequence, and M = N? */
 
 /* Sequences of one length, one behind another: row = sequence * seq_len + position. */
 typedef struct attend_shape {
@@ -48,8 +57,9 @@ static inline attend_shape attend_shape_of(head_shape h, int64_t batch, int64_t 
 {
     return (attend_shape){batch, seq_len, h.n_heads, h.n_kv_heads, h.head_dim, h.scale};
 }
-/* For backends: the segments from `first` on that are equally long and one behind another.  *run: they and their rows
- * alone, from segments[first].row on, which are *s.  Dies of segments that overlap or lie outside the rows. */
+/* For backends: the segments from `first` on that are equally long and one behind another, and so are their keys.
+ * *run: they, their rows and their keys alone, from segments[first].row and .key on; the rows are *s.  Dies of segments
+ * that overlap or lie outside the rows, or whose keys do. */
 void attend_run(const attend_args *, int first, attend_args *run, attend_shape *s);
 /* The rows [*begin, end) of no segment that lie before segment i, or behind the last for i = n_segments; returns
  * end. */

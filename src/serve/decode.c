@@ -61,7 +61,7 @@ static void attend_rows(const decoder *d, const kv_cache *cache, layer_acts *a)
         const decode_stretch s = d->stretches[i];
         const tensor att = tensor_rows(a->att, s.row, s.n), qk = tensor_rows(a->qk, s.row, s.n),
                      v = v_of(c, tensor_rows(a->qkv, s.row, s.n));
-        const attend_segment whole = {0, s.n};
+        const attend_segment whole = attend_whole(0, s.n);
         const attend_args prompt = {att, a->lse, q_of(c, qk), k_of(c, qk), v, c->heads, &whole, 1};
         if (s.is_beginning)
             c->ops->attend(c->dev, &prompt);

@@ -82,7 +82,7 @@ static void measure_attention(dtype dt)
            lse = normals(DT_F32, HEADS, n_tokens);
     tensor dq = normals(dt, n_tokens, HEADS * HEAD_DIM), dk = normals(dt, n_tokens, KV_HEADS * HEAD_DIM),
            dv = normals(dt, n_tokens, KV_HEADS * HEAD_DIM);
-    const attend_segment whole = {0, n_tokens};
+    const attend_segment whole = attend_whole(0, n_tokens);
     const attend_args a = {att, lse.data, q, k, v, {HEADS, KV_HEADS, HEAD_DIM, 0.125f}, &whole, 1};
     double causal = 2.0 * (double)(HEADS * HEAD_DIM) *
                     (double)(n_tokens * (n_tokens + 1)); /* Q K^T and P V, keys up to the query */

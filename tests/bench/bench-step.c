@@ -47,7 +47,7 @@ static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *r
     for (int64_t row = 0, n; row < m->ctx.n_tokens; row += n) {
         const int64_t left = m->opt.seq_len - row % m->opt.seq_len;
         n = min_i64(left, 100 + (int64_t)(rng_uniform(8, b->drawn++) * 1900));
-        rows->segments[rows->n_segments++] = (attend_segment){row, n};
+        rows->segments[rows->n_segments++] = attend_whole(row, n);
     }
 }
 

@@ -46,7 +46,8 @@ static void test_axes(grid_shape n, int n_kv_heads)
     int strides[] = {1, n.tp, n.tp * n.cp, n.tp * n.cp * n.dp};
     ok(holds_ranks(&g.tp, n.tp, rank_of(n, 0, at.cp, at.dp, at.pp), strides[0]), "%s: tensor axis", shape);
     ok(holds_ranks(&g.cp, n.cp, rank_of(n, at.tp, 0, at.dp, at.pp), strides[1]), "%s: context axis", shape);
-    good = holds_ranks(&g.dp, n.dp, rank_of(n, at.tp, at.cp, 0, at.pp), strides[2]);
+    good = holds_ranks(&g.data, n.cp * n.dp, rank_of(n, at.tp, 0, 0, at.pp), n.tp);
+    good &= holds_ranks(&g.host_samples, n.tp * n.cp, rank_of(n, 0, 0, at.dp, at.pp), 1);
     good &= holds_ranks(&g.host_dp, n.dp, rank_of(n, at.tp, at.cp, 0, at.pp), strides[2]);
     ok(good, "%s: data axis", shape);
     ok(holds_ranks(&g.pp, n.pp, rank_of(n, at.tp, at.cp, at.dp, 0), strides[3]), "%s: pipeline axis", shape);
@@ -114,6 +115,7 @@ int main(int argc, char **argv)
     test_axes((grid_shape){4, 1, 2, 1}, 2);
     test_axes((grid_shape){2, 2, 1, 2}, 4);
     test_axes((grid_shape){1, 2, 1, 4}, 4);
+    test_axes((grid_shape){2, 2, 2, 1}, 4);
     test_factor();
 
     const char *from;

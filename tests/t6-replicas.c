@@ -75,6 +75,12 @@ int main(int argc, char **argv)
           "rank 0 (tp0 dp0 pp0), rank 2 (tp0 dp1 pp0), rank 3 (tp1 dp1 pp0) hold", "; rank 1 (tp1 dp0 pp0) holds");
     close_model();
 
+    open_model("CP2 DP2", (grid_shape){1, 2, 2, 1}, false, DT_F32);
+    found(2, "model.layers.3.mlp.down_proj.weight",
+          "rank 0 (tp0 cp0 dp0 pp0), rank 1 (tp0 cp1 dp0 pp0), rank 3 (tp0 cp1 dp1 pp0) hold",
+          "; rank 2 (tp0 cp0 dp1 pp0) holds");
+    close_model();
+
     open_model("TP4, 2 KV heads", (grid_shape){4, 1, 1, 1}, false, DT_F16);
     found(2, "model.layers.0.self_attn.v_proj.weight", "rank 2 (tp2 dp0 pp0) holds", "; rank 3 (tp3 dp0 pp0) holds");
     flip(1, "model.layers.0.self_attn.q_proj.weight");

@@ -17,7 +17,7 @@ static bool agree(bool holds)
 typedef struct model_case {
     const char *name;
     model_config cfg;
-    grid_shape save[5], load[8];
+    grid_shape save[6], load[10];
 } model_case;
 
 /* As a run of this layout goes on from it: one rank reads the manifest, all load and check the rest. */
@@ -57,16 +57,17 @@ static void save_and_load(const model_case *c, const grid_shape *layout, moai_de
     state_fill(&s);
     piece_block_elem = layout->tp > 1 ? 300 : 1 << 22;        /* with many blocks, and with one */
     int rc = checkpoint_save(dir, &meta, &s.st, NULL, 1, &err);
-    ok(rc == 0, "%s: saved as TP%d DP%d PP%d %s", c->name, layout->tp, layout->dp, layout->pp, err.text);
+    ok(rc == 0, "%s: saved as TP%d CP%d DP%d PP%d %s", c->name, layout->tp, layout->cp, layout->dp, layout->pp,
+       err.text);
 
     if (grid.rank == 0) rc = checkpoint_verify(name, &comm_alone, NULL, NULL, &err) == 0 ? 0 : -1;
     ok(rc == 0, "its pieces tile every tensor once");
     for (const grid_shape *to = c->load; to->tp; to++) {
         int64_t n_wrong = 0;
-        for (int rank = grid.rank; rank < to->tp * to->dp * to->pp && n_wrong == 0; rank += grid.world)
+        for (int rank = grid.rank; rank < grid_ranks(*to) && n_wrong == 0; rank += grid.world)
             n_wrong = state_load_as(name, &c->cfg, *to, rank, dev, &err);
-        ok(n_wrong == 0, "loaded as TP%d DP%d PP%d: %lld wrong elements %s", to->tp, to->dp, to->pp, (long long)n_wrong,
-           err.text);
+        ok(n_wrong == 0, "loaded as TP%d CP%d DP%d PP%d: %lld wrong elements %s", to->tp, to->cp, to->dp, to->pp,
+           (long long)n_wrong, err.text);
     }
     load_together(name, &s);
     state_free(&s);
@@ -100,8 +101,8 @@ int main(int argc, char **argv)
 {
     const model_case cases[] = {
         {"7:1 heads, odd vocabulary", small_model(5, 14, 2, 101, false),
-         {{1, 1, 8, 1}, {2, 1, 4, 1}, {2, 1, 2, 2}},
-         {{1, 1, 1, 1}, {2, 1, 1, 1}, {14, 1, 1, 1}, {1, 1, 7, 1}, {1, 1, 1, 5}, {2, 1, 3, 2}, {1, 1, 4, 1}}},
+         {{1, 1, 8, 1}, {1, 2, 4, 1}, {2, 2, 2, 1}, {2, 1, 4, 1}, {2, 1, 2, 2}},
+         {{1, 1, 1, 1}, {2, 1, 1, 1}, {14, 1, 1, 1}, {1, 1, 7, 1}, {1, 1, 1, 5}, {2, 1, 3, 2}, {1, 1, 4, 1}, {1, 4, 1, 1}, {2, 3, 2, 1}}},
         {"KV heads replicated, tied", small_model(5, 16, 4, 103, true),
          {{8, 1, 1, 1}, {1, 1, 2, 4}, {2, 1, 2, 2}},
          {{1, 1, 1, 1}, {8, 1, 2, 1}, {16, 1, 1, 2}, {1, 1, 5, 1}, {4, 1, 1, 3}}},

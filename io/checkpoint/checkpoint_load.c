@@ -43,7 +43,7 @@ static void loading_init(loading *l, const checkpoint_state *st)
 {
     int n;
 
-    *l = (loading){.st = st, .shares = shares_of(st->params, st->grid->size.dp, st->grid->at.dp, &n)};
+    *l = (loading){.st = st, .shares = shares_of(st->params, st->grid->data.size, st->grid->data.rank, &n)};
     l->by_name = xmalloc((size_t)n * sizeof *l->by_name);
     for (int i = 0; i < n; i++) {
         if (i > 0 && l->shares[i - 1].p == l->shares[i].p)

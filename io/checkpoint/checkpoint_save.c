@@ -26,7 +26,7 @@ static bool writes(const checkpoint_state *st, const param *p)
 {
     const moai_grid *g = st->grid;
 
-    if (g->at.cp != 0 || st->params->buckets[p->bucket].tied_copy) return false;
+    if (st->params->buckets[p->bucket].tied_copy) return false;
     if (p->sharing == PARAM_TP_REPLICATED) return g->at.tp == 0;
     return p->sharing != PARAM_KV || g->kv.rank == 0;
 }
@@ -35,7 +35,7 @@ static void list_shares(checkpoint_saving *s)
 {
     int n;
 
-    s->shares = shares_of(s->st.params, s->st.grid->size.dp, s->st.grid->at.dp, &n);
+    s->shares = shares_of(s->st.params, s->st.grid->data.size, s->st.grid->data.rank, &n);
     for (int i = 0; i < n; i++)
         if (writes(&s->st, s->shares[i].p)) s->shares[s->n_shares++] = s->shares[i];
 }

@@ -21,14 +21,14 @@ static int cut_rows(share *list, int n, const param *p, int64_t lo, int64_t hi, 
     return add_share(list, n, p, body_end / w, 1, 0, hi - body_end, own + body_end - lo);
 }
 
-share *shares_of(const param_table *t, int dp_size, int dp_rank, int *n)
+share *shares_of(const param_table *t, int data_size, int data_rank, int *n)
 {
     share *list = xmalloc((size_t)t->n * 3 * sizeof *list);
 
     *n = 0;
     for (int i = 0; i < t->n; i++) {
         const param *p = &t->list[i];
-        const own_range own = params_own(t, p->bucket, dp_size, dp_rank);
+        const own_range own = params_own(t, p->bucket, data_size, data_rank);
         const int64_t begin = max_i64(own.begin, p->offset), end = min_i64(own.end, p->offset + p->n_rows * p->n_cols);
         if (begin < end) *n = cut_rows(list, *n, p, begin - p->offset, end - p->offset, own.own + begin - own.begin);
     }

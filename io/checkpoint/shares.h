@@ -22,6 +22,6 @@ typedef struct share {
     rect at;
     int64_t own;
 } share;
-share *shares_of(const param_table *, int dp_size, int dp_rank, int *n);   /* caller frees */
+share *shares_of(const param_table *, int data_size, int data_rank, int *n);   /* caller frees */
 
 #endif

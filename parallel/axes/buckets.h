@@ -42,7 +42,7 @@ void buckets_begin(buckets *);
 /* After the bucket's last product of a micro-batch; in the step's last its sum begins, but for a tied embedding's,
  * which joins two stages, one of which is at work for the other: it waits for buckets_end.  Buckets fill from the last
  * to the first, and on the host two are summed at a time: each sum under way takes a buffer of its bucket's size there.
- * Collective over tp, kv, embed, dp, as is buckets_end. */
+ * Collective over tp, kv, embed, data, as is buckets_end. */
 void bucket_filled(buckets *, int b);
 void buckets_end(buckets *);                  /* begins what has not begun */
 void bucket_summed(buckets *, int b);         /* waits */
@@ -50,6 +50,6 @@ void bucket_summed(buckets *, int b);         /* waits */
 void bucket_acquire(buckets *, int b);        /* waits for what other ranks own of the weights; they stay as they are */
 void bucket_release(buckets *, int b);
 void bucket_updating(buckets *, int b);       /* this rank is about to write its share */
-void bucket_updated(buckets *, int b);        /* it has; collective over dp */
+void bucket_updated(buckets *, int b);        /* it has; collective over data */
 
 #endif

@@ -111,20 +111,21 @@ void grid_init(moai_grid *g, grid_shape size, int n_kv_heads)
     set_identity(g);
     const grid_shape at = g->at;
     const grid_shape tp0 = {0, at.cp, at.dp, at.pp}, cp0 = {at.tp, 0, at.dp, at.pp}, dp0 = {at.tp, at.cp, 0, at.pp},
-                     pp0 = {at.tp, at.cp, at.dp, 0};
+                     pp0 = {at.tp, at.cp, at.dp, 0}, data0 = {at.tp, 0, 0, at.pp}, samples0 = {0, 0, at.dp, at.pp};
     g->tp = split(g, tp0, at.tp, "tp");
     g->cp = split(g, cp0, at.cp, "cp");
-    g->dp = split(g, dp0, at.dp, "dp");
+    g->data = split(g, data0, grid_data_rank(size, at), size.cp > 1 ? "data" : "dp");
     g->pp = split(g, pp0, at.pp, "pp");
     g->kv = split_kv(g, n_kv_heads);
     g->embed = split_embed(g);
     g->host_dp = split(g, dp0, at.dp, "dp");
-    g->host_tp = split(g, tp0, at.tp, "tp");
+    g->host_samples = split(g, samples0, at.tp + size.tp * at.cp, size.cp > 1 ? "samples" : "tp");
 }
 
 void grid_free(moai_grid *g)
 {
-    comm *const all[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed, &g->host_dp, &g->host_tp, &g->host_world};
+    comm *const all[] = {&g->tp, &g->cp,    &g->data,    &g->pp,          &g->kv,
+                         &g->embed, &g->host_dp, &g->host_samples, &g->host_world};
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i]->ops) all[i]->ops->free(all[i]);

@@ -16,12 +16,15 @@ typedef struct moai_grid {
     grid_shape size, at;            /* extents, and this rank's coordinates */
     int rank, world;
     /* device memory; the backend is the device's (MPI for cpu, NCCL for cuda) */
-    comm tp, cp, dp, pp;
+    comm tp, cp, pp;
+    comm data;                      /* cp x dp, rank cp + CP * dp: those with the same weights and other tokens, over
+                                       which gradients are summed and states are divided */
     comm kv;                        /* the tp ranks that hold a copy of the same KV head; size 1 unless TP > KV heads */
     comm embed;                     /* first and last stage, same tp/cp/dp: sums the gradient of a tied embedding;
                                        size 1 on every other stage and when PP = 1 */
     /* host memory, always MPI */
-    comm host_world, host_dp, host_tp;
+    comm host_world, host_dp;
+    comm host_samples;              /* tp x cp, rank tp + TP * cp: those that read the same samples */
 } moai_grid;
 
 /* Starts MPI and installs base_process (identity, abort, leave).  Collective over all ranks; call once, first.
@@ -67,6 +70,9 @@ void grid_init(moai_grid *, grid_shape size, int n_kv_heads);
 void grid_free(moai_grid *);
 /* A grid as seen by the rank at `at`, whose collectives do nothing: for planning.  Not collective, needs no MPI. */
 void grid_dry(moai_grid *, grid_shape size, grid_shape at, int n_kv_heads);
+/* The size of grid.data, and a rank in it. */
+static inline int grid_data_size(grid_shape size) { return size.cp * size.dp; }
+static inline int grid_data_rank(grid_shape size, grid_shape at) { return at.cp + size.cp * at.dp; }
 static inline bool grid_first_stage(const moai_grid *g) { return g->at.pp == 0; }
 static inline bool grid_last_stage(const moai_grid *g) { return g->at.pp == g->size.pp - 1; }
 

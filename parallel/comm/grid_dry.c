@@ -27,10 +27,11 @@ void grid_dry(moai_grid *g, grid_shape size, grid_shape at, int n_kv_heads)
     *g = (moai_grid){.size = size, .at = at, .world = size.tp * size.cp * size.dp * size.pp,
                      .rank = at.tp + size.tp * (at.cp + size.cp * (at.dp + size.dp * at.pp)),
                      .tp = axis("tp", at.tp, size.tp), .cp = axis("cp", at.cp, size.cp),
-                     .dp = axis("dp", at.dp, size.dp), .pp = axis("pp", at.pp, size.pp),
+                     .data = axis("dp", grid_data_rank(size, at), grid_data_size(size)),
+                     .pp = axis("pp", at.pp, size.pp),
                      .kv = axis("kv", at.tp % copies, copies),
                      .embed = axis("embed", edge && at.pp ? 1 : 0, edge ? 2 : 1)};
     g->host_world = axis("world", g->rank, g->world);
-    g->host_dp = g->dp;
-    g->host_tp = g->tp;
+    g->host_dp = axis("dp", at.dp, size.dp);
+    g->host_samples = axis("tp", at.tp + size.tp * at.cp, size.tp * size.cp);
 }

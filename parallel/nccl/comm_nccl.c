@@ -315,7 +315,7 @@ static void replace(comm *c, moai_device *dev, int max_multiprocessors)
 
 void grid_use_nccl(moai_grid *g, moai_device *dev)
 {
-    comm *const device_comms[] = {&g->tp, &g->cp, &g->dp, &g->pp, &g->kv, &g->embed};
+    comm *const device_comms[] = {&g->tp, &g->cp, &g->data, &g->pp, &g->kv, &g->embed};
     enum { N = sizeof device_comms / sizeof *device_comms };
     _Static_assert(N == sizeof watched.comms / sizeof *watched.comms, "all are watched");
     int lanes = 0, n_sm;

@@ -31,6 +31,8 @@ static bool waits_for(const moai_grid *g, const watch_note *n, int waiting, int 
     if (strcmp(n->axis, "kv") == 0) return cp && dp && pp && a.tp / g->kv.size == b.tp / g->kv.size;
     if (strcmp(n->axis, "cp") == 0) return tp && dp && pp;
     if (strcmp(n->axis, "dp") == 0) return tp && cp && pp;
+    if (strcmp(n->axis, "data") == 0) return tp && pp;
+    if (strcmp(n->axis, "samples") == 0) return dp && pp;
     if (strcmp(n->axis, "pp") == 0) return tp && cp && dp && (n->peer < 0 || n->peer == b.pp);
     if (strcmp(n->axis, "embed") == 0) return tp && cp && dp && (b.pp == 0 || b.pp == g->size.pp - 1);
     return true;                              /* the world */

@@ -32,7 +32,7 @@ static void plan_run_state(moai_model *m)
     m->grads = arena_take(&a[ARENA_GRADIENTS], n * sizeof(float));
     m->grad_scale = arena_take(&a[ARENA_GRADIENTS], sizeof(float));
     /* one rank in fp32 owns the weights themselves */
-    const bool one = c->dt == DT_F32 && c->grid->dp.size == 1;
+    const bool one = c->dt == DT_F32 && c->grid->data.size == 1;
     opt_state_plan(&m->states, &a[ARENA_OPTIMIZER], one ? m->weights : NULL);
 }
 
@@ -362,7 +362,7 @@ void model_init_weights(moai_model *m, uint64_t seed)
     c->ops->cast(c->dev, tensor_of(m->weights, c->dt, 1, m->params.n_elem),
                  tensor_of(m->grads, DT_F32, 1, m->params.n_elem));
     for (int b = 0; b < m->params.n_buckets && m->states.data[STATE_WEIGHT] != m->weights; b++) {
-        own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
+        own_range r = params_own(&m->params, b, c->grid->data.size, c->grid->data.rank);
         c->ops->copy(c->dev, state_floats(&m->states, STATE_WEIGHT, r.own), m->grads + r.begin,
                      (size_t)(r.end - r.begin) * sizeof(float), COPY_ON_DEVICE);
     }

@@ -25,7 +25,7 @@ static void begin(void *of, pipe_action a)
     const char *phase = a.kind == PIPE_FORWARD ? "forward" : "backward";
 
     /* as the loader deals them */
-    k->slots[a.slot].rows.first_row = (a.micro_batch * c->grid->dp.size + c->grid->dp.rank) * r->m->opt.micro_batch *
+    k->slots[a.slot].rows.first_row = (a.micro_batch * c->grid->size.dp + c->grid->at.dp) * r->m->opt.micro_batch *
                                       r->m->opt.seq_len;
     r->m->buckets.is_last = a.micro_batch == r->n_micro - 1;
     c->ops->phase(c->dev, phase, a.micro_batch);

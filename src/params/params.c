@@ -83,7 +83,7 @@ typedef struct builder {
     param_table *t;
     const model_config *cfg;
     params_part part;
-    int64_t tp, tp_rank, dp;
+    int64_t tp, tp_rank, data;
     int64_t at, at_nf4;                       /* elements laid out so far */
 } builder;
 
@@ -158,7 +158,7 @@ static void bucket_close(builder *b)
     bucket *k = &b->t->buckets[b->t->n_buckets++];
 
     k->n = b->at - k->offset;
-    k->n_padded = round_up(k->n, b->dp * ALIGN_ELEM);
+    k->n_padded = round_up(k->n, b->data * ALIGN_ELEM);
     b->at = k->offset + k->n_padded;
 }
 
@@ -321,7 +321,7 @@ void params_init(param_table *t, const model_config *cfg, params_part part, grid
                tied = cfg->tie_word_embeddings && size.pp > 1, adapts = cfg->lora.rank > 0 || cfg->quantization.nf4,
                embedding_trains = !adapts || cfg->lora.trains_embedding, head_trains = !adapts || cfg->lora.trains_head;
     const char *const embed = "model.embed_tokens.weight";
-    builder b = {.t = t, .cfg = cfg, .part = part, .tp = size.tp, .tp_rank = at.tp, .dp = size.dp};
+    builder b = {.t = t, .cfg = cfg, .part = part, .tp = size.tp, .tp_rank = at.tp, .data = grid_data_size(size)};
 
     *t = (param_table){.list = xmalloc((size_t)((4 + 3 * N_MAPS + 6) * (end - first) + 7) * sizeof *t->list),
                        .buckets = xmalloc((size_t)(end - first + 3) * sizeof *t->buckets)};
@@ -335,7 +335,7 @@ void params_init(param_table *t, const model_config *cfg, params_part part, grid
         add_table(&b, "head", cfg->tie_word_embeddings ? NULL : "lm_head.weight", head_trains, "model.norm.weight");
     t->n_elem = b.at;
     t->n_nf4 = b.at_nf4;
-    t->n_own = b.at / size.dp;
+    t->n_own = b.at / b.data;
 }
 
 void params_free(param_table *t)
@@ -359,13 +359,13 @@ const param *params_find(const param_table *t, const char *name)
     return NULL;
 }
 
-own_range params_own(const param_table *t, int b, int dp_size, int dp_rank)
+own_range params_own(const param_table *t, int b, int data_size, int data_rank)
 {
     const bucket *k = &t->buckets[b];
-    const int64_t share = k->n_padded / dp_size;
+    const int64_t share = k->n_padded / data_size;
 
-    return (own_range){
-        .begin = k->offset + dp_rank * share, .end = k->offset + (dp_rank + 1) * share, .own = k->offset / dp_size};
+    return (own_range){.begin = k->offset + data_rank * share, .end = k->offset + (data_rank + 1) * share,
+                       .own = k->offset / data_size};
 }
 
 void params_whole(param_table *t, const model_config *model)

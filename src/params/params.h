@@ -5,7 +5,7 @@
  * gradients and optimizer state follow the same order.  Inside a bucket the order is
  *     [ held by this rank alone | k, v rows, maybe replicated over grid.kv | replicated over tp: matrices | vectors ]
  * so "which elements count in the norm", "which are decayed" and "which are summed over tp" are ranges, not tests.
- * Data parallel rank d owns elements [d, d+1) * n_padded/dp of every bucket (ZeRO-1, arXiv 1910.02054).
+ * Rank d of grid.data owns elements [d, d+1) * n_padded/data of every bucket (ZeRO-1, arXiv 1910.02054).
  *
  * Fused matrices are neighbours: q, k, v make wqkv; gate, up make wgate_up; so are the A of their adapters.
  *
@@ -43,7 +43,7 @@ typedef struct bucket {
     char name[32];                      /* "embedding", "layer 3", "head" */
     int64_t offset;                     /* in the flat buffers, elements */
     int64_t n_unique, n_kv, n_decayed, n;   /* ends of the four ranges, counted from offset */
-    int64_t n_padded;                   /* n rounded up so that dp equal, aligned shares exist */
+    int64_t n_padded;                   /* n rounded up so that each rank of grid.data has an equal, aligned share */
     bool tied;                          /* a tied embedding on the first and last of several stages, see grid.embed */
     bool tied_copy;                     /* the last stage's copy of it: neither counted nor saved */
 } bucket;
@@ -55,7 +55,7 @@ typedef struct param_table {
     int n_buckets;
     int64_t n_elem;                     /* of a flat buffer, padding included */
     int64_t n_nf4;                      /* of the flat codes, two a byte */
-    int64_t n_own;                      /* n_elem / dp */
+    int64_t n_own;                      /* n_elem / ranks of grid.data */
 } param_table;
 
 /* The layers of a stage: [stage_begin(cfg, pp, s), stage_begin(cfg, pp, s + 1)).  Uneven splits weigh embedding and
@@ -78,11 +78,11 @@ bool param_is_adapter(const param *);         /* one half of an adapter */
 const param *params_find(const param_table *, const char *name);        /* NULL when this rank does not hold it */
 
 /* The rank's share of bucket b under ZeRO-1: elements [begin, end) of the flat buffer, and where it lies in the
- * own-state buffers (master, moments), whose buckets are n_padded/dp long. */
+ * own-state buffers (master, moments), whose buckets are n_padded/data long. */
 typedef struct own_range {
     int64_t begin, end;                 /* flat */
     int64_t own;                        /* offset in the own-state buffers */
 } own_range;
-own_range params_own(const param_table *, int b, int dp_size, int dp_rank);
+own_range params_own(const param_table *, int b, int data_size, int data_rank);
 
 #endif

@@ -82,7 +82,7 @@ int base_weights_start(moai_model *m, const run_config *run, const comm *world, 
     int n;
 
     if (!*base_of(run)) return 0;
-    share *list = shares_of(&m->params, g->size.dp, g->at.dp, &n);
+    share *list = shares_of(&m->params, g->data.size, g->data.rank, &n);
     for (int i = 0; i < n; i++) {
         reads = reads || !param_is_adapter(list[i].p);
         room = max_i64(room, list[i].at.n_cols);

@@ -17,8 +17,8 @@ typedef struct evaluation {
 static void feed_evaluation(void *arg, const moai_model *m, int micro_batch, token_batch *rows)
 {
     evaluation *e = arg;
-    const comm *dp = &m->ctx.grid->dp;
-    const int64_t first = ((int64_t)micro_batch * dp->size + dp->rank) * m->opt.micro_batch;
+    const moai_grid *g = m->ctx.grid;
+    const int64_t first = ((int64_t)micro_batch * g->size.dp + g->at.dp) * m->opt.micro_batch;
 
     feed_next(&e->feed, rows, e->n - first, e->samples);
 }
@@ -35,11 +35,11 @@ double evaluation_loss(moai_model *m, dataset *set, const run_config *run, const
 {
     const moai_ctx *c = &m->ctx;
     const int64_t B = m->opt.micro_batch, T = m->opt.seq_len, all = dataset_samples(set, T),
-                  once = B * c->grid->dp.size;
+                  once = B * c->grid->size.dp;
     evaluation e = {.n = run->eval_batches ? min_i64(all, run->eval_batches * batch->global) : all};
     const int64_t n_micro = (e.n + once - 1) / once;
-    const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->dp.size,
-                              .dp_rank = c->grid->dp.rank, .n_workers = (int)run->dataloader_num_workers,
+    const loader_plan plan = {.seq_len = T, .batch = B, .accumulation = n_micro, .dp_size = c->grid->size.dp,
+                              .dp_rank = c->grid->at.dp, .n_workers = (int)run->dataloader_num_workers,
                               .prefetch = (int)run->dataloader_prefetch_factor};
     pipe_schedule schedule = schedule_forward((int)n_micro);
     moai_error err;

@@ -25,7 +25,7 @@ void feed_free(feed *f)
 
 static void read_next(feed *f, int64_t *samples)
 {
-    const comm *tp = &f->grid->host_tp;
+    const comm *all = &f->grid->host_samples;
     const size_t n = (size_t)(f->batch * (f->seq_len + 1));
     moai_error err;
 
@@ -33,8 +33,8 @@ static void read_next(feed *f, int64_t *samples)
     const int failed = f->loader ? loader_next(f->loader, f->ids, f->marks, samples, &f->waited, &err) : 0;
     watch_files(false);
     CHECK(!failed, "%s", err.text);
-    comm_broadcast(tp, f->ids, n, DT_I32, 0);
-    if (f->marks) comm_broadcast(tp, f->marks, n, DT_U8, 0);
+    comm_broadcast(all, f->ids, n, DT_I32, 0);
+    if (f->marks) comm_broadcast(all, f->marks, n, DT_U8, 0);
 }
 
 void feed_next(feed *f, token_batch *rows, int64_t n_counted, int64_t *samples)

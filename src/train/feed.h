@@ -8,12 +8,15 @@
 #include "src/train/batch_plan.h"
 
 /* Inputs go into the first stage and targets into the last; where documents are kept apart all stages ask who sees
- * whom.  The tensor axis's first rank reads for all of it. */
+ * whom.  The first rank of the tensor and context axes reads for all of them: they take the same samples. */
 static inline bool feed_takes(const batch_options *o, const moai_grid *g)
 {
     return batch_is_divided(o) || grid_first_stage(g) || grid_last_stage(g);
 }
-static inline bool feed_reads(const batch_options *o, const moai_grid *g) { return feed_takes(o, g) && g->at.tp == 0; }
+static inline bool feed_reads(const batch_options *o, const moai_grid *g)
+{
+    return feed_takes(o, g) && g->host_samples.rank == 0;
+}
 
 typedef struct feed {
     const batch_options *options;
@@ -28,9 +31,9 @@ typedef struct feed {
 /* Takes the memory for a dataset's micro-batches; the loader, which it does not own, comes later. */
 void feed_init(feed *, const batch_options *, const moai_grid *, const dataset *, int64_t batch, int64_t seq_len);
 void feed_free(feed *);
-/* The next micro-batch into `rows`; samples from n_counted on are padding.  The rank of the tensor axis that reads gets
- * the numbers of the `samples`, and the others the same tokens.  Collective over the tensor axis of a stage that takes
- * ids; a rank that cannot read is broken (die). */
+/* The next micro-batch into `rows`; samples from n_counted on are padding.  The rank that reads
+ * gets the numbers of the `samples`, and the others the same tokens.  Collective over grid.host_samples of a stage that
+ * takes ids; a rank that cannot read is broken (die). */
 void feed_next(feed *, token_batch *rows, int64_t n_counted, int64_t *samples);
 
 #endif

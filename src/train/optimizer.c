@@ -25,10 +25,10 @@ int adamw_check(const adamw_options *o, moai_error *err)
 void totals_reduce(moai_model *m)
 {
     const moai_grid *g = m->ctx.grid;
-    const comm *axes[] = {&g->tp, &g->cp, &g->dp, &g->pp};
+    const comm *axes[] = {&g->tp, &g->data, &g->pp};
 
     if (g->tp.rank != 0) m->ctx.ops->zero(m->ctx.dev, &m->totals[0], sizeof m->totals[0]);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 3; i++) {
         comm_request r = all_reduce_begin(axes[i], m->totals, 2, DT_F64, REDUCE_SUM);
         comm_end(&r);
     }
@@ -51,7 +51,7 @@ static void update_own(moai_model *m, const adamw_options *o, double lr, int64_t
     for (int b = 0; b < m->params.n_buckets; b++) {
         bucket_updating(&m->buckets, b);
         const bucket *k = &m->params.buckets[b];
-        const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
+        const own_range r = params_own(&m->params, b, c->grid->data.size, c->grid->data.rank);
         const int64_t n = r.end - r.begin;
         c->ops->adamw(c->dev, &(adamw_args){.master = state_floats(&m->states, STATE_WEIGHT, r.own),
                                             .m = state_floats(&m->states, STATE_EXP_AVG, r.own),
@@ -112,7 +112,7 @@ void weights_from_master(moai_model *m)
                  own = tensor_of(state_floats(&m->states, STATE_WEIGHT, 0), DT_F32, 1, m->params.n_own);
 
     for (int b = 0; b < m->params.n_buckets; b++) {
-        const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
+        const own_range r = params_own(&m->params, b, c->grid->data.size, c->grid->data.rank);
         bucket_updating(&m->buckets, b);
         if (own.data != m->weights)
             c->ops->cast(c->dev, tensor_cols(flat, r.begin, r.end - r.begin), tensor_cols(own, r.own, r.end - r.begin));

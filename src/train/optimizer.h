@@ -32,7 +32,7 @@ step_result optimizer_step(moai_model *, const adamw_options *, double lr, int64
 /* totals[] = their sums over all ranks; of the ranks that hold the same loss one counts.  Collective over all axes. */
 void totals_reduce(moai_model *);
 
-/* The working weights of all ranks from the masters, as after a load.  Collective over dp. */
+/* The working weights of all ranks from the masters, as after a load.  Collective over data. */
 void weights_from_master(moai_model *);
 
 #endif

@@ -30,7 +30,7 @@ static int n_transports(const moai_model *m)
 {
     const moai_grid *g = m->ctx.grid;
 
-    return (g->tp.size > 1) + (g->cp.size > 1) + (g->dp.size > 1) + 2 * (g->pp.size > 1) + (g->kv.size > 1) +
+    return (g->tp.size > 1) + (g->cp.size > 1) + (g->data.size > 1) + 2 * (g->pp.size > 1) + (g->kv.size > 1) +
            (g->embed.size > 1 && m->cfg.tie_word_embeddings);
 }
 

@@ -17,7 +17,7 @@ struct profile {
     moai_grid grid;                           /* with timed comms over those of the real one */
 };
 
-static const size_t device_comms[] = {offsetof(moai_grid, tp), offsetof(moai_grid, cp), offsetof(moai_grid, dp),
+static const size_t device_comms[] = {offsetof(moai_grid, tp), offsetof(moai_grid, cp), offsetof(moai_grid, data),
                                       offsetof(moai_grid, pp), offsetof(moai_grid, kv), offsetof(moai_grid, embed)};
 enum { N_COMMS = sizeof device_comms / sizeof *device_comms };
 

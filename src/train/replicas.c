@@ -83,7 +83,7 @@ static int32_t first_difference(const held *all, const int32_t *order, int32_t n
     return first;
 }
 
-/* "rank 2 (tp0 dp1 pp0)" of all that hold these bytes of the block */
+/* "rank 2 (tp0 dp1 pp0)", or "(tp0 cp1 dp1 pp0)" where there are several, of all that hold these bytes of the block */
 static void append_ranks(char *text, size_t room, const held *all, int32_t n_each, const moai_grid *g, held what)
 {
     enum { SHOWN = 8 };
@@ -93,9 +93,11 @@ static void append_ranks(char *text, size_t room, const held *all, int32_t n_eac
         for (int32_t i = 0; i < n_each; i++) {
             const held *h = &all[(int64_t)rank * n_each + i];
             if (h->block != what.block || h->bytes != what.bytes || n++ >= SHOWN) continue;
-            const int rest = rank / g->size.tp / g->size.cp;
-            snprintf(text + strlen(text), room - strlen(text), "%s rank %d (tp%d dp%d pp%d)", n > 1 ? "," : "", rank,
-                     rank % g->size.tp, rest % g->size.dp, rest / g->size.dp);
+            const grid_shape at = grid_coordinates(g->size, rank);
+            char cp[16] = "";
+            if (g->size.cp > 1) snprintf(cp, sizeof cp, " cp%d", at.cp);
+            snprintf(text + strlen(text), room - strlen(text), "%s rank %d (tp%d%s dp%d pp%d)", n > 1 ? "," : "", rank,
+                     at.tp, cp, at.dp, at.pp);
         }
     if (n > SHOWN) snprintf(text + strlen(text), room - strlen(text), " and %d more", n - SHOWN);
     snprintf(text + strlen(text), room - strlen(text), " %s %016llx", n > 1 ? "hold" : "holds",

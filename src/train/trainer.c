@@ -116,12 +116,11 @@ static dataset_readers readers_of(const trainer *t)
 {
     const grid_shape at = t->grid.at, n = t->grid.size;
     const bool all = batch_is_divided(&t->run->batch);
-    const int in_stage = n.cp * n.dp, stage = all ? at.pp : !grid_first_stage(&t->grid),
+    const int in_stage = n.dp, stage = all ? at.pp : !grid_first_stage(&t->grid),
               n_stages = all ? n.pp : n.pp > 1 ? 2 : 1;
 
     return (dataset_readers){.world = &t->grid.host_world, .parts = in_stage * n_stages,
-                             .part = feed_reads(&t->run->batch, &t->grid) ? at.cp + n.cp * at.dp + in_stage * stage
-                                                                          : -1};
+                             .part = feed_reads(&t->run->batch, &t->grid) ? at.dp + in_stage * stage : -1};
 }
 
 /* What an epoch has of examples, and what it has not. */
@@ -341,8 +340,8 @@ static int open_saver(trainer *t, moai_error *err)
 static loader_plan loader_plan_of(const trainer *t)
 {
     return (loader_plan){.seq_len = t->run->seq_length, .batch = t->batch.micro_batch,
-                         .accumulation = t->batch.accumulation, .dp_size = t->grid.dp.size,
-                         .dp_rank = t->grid.dp.rank, .seed = (uint64_t)t->run->seed, .shuffle = true,
+                         .accumulation = t->batch.accumulation, .dp_size = t->grid.size.dp,
+                         .dp_rank = t->grid.at.dp, .seed = (uint64_t)t->run->seed, .shuffle = true,
                          .first = t->samples, .left_out = t->state.left_out.list, .n_left_out = t->state.left_out.n,
                          .n_workers = (int)t->run->dataloader_num_workers,
                          .prefetch = (int)t->run->dataloader_prefetch_factor};

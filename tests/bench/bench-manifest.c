@@ -22,7 +22,7 @@ static char *entry_of(const model_config *cfg, int rank)
 
     grid_dry(&g, size, grid_coordinates(size, rank), (int)cfg->num_key_value_heads);
     params_init(&t, cfg, PARAMS_TRAINED, size, g.at, 16);
-    share *shares = shares_of(&t, size.dp, g.at.dp, &n);
+    share *shares = shares_of(&t, g.data.size, g.data.rank, &n);
     f.list = xmalloc((size_t)(n * adamw_states.n) * sizeof *f.list);
     file_xxh3_text(f.name, strlen(f.name), f.structure_xxh3);
     for (int i = 0; i < n * adamw_states.n; i++) {

@@ -162,7 +162,7 @@ static inline void golden_load(moai_model *m, const golden *g)
               "%s", err.text);
     }
     for (int b = 0; b < m->params.n_buckets; b++) {
-        const own_range r = params_own(&m->params, b, c->grid->dp.size, c->grid->dp.rank);
+        const own_range r = params_own(&m->params, b, c->grid->data.size, c->grid->data.rank);
         const size_t bytes = (size_t)(r.end - r.begin) * sizeof *flat;
         c->ops->copy(c->dev, state_floats(&m->states, STATE_WEIGHT, r.own), flat + r.begin, bytes, COPY_TO_DEVICE);
     }
@@ -199,8 +199,8 @@ static inline void golden_model(moai_model *m, const golden *g, const moai_grid 
 /* Micro-batch i of data-parallel rank d takes samples (i * dp + d) * micro_batch onwards, as the loader deals them. */
 static inline void golden_feed(void *ids, const moai_model *m, int micro_batch, token_batch *rows)
 {
-    const comm *dp = &m->ctx.grid->dp;
-    const int64_t sample = (micro_batch * dp->size + dp->rank) * m->opt.micro_batch;
+    const moai_grid *g = m->ctx.grid;
+    const int64_t sample = (micro_batch * g->size.dp + g->at.dp) * m->opt.micro_batch;
 
     batch_samples(rows, (const int32_t *)ids + sample * (m->opt.seq_len + 1), m->opt.micro_batch, m->opt.micro_batch,
                   m->opt.seq_len);

@@ -98,14 +98,14 @@ static inline void state_free(small_state *s)
 
 static inline void state_fill(small_state *s)
 {
-    state_each(&s->params, s->grid->size.dp, s->grid->at.dp, state_fill_one, s);
+    state_each(&s->params, s->grid->data.size, s->grid->data.rank, state_fill_one, s);
 }
 
 /* Elements that are not what state_fill puts there; padding has to be zero.  Clears all. */
 static inline int64_t state_n_wrong(small_state *s)
 {
     s->n_wrong = 0;
-    state_each(&s->params, s->grid->size.dp, s->grid->at.dp, state_compare_one, s);
+    state_each(&s->params, s->grid->data.size, s->grid->data.rank, state_compare_one, s);
     for (int state = 0; state < s->st.states.n; state++)
         for (int64_t i = 0; i < s->params.n_own; i++) s->n_wrong += *state_float(s, state, i) != 0;
     return s->n_wrong;

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { T = 13, GLOBAL_BATCH = 8 };
+enum { GLOBAL_BATCH = 8, EOS = 7 };
+static int64_t T = 13;
+/* What samples hold: one text; documents; examples: of some samples none counts, of others the middle alone. */
+static enum { TEXT, DOCUMENTS, EXAMPLES } content;
 
 static moai_grid *world;
 static const float *shift;                    /* of the weights, for a difference quotient; NULL: none */
@@ -47,11 +50,26 @@ static void feed(void *arg, const moai_model *m, int micro_batch, token_batch *r
     const moai_grid *g = m->ctx.grid;
     const int64_t batch = m->opt.micro_batch, first = (micro_batch * g->size.dp + g->at.dp) * batch;
     int32_t *ids = xmalloc((size_t)(batch * (T + 1)) * sizeof *ids);
+    uint8_t *marks = xmalloc((size_t)(batch * (T + 1)));
+    token_batch whole = {0}, *b = g->size.cp > 1 ? &whole : rows;
 
     (void)arg;
-    for (int64_t i = 0; i < batch * (T + 1); i++)
-        ids[i] = (int32_t)(rng_uniform(rng_key(3, "ids"), (uint64_t)(first * (T + 1) + i)) * (double)m->cfg.vocab_size);
-    batch_samples(rows, ids, batch, batch, T);
+    for (int64_t i = 0; i < batch * (T + 1); i++) {
+        const uint64_t n = (uint64_t)(first * (T + 1) + i);
+        const int64_t at = i % (T + 1), sample = first + i / (T + 1);
+        ids[i] = (int32_t)(rng_uniform(rng_key(3, "ids"), n) * (double)m->cfg.vocab_size);
+        if (content && ids[i] < 10) ids[i] = EOS;
+        if (content == EXAMPLES && sample % 3 == 1 && at > T - 3) ids[i] = -1;
+        marks[i] = at == 0 || ids[i - 1] == EOS ? 2 : sample % 2 ? at > T / 4 && at <= 3 * T / 4 : sample == 4;
+    }
+    if (g->size.cp > 1) batch_init(b, batch * T);
+    batch_samples(b, ids, batch, batch, T);
+    if (content == DOCUMENTS) batch_documents(b, batch, T, EOS, true);
+    if (content == EXAMPLES) batch_examples(b, marks, batch, T, true);
+    if (g->size.cp > 1) batch_cut(rows, b, batch, T, g->size.cp, g->at.cp);
+    if (content == EXAMPLES) batch_pick(rows);
+    batch_free(&whole);
+    free(marks);
     free(ids);
 }
 
@@ -70,7 +88,7 @@ static void collect(const moai_model *m, step *s)
         const own_range own = params_counted(&m->params, m->ctx.grid, b);
         for (int64_t e = own.begin; e < own.end; e++) s->sum_squares += (double)m->grads[e] * m->grads[e];
     }
-    if (grid_last_stage(m->ctx.grid) && m->ctx.grid->at.tp == 0) s->loss = m->totals[0] / (GLOBAL_BATCH * T);
+    if (grid_last_stage(m->ctx.grid) && m->ctx.grid->at.tp == 0) s->loss = m->totals[0] / (double)(GLOBAL_BATCH * T);
 }
 
 /* At the start B is zero, and with it the gradient of A. */
@@ -91,7 +109,8 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     const int n_micro = GLOBAL_BATCH / (batch * g->size.dp);
     pipe_schedule schedule = schedule_1f1b(g->size.pp, g->at.pp, n_micro);
     const model_options opt = {.dt = DT_F32, .recompute = recompute, .micro_batch = batch, .seq_len = T,
-                               .n_slots = schedule.n_slots, .train = true};
+                               .n_slots = schedule.n_slots, .train = true, .feeds_all = content != TEXT,
+                               .picks = content == EXAMPLES};
     moai_model m;
     moai_error err;
 
@@ -104,7 +123,7 @@ static void run_step(const moai_grid *g, const model_config *cfg, int batch, rec
     flat_gather(&m.params, g, m.weights, DT_F32);
     if (rehearsed) model_rehearse(&m);
     m.ctx.dropout_key = cfg->lora.dropout > 0 ? 99 : 0;
-    model_run(&m, &schedule, 1.0f / (GLOBAL_BATCH * T), feed, NULL);
+    model_run(&m, &schedule, 1.0f / (float)(GLOBAL_BATCH * T), feed, NULL);
     buckets_end(&m.buckets);
     for (int b = 0; b < m.params.n_buckets; b++) bucket_summed(&m.buckets, b);
     s->loss = s->sum_squares = 0;
@@ -139,7 +158,8 @@ static void test_layout(const model_config *cfg, grid_shape size, int batch, rec
     static const char *const recompute_names[] = {"none", "streams", "selective", "keep_attention", "full"};
     moai_grid g;
     step s = {.table = alone->table, .grads = xmalloc((size_t)alone->table->n_elem * sizeof(float))}, again = s;
-    char what[128];
+    static const char *const contents[] = {"", "documents, ", "examples, "};
+    char what[128], cp[16] = "";
     const char *name = "?";
 
     again.grads = xmalloc((size_t)alone->table->n_elem * sizeof(float));
@@ -153,8 +173,10 @@ static void test_layout(const model_config *cfg, grid_shape size, int batch, rec
     comm_all_reduce(&g.host_world, &s.loss, 1, DT_F64, REDUCE_SUM);
     comm_all_reduce(&g.host_world, &s.sum_squares, 1, DT_F64, REDUCE_SUM);
 
-    snprintf(what, sizeof what, "%s%stp%d dp%d pp%d, batch %d, recompute %s", cfg->lora.rank ? "LoRA, " : "",
-             cfg->hc.mult > 1 ? "streams, " : "", size.tp, size.dp, size.pp, batch, recompute_names[recompute]);
+    if (size.cp > 1) snprintf(cp, sizeof cp, " cp%d", size.cp);
+    snprintf(what, sizeof what, "%s%s%s%stp%d%s dp%d pp%d, batch %d, recompute %s", contents[content],
+             cfg->lora.rank ? "LoRA, " : "", cfg->lora.dropout > 0 ? "dropout, " : "",
+             cfg->hc.mult > 1 ? "streams, " : "", size.tp, cp, size.dp, size.pp, batch, recompute_names[recompute]);
     double worst = worst_tensor(&s, alone, &name);
     /* oneDNN 3 on Ubuntu 24.04 sums in another order: worst 1.7e-5 (k_norm), norm 1.3e-6; a
      * wrong share is off by tenths */
@@ -262,6 +284,36 @@ static void test_identity(int64_t mult, hc_mixing mixing)
     params_free(&tables[1]);
 }
 
+/* The context axis, in samples of 16 tokens: chunks of four, two and one. */
+static void test_context(void)
+{
+    static const layout list[] = {{{1, 2, 4, 1}, 1, RECOMPUTE_NONE}, {{2, 2, 2, 1}, 2, RECOMPUTE_FULL},
+                                  {{4, 2, 1, 1}, 4, RECOMPUTE_NONE}, {{2, 4, 1, 1}, 1, RECOMPUTE_SELECTIVE},
+                                  {{1, 2, 2, 2}, 2, RECOMPUTE_FULL}, {{2, 2, 1, 2}, 1, RECOMPUTE_NONE},
+                                  {{1, 8, 1, 1}, 8, RECOMPUTE_FULL}, {{1, 2, 1, 4}, 1, RECOMPUTE_SELECTIVE}};
+    const int n = sizeof list / sizeof *list;
+    model_config cfg = model_of(8, 28, 4, false);
+
+    T = 16;
+    for (content = TEXT; content <= EXAMPLES; content++) test_model(&cfg, list, n);
+    content = DOCUMENTS;
+    cfg = model_of(2, 16, 4, true);           /* TP 8 and more: KV heads on several ranks */
+    test_model(&cfg, list, 4);
+    cfg = model_of(4, 8, 2, true);
+    test_model(&cfg, list, n);
+    cfg.lora = (lora_config){.rank = 4, .alpha = 4, .targets = LORA_ALL, .dropout = 0.4};
+    test_model(&cfg, list, 6);
+    cfg = model_of(8, 28, 4, false);
+    cfg.hc.mult = 4, cfg.hc.sinkhorn_iters = 5, cfg.hc.eps = 1e-6, cfg.hc.init_alpha = 1;
+    test_model(&cfg, list, 6);
+    content = TEXT;
+
+    static const layout padded[] = {{{4, 2, 1, 1}, 1, RECOMPUTE_NONE}, {{4, 2, 1, 1}, 2, RECOMPUTE_FULL}};
+    T = 20;                                   /* 10 rows a rank, and 2 of padding; 20 and none */
+    cfg = model_of(2, 28, 4, false);
+    test_model(&cfg, padded, 2);
+}
+
 int main(int argc, char **argv)
 {
     static const layout wide[] = {{{4, 1, 2, 1}, 1, RECOMPUTE_NONE},      {{2, 1, 2, 2}, 2, RECOMPUTE_FULL},
@@ -319,6 +371,7 @@ int main(int argc, char **argv)
     test_model(&cfg, wide, 4);
     test_model(&cfg, grouped, sizeof grouped / sizeof *grouped);
 
+    test_context();
     device_close_cpu(device);
     tap_agree = NULL;
     int status = tap_done();

@@ -57,7 +57,10 @@ refused 2 1 'bf16 and fp16 are both true' --bf16 --fp16
 refused 2 2 'gradient_checkpointing is streams, but the model of' --gradient_checkpointing streams
 sed 's/{/{"hc_mult": 2, /' "$dir/model.json" > "$dir/two.json"
 takes --model "$dir/two.json" --gradient_checkpointing streams
-refused 2 1 'context_parallel is 2' --context_parallel 2
+refused 2 2 'seq_length is 18, must be a multiple of 2 x context_parallel 2: 16 or 20' --context_parallel 2 --seq_length 18
+refused 2 1 'seq_length is 16, must be a multiple of 2 x context_parallel 16: 32' --context_parallel 16
+refused 2 2 'context_parallel is 2, and on a GPU this version has none; must be 1, or --device cpu' --context_parallel 2 --device cuda
+refused 2 2 'world size 2 is not tensor_parallel 1 x context_parallel 4' --context_parallel 4
 ldd "$train" | grep -q libcuda || refused 2 2 'device cuda: this build has no CUDA backend' --device cuda
 refused 2 2 'global_batch_size 3 is not a multiple of per_device_train_batch_size 1 x data_parallel 2' --global_batch_size 3
 refused 2 1 'seq_length 65 is larger than max_position_embeddings 64 of' --seq_length 65

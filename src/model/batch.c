@@ -1,6 +1,8 @@
 /* batch.c: see batch.h */
 #include "src/model/batch.h"
 
+#include "parallel/axes/context_parallel.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,6 +88,44 @@ void batch_examples(token_batch *b, const uint8_t *marks, int64_t n_samples, int
         if (restart) b->positions[row] = (int32_t)last->n_rows;
         last->n_rows++, last->n_keys++;
     }
+    b->n_counted = count_targets(b);
+}
+
+/* The rows [row, row + n) of `whole` from row `to` on; its segments before `first` end before them. */
+static void copy_rows(token_batch *b, int64_t to, const token_batch *whole, int64_t row, int64_t n, int first)
+{
+    const size_t bytes = (size_t)n * sizeof(int32_t);
+
+    memcpy(b->ids + to, whole->ids + row, bytes);
+    memcpy(b->targets + to, whole->targets + row, bytes);
+    memcpy(b->positions + to, whole->positions + row, bytes);
+    memcpy(b->weights + to, whole->weights + row, (size_t)n * sizeof *b->weights);
+    for (int i = first; i < whole->n_segments && whole->segments[i].row < row + n; i++) {
+        const attend_segment s = whole->segments[i];
+        const int64_t begin = max_i64(s.row, row), end = min_i64(s.row + s.n_rows, row + n);
+        if (begin < end)
+            b->segments[b->n_segments++] = (attend_segment){to + begin - row, end - begin, s.row, end - s.row};
+    }
+}
+
+void batch_cut(token_batch *b, const token_batch *whole, int64_t n_samples, int64_t seq_len, int cp, int rank)
+{
+    const int64_t chunk = seq_len / (2 * cp);
+    int64_t to = 0;
+    int segment = 0;                          /* the sample's first: none reaches into the next one */
+
+    CHECK(chunk * 2 * cp == seq_len && n_samples * 2 * chunk <= b->n_rows,
+          "%lld samples of %lld tokens: %d ranks with %lld rows each", (long long)n_samples, (long long)seq_len, cp,
+          (long long)b->n_rows);
+    b->n_segments = 0;
+    for (int64_t i = 0; i < n_samples; i++) {
+        while (segment < whole->n_segments && whole->segments[segment].row < i * seq_len) segment++;
+        for (int half = 0; half < 2; half++, to += chunk)
+            copy_rows(b, to, whole, i * seq_len + cp_chunk_of(cp, rank, half) * chunk, chunk, segment);
+    }
+    for (; to < b->n_rows; to++) b->ids[to] = b->targets[to] = -1, b->positions[to] = 0;
+    b->is_weighted = whole->is_weighted;
+    b->n_picked = 0;
     b->n_counted = count_targets(b);
 }
 

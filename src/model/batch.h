@@ -35,6 +35,11 @@ void batch_documents(token_batch *, int64_t n_samples, int64_t seq_len, int64_t 
  * target, 0 does not, 2 begins an example.  Each sees itself alone, and no end predicts what follows; behind the last
  * one of a sample, where its ids are -1, is padding that nothing sees. */
 void batch_examples(token_batch *, const uint8_t *marks, int64_t n_samples, int64_t seq_len, bool restart);
+/* Then, where the context axis has `cp` ranks: the rows of rank `rank` of it.  Each sample is 2 cp equal chunks, of
+ * which it holds chunks rank and 2 cp - 1 - rank, in this order, sample after sample (context_parallel.h); what is left
+ * of its rows is padding.  What a row predicts, its position and whom it sees are those of the whole samples, `whole`,
+ * and its segments' keys are rows of these. */
+void batch_cut(token_batch *, const token_batch *whole, int64_t n_samples, int64_t seq_len, int cp, int rank);
 /* Last: where an eighth of the targets or more do not count, the head is given the rows of the others alone, and as
  * many of padding as make a multiple of BATCH_PICK; targets and weights are then theirs. */
 enum { BATCH_PICK = 64 };

@@ -1,6 +1,8 @@
 /* layer.c: see layer.h.  Forward and backward are the same list, read downwards and upwards. */
 #include "src/model/layer.h"
 
+#include "parallel/axes/context_parallel.h"
+
 #include <stdio.h>
 
 static const char *full_name(int64_t layer, const char *name, char full[88])
@@ -143,17 +145,47 @@ stream_owed layer_from_heads(const moai_ctx *c, const layer_weights *w, layer_ac
     return stream_add(c, y, a->h, a->act, &w->down, &a->for_down, &a->mlp);     /* (N/tp, nH)      y = h + Wdown act */
 }
 
+/* Keys and values of other ranks lie in scratch, of the caller to give back. */
 static attend_args heads_of(const moai_ctx *c, const device_batch *b, const layer_acts *a)
 {
-    return (attend_args){a->att, a->lse, q_of(c, a->qk), k_of(c, a->qk), v_of(c, a->qkv), c->heads, b->segments,
-                         b->n_segments};
+    const int64_t K = ctx_kv_cols(c);
+    tensor k = k_of(c, a->qk), v = v_of(c, a->qkv);
+
+    if (c->grid->cp.size > 1) {
+        const tensor whole = arena_tensor(c->scratch, c->dt, c->n_keys, 2 * K);
+        cp_gather(c, whole, k, v);                                              /* (M, 2K/tp)                        */
+        k = tensor_cols(whole, 0, K), v = tensor_cols(whole, K, K);
+    }
+    return (attend_args){a->att, a->lse, q_of(c, a->qk), k, v, c->heads, b->segments, b->n_segments};
 }
 
 static void attend(const moai_ctx *c, const device_batch *b, layer_acts *a)
 {
+    const size_t mark = arena_mark(c->scratch);
     const attend_args heads = heads_of(c, b, a);
 
     c->ops->attend(c->dev, &heads);                                             /* (N, Q/tp)       causal            */
+    arena_release(c->scratch, mark);
+}
+
+/* dqk's q and k, dqkv's v.  K and V of other ranks are gathered again rather than kept. */
+static void attend_backward(const moai_ctx *c, const device_batch *b, const layer_acts *a, tensor dqk, tensor dqkv,
+                            tensor datt)
+{
+    const size_t mark = arena_mark(c->scratch);
+    const attend_args heads = heads_of(c, b, a);
+    const int64_t K = ctx_kv_cols(c);
+    const tensor dq = q_of(c, dqk), dk = k_of(c, dqk), dv = v_of(c, dqkv);
+
+    if (c->grid->cp.size == 1) {
+        c->ops->attend_backward(c->dev, &heads, dq, dk, dv, datt);              /* (N, (Q+K)/tp), (N, K/tp)          */
+    } else {
+        const tensor whole = arena_tensor(c->scratch, c->dt, c->n_keys, 2 * K);
+        c->ops->attend_backward(c->dev, &heads, dq, tensor_cols(whole, 0, K),   /* (N, Q/tp), (M, 2K/tp) partial sum */
+                                tensor_cols(whole, K, K), datt);
+        cp_scatter(c, dk, dv, whole);                                           /* (N, K/tp)                         */
+    }
+    arena_release(c->scratch, mark);
 }
 
 void layer_forward(const moai_ctx *c, const device_batch *b, const layer_weights *w, layer_acts *a, tensor y,
@@ -232,7 +264,6 @@ static void attention_backward(const moai_ctx *c, const device_batch *b, layer_w
                                stream_gradient *d, bool gather)
 {
     const moai_ops *op = c->ops;
-    const attend_args heads = heads_of(c, b, a);
     const size_t mark = arena_mark(c->scratch);
     tensor n1_full = tp_full(c, a->n1);
     tensor dcoef = {0}, datt = arena_tensor(c->scratch, c->dt, a->att.rows, a->att.cols);
@@ -243,7 +274,7 @@ static void attention_backward(const moai_ctx *c, const device_batch *b, layer_w
     comm_request n1_ready = tp_all_gather_begin(c, n1_full, a->n1);             /* (N, H)          needed last       */
     const tensor dy = stream_add_backward(c, d, &dcoef, a->x, &a->attention);   /* (N, H)                            */
     linear_dx(c, datt, dy, &w->o, &a->for_o);                                   /* (N, Q/tp)                         */
-    op->attend_backward(c->dev, &heads, q_of(c, dqk), k_of(c, dqk), v_of(c, dqkv), datt); /* (N, (Q+K)/tp), (N, K/tp) */
+    attend_backward(c, b, a, dqk, dqkv, datt);                                  /* (N, (Q+K)/tp), (N, K/tp)          */
     op->qknorm_rope_backward(c->dev, dqkv, w->q_norm.dw, w->k_norm.dw, dqk,     /* (N, (Q+2K)/tp)                    */
                              a->qkv, a->rqk, w->q_norm.w, w->k_norm.w, c->rope, b->positions, c->heads);
     linear_dx(c, dn1_part, dqkv, &w->qkv, &a->for_qkv);                         /* (N, H)          partial sum       */

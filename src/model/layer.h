@@ -5,7 +5,8 @@
  *     y = h + Wdown swiglu(Wgate_up norm(h))
  *
  * N tokens of the micro-batch, H hidden, Q = n_heads*head_dim, K = n_kv_heads*head_dim, I intermediate; "/tp" marks a
- * dimension split over the tensor axis.  Every function here is collective over grid.tp. */
+ * dimension split over the tensor axis.  Every function here is collective over grid.tp, and those that attend over
+ * grid.cp. */
 #ifndef MOAI_LAYER_H
 #define MOAI_LAYER_H
 

@@ -1,6 +1,7 @@
 /* linear.c: see linear.h */
 #include "src/model/linear.h"
 
+#include "parallel/axes/context_parallel.h"
 #include "src/base/rng.h"
 #include "src/ops/nf4.h"
 
@@ -185,8 +186,17 @@ static bool drops(const moai_ctx *c) { return c->cfg->lora.dropout > 0; }
 /* y = what the i-th adapter sees of x, or its gradient of dx: in place too. */
 static void drop(const moai_ctx *c, tensor y, tensor x, const linear *l, int i)
 {
-    c->ops->dropout(c->dev, y, x, c->dropout_key ^ l->adapters[i].dropout_key, c->first_row, l->col0, l->global_cols,
-                    c->dropout_key ? (float)c->cfg->lora.dropout : 0);
+    const uint64_t key = c->dropout_key ^ l->adapters[i].dropout_key;
+    const float p = c->dropout_key ? (float)c->cfg->lora.dropout : 0;
+    const int cp = c->grid->cp.size;
+    const int64_t chunk = cp > 1 ? c->seq_len / (2 * cp) : x.rows;
+
+    for (int64_t row = 0; row < x.rows; row += chunk) {       /* padding draws as any row */
+        const int64_t n = min_i64(chunk, x.rows - row),
+                      at = cp > 1 ? max_i64(0, cp_whole_row(c, c->grid->cp.rank, row)) : row;
+        c->ops->dropout(c->dev, tensor_rows(y, row, n), tensor_rows(x, row, n), key, c->first_row + at, l->col0,
+                        l->global_cols, p);
+    }
 }
 
 /* low = scale A x.  What is dropped differs from adapter to adapter. */

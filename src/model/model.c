@@ -1,6 +1,7 @@
 /* model.c: see model.h */
 #include "src/model/model.h"
 
+#include "parallel/axes/context_parallel.h"
 #include "src/base/rng.h"
 #include "src/model/embedding.h"
 #include "src/model/head.h"
@@ -28,6 +29,11 @@ static void plan_run_state(moai_model *m)
     m->ctx.rope.cos = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
     m->ctx.rope.sin = arena_tensor(&a[ARENA_WEIGHTS], DT_F32, m->opt.seq_len, half);
     m->totals = arena_take(&a[ARENA_WEIGHTS], 2 * sizeof *m->totals);
+    if (c->grid->cp.size > 1) {
+        m->ctx.whole_rows = arena_take(&a[ARENA_WEIGHTS],
+                                       (size_t)(c->grid->cp.size * c->n_tokens) * sizeof *m->ctx.whole_rows);
+        m->ctx.gathered_rows = arena_take(&a[ARENA_WEIGHTS], (size_t)c->n_keys * sizeof *m->ctx.gathered_rows);
+    }
     if (!m->opt.train) return;
     m->grads = arena_take(&a[ARENA_GRADIENTS], n * sizeof(float));
     m->grad_scale = arena_take(&a[ARENA_GRADIENTS], sizeof(float));
@@ -180,9 +186,11 @@ static int64_t stream_layers(int64_t n_layers, int n_slots)
 
 void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, const model_options *opt)
 {
-    const int64_t n_tokens = round_up(opt->micro_batch * opt->seq_len, grid->size.tp);
+    const int64_t whole = opt->micro_batch * opt->seq_len, n_tokens = round_up(whole / grid->size.cp, grid->size.tp);
 
     CHECK(opt->recompute != RECOMPUTE_AUTO, "the recomputation is not settled");
+    CHECK(grid->size.cp == 1 || opt->seq_len % (2 * grid->size.cp) == 0, "samples of %lld tokens in 2 x %d chunks",
+          (long long)opt->seq_len, grid->size.cp);
     *m = (moai_model){.cfg = *cfg, .opt = *opt};
     for (int i = 0; i < N_ARENAS; i++) m->arenas[i].name = arena_names[i];
     m->ctx = (moai_ctx){.ops = &ops_dry, .cfg = &m->cfg, .grid = grid, .dt = opt->dt, .recompute = opt->recompute,
@@ -190,6 +198,7 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
                                   .n_kv_heads = max_i64(cfg->num_key_value_heads / grid->size.tp, 1),
                                   .head_dim = cfg->head_dim, .scale = 1 / sqrtf((float)cfg->head_dim)},
                         .hc = hc_shape_of(cfg), .n_tokens = n_tokens, .n_rows = n_tokens / grid->size.tp,
+                        .seq_len = opt->seq_len, .n_keys = grid->size.cp > 1 ? whole : n_tokens,
                         .scratch = &m->arenas[ARENA_SCRATCH],
                         .folds_adapters = cfg->lora.rank && grid->size.tp == 1};
     params_init(&m->params, cfg, PARAMS_TRAINED, grid->size, grid->at, opt->seq_len);
@@ -206,10 +215,26 @@ void model_plan(moai_model *m, const model_config *cfg, const moai_grid *grid, c
     run_alone(m); /* on the device that does nothing: what the scratch stack grows to */
 }
 
+/* m->batch = this rank's rows of whole samples; samples NULL: of any tokens. */
+static void take_samples(moai_model *m, const int32_t *samples)
+{
+    const int64_t n = m->opt.micro_batch, T = m->opt.seq_len;
+    const grid_shape size = m->ctx.grid->size;
+    token_batch whole = {0}, *b = size.cp > 1 ? &whole : &m->batch;
+
+    if (size.cp > 1) batch_init(b, n * T);
+    if (samples)
+        batch_samples(b, samples, n, n, T);
+    else
+        batch_whole_samples(b, n, T);
+    if (size.cp > 1) batch_cut(&m->batch, b, n, T, size.cp, m->ctx.grid->at.cp);
+    batch_free(&whole);
+}
+
 /* Whole samples: what every micro-batch is on a stage that nobody feeds. */
 static void fill_slots(moai_model *m)
 {
-    batch_whole_samples(&m->batch, m->opt.micro_batch, m->opt.seq_len);
+    take_samples(m, NULL);
     for (int k = 0; k < m->n_chunks; k++)
         for (int s = 0; s < m->opt.n_slots; s++) model_set_batch(m, k, s, &m->batch);
     m->ctx.ops->sync(m->ctx.dev);
@@ -236,6 +261,7 @@ int model_alloc(moai_model *m, const moai_ops *ops, moai_device *dev, const moai
     m->buckets.weights = m->weights, m->buckets.grads = m->grads;
     batch_init(&m->batch, m->ctx.n_tokens);
     rope_load(&m->ctx, m->opt.seq_len);
+    cp_rows_load(&m->ctx);
     fill_slots(m);
     return 0;
 }
@@ -261,7 +287,7 @@ void model_rehearse(moai_model *m)
     int32_t *samples = xmalloc((size_t)n * sizeof *samples);
 
     for (int64_t i = 0; i < n; i++) samples[i] = (int32_t)(rng_uniform(1, (uint64_t)i) * (double)m->cfg.vocab_size);
-    batch_samples(&m->batch, samples, m->opt.micro_batch, m->opt.micro_batch, m->opt.seq_len);
+    take_samples(m, samples);
     fill_arenas(m, 1);
     model_set_batch(m, 0, 0, &m->batch);
     gradients_begin(m);

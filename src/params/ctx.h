@@ -23,7 +23,11 @@ typedef struct moai_ctx {
                                          streams are kept */
     head_shape heads;                 /* of this rank */
     hc_shape hc;                      /* n streams between layers: 1, the plain residual */
-    int64_t n_tokens;                 /* N: tokens of a micro-batch, rounded up to a multiple of TP with padding rows */
+    int64_t n_tokens;                 /* N: tokens of a micro-batch / CP, rounded up to a multiple of TP with padding
+                                         rows */
+    int64_t seq_len, n_keys;          /* T; M: rows of K and V that attention reads, N or of CP > 1 micro_batch T */
+    int32_t *whole_rows, *gathered_rows;  /* (CP N), (M) of CP > 1: a row of all ranks' among the whole samples', -1:
+                                             none, and back (context_parallel.h) */
     int64_t n_rows;                   /* N/tp: this rank's rows where the sequence is split over the tensor axis */
     rope_table rope;
     uint64_t dropout_key;             /* of this step; 0: nothing is dropped */

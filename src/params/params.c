@@ -74,7 +74,6 @@ int params_check(const model_config *cfg, grid_shape g, moai_error *err)
         return error_set(err, "pipeline_parallel %d is larger than num_hidden_layers %lld", g.pp,
                          (long long)cfg->num_hidden_layers);
     if (cfg->quantization.nf4 && check_blocks(cfg, g, err)) return -1;
-    if (g.cp != 1) return error_set(err, "context_parallel %d is not available in this version, only 1", g.cp);
     return 0;
 }
 

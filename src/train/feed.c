@@ -14,12 +14,14 @@ void feed_init(feed *f, const batch_options *o, const moai_grid *grid, const dat
     if (!feed_takes(o, grid)) return;
     f->ids = xmalloc(n * sizeof *f->ids);
     if (dataset_is_packed(d)) f->marks = xmalloc(n);
+    if (grid->size.cp > 1) batch_init(&f->whole, batch * seq_len);
 }
 
 void feed_free(feed *f)
 {
     free(f->ids);
     free(f->marks);
+    batch_free(&f->whole);
     *f = (feed){0};
 }
 
@@ -40,13 +42,15 @@ static void read_next(feed *f, int64_t *samples)
 void feed_next(feed *f, token_batch *rows, int64_t n_counted, int64_t *samples)
 {
     const batch_options *o = f->options;
+    const moai_grid *g = f->grid;
+    token_batch *whole = g->size.cp > 1 ? &f->whole : rows;
 
     read_next(f, samples);
-    batch_samples(rows, f->ids, f->batch, n_counted, f->seq_len);
-    if (f->marks) {
-        batch_examples(rows, f->marks, f->batch, f->seq_len, o->reset_positions);
-        batch_pick(rows);
-    } else if (o->document_mask) {
-        batch_documents(rows, f->batch, f->seq_len, f->eos, o->reset_positions);
-    }
+    batch_samples(whole, f->ids, f->batch, n_counted, f->seq_len);
+    if (f->marks)
+        batch_examples(whole, f->marks, f->batch, f->seq_len, o->reset_positions);
+    else if (o->document_mask)
+        batch_documents(whole, f->batch, f->seq_len, f->eos, o->reset_positions);
+    if (g->size.cp > 1) batch_cut(rows, whole, f->batch, f->seq_len, g->size.cp, g->at.cp);
+    if (f->marks) batch_pick(rows);
 }

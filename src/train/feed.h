@@ -25,13 +25,14 @@ typedef struct feed {
     int64_t batch, seq_len, eos;              /* samples of a micro-batch; what ends a document */
     int32_t *ids;                             /* (batch, seq_len + 1), where feed_takes */
     uint8_t *marks;                           /* the same, where samples are packed */
+    token_batch whole;                        /* whole samples, where there is a context axis to cut them for */
     double waited;                            /* seconds, added up */
 } feed;
 
 /* Takes the memory for a dataset's micro-batches; the loader, which it does not own, comes later. */
 void feed_init(feed *, const batch_options *, const moai_grid *, const dataset *, int64_t batch, int64_t seq_len);
 void feed_free(feed *);
-/* The next micro-batch into `rows`; samples from n_counted on are padding.  The rank that reads
+/* The next micro-batch, of which `rows` are this rank's; samples from n_counted on are padding.  The rank that reads
  * gets the numbers of the `samples`, and the others the same tokens.  Collective over grid.host_samples of a stage that
  * takes ids; a rank that cannot read is broken (die). */
 void feed_next(feed *, token_batch *rows, int64_t n_counted, int64_t *samples);

@@ -20,6 +20,7 @@ int fit_find_memory(fit_memory *memory, const run_config *run, moai_error *err)
         memory->bytes = memory->all = (size_t)(run->device_memory * 1024 * 1024 * 1024);
         memory->gpu = memory->gpu || device_is_cuda(run->device);
     }
+    if (memory->gpu && run_config_refuse_gpu(run, err)) return -1;
     memory->bytes = (size_t)process_least((int64_t)memory->bytes);
     memory->all = (size_t)process_least((int64_t)memory->all);
     memory->host = host_memory_read("");

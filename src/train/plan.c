@@ -175,6 +175,9 @@ void plan_print(const run_config *run, const model_config *cfg, grid_shape size,
              "%lld micro-batch x %lld accumulation x %d data parallel",
              (long long)b->global, (long long)run->seq_length, with_commas(tokens, b->global * run->seq_length),
              (long long)b->micro_batch, (long long)b->accumulation, size.dp);
+    if (size.cp > 1)
+        plan_say(run, "context    %lld of a sample's %lld tokens a rank: 2 of its %d chunks, and the keys of all",
+                 (long long)run->seq_length / size.cp, (long long)run->seq_length, 2 * size.cp);
     plan_say(run, "output     %s", run->output_dir);
     plan_say(run, "numbers    %s, recomputation %s",
              run->bf16   ? "bf16 with fp32 master weights and moments"

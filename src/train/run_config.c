@@ -34,7 +34,8 @@ static const key_spec first[] = {
 };
 static const key_spec layout[] = {
     INT(tensor_parallel, "1", 1, 4096, "ranks that split each layer (TP)"),
-    INT(context_parallel, "1", 1, 4096, "ranks that split each sequence (CP)"),
+    INT(context_parallel, "1", 1, 4096,
+        "ranks that split each sample (CP), whose seq_length must be a multiple of 2 x CP; 1 on a GPU"),
     INT(pipeline_parallel, "1", 1, 1024, "stages of consecutive layers (PP)"),
     INT(data_parallel, "0", 0, 65536, "copies of the model (DP); 0: the ranks left over by TP, CP and PP"),
     TEXT(device, "auto", "cpu, cuda or auto"),
@@ -179,16 +180,38 @@ static int64_t default_steps(void)
     return o.max_steps;
 }
 
+int run_config_refuse_gpu(const run_config *c, moai_error *err)
+{
+    if (c->context_parallel == 1) return 0;
+    return error_config(err, "context_parallel is %lld, and on a GPU this version has none; must be 1, or --device cpu",
+                        (long long)c->context_parallel);
+}
+
+/* Does each rank of the context axis get two chunks of a sample? */
+static int check_context(const run_config *c, moai_error *err)
+{
+    const int64_t cp = c->context_parallel, chunks = 2 * cp, below = c->seq_length / chunks * chunks;
+    char lengths[64];
+
+    if (cp == 1) return 0;
+    if (strcmp(c->device, "cuda") == 0) return run_config_refuse_gpu(c, err);
+    if (c->seq_length == below) return 0;
+    if (below)
+        snprintf(lengths, sizeof lengths, "%lld or %lld", (long long)below, (long long)(below + chunks));
+    else
+        snprintf(lengths, sizeof lengths, "%lld", (long long)chunks);
+    return error_set(err, "seq_length is %lld, must be a multiple of 2 x context_parallel %lld: %s",
+                     (long long)c->seq_length, (long long)cp, lengths);
+}
+
 /* what no single key can see */
 static int check_together(const run_config *c, moai_error *err)
 {
     if (c->bf16 && c->fp16) return error_set(err, "bf16 and fp16 are both true; choose one");
     if (c->fp16 && loss_scale_check(&c->loss_scale, err)) return -1;
-    if (c->context_parallel > 1)
-        return error_set(err, "context_parallel is %lld, but this version has no context parallelism; must be 1",
-                         (long long)c->context_parallel);
     if (strcmp(c->device, "cpu") && strcmp(c->device, "cuda") && strcmp(c->device, "auto"))
         return error_set(err, "device is \"%s\", must be cpu, cuda or auto", c->device);
+    if (check_context(c, err)) return -1;
     if (adamw_check(&c->adamw, err) || schedule_check(&c->schedule, err)) return -1;
     if (!c->batch.packing && c->batch.mode != MODE_SFT)
         return error_set(err, "packing is false, and mode is pretrain: whose samples are a running text");

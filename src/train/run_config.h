@@ -57,6 +57,8 @@ typedef struct run_config {
  * same words and comes to the same end. */
 int run_config_read(run_config *, int argc, char **argv, moai_error *err);
 void run_config_help(void);
+/* -1: what it asks for no GPU does.  Of `device` cuda run_config_read has asked. */
+int run_config_refuse_gpu(const run_config *, moai_error *err);
 key_table run_config_keys(void);
 char *run_config_json(const run_config *);              /* every key, for the checkpoint and metrics; caller frees */
 void run_config_free(run_config *);

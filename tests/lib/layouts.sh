@@ -24,16 +24,16 @@ model() {
 EOF
 }
 
-# data NAME SAMPLES [COUNT ...]: a corpus of that many samples of 29 tokens, noise in the 8 that come at each COUNT
+# data NAME SAMPLES [COUNT ...]: a corpus of that many samples of $length tokens (29), noise in the 8 that come at each COUNT
 data() {
     name=$1 samples=$2
     shift 2
     mkdir -p "$runs/$name"
-    "$MOAI_BIN/tests/tools/make_tokens" "$runs/$name" 331 "$samples" 29 "$@" || exit 1
+    "$MOAI_BIN/tests/tools/make_tokens" "$runs/$name" 331 "$samples" "$length" "$@" || exit 1
 }
 
 # what `layout` trains; every layout takes 8 samples a step
-use_model=small use_data=corpus
+use_model=small use_data=corpus length=29
 steps=20 learning_rate=5e-4
 layout() {
     run=$1 ranks=$2
@@ -42,7 +42,7 @@ layout() {
     [ "$ranks" = 1 ] || start="mpirun -np $ranks"
     # shellcheck disable=SC2086
     if ! $start "$MOAI_BIN/moai_train" --model "$runs/$use_model.json" --data "$runs/$use_data" --output_dir "$runs/$run" \
-        --device "$device" --num_threads 1 --seq_length 29 --global_batch_size 8 --max_steps $steps --learning_rate "$learning_rate" \
+        --device "$device" --num_threads 1 --seq_length "$length" --global_batch_size 8 --max_steps $steps --learning_rate "$learning_rate" \
         --warmup_steps 4 --save_steps 0 --no_tensorboard --no_progress --log_samples "$@" > "$runs/$run.log" 2>&1; then
         echo "# $run on $ranks ranks, $*: failed"
         tail -n 20 "$runs/$run.log" | sed 's/^/# /'

@@ -80,6 +80,25 @@ static bool cut_alike(const token_batch *whole, token_batch *part, int64_t n_sam
     return same && n_counted == whole->n_counted;
 }
 
+/* Two samples of eight tokens on the second of two ranks. */
+static void check_order(void)
+{
+    static const int32_t held[] = {2, 3, 4, 5, 10, 11, 12, 13, -1}, predicted[] = {3, 4, 5, 6, 11, 12, 13, 14, -1};
+    static const attend_segment seen[] = {{0, 2, 0, 4}, {2, 2, 0, 6}, {4, 2, 8, 4}, {6, 2, 8, 6}};
+    const int32_t ids[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+    token_batch whole, part;
+
+    batch_init(&whole, 16);
+    batch_init(&part, 9);
+    batch_samples(&whole, ids, 2, 2, 8);
+    batch_cut(&part, &whole, 2, 8, 2, 1);
+    ok(!memcmp(part.ids, held, sizeof held) && !memcmp(part.targets, predicted, sizeof predicted) &&
+           part.n_segments == 4 && !memcmp(part.segments, seen, sizeof seen) && part.n_counted == 8,
+       "rank 1 of 2 holds chunks 1 and 2 of each sample, and each sees all before it");
+    batch_free(&whole);
+    batch_free(&part);
+}
+
 static void check_cut(void)
 {
     enum { LAYOUTS = 300, KINDS = 3 };
@@ -145,6 +164,7 @@ int main(void)
            !memcmp(b.positions, restarted, sizeof restarted),
        "a document ends with its end, or with the sample; the next begins at position 0");
     batch_free(&b);
+    check_order();
     check_cut();
     return tap_done();
 }

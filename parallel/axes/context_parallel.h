@@ -14,8 +14,8 @@ static inline int cp_chunk_of(int size, int rank, int half) { return half ? 2 * 
 static inline int64_t cp_whole_row(const moai_ctx *c, int rank, int64_t i)
 {
     const int size = c->grid->cp.size;
-    const int64_t chunk = c->seq_len / (2 * size), sample = i / (2 * chunk), row = sample * c->seq_len +
-                  cp_chunk_of(size, rank, (int)(i / chunk % 2)) * chunk + i % chunk;
+    const int64_t chunk = c->seq_len / (2 * size), sample = i / (2 * chunk),
+                  row = sample * c->seq_len + cp_chunk_of(size, rank, (int)(i / chunk % 2)) * chunk + i % chunk;
 
     return row < c->n_keys ? row : -1;
 }

@@ -61,8 +61,7 @@ static int64_t *gather_samples(trainer *t)
     const comm *dp = &t->grid.host_dp;
     const size_t n = (size_t)(t->batch.micro_batch * t->batch.accumulation);
 
-    if (!t->run->log_samples || t->grid.at.pp != 0 || t->grid.at.tp != 0 || t->grid.at.cp != 0)
-        return NULL;
+    if (!t->run->log_samples || t->grid.at.pp != 0 || t->grid.at.tp != 0 || t->grid.at.cp != 0) return NULL;
     int64_t *all = xmalloc(n * (size_t)dp->size * sizeof *all);
     comm_request r = all_gather_begin(dp, all, t->samples_read, n * sizeof *all, DT_U8);
     comm_end(&r);

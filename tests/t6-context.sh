@@ -35,10 +35,10 @@ for kind in text masked; do
         END { exit bad || NF != 6 }'
     check $? "$kind: evaluations on one rank, CP 2, all axes: $(evals $kind); $(evals $kind-cp2); $(evals $kind-cp2-tp2-pp2)"
 done
-for mode in none selective full; do
+for mode in none selective keep_attention full; do
     layout masked-$mode 2 $cp 2 --document_mask --eval_steps 10 --eval_batches 1 --gradient_checkpointing $mode
 done
-for mode in selective full; do same_bits masked-$mode masked-none; done
+for mode in selective keep_attention full; do same_bits masked-$mode masked-none; done
 same_bits masked-none masked-cp2
 layout accumulated 2 $cp 2 --batch_size 1 --eval_steps 10 --eval_batches 1
 layout at-once 2 $cp 2 --batch_size 8 --eval_steps 10 --eval_batches 1

@@ -345,7 +345,7 @@ void hc_coefficients_cuda(moai_device *dev, tensor coef, tensor raw, float *r, t
 
     check_shape(op, x, coef, s.n, hc_n_coef(s));
     if (x.rows == 0) return;
-    if (border_takes(x, s.n, n_raw) && is_packed(fn)) {
+    if (border_takes(dev, x, s.n, n_raw) && is_packed(fn)) {
         border_coefficients(dev, x, coef, raw, r, x, tensor(), tensor(), fn, base, scale, s);
         return;
     }
@@ -373,7 +373,7 @@ void hc_read_cuda(moai_device *dev, tensor u, tensor x, tensor coef, int n)
 void hc_read_norm_cuda(moai_device *dev, tensor n1, float *rn, tensor x, tensor coef, tensor w, float eps, int n)
 {
     check_shape("hc_read_norm", x, coef, n, n);
-    if (border_takes(x, n, 2 * n + n * n) && is_packed(n1, w)) {
+    if (border_takes(dev, x, n, 2 * n + n * n) && is_packed(n1, w)) {
         border_read_norm(dev, n1, rn, x, coef, w, eps, n);
         return;
     }
@@ -398,7 +398,7 @@ void hc_merge_cuda(moai_device *dev, tensor out, tensor x, tensor y, tensor coef
 void hc_merge_coefficients_cuda(moai_device *dev, tensor out, tensor coef, tensor raw, float *r, tensor x, tensor y,
                                 tensor merging, tensor fn, tensor base, tensor scale, hc_shape s)
 {
-    if (border_takes(x, s.n, hc_n_raw(s)) && is_packed(out, y, fn) && border_takes_merging(merging, s.n)) {
+    if (border_takes(dev, x, s.n, hc_n_raw(s)) && is_packed(out, y, fn) && border_takes_merging(merging, s.n)) {
         border_coefficients(dev, out, coef, raw, r, x, y, merging, fn, base, scale, s);
         return;
     }
@@ -410,8 +410,8 @@ void hc_merge_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef
                             tensor coef, int n)
 {
     check_shape("hc_merge_backward", x, coef, n, 2 * n + n * n);
-    if (border_takes(x, n, 2 * n + n * n) && is_packed(dx, dy, y) && dx.data == dout.data && dx.stride == dout.stride &&
-        border_takes_merging(coef, n)) {
+    if (border_takes(dev, x, n, 2 * n + n * n) && is_packed(dx, dy, y) && dx.data == dout.data &&
+        dx.stride == dout.stride && border_takes_merging(coef, n)) {
         border_backward(dev, "hc_merge_backward", dx, dy, dcoef, nullptr, x, y, coef, n);
         return;
     }
@@ -445,7 +445,7 @@ void hc_read_backward_cuda(moai_device *dev, tensor dw, tensor dbase, tensor dsc
 
     check_shape(op, x, a->coef, s.n, hc_n_coef(s));
     CHECK((dbase.data == nullptr) == (dscale.data == nullptr), "%s: dbase and dscale are both wanted, or none", op);
-    if (a->w.data && border_takes(x, s.n, n_raw) && is_packed(a->dn, a->w)) {
+    if (a->w.data && border_takes(dev, x, s.n, n_raw) && is_packed(a->dn, a->w)) {
         border_read_backward(dev, dw, dbase, dscale, dcoef, a, raw, r, base, scale, s);
         return;
     }
@@ -474,7 +474,7 @@ void hc_read_backward_cuda(moai_device *dev, tensor dw, tensor dbase, tensor dsc
 void hc_streams_backward_cuda(moai_device *dev, tensor dx, const hc_reading *a, int n)
 {
     check_shape("hc_streams_backward", a->x, a->coef, n, n);
-    if (border_takes_due(a, n) && is_packed(dx)) {
+    if (border_takes_due(dev, a, n) && is_packed(dx)) {
         border_backward(dev, "hc_streams_backward", dx, tensor(), tensor(), a, tensor(), tensor(), tensor(), n);
         return;
     }
@@ -489,7 +489,7 @@ void hc_streams_backward_cuda(moai_device *dev, tensor dx, const hc_reading *a, 
 void hc_border_backward_cuda(moai_device *dev, tensor dx, tensor dy, tensor dcoef, const hc_reading *later, tensor x,
                              tensor y, tensor coef, int n)
 {
-    if (border_takes_due(later, n) && is_packed(dx, dy, x, y) && border_takes_merging(coef, n)) {
+    if (border_takes_due(dev, later, n) && is_packed(dx, dy, x, y) && border_takes_merging(coef, n)) {
         border_backward(dev, "hc_border_backward", dx, dy, dcoef, later, x, y, coef, n);
         return;
     }

@@ -869,6 +869,7 @@ void border_coefficients(moai_device *dev, tensor out, tensor coef, tensor raw, 
         using T = TYPE(t);
         constexpr int n = WIDTH(streams), R8 = WIDTH(eights), stride = 8 * R8 + 1;
         constexpr size_t n_shared = sizeof(project_room<n, R8>);
+        static_assert(n_shared <= BORDER_SHARED, "border_takes");
         float *sums = static_cast<float *>(
             device_scratch_cuda(dev, (size_t)(n_strips * x.rows * stride) * sizeof(float)));
         const merge_project<T> a = {view_of<T>(out), sums, view_of<const T>(x), view_of<const T>(y),
@@ -957,6 +958,7 @@ void border_backward(moai_device *dev, const char *op, tensor dx, tensor dy, ten
         using T = TYPE(t);
         constexpr int N = WIDTH(streams), R8 = WIDTH(eights);
         constexpr size_t n_shared = sizeof(back_room<N, R8>);
+        static_assert(n_shared <= BORDER_SHARED, "border_takes");
         auto kernel = !later   ? pass_back_kernel<T, N, R8, false, true>
                       : y.data ? pass_back_kernel<T, N, R8, true, true>
                                : pass_back_kernel<T, N, R8, true, false>;

@@ -6,13 +6,14 @@
 #include "cuda/kernels.cuh"
 
 enum { BORDER_STEP = 32, BORDER_MOST_RAW = 32, BORDER_MOST_COLS = 8192 };
+enum { BORDER_SHARED = 160 << 10 };           /* bytes of shared memory that a block may take */
 
 /* Streams x, read by fn of n_raw rows.  Packed is then to be all that has x's type, but for draw, whose rows are
  * apart by multiples of PACK. */
-static inline bool border_takes(tensor x, int n, int64_t n_raw)
+static inline bool border_takes(const moai_device *dev, tensor x, int n, int64_t n_raw)
 {
-    return n >= 2 && n <= 4 && n_raw > n && n_raw <= BORDER_MOST_RAW && x.dt != DT_F32 && is_packed(x) &&
-           x.cols / n % BORDER_STEP == 0 && x.cols / n <= BORDER_MOST_COLS;
+    return dev->max_shared >= BORDER_SHARED && n >= 2 && n <= 4 && n_raw > n && n_raw <= BORDER_MOST_RAW &&
+           x.dt != DT_F32 && is_packed(x) && x.cols / n % BORDER_STEP == 0 && x.cols / n <= BORDER_MOST_COLS;
 }
 
 /* Coefficients of merging are copied by twos where n is even. */
@@ -32,9 +33,9 @@ void border_read_backward(moai_device *, tensor dw, tensor dbase, tensor dscale,
 void border_backward(moai_device *, const char *op, tensor dx, tensor dy, tensor dcoef, const hc_reading *later,
                      tensor x, tensor y, tensor coef, int n);
 /* Is it for what is due? */
-static inline bool border_takes_due(const hc_reading *a, int n)
+static inline bool border_takes_due(const moai_device *dev, const hc_reading *a, int n)
 {
-    return a->w.data && border_takes(a->x, n, a->fn.rows) && is_packed(a->dn, a->fn, a->w) &&
+    return a->w.data && border_takes(dev, a->x, n, a->fn.rows) && is_packed(a->dn, a->fn, a->w) &&
            (uintptr_t)a->draw.data % 16 == 0 && a->draw.stride % PACK == 0;
 }
 

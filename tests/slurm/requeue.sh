@@ -24,7 +24,7 @@ run_file controller tensor_parallel 2
 MOAI_LAUNCH=mpirun submit controller
 at_step 5
 controller_stop
-at_step 12
+at_step 7
 controller_start
 wait_until 20 scancel --batch --signal=USR1 "$job"
 controller_stop

@@ -42,6 +42,20 @@ template <typename T> __device__ void unpack_pair(float (&x)[2], uint32_t pair)
     }
 }
 
+/* Where a thread is: token g of its warp's and the columns from `col` on, of a block whose strip is [begin, begin +
+ * width), in which the warp's begin at c.  has: there are any. */
+struct place {
+    int warp, lane, g, q, begin, width, c, col;
+    bool has;
+};
+template <int strip> __device__ place place_in(int H)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, begin = blockIdx.x * strip,
+              width = min(strip, H - begin), c = BORDER_STEP * warp;
+
+    return {warp, lane, lane / 4, lane % 4, begin, width, c, begin + c + lane % 4 * 8, c < width};
+}
+
 /* Coefficients of merging that are copied at once: they begin in the midst of a token's. */
 template <int N> constexpr int at_once = N % 2 ? 1 : 2;
 
@@ -104,11 +118,8 @@ __global__ void __launch_bounds__(THREADS, 2) merge_project_kernel(merge_project
     using room = project_room<N, R8>;
     extern __shared__ __align__(16) char shared[];
     room &m = *reinterpret_cast<room *>(shared);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const int begin = blockIdx.x * STRIP, width = min(STRIP, a.H - begin), c = BORDER_STEP * warp,
-              col = begin + c + 8 * q;
+    const auto [warp, lane, g, q, begin, width, c, col, has] = place_in<STRIP>(a.H);
     const int64_t n_tiles = (a.rows + FORWARD_ROWS - 1) / FORWARD_ROWS;
-    const bool has = c < width;
     constexpr int n_copies = room::n_coef / at_once<N>;
     static_assert(FORWARD_ROWS * n_copies <= THREADS, "one a thread");
     const int coef_row = threadIdx.x / n_copies, coef_at = threadIdx.x % n_copies * at_once<N>;
@@ -632,11 +643,8 @@ __global__ void __launch_bounds__(BACK_THREADS, 2) pass_back_kernel(pass_back<T>
     using room = back_room<N, R8>;
     extern __shared__ __align__(16) char shared[];
     room &m = *reinterpret_cast<room *>(shared);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const int begin = blockIdx.x * BACK_STRIP, width = min(BACK_STRIP, a.H - begin), c = BORDER_STEP * warp,
-              col = begin + c + 8 * q;
+    const auto [warp, lane, g, q, begin, width, c, col, has] = place_in<BACK_STRIP>(a.H);
     const int n_rows = (int)a.rows, n_tiles = (n_rows + BACKWARD_ROWS - 1) / BACKWARD_ROWS, n_down = gridDim.y;
-    const bool has = c < width;
     static_assert(BACKWARD_ROWS * room::n_dots <= BACK_THREADS, "one a thread");
 
     /* rows of a: a token's x_i and y, then the next one's; columns of b: its G_j, likewise */

@@ -233,7 +233,7 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
 }
 
 /* 8 x 8 matrices of 16 bits from shared memory, as multiply_add has them; lane 8 i + j has the address of row j of the
- * i-th.  load_turned: each transposed. */
+ * i-th.  load_transposed: each transposed. */
 __device__ inline void load_matrices(uint32_t (&a)[4], uint32_t address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -241,7 +241,7 @@ __device__ inline void load_matrices(uint32_t (&a)[4], uint32_t address)
                  : "r"(address)
                  : "memory");
 }
-__device__ inline void load_turned(uint32_t (&a)[4], uint32_t address)
+__device__ inline void load_transposed(uint32_t (&a)[4], uint32_t address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])

@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(N_WARPS *WARP, 1) thin_kernel(arguments<T> a)
             /* lane 8 i + j has the address of row j of the i-th matrix */
             const int r = lane % 16, c = 2 * k + lane / 16, rt = lane % 8 + lane / 16 * 8, ct = 2 * k + lane / 8 % 2;
             if (BOTH) load_matrices(rows, shared_address(&s.dy[warp][r][c ^ (r & 7)]));
-            load_turned(cols, shared_address(&s.dy[warp][rt][ct ^ (rt & 7)]));
+            load_transposed(cols, shared_address(&s.dy[warp][rt][ct ^ (rt & 7)]));
 #pragma unroll
             for (int n = 0; n < NT; n++) {
                 if (BOTH) multiply_add<T>(dlow[n], rows, b[k][n][0], b[k][n][1]);

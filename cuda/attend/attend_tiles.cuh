@@ -71,21 +71,6 @@ __device__ inline void load_keys_values(uint32_t tiles, int j, const T *keys, in
 
 /* -- products -- */
 
-__device__ inline void load_matrices(uint32_t (&x)[4], uint32_t at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(at)
-                 : "memory");
-}
-__device__ inline void load_transposed(uint32_t (&x)[4], uint32_t at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(at)
-                 : "memory");
-}
-
 /* Where this lane points ldmatrix: four 8 x 8 matrices, 16 rows of two chunks, in the order (row block, chunk) = */
 struct by_rows { /* 00 10 01 11: the left factor, and the right one when transposed */
     static __device__ int row() { return threadIdx.x & 15; }

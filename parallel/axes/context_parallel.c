@@ -10,6 +10,7 @@ static void load(const moai_ctx *c, int32_t *to, const int32_t *rows, int64_t n)
 
 void cp_rows_load(const moai_ctx *c)
 {
+    if (c->grid->cp.size == 1) return;
     const int64_t N = c->n_tokens, n_gathered = c->grid->cp.size * N;
     int32_t *whole = xmalloc((size_t)n_gathered * sizeof *whole),
             *gathered = xmalloc((size_t)c->n_keys * sizeof *whole);
@@ -18,11 +19,9 @@ void cp_rows_load(const moai_ctx *c)
         whole[i] = (int32_t)cp_whole_row(c, (int)(i / N), i % N);
         if (whole[i] >= 0) gathered[whole[i]] = (int32_t)i;
     }
-    if (c->grid->cp.size > 1) {
-        load(c, c->whole_rows, whole, n_gathered);
-        load(c, c->gathered_rows, gathered, c->n_keys);
-        c->ops->sync(c->dev);
-    }
+    load(c, c->whole_rows, whole, n_gathered);
+    load(c, c->gathered_rows, gathered, c->n_keys);
+    c->ops->sync(c->dev);
     free(whole);
     free(gathered);
 }

@@ -72,7 +72,8 @@ static int check(run_config *run, model_config *cfg, grid_shape *size, batch_pla
     if (finetune_settle(cfg, &run->finetune, err)) return -1;
     if (!recompute_applies(run->gradient_checkpointing, cfg))
         return error_set(err, "gradient_checkpointing is %s, but the model of %s has one residual stream; must be "
-                         "none, selective, keep_attention, full or auto", recompute_name(run->gradient_checkpointing), run->model);
+                         "none, selective, keep_attention, full or auto", recompute_name(run->gradient_checkpointing),
+                         run->model);
     *size = (grid_shape){.tp = (int)run->tensor_parallel, .cp = (int)run->context_parallel,
                          .dp = (int)run->data_parallel, .pp = (int)run->pipeline_parallel};
     if (run->plan_ranks) {                    /* questions about a world that is not running */

@@ -34,7 +34,7 @@ typedef struct run_config {
     /* numbers and memory */
     bool bf16, fp16;                                    /* neither: fp32 */
     loss_scale_options loss_scale;                      /* fp16 */
-    recompute_mode gradient_checkpointing;              /* none | streams | selective | full; true: full; auto: fit.h */
+    recompute_mode gradient_checkpointing;              /* true: full; auto: see fit.h */
     double device_memory;                               /* GiB that a rank may take; 0: what is free */
     /* data */
     int64_t dataloader_num_workers, dataloader_prefetch_factor;
